@@ -1,0 +1,126 @@
+"""Adaptive training sample selection."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from torch import Tensor
+
+from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.functional.boxes import box_iou
+from mmdet_ext.functional.matching import Affinity, atss_match, ignored_priors_mask
+from mmdet_ext.registry import TASK_UTILS
+from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
+
+
+@TASK_UTILS.register_module()
+class ATSSAssigner(BatchAssigner):
+    """ATSS, and with ``alpha`` its dynamic, cost-based form (DDOD).
+
+    The same assignment as stock's ``ATSSAssigner`` (equal distances and equal overlaps apart,
+    where either choice is right), from the overlaps of the candidates alone. The rule is in
+    :func:`mmdet_ext.functional.matching.atss_match`.
+
+    Args:
+        topk: candidate priors of each level.
+        alpha: None for ATSS. A number a in [0, 1] takes
+            ``sigmoid(score)**(1 - a) * IoU(predicted box, box)**a`` in place of the prior's IoU;
+            the head must then give scores and boxes.
+        iou_calculator: config of an overlap measure with an ``is_aligned`` mode; None is IoU.
+        ignore_iof_thr: a prior of which more than this share lies in an ignore region is
+            ignored; negative for none.
+
+    Raises:
+        ValueError: if ``topk`` is under 1, or ``alpha`` outside [0, 1].
+    """
+
+    needs_levels = True
+    unassigned_overlap = -1e8
+
+    def __init__(
+        self,
+        topk: int,
+        alpha: float | None = None,
+        iou_calculator: dict[str, Any] | None = None,
+        ignore_iof_thr: float = -1,
+    ) -> None:
+        if topk < 1:
+            raise ValueError(f'topk must be at least 1, got {topk}')
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ValueError(f'alpha must be None or in [0, 1], got {alpha}')
+        self.topk = topk
+        self.alpha = alpha
+        self.ignore_iof_thr = ignore_iof_thr
+        self.iou_calculator = (
+            None if iou_calculator is None else MMDET_TASK_UTILS.build(iou_calculator)
+        )
+
+    def match(
+        self, geometry: BatchGeometry, predictions: Predictions | None = None
+    ) -> Assignment:
+        """Assign the priors of all images.
+
+        Args:
+            geometry: priors as boxes.
+            predictions: scores (logits) and boxes, only for ``alpha``.
+
+        Raises:
+            ValueError: if ``alpha`` is set and the predictions lack scores or boxes.
+        """
+        gt_index, overlap = atss_match(
+            geometry.priors,
+            geometry.level_sizes,
+            geometry.gt_boxes,
+            geometry.gt_valid,
+            topk=self.topk,
+            grids=geometry.grids if geometry.gt_valid.numel() else None,
+            ignore_mask=self._ignore_mask(geometry),
+            affinity=self._affinity(geometry, predictions or Predictions()),
+        )
+        return Assignment(gt_index, overlap)
+
+    def _ignore_mask(self, geometry: BatchGeometry) -> Tensor | None:
+        boxes, valid = geometry.ignore_boxes, geometry.ignore_valid
+        if self.ignore_iof_thr <= 0 or boxes is None or valid is None or boxes.numel() == 0:
+            return None
+        return ignored_priors_mask(geometry.priors, boxes, valid, self.ignore_iof_thr)
+
+    def _affinity(self, geometry: BatchGeometry, predictions: Predictions) -> Affinity | None:
+        scores, boxes, alpha = predictions.scores, predictions.boxes, self.alpha
+        if alpha is None:
+            if scores is not None or boxes is not None:
+                warnings.warn(
+                    'ATSSAssigner got scores or boxes of the head, but goes by priors alone as '
+                    'alpha is None; set alpha for the cost-based form (DDOD)',
+                    stacklevel=2,
+                )
+            return None if self.iou_calculator is None else self._prior_overlap(geometry)
+        if scores is None or boxes is None:
+            raise ValueError(
+                f'ATSSAssigner with alpha={alpha} needs the head to give scores and boxes; this '
+                'head does not. Leave alpha out, or use a head that does (DDODHead)'
+            )
+
+        def cost(candidate: Tensor, gt_boxes: Tensor) -> Tensor:
+            flat = candidate.flatten(1)[..., None]  # (B, G * K, 1)
+            predicted = boxes.gather(1, flat.expand(-1, -1, 4)).unflatten(1, candidate.shape[1:])
+            label = geometry.gt_labels.clamp(min=0)[..., None].expand_as(candidate).flatten(1)
+            rows = scores.gather(1, flat.expand(-1, -1, scores.shape[-1]))
+            score = rows.gather(2, label[..., None]).view(candidate.shape).sigmoid()
+            return score ** (1 - alpha) * self._overlap(predicted, gt_boxes[:, :, None]) ** alpha
+
+        return cost
+
+    def _prior_overlap(self, geometry: BatchGeometry) -> Affinity:
+        return lambda candidate, gt_boxes: self._overlap(
+            geometry.priors[candidate], gt_boxes[:, :, None]
+        )
+
+    def _overlap(self, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+        if self.iou_calculator is None:
+            return box_iou(boxes, gt_boxes)
+        flat = gt_boxes.expand_as(boxes).reshape(-1, 4)
+        aligned = self.iou_calculator(boxes.reshape(-1, 4), flat, is_aligned=True)
+        return aligned.view(boxes.shape[:-1])

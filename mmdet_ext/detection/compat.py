@@ -1,0 +1,118 @@
+"""Stock's call of an assigner, read into our structures and answered in stock's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from mmdet.models.task_modules.assigners import AssignResult
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_ext.functional.matching import IGNORE
+from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
+
+
+class AssignCall(NamedTuple):
+    """The arguments of a stock ``assign``, in either of its forms."""
+
+    pred_instances: InstanceData
+    num_level_priors: tuple[int, ...] | None
+    gt_instances: InstanceData
+    gt_instances_ignore: InstanceData | None
+
+
+def parse_assign_call(assigner: str, *args: Any, **kwargs: Any) -> AssignCall:
+    """Read ``assign(pred, gt, ignore)`` and ``assign(pred, num_level_priors, gt, ignore)``.
+
+    Args:
+        assigner: the class's name, for messages.
+        *args: as stock heads pass them, after ``self``.
+        **kwargs: likewise; ``img_meta``, which some heads pass to every assigner, is accepted.
+
+    Raises:
+        TypeError: naming what lacks or is not known.
+    """
+    kwargs.pop('img_meta', None)
+    names = ['pred_instances', 'gt_instances', 'gt_instances_ignore']
+    if len(args) > 1 and _is_sizes(args[1]):
+        names.insert(1, 'num_level_priors')
+    if len(args) > len(names):
+        raise TypeError(f'{assigner}.assign takes {", ".join(names)}; got {len(args)} values')
+    values = dict(zip(names, args, strict=False))
+    for name, value in kwargs.items():
+        if name not in (*names, 'num_level_priors') or name in values:
+            raise TypeError(f'{assigner}.assign got an unknown or repeated argument {name!r}')
+        values[name] = value
+    for name in ('pred_instances', 'gt_instances'):
+        if name not in values:
+            raise TypeError(f'{assigner}.assign lacks its argument {name!r}')
+    sizes = values.get('num_level_priors')
+    return AssignCall(
+        values['pred_instances'],
+        None if sizes is None else tuple(int(size) for size in sizes),
+        values['gt_instances'],
+        values.get('gt_instances_ignore'),
+    )
+
+
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, InstanceData)
+
+
+def geometry_of_one(call: AssignCall) -> BatchGeometry:
+    """One image's call as a batch of one; without level sizes, all priors are one level."""
+    priors = as_tensor(call.pred_instances.priors)[:, :4]
+    gt_boxes = as_tensor(call.gt_instances.bboxes)
+    ignore = call.gt_instances_ignore
+    sizes = call.num_level_priors
+    if sizes is not None and sum(sizes) != priors.shape[0]:
+        raise ValueError(
+            f'num_level_priors {list(sizes)} sum to {sum(sizes)}, but pred_instances.priors has '
+            f'{priors.shape[0]} rows'
+        )
+    return BatchGeometry.from_lists(
+        priors=priors,
+        level_sizes=(priors.shape[0],) if sizes is None else sizes,
+        gt_boxes=[gt_boxes],
+        gt_labels=[call.gt_instances.labels],
+        ignore_boxes=None if ignore is None else [as_tensor(ignore.bboxes)],
+    )
+
+
+def predictions_of_one(call: AssignCall) -> Predictions:
+    """One image's scores and boxes as a batch of one, each None where the head gave none."""
+    pred = call.pred_instances
+    return Predictions(
+        scores=pred.scores[None] if 'scores' in pred else None,
+        boxes=as_tensor(pred.bboxes)[None] if 'bboxes' in pred else None,
+    )
+
+
+def to_assign_result(
+    assignment: Assignment, gt_labels: Tensor, unassigned_overlap: float
+) -> AssignResult:
+    """A batch of one in stock's terms: 1-based boxes, 0 background, -1 ignore.
+
+    Args:
+        assignment: of one image.
+        gt_labels: (1, G).
+        unassigned_overlap: what stock's twin writes into ``max_overlaps`` where no box is.
+    """
+    index = assignment.gt_index[0]
+    num_gts = gt_labels.shape[1]
+    overlap = assignment.overlap[0]
+    if num_gts > 0 and unassigned_overlap != 0:
+        overlap = overlap.masked_fill(index < 0, unassigned_overlap)
+    return AssignResult(
+        num_gts,
+        torch.where(index == IGNORE, -1, index + 1),
+        overlap,
+        labels=assignment.labels(gt_labels)[0],
+    )
+
+
+def as_tensor(boxes: Any) -> Tensor:
+    """The tensor of mmdet's box types, or the tensor given."""
+    return boxes if isinstance(boxes, Tensor) else boxes.tensor

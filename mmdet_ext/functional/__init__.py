@@ -1,0 +1,1 @@
+"""Pure functions on tensors: torch alone, per-element results, no config, no reduction."""

@@ -1,0 +1,76 @@
+"""From one loss per element to what the caller asked for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reduction = Literal['none', 'mean', 'sum']
+REDUCTIONS: tuple[Reduction, ...] = ('none', 'mean', 'sum')
+
+#: Added to avg_factor, so that a batch without positives (avg_factor 0) divides by no zero.
+AVG_FACTOR_EPS = torch.finfo(torch.float32).eps
+
+
+def weighted_reduce(
+    loss: Tensor,
+    weight: Tensor | None = None,
+    avg_factor: float | Tensor | None = None,
+    reduction: Reduction = 'mean',
+) -> Tensor:
+    """Weigh and reduce a loss given per element.
+
+    none: ``w_i l_i``; sum: ``sum_i w_i l_i``; mean: ``sum_i w_i l_i / n`` with n the number of
+    elements, or ``/ (avg_factor + 1.2e-7)`` where an avg_factor is given. The mean over no
+    elements is 0, and keeps the graph.
+
+    Args:
+        loss: any shape.
+        weight: broadcastable to ``loss``; or one dimension more, (..., k), as detection heads
+            give one weight a box coordinate: the mean over it counts.
+        avg_factor: what to divide the sum by, such as the number of positives.
+        reduction: 'none', 'mean' or 'sum'.
+
+    Returns:
+        Tensor: the shape of ``loss`` for 'none', else a scalar.
+
+    Raises:
+        ValueError: for another ``reduction``; for 'sum' together with ``avg_factor``; for a
+            ``weight`` that does not broadcast to ``loss``.
+
+    >>> weighted_reduce(torch.tensor([1., 3.]), torch.tensor([1., 0.]))
+    tensor(0.5000)
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f'reduction must be one of {REDUCTIONS}, got {reduction!r}')
+    if weight is not None:
+        loss = loss * _element_weight(loss, weight)
+    if reduction == 'none':
+        return loss
+    if avg_factor is not None:
+        if reduction == 'sum':
+            raise ValueError(
+                "avg_factor can not be used with reduction='sum': it says what a mean divides "
+                "by. Use reduction='mean' or leave avg_factor out"
+            )
+        return loss.sum() / (avg_factor + AVG_FACTOR_EPS)
+    if reduction == 'sum' or loss.numel() == 0:
+        return loss.sum()
+    return loss.mean()
+
+
+def _element_weight(loss: Tensor, weight: Tensor) -> Tensor:
+    if weight.dim() == loss.dim() + 1 and weight.shape[:-1] == loss.shape:
+        return weight.mean(-1)
+    try:
+        broadcast = torch.broadcast_shapes(weight.shape, loss.shape)
+    except RuntimeError:
+        broadcast = None
+    if broadcast != loss.shape:
+        raise ValueError(
+            f'weight of shape {tuple(weight.shape)} does not fit a loss of shape '
+            f'{tuple(loss.shape)}: give one weight an element, or (..., k) to be averaged over k'
+        )
+    return weight

@@ -1,0 +1,145 @@
+"""The registries of the scope ``mmdet_ext``.
+
+MMEngine imports this module when it meets ``type='mmdet_ext.X'`` in any scope. Each registry is a
+child of MMEngine's root, so that X resolves from mmdet, mmpretrain and bare MMEngine alike, nested
+builds included, without ``custom_imports``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from importlib import import_module
+from typing import Any
+
+from mmengine import registry as root
+from mmengine.logging import print_log
+
+from mmdet_ext.engine.checkpoint import install_safe_loading
+
+#: Where each registry finds its components: (module, what it stands on beyond MMEngine).
+LOCATIONS: dict[str, tuple[str, ...]] = {
+    'model': ('mmdet_ext.losses',),
+    'task util': ('mmdet_ext.detection.assigners',),
+    'dataset': ('mmdet_ext.detection.datasets',),
+}
+
+#: What to tell a user who lacks a host package.
+INSTALL_HINTS: dict[str, str] = {
+    'mmdet': "install it: `pip install 'mmdet>=3.3,<4'`",
+    'mmpretrain': "install it: `pip install 'mmpretrain>=1.2,<2'`",
+    'mmcv': "install it: `pip install 'mmcv>=2.1,<2.2'`",
+    'mmcv._ext': 'mmcv is there without its compiled operators (mmcv-lite, or built without '
+    'MMCV_WITH_OPS=1): uninstall it and build mmcv with them (`make env` in a checkout does)',
+    'pycocotools': 'install it: `pip install pycocotools`',
+}
+
+
+class ExtRegistry(root.Registry):
+    """A registry whose misses and misspelt options say what to do.
+
+    A location whose host package is absent is passed over; only asking for a name that is not
+    among the loaded ones then raises, naming the package to install.
+    """
+
+    def __init__(self, name: str, parent: root.Registry) -> None:
+        super().__init__(name, parent=parent, scope='mmdet_ext')
+        self._places = LOCATIONS[name]
+        self._absent: dict[str, str] = {}
+
+    def import_from_location(self) -> None:
+        """Import this registry's locations once, noting those whose host is absent."""
+        if self._imported:
+            return
+        self._imported = True
+        for place in self._places:
+            try:
+                import_module(place)
+            except ImportError as error:
+                hint = _host_hint(error)
+                if hint is None:
+                    self._imported = False
+                    raise
+                self._absent[place] = hint
+
+    def get(self, key: str) -> Any:
+        """Return the component named ``key``.
+
+        Raises:
+            ImportError: if the name is unknown and part of the package could not be loaded for
+                want of a host.
+            KeyError: if the name is unknown but close to a known one.
+        """
+        found = super().get(key)
+        if found is not None:
+            return found
+        name = key.rpartition('.')[2]
+        if self._absent:
+            lacks = '; '.join(f'{place}: {hint}' for place, hint in self._absent.items())
+            raise ImportError(
+                f'mmdet_ext.{name} is not among the {self.name} components that could be loaded '
+                f'({_listing(self._module_dict)}). Not loaded for want of a package: {lacks}'
+            )
+        close = difflib.get_close_matches(name, self._module_dict, n=1, cutoff=0.7)
+        if close:
+            raise KeyError(
+                f'mmdet_ext has no {self.name} named {name!r}; did you mean {close[0]!r}? '
+                f'There are: {_listing(self._module_dict)}'
+            )
+        return None
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return isinstance(key, str) and self.get(key) is not None
+        except (ImportError, KeyError):
+            return False
+
+    def _register_module(self, module: Any, *args: Any, **kwargs: Any) -> None:
+        if inspect.isclass(module):
+            _explain_unknown_options(module)
+        super()._register_module(module, *args, **kwargs)
+
+
+def _listing(names: Any) -> str:
+    return ', '.join(sorted(names)) or 'none'
+
+
+def _host_hint(error: ImportError) -> str | None:
+    """What to tell a user when ``error`` comes from an absent host, None when it does not."""
+    name = error.name or ''
+    key = name if name in INSTALL_HINTS else name.partition('.')[0]
+    if key not in INSTALL_HINTS:
+        return None
+    return f'{name} could not be imported; {INSTALL_HINTS[key]}'
+
+
+def _explain_unknown_options(cls: type) -> None:
+    """Make ``cls`` answer an unknown option with its name, the nearest one and all there are."""
+    init = cls.__init__  # type: ignore[misc]
+    parameters = inspect.signature(init).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    options = [name for name in parameters if name != 'self']
+
+    @functools.wraps(init)
+    def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs:
+            if name not in options:
+                close = difflib.get_close_matches(name, options, n=1)
+                hint = f'; did you mean {close[0]!r}?' if close else '.'
+                raise TypeError(
+                    f'mmdet_ext.{cls.__name__} has no option {name!r}{hint} '
+                    f'Its options: {", ".join(options)}'
+                )
+        init(self, *args, **kwargs)
+
+    cls.__init__ = checked_init  # type: ignore[misc]
+
+
+MODELS = ExtRegistry('model', parent=root.MODELS)
+TASK_UTILS = ExtRegistry('task util', parent=root.TASK_UTILS)
+DATASETS = ExtRegistry('dataset', parent=root.DATASETS)
+
+# Whoever names a type of ours in a config gets checkpoints that load under torch >= 2.6.
+install_safe_loading()

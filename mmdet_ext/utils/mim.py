@@ -1,0 +1,41 @@
+"""Running ``mim train`` and ``mim test`` as a user would type them."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+
+class MimError(RuntimeError):
+    """A mim command failed; the message gives the command and its exit code."""
+
+
+def run_mim(command: str, config: Path, *arguments: str | Path, cwd: Path | None = None) -> None:
+    """Run ``mim COMMAND mmdet CONFIG ...`` with this interpreter, its output going through.
+
+    Args:
+        command: 'train' or 'test'.
+        config: config file.
+        *arguments: what follows on the command line.
+        cwd: folder to run in; paths under it are shown relative to it.
+
+    Raises:
+        MimError: if the command fails.
+    """
+    folder = cwd or Path.cwd()
+    words = ['mim', command, 'mmdet', *(shown(word, folder) for word in (config, *arguments))]
+    print(f'\n$ {shlex.join(words)}', flush=True)
+    # pkg_resources warns at each start of mim; that is nothing a user could mend.
+    python = [sys.executable, '-W', 'ignore:pkg_resources is deprecated', '-m']
+    code = subprocess.run([*python, *words], cwd=folder, check=False).returncode
+    if code:
+        raise MimError(f'`{shlex.join(words)}` ended with exit code {code}; see its last lines')
+
+
+def shown(argument: str | Path, folder: Path) -> str:
+    """A path as one would type it in ``folder``; anything else as it is."""
+    if isinstance(argument, Path) and argument.is_relative_to(folder):
+        return str(argument.relative_to(folder))
+    return str(argument)

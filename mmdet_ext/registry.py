@@ -14,7 +14,6 @@ from importlib import import_module
 from typing import Any
 
 from mmengine import registry as root
-from mmengine.logging import print_log
 
 from mmdet_ext.engine.checkpoint import install_safe_loading
 

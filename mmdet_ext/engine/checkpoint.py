@@ -25,7 +25,7 @@ _NUMPY_CORES = ('numpy._core', 'numpy.core')
 def _statistics_method(owner: Any, name: Any) -> Any:
     """Stand in for ``getattr``, by which a pickled HistoryBuffer names its statistics methods."""
     methods = HistoryBuffer()._statistics_methods  # making one registers the default methods
-    if owner is HistoryBuffer and name in methods:
+    if owner is HistoryBuffer and isinstance(name, str) and name in methods:
         return methods[name]
     raise pickle.UnpicklingError(
         f'Unsupported global: GLOBAL getattr({owner!r}, {name!r}); only the statistics methods '
@@ -33,18 +33,46 @@ def _statistics_method(owner: Any, name: Any) -> Any:
     )
 
 
+def _numeric_dtype(code: Any, *copying: Any) -> np.dtype[Any]:
+    """Stand in for ``numpy.dtype``: numbers only, and numpy's own objects, which stay as they are.
+
+    An array of objects holds pointers, and a dtype that is a copy takes any layout from a file.
+    """
+    dtype = np.dtype(code) if isinstance(code, str) else None
+    if dtype is None or dtype.kind not in 'biuf' or dtype.isbuiltin != 1:
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL numpy.dtype({code!r})')
+    return dtype
+
+
+def _empty_array(*args: Any) -> np.ndarray[Any, Any]:
+    """Stand in for ``numpy.ndarray`` and numpy's ``_reconstruct(ndarray, (0,), b'b')``.
+
+    A checkpoint begins an array so and then sets its state, which numpy checks. It never calls
+    ``numpy.ndarray``, by which a file could read bytes of its own as pointers.
+    """
+    if args != (_empty_array, (0,), b'b'):
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL numpy.ndarray{args!r}')
+    return np.empty(0, np.int8)
+
+
 def checkpoint_classes() -> list[Any]:
-    """What a checkpoint of MMEngine holds besides tensors, in `add_safe_globals`' form."""
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    numeric = np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'
+    """What a checkpoint of MMEngine holds besides tensors, in `add_safe_globals`' form.
+
+    The names in a file always have a dot: what stands here under a name without one cannot be
+    named or called by a file, and only has its state set.
+    """
+    scalar = np.float64(0).__reduce__()[0]  # the same function in numpy 1 and 2
+    codes = np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'
+    dtypes = {type(np.dtype(np.dtype(code).str)) for code in codes}
     return [
         HistoryBuffer,
         (_statistics_method, 'builtins.getattr'),
-        np.ndarray,
-        np.dtype,
-        *sorted({type(np.dtype(code)) for code in numeric}, key=lambda cls: cls.__name__),
-        *((multiarray.scalar, f'{core}.multiarray.scalar') for core in _NUMPY_CORES),
-        *((multiarray._reconstruct, f'{core}.multiarray._reconstruct') for core in _NUMPY_CORES),
+        (_numeric_dtype, 'numpy.dtype'),
+        (_empty_array, 'numpy.ndarray'),
+        *((scalar, f'{core}.multiarray.scalar') for core in _NUMPY_CORES),
+        *((_empty_array, f'{core}.multiarray._reconstruct') for core in _NUMPY_CORES),
+        (np.ndarray, 'ndarray'),
+        *sorted(((cls, cls.__name__) for cls in dtypes), key=lambda entry: entry[1]),
     ]
 
 
@@ -57,25 +85,39 @@ def load_from_local(filename: str, map_location: Any) -> Any:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        RuntimeError: if the file holds any other class or function (nothing of it is run), or is
-            no checkpoint.
+        RuntimeError: if the file holds any other class or function (nothing of it is run), is cut,
+            or is no checkpoint.
     """
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {filename!r} can not be found.')
+    methods = HistoryBuffer()._statistics_methods
+    methods_before = dict(methods)
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        culprit = re.search(r'GLOBAL (\S+\(.*?\)|\S+)', str(error))
-        if culprit is None:
-            raise RuntimeError(f'{filename!r} is no checkpoint of torch: {error}') from error
-        raise RuntimeError(
+    except Exception as error:  # a cut file makes the parser stumble over anything
+        raise RuntimeError(_why_not_loaded(filename, error)) from error
+    finally:  # a loaded HistoryBuffer writes what it names into its class
+        methods.clear()
+        methods.update(methods_before)
+
+
+def _why_not_loaded(filename: str, error: Exception) -> str:
+    culprit = re.search(r'GLOBAL (\S+\(.*?\)|\S+)', str(error))
+    if isinstance(error, pickle.UnpicklingError) and culprit is not None:
+        return (
             f'checkpoint {filename!r} was refused: it holds {culprit[1].rstrip(".,")!r}, and '
             'loading that could run code. Nothing of it was run. A checkpoint may hold tensors, '
             'plain containers and what mmengine writes. If you know who wrote the file and trust '
             'its content, load it in a Python of your own, save its `state_dict` alone and load '
             'that file instead.'
-        ) from error
+        )
+    # torch puts a page of advice around the reason.
+    reason = str(error).partition('WeightsUnpickler error: ')[2] or str(error)
+    return (
+        f'checkpoint {filename!r} cannot be loaded ({type(error).__name__}: '
+        f'{reason.strip().partition(chr(10))[0]}). Is the file whole, and written by torch.save?'
+    )
 
 
 def install_safe_loading() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -28,38 +26,6 @@ def box_centers(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:]) / 2.0
 
 
-class Overlap(NamedTuple):
-    """Areas of aligned box pairs, each of shape (...)."""
-
-    intersection: Tensor
-    union: Tensor
-
-
-def box_overlap(boxes: Tensor, others: Tensor) -> Overlap:
-    """Intersection and union areas of aligned pairs.
-
-    Sides of negative length count as zero, so that an inverted box has no area.
-
-    Args:
-        boxes: (..., 4) corners, float32 or float64.
-        others: (..., 4), broadcastable with ``boxes``.
-
-    Returns:
-        Overlap: areas in px**2. For equal boxes intersection and union are equal exactly.
-
-    >>> box_overlap(torch.tensor([0., 0., 2., 1.]), torch.tensor([1., 0., 3., 1.]))
-    Overlap(intersection=tensor(1.), union=tensor(3.))
-    """
-    low = torch.maximum(boxes[..., :2], others[..., :2])
-    high = torch.minimum(boxes[..., 2:], others[..., 2:])
-    inner = (high - low).clamp(min=0)
-    side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
-    other_side = (others[..., 2:] - others[..., :2]).clamp(min=0)
-    intersection = inner[..., 0] * inner[..., 1]
-    union = side[..., 0] * side[..., 1] + other_side[..., 0] * other_side[..., 1] - intersection
-    return Overlap(intersection, union)
-
-
 def box_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
     """Intersection over union of aligned pairs: ``|A n B| / max(|A u B|, eps)``.
 
@@ -75,7 +41,8 @@ def box_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
     tensor(0.3333)
     """
     boxes, others = promote_half(boxes, others)
-    intersection, union = box_overlap(boxes, others)
+    intersection = _intersection(boxes, others)
+    union = _area(boxes) + _area(others) - intersection
     return intersection / union.clamp(min=eps)
 
 
@@ -95,8 +62,18 @@ def pairwise_box_iof(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor
     """
     boxes, others = promote_half(boxes, others)
     boxes, others = boxes[..., :, None, :], others[..., None, :, :]
+    return _intersection(boxes, others) / _area(boxes).clamp(min=eps)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    """Areas, px**2; 0 for an inverted box."""
+    side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return side[..., 0] * side[..., 1]
+
+
+def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
+    """Areas of the intersections of boxes that broadcast against each other, px**2."""
     low = torch.maximum(boxes[..., :2], others[..., :2])
     high = torch.minimum(boxes[..., 2:], others[..., 2:])
     inner = (high - low).clamp(min=0)
-    side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
-    return inner[..., 0] * inner[..., 1] / (side[..., 0] * side[..., 1]).clamp(min=eps)
+    return inner[..., 0] * inner[..., 1]

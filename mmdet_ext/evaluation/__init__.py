@@ -1,0 +1,1 @@
+"""Evaluation: metrics, and the figures and pictures that tell how a run went."""

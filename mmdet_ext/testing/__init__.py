@@ -1,0 +1,1 @@
+"""What the tests share and a user may use: cases, synthetic data, tolerances."""

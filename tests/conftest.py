@@ -1,0 +1,28 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    """The folder of real data that lies beside a checkout of the developers."""
+    folder = REPO.parent / 'shared' / 'data'
+    if not folder.is_dir():
+        pytest.skip('real data absent: ../shared/data is not beside this checkout')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny set of drawn shapes in COCO form."""
+    from mmdet_ext.datasets.shapes import make_shapes
+
+    root = tmp_path_factory.mktemp('shapes') / 'shapes'
+    make_shapes(root, train=8, val=4, width=96, height=72, seed=0, preview=False)
+    return root

@@ -1,0 +1,126 @@
+"""What every registered loss does, whatever it computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from mmdet_ext.functional.reduction import AVG_FACTOR_EPS
+from mmdet_ext.testing.cases import LOSSES, LossCase
+from mmdet_ext.testing.tolerances import TOLERANCES
+
+pytestmark = pytest.mark.parametrize('case', LOSSES, ids=lambda case: case.name)
+
+
+def build(case: LossCase, **options: object) -> nn.Module:
+    return MODELS.build({'type': f'mmdet_ext.{case.name}', **case.options, **options})
+
+
+def inputs(case: LossCase, count: int = 7, seed: int = 0) -> tuple[Tensor, Tensor]:
+    pred, target = case.inputs(torch.Generator().manual_seed(seed), count)
+    return pred.requires_grad_(), target
+
+
+def test_reductions_agree_with_the_elements(case: LossCase) -> None:
+    loss = build(case, loss_weight=2.0)
+    pred, target = inputs(case)
+    each = loss(pred, target, reduction_override='none')
+    assert len(each) == 7 and (each > 0).all()
+    weight = torch.linspace(0, 1, 7)
+    tolerance = TOLERANCES[torch.float32]
+    for value, expected in (
+        (loss(pred, target), each.mean()),
+        (loss(pred, target, reduction_override='sum'), each.sum()),
+        (loss(pred, target, weight), (each * weight).sum() / 7),
+        (loss(pred, target, weight, avg_factor=3), (each * weight).sum() / (3 + AVG_FACTOR_EPS)),
+        (loss(pred, target, weight, reduction_override='none'), each * weight),
+    ):
+        torch.testing.assert_close(value, expected, **tolerance)
+    half_weight = build(case, loss_weight=1.0)(pred, target)
+    torch.testing.assert_close(half_weight * 2, loss(pred, target), **tolerance)
+
+
+def test_weight_per_coordinate_counts_by_its_mean(case: LossCase) -> None:
+    loss = build(case)
+    pred, target = inputs(case)
+    weight = torch.rand(7, 4, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(loss(pred, target, weight), loss(pred, target, weight.mean(-1)))
+
+
+def test_no_elements_give_a_zero_that_keeps_the_graph(case: LossCase) -> None:
+    pred, target = inputs(case, count=0)
+    for avg_factor in (None, 0.0, 5.0):
+        value = build(case)(pred, target, avg_factor=avg_factor)
+        assert value.item() == 0 and value.requires_grad
+        value.backward()
+
+
+def test_zero_weights_give_a_zero_that_keeps_the_graph(case: LossCase) -> None:
+    pred, target = inputs(case)
+    value = build(case)(pred, target, torch.zeros(7), avg_factor=0.0)
+    assert value.item() == 0
+    value.backward()
+    assert torch.equal(pred.grad, torch.zeros_like(pred))
+
+
+def test_sum_with_avg_factor_is_refused(case: LossCase) -> None:
+    with pytest.raises(ValueError, match='avg_factor can not be used'):
+        build(case)(*inputs(case), avg_factor=2.0, reduction_override='sum')
+
+
+def test_unknown_reduction_keyword_option_and_weight_are_refused(case: LossCase) -> None:
+    with pytest.raises(ValueError, match="got 'median'"):
+        build(case, reduction='median')
+    with pytest.raises(ValueError, match="got 'median'"):
+        build(case)(*inputs(case), reduction_override='median')
+    with pytest.raises(TypeError, match='lable'):
+        build(case)(*inputs(case), lable=1)
+    with pytest.raises(TypeError, match="no option 'los_weight'; did you mean 'loss_weight'"):
+        build(case, los_weight=1.0)
+    with pytest.raises(ValueError, match=r'weight of shape \(6,\) does not fit'):
+        build(case)(*inputs(case), torch.ones(6))
+
+
+def test_the_optimum_costs_exactly_nothing(case: LossCase) -> None:
+    if not case.zero_at_target:
+        pytest.skip(f'{case.name} has no zero at the target')
+    _, target = inputs(case, count=200)
+    pred = target.clone().requires_grad_()
+    each = build(case)(pred, target, reduction_override='none')
+    assert torch.equal(each, torch.zeros_like(each))
+    each.sum().backward()
+    assert torch.isfinite(pred.grad).all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_gives_the_float32_value_of_its_inputs(
+    case: LossCase, dtype: torch.dtype
+) -> None:
+    pred, target = (t.detach().to(dtype) for t in inputs(case, count=500))
+    value = build(case)(pred, target, reduction_override='none')
+    expected = build(case)(pred.double(), target.double(), reduction_override='none')
+    torch.testing.assert_close(value.double(), expected, **TOLERANCES[dtype])
+    mixed = build(case)(pred, target.float(), reduction_override='none')
+    torch.testing.assert_close(mixed.double(), expected, **TOLERANCES[dtype])
+
+
+def test_gradient_by_finite_differences(case: LossCase) -> None:
+    if case.detaches:
+        pytest.skip(f'{case.name} holds part of its formula fixed; see its own tests')
+    pred, target = inputs(case)
+    loss = build(case)
+    assert torch.autograd.gradcheck(
+        lambda p: loss(p, target.double(), reduction_override='none'),
+        pred.detach().double().requires_grad_(),
+    )
+
+
+def test_inputs_and_state_are_left_alone(case: LossCase) -> None:
+    loss = build(case)
+    pred, target = inputs(case)
+    before = pred.detach().clone(), target.clone()
+    first, second = loss(pred, target), loss(pred, target)
+    assert torch.equal(pred, before[0]) and torch.equal(target, before[1])
+    assert torch.equal(first, second) and not loss.state_dict()

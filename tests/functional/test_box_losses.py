@@ -1,0 +1,184 @@
+"""Facts, reference twins and stock's faults of the box losses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from mmdet.models.losses import CIoULoss as StockCIoULoss
+from torch import Tensor
+from torchvision.ops import complete_box_iou_loss
+
+from mmdet_ext.functional.box_losses import ciou_loss
+from mmdet_ext.testing.cases import box_pairs
+from mmdet_ext.testing.synthetic import random_boxes
+
+
+def slow_ciou(pred: list[float], target: list[float], alpha: float | None = None) -> float:
+    """One pair by the formula, in Python numbers; ``alpha`` fixes the trade-off weight."""
+    px1, py1, px2, py2 = pred
+    tx1, ty1, tx2, ty2 = target
+    inner_w = max(0.0, min(px2, tx2) - max(px1, tx1))
+    inner_h = max(0.0, min(py2, ty2) - max(py1, ty1))
+    inner = inner_w * inner_h
+    area_p, area_t = (px2 - px1) * (py2 - py1), (tx2 - tx1) * (ty2 - ty1)
+    iou = inner / (area_p + area_t - inner)
+    rho2 = ((px1 + px2 - tx1 - tx2) ** 2 + (py1 + py2 - ty1 - ty2) ** 2) / 4
+    c2 = (max(px2, tx2) - min(px1, tx1)) ** 2 + (max(py2, ty2) - min(py1, ty1)) ** 2
+    gap = math.atan((tx2 - tx1) / (ty2 - ty1)) - math.atan((px2 - px1) / (py2 - py1))
+    v = 4 / math.pi**2 * gap**2
+    if alpha is None:
+        alpha = v / (1 - iou + v) if iou > 0.5 else 0.0
+    return 1 - iou + rho2 / c2 + alpha * v
+
+
+def slow_alpha(pred: list[float], target: list[float]) -> float:
+    """The weight that `slow_ciou` would use, from the values at alpha 0 and 1."""
+    v = slow_ciou(pred, target, 1.0) - slow_ciou(pred, target, 0.0)
+    inner_w = max(0.0, min(pred[2], target[2]) - max(pred[0], target[0]))
+    inner_h = max(0.0, min(pred[3], target[3]) - max(pred[1], target[1]))
+    inner = inner_w * inner_h
+    union = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (pred, target)) - inner
+    return v / (1 - inner / union + v) if inner / union > 0.5 else 0.0
+
+
+def test_closed_forms() -> None:
+    square = torch.tensor([0.0, 0.0, 2.0, 2.0])
+    # Disjoint squares, side by side corner to corner: IoU 0, rho^2 = 2 * 3^2, c^2 = 2 * 5^2.
+    far = torch.tensor([3.0, 3.0, 5.0, 5.0])
+    assert ciou_loss(far, square).item() == pytest.approx(1 + 18 / 50)
+    # Same centre, half as wide: IoU 1/2 (not above it, so no aspect term), rho 0.
+    thin = torch.tensor([0.5, 0.0, 1.5, 2.0])
+    assert ciou_loss(thin, square).item() == pytest.approx(0.5)
+    # Same centre, 3/4 as wide: IoU 3/4, and the aspect term counts.
+    v = 4 / math.pi**2 * (math.atan(1) - math.atan(0.75)) ** 2
+    wide = torch.tensor([0.25, 0.0, 1.75, 2.0])
+    assert ciou_loss(wide, square).item() == pytest.approx(0.25 + v * v / (0.25 + v))
+
+
+def test_invariant_under_shift_and_scale() -> None:
+    pred, target = (t.double() for t in box_pairs(torch.Generator().manual_seed(0), 100))
+    plain = ciou_loss(pred, target)
+    torch.testing.assert_close(ciou_loss(pred * 7, target * 7), plain, rtol=1e-9, atol=1e-9)
+    shift = torch.tensor([50.0, -20.0, 50.0, -20.0])
+    torch.testing.assert_close(ciou_loss(pred + shift, target + shift), plain, rtol=1e-9, atol=1e-9)
+
+
+def test_value_against_the_slow_twin() -> None:
+    generator = torch.Generator().manual_seed(0)
+    near, target = box_pairs(generator, 200)
+    far = random_boxes(generator, 200)
+    for pred in (near, far):
+        expected = [
+            slow_ciou(p, t) for p, t in zip(pred.tolist(), target.tolist(), strict=True)
+        ]
+        torch.testing.assert_close(
+            ciou_loss(pred.double(), target.double()), torch.tensor(expected, dtype=torch.float64)
+        )
+
+
+def test_gradient_against_differences_of_the_slow_twin_with_alpha_fixed() -> None:
+    near, target = box_pairs(torch.Generator().manual_seed(0), 50)
+    pred = near.double().requires_grad_()
+    ciou_loss(pred, target.double()).sum().backward()
+    step = 1e-5
+    for row, wanted, gradient in zip(
+        pred.tolist(), target.double().tolist(), pred.grad, strict=True
+    ):
+        alpha = slow_alpha(row, wanted)
+        for k in range(4):
+            up, down = list(row), list(row)
+            up[k] += step
+            down[k] -= step
+            slope = (slow_ciou(up, wanted, alpha) - slow_ciou(down, wanted, alpha)) / (2 * step)
+            assert gradient[k].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def test_equal_to_stock_and_torchvision_where_those_are_right() -> None:
+    generator = torch.Generator().manual_seed(1)
+    near, target = box_pairs(generator, 500)
+    ours = ciou_loss(near.double(), target.double())
+    stock = StockCIoULoss(reduction='none')(near.double(), target.double())
+    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-6)
+    # torchvision does not switch alpha off below IoU 0.5: compare where it is on.
+    close = target.double() + (near - target).double() * 0.1
+    overlapping = ciou_loss(close, target.double()) < 0.5
+    theirs = complete_box_iou_loss(close, target.double())
+    ours_close = ciou_loss(close, target.double())
+    assert overlapping.sum() > 300
+    torch.testing.assert_close(ours_close[overlapping], theirs[overlapping], rtol=0, atol=1e-6)
+
+
+def test_equal_boxes_cost_nothing_where_stock_is_nan() -> None:
+    boxes = random_boxes(torch.Generator().manual_seed(0), 100)
+    boxes = torch.cat([boxes, torch.tensor([[5.0, 5.0, 5.0, 5.0], [1e4, 1e4, 2e4, 1.1e4]])])
+
+    def value_and_gradient(loss: torch.nn.Module | None) -> tuple[Tensor, Tensor]:
+        pred = boxes.clone().requires_grad_()
+        each = ciou_loss(pred, boxes) if loss is None else loss(pred, boxes)
+        each.sum().backward()
+        assert pred.grad is not None
+        return each.detach(), pred.grad
+
+    ours, gradient = value_and_gradient(None)
+    assert torch.equal(ours, torch.zeros(len(boxes)))
+    assert torch.isfinite(gradient).all()
+    stock, stock_gradient = value_and_gradient(StockCIoULoss(reduction='none'))
+    assert stock.isnan().any() and stock_gradient.isnan().any()
+
+
+def test_half_precision_is_right_where_stock_is_not() -> None:
+    target = random_boxes(torch.Generator().manual_seed(0), 200, 2000, 2000, 200, 900).half()
+    pred = (target + 4).half()
+    reference = ciou_loss(pred.double(), target.double())
+    assert reference.max() < 0.2
+    ours = ciou_loss(pred, target)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), reference, rtol=1e-4, atol=1e-6)
+    stock = StockCIoULoss(reduction='none')(pred, target)
+    assert stock.isnan().any()
+
+
+def fuzz_pairs(count: int) -> tuple[Tensor, Tensor]:
+    """Random, identical, disjoint, nested, degenerate and inverted pairs, 1e-3 to 1e4 px."""
+    generator = torch.Generator().manual_seed(3)
+    size = 10 ** (torch.rand(count, 1, generator=generator) * 7 - 3)
+    corner = torch.rand(count, 2, generator=generator) * size
+    side = torch.rand(count, 2, generator=generator) * size
+    target = torch.cat([corner, corner + side], 1)
+    shift = (torch.rand(count, 4, generator=generator) - 0.5) * size
+    kind = torch.arange(count) % 6
+    pred = target + shift
+    pred = torch.where((kind == 0)[:, None], target, pred)
+    pred = torch.where((kind == 1)[:, None], target + 3 * size, pred)
+    pred = torch.where((kind == 2)[:, None], target.lerp(target.flip(1), 0.1), pred)
+    flat = torch.cat([corner, corner + side * torch.tensor([0.0, 1.0])], 1)
+    pred = torch.where((kind == 3)[:, None], flat, pred)
+    target = torch.where(((kind == 3) & (torch.arange(count) % 12 < 6))[:, None], flat, target)
+    pred = torch.where((kind == 4)[:, None], target[:, [2, 3, 0, 1]], pred)
+    return pred, target
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_never_nan(dtype: torch.dtype) -> None:
+    pred, target = (t.to(dtype) for t in fuzz_pairs(20_000))
+    pred.requires_grad_()
+    each = ciou_loss(pred, target)
+    each.sum().backward()
+    assert pred.grad is not None
+    assert torch.isfinite(each).all() and torch.isfinite(pred.grad).all()
+    assert each.min() >= 0 and each.max() < 3
+
+
+def test_compiles_in_one_graph() -> None:
+    pred, target = box_pairs(torch.Generator().manual_seed(0), 64)
+    compiled = torch.compile(ciou_loss, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(pred, target), ciou_loss(pred, target))
+
+
+def test_bad_shapes_are_named() -> None:
+    with pytest.raises(ValueError, match=r'got \(3, 4\) and \(2, 4\)'):
+        ciou_loss(torch.zeros(3, 4), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r'got \(3, 5\) and \(3, 5\)'):
+        ciou_loss(torch.zeros(3, 5), torch.zeros(3, 5))

@@ -1,0 +1,146 @@
+"""Every leaf config builds with the stock runner, trains and validates."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmdet_ext.testing.configs import CONFIGS, leaf_configs, shrink
+
+BCCD = CONFIGS / 'detection' / 'atss_r18_fpn_12e_bccd.py'
+STOCK_BCCD = CONFIGS / 'detection' / 'atss_r18_fpn_stock_12e_bccd.py'
+
+
+class Recorder(Hook):
+    """Keeps the weights before training and the losses of each iteration."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, torch.Tensor] = {}
+        self.losses: list[float] = []
+
+    def before_train(self, runner: Runner) -> None:
+        self.weights = copy.deepcopy(runner.model.state_dict())
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Any = None) -> None:
+        self.losses.append(outputs['loss'].item())
+
+
+@dataclass
+class Run:
+    """A finished run of a shrunk leaf."""
+
+    leaf: Path
+    runner: Runner
+    recorder: Recorder
+
+    def scalars(self) -> list[dict[str, Any]]:
+        lines = (Path(self.runner.log_dir) / 'vis_data' / 'scalars.json').read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope='module', params=leaf_configs(), ids=lambda leaf: leaf.stem)
+def run(
+    request: pytest.FixtureRequest, shapes_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """Each leaf, trained for an epoch of two iterations and validated."""
+    work_dir = tmp_path_factory.mktemp(request.param.stem)
+    cfg = shrink(request.param, shapes_root, work_dir=str(work_dir))
+    recorder = Recorder()
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(recorder)
+    runner.train()
+    return Run(request.param, runner, recorder)
+
+
+def test_two_iterations_with_finite_losses(run: Run) -> None:
+    logged = [line for line in run.scalars() if 'loss' in line]
+    assert [line['step'] for line in logged] == [1, 2]
+    assert len(run.recorder.losses) == 2
+    assert all(math.isfinite(loss) and loss > 0 for loss in run.recorder.losses)
+    # The logged loss is the mean so far.
+    first, second = run.recorder.losses
+    assert logged[0]['loss'] == pytest.approx(first, rel=1e-6)
+    assert logged[1]['loss'] == pytest.approx((first + second) / 2, rel=1e-6)
+    parts = [value for line in logged for key, value in line.items() if key.startswith('loss_')]
+    assert len(parts) == 6 and all(math.isfinite(value) for value in parts)
+
+
+def test_weights_change_where_they_should(run: Run) -> None:
+    before = run.recorder.weights
+    for name, parameter in run.runner.model.named_parameters():
+        changed = not torch.equal(before[name], parameter)
+        assert torch.isfinite(parameter).all(), name
+        if not parameter.requires_grad:
+            assert not changed, name
+        # Elsewhere a step may be none or lost in rounding: a backbone's residual branches begin at
+        # zero, and gains of norms and scales at one.
+        elif parameter.ndim > 1 and not name.startswith('backbone'):
+            assert changed, name
+
+
+def test_validation_gives_map(run: Run) -> None:
+    (val,) = [line for line in run.scalars() if 'coco/bbox_mAP' in line]
+    assert val['step'] == 1
+    assert 0 <= val['coco/bbox_mAP'] <= 1
+
+
+def test_holds_the_types_that_the_config_names(run: Run) -> None:
+    named = set(re.findall(r'mmdet_ext\.(\w+)', Config.fromfile(run.leaf).pretty_text))
+    objects: list[Any] = [run.runner.train_dataloader.dataset]
+    for module in run.runner.model.modules():
+        objects += [module, *vars(module).values()]
+    held = {type(item).__name__ for item in objects if _is_ours(type(item))}
+    assert held == named
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.partition('.')[0] == 'mmdet_ext'
+
+
+def test_leaves_name_something_of_ours() -> None:
+    for leaf in leaf_configs():
+        named = set(re.findall(r"'mmdet_ext\.(\w+)'", Config.fromfile(leaf).pretty_text))
+        ours = named - {'CocoDataset'}
+        assert bool(ours) is ('stock' not in leaf.stem), (leaf, ours)
+
+
+def differences(a: Any, b: Any, path: str = '') -> dict[str, tuple[Any, Any]]:
+    """The leaves in which two configs differ, by dotted key."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        pairs = [(str(key), a.get(key, '<none>'), b.get(key, '<none>')) for key in {*a, *b}]
+    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        pairs = [(str(i), x, y) for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    else:
+        return {} if type(a) is type(b) and a == b else {path: (a, b)}
+    found = {}
+    for key, x, y in pairs:
+        found.update(differences(x, y, f'{path}.{key}' if path else key))
+    return found
+
+
+def test_bccd_twins_differ_in_two_types_only() -> None:
+    ours, stock = (Config.fromfile(path).to_dict() for path in (BCCD, STOCK_BCCD))
+    assert differences(ours, stock) == {
+        'model.bbox_head.loss_bbox.type': ('mmdet_ext.CIoULoss', 'CIoULoss'),
+        'model.train_cfg.assigner.type': ('mmdet_ext.ATSSAssigner', 'ATSSAssigner'),
+    }
+
+
+def test_differences_sees_added_changed_and_reordered() -> None:
+    a = {'x': {'y': 1, 'z': [1, 2]}, 'only': 0}
+    b = {'x': {'y': 1.0, 'z': [2, 1]}}
+    assert differences(a, b) == {
+        'x.y': (1, 1.0), 'x.z.0': (1, 2), 'x.z.1': (2, 1), 'only': (0, '<none>'),
+    }

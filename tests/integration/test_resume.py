@@ -1,0 +1,104 @@
+"""Going on from stock MMEngine's own checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmdet_ext.testing.configs import CONFIGS, shrink
+
+LEAF = CONFIGS / 'detection' / 'atss_r18_fpn_demo_shapes.py'
+
+
+def two_epochs(shapes_root: Path, work_dir: Path, **options: Any) -> Config:
+    """A run of two epochs in which nothing hangs on the state of a random generator.
+
+    A checkpoint holds no such state, so that a resumed run flips other pictures; the order of
+    pictures goes by seed and epoch and is kept.
+    """
+    cfg = shrink(LEAF, shapes_root, work_dir=str(work_dir), **options)
+    cfg.train_cfg.max_epochs = 2
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.dataset.pipeline = [
+        step for step in pipeline if step['type'] != 'RandomFlip'
+    ]
+    cfg.merge_from_dict(dict(val_cfg=None, val_dataloader=None, val_evaluator=None))
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def straight(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the checkpoints of both epochs of an uninterrupted run."""
+    work_dir = tmp_path_factory.mktemp('straight')
+    Runner.from_cfg(two_epochs(shapes_root, work_dir)).train()
+    return work_dir
+
+
+def load(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same(a: Any, b: Any, path: str = '') -> None:
+    """Equal in type and value, tensors bit by bit."""
+    assert type(a) is type(b), path
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert list(a) == list(b), path
+        for key in a:
+            assert_same(a[key], b[key], f'{path}.{key}')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f'{path}.{i}')
+    else:
+        assert a == b, path
+
+
+def test_resume_equals_going_on(straight: Path, shapes_root: Path, tmp_path: Path) -> None:
+    cfg = two_epochs(
+        shapes_root, tmp_path, resume=True, load_from=str(straight / 'epoch_1.pth')
+    )
+    Runner.from_cfg(cfg).train()
+    assert not (tmp_path / 'epoch_1.pth').exists()
+    whole, resumed = load(straight / 'epoch_2.pth'), load(tmp_path / 'epoch_2.pth')
+    assert resumed['meta']['epoch'] == 2 and resumed['meta']['iter'] == 4
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert whole[part], part
+        assert_same(whole[part], resumed[part], part)
+    losses = [
+        checkpoint['message_hub']['log_scalars']['train/loss'].data[0].tolist()
+        for checkpoint in (whole, resumed)
+    ]
+    assert len(losses[0]) == 4 and losses[0] == losses[1]
+    # The second epoch did something: the equality above is not that of two standstills.
+    first = load(straight / 'epoch_1.pth')['state_dict']
+    key = 'bbox_head.atss_cls.weight'
+    assert not torch.equal(first[key], whole['state_dict'][key])
+
+
+def test_load_from_takes_the_weights_alone(
+    straight: Path, shapes_root: Path, tmp_path: Path
+) -> None:
+    cfg = two_epochs(shapes_root, tmp_path, load_from=str(straight / 'epoch_2.pth'))
+    cfg.randomness.seed = 1  # other initial weights than those loaded
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    assert_same(load(straight / 'epoch_2.pth')['state_dict'], runner.model.state_dict())
+    assert runner.epoch == 0 and runner.iter == 0
+
+
+def test_auto_resume_finds_the_last_checkpoint(shapes_root: Path, tmp_path: Path) -> None:
+    cfg = two_epochs(shapes_root, tmp_path)
+    cfg.train_cfg.max_epochs = 1
+    Runner.from_cfg(cfg).train()
+    cfg = two_epochs(shapes_root, tmp_path, resume=True)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.epoch == 2 and runner.iter == 4
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_2.pth')

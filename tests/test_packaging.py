@@ -1,0 +1,204 @@
+"""The sdist, the wheel made from it, and an editable install: what they hold and that they work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mmdet_ext.version import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = 'configs/detection/atss_r18_fpn_12e_bccd.py'
+BUILD = 'import sys; from setuptools import build_meta; print(build_meta.{hook}(sys.argv[1]))'
+
+IMPORT_CONFIG = f"""
+import sys
+from pathlib import Path
+import mmdet_ext
+from mmengine.config import Config
+folder = Path(mmdet_ext.__file__).parent
+assert folder.is_relative_to(sys.prefix), folder
+cfg = Config.fromfile(folder / '.mim' / '{CONFIG}')
+print(mmdet_ext.__version__)
+print(cfg.model.bbox_head.loss_bbox.type)
+print(cfg.model.train_cfg.assigner.type)
+print(cfg.model.backbone.depth, cfg.default_scope, cfg.train_cfg.max_epochs)
+"""
+
+FIND_PACKAGE = """
+import mim.utils, mmengine.utils
+print(mim.utils.get_installed_path('mmdet_ext'))
+print(mmengine.utils.get_installed_path('mmdet_ext'))
+"""
+
+
+def call(command: list[str | Path], cwd: Path) -> str:
+    """Run a command away from the source tree; return its stdout."""
+    env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    # No index is asked: what a build needs is in this environment.
+    env |= {'PIP_NO_INDEX': '1', 'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PYTHONWARNINGS': 'ignore'}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f'{command}\n{done.stdout}\n{done.stderr}'
+    return done.stdout
+
+
+def source_files() -> set[str]:
+    """Files of the source tree, as git sees them where there is git."""
+    listing = subprocess.run(
+        ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listing.returncode:
+        pytest.skip(f'{ROOT} is not a git checkout: no list of files to compare with')
+    return {name for name in listing.stdout.splitlines() if (ROOT / name).is_file()}
+
+
+def mim_files() -> set[str]:
+    """What `.mim` has to hold."""
+    return {
+        name
+        for name in source_files()
+        if (name.startswith(('configs/', 'tools/')) or name == 'model-index.yml')
+        and not Path(name).name.startswith('.')
+    }
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree, since builds leave files behind; with litter to be left out."""
+    copy = tmp_path_factory.mktemp('source') / 'checkout'
+    for name in source_files():
+        target = copy / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target)
+    for litter in ('configs/__pycache__/a.pyc', 'tools/.swp', 'mmdet_ext/.mim/configs/stale.py'):
+        (copy / litter).parent.mkdir(parents=True, exist_ok=True)
+        (copy / litter).write_text('litter')
+    return copy
+
+
+@pytest.fixture(scope='module')
+def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, unpacked."""
+    folder = tmp_path_factory.mktemp('sdist')
+    call([sys.executable, '-c', BUILD.format(hook='build_sdist'), folder], cwd=source)
+    archive = folder / f'mmdet_ext-{__version__}.tar.gz'
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder)
+    return folder / f'mmdet_ext-{__version__}'
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
+    command = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-q']
+    call([*command, '-w', folder, source], cwd=folder)
+    return folder / f'mmdet_ext-{__version__}-py3-none-any.whl'
+
+
+@pytest.fixture(scope='module')
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist."""
+    return build_wheel(sdist, tmp_path_factory.mktemp('wheel'))
+
+
+def names_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if '.dist-info/' not in name}
+
+
+def fresh_environment(folder: Path) -> Path:
+    """A venv that sees the hosts of this environment, but not this checkout; its Python."""
+    venv.create(folder, with_pip=False)
+    python = folder / 'bin' / 'python'
+    here = call([sys.executable, '-c', 'import numpy; print(numpy.__path__[0])'], cwd=folder)
+    version = f'python{sys.version_info.major}.{sys.version_info.minor}'
+    site = folder / 'lib' / version / 'site-packages'
+    # A plain path line: the .pth files of that folder, an editable mmdet_ext among them, are not
+    # read. It comes after the venv's own site-packages.
+    (site / 'hosts.pth').write_text(f'{Path(here.strip()).parent}\n')
+    return python
+
+
+def pip_install(python: Path, *what: str | Path) -> None:
+    command = [sys.executable, '-m', 'pip', '--python', python, 'install', '-q', '--no-deps']
+    call([*command, '--ignore-installed', '--no-build-isolation', *what], cwd=python.parent)
+
+
+def test_sdist_holds_what_a_build_needs_and_the_mim_extension(sdist: Path) -> None:
+    names = {path.relative_to(sdist).as_posix() for path in sdist.rglob('*') if path.is_file()}
+    lists = {name for name in source_files() if name.startswith('requirements/')}
+    wanted = {'LICENSE', 'README.md', 'setup.py', 'pyproject.toml', *lists, *mim_files()}
+    assert wanted - names == set()
+    in_package = {name.removeprefix('mmdet_ext/.mim/') for name in names if '.mim/' in name}
+    assert in_package == mim_files()
+
+
+def test_wheel_holds_the_package_and_copies_of_configs_and_tools(wheel: Path) -> None:
+    package = {
+        name for name in source_files() if name.startswith('mmdet_ext/') and name.endswith('.py')
+    }
+    assert package
+    wanted = package | {f'mmdet_ext/.mim/{name}' for name in mim_files()}
+    assert names_in(wheel) - {'mmdet_ext/py.typed'} == wanted
+
+
+def test_wheel_from_the_tree_equals_wheel_from_the_sdist(
+    source: Path, wheel: Path, tmp_path: Path
+) -> None:
+    direct = build_wheel(source, tmp_path)
+    assert names_in(direct) == names_in(wheel)
+    with zipfile.ZipFile(direct) as one, zipfile.ZipFile(wheel) as two:
+        assert all(one.read(name) == two.read(name) for name in names_in(wheel))
+
+
+def test_installed_wheel_gives_a_config_without_the_source_tree(
+    wheel: Path, tmp_path: Path
+) -> None:
+    python = fresh_environment(tmp_path / 'env')
+    pip_install(python, wheel)
+    printed = call([python, '-c', IMPORT_CONFIG], cwd=tmp_path).splitlines()
+    assert printed == [__version__, 'mmdet_ext.CIoULoss', 'mmdet_ext.ATSSAssigner', '18 mmdet 12']
+
+
+def test_mim_downloads_the_config_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    pytest.importorskip('mim')
+    python = fresh_environment(tmp_path / 'env')
+    pip_install(python, wheel)
+    command = [python, '-m', 'mim', 'download', 'mmdet_ext', '--config', Path(CONFIG).stem]
+    call([*command, '--dest', tmp_path / 'here'], cwd=tmp_path)
+    text = (tmp_path / 'here' / Path(CONFIG).name).read_text()
+    assert "type='mmdet_ext.ATSSAssigner'" in text
+
+
+def test_editable_install_is_found_by_the_hosts_and_follows_edits(
+    source: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip('mim')
+    python = fresh_environment(tmp_path / 'env')
+    pip_install(python, '-e', source)
+    package = source / 'mmdet_ext'
+    assert call([python, '-c', FIND_PACKAGE], cwd=tmp_path).split() == [str(package)] * 2
+    (source / 'configs' / 'added_later.py').write_text('answer = 42\n')
+    assert (package / '.mim' / 'configs' / 'added_later.py').read_text() == 'answer = 42\n'
+    assert not (package / '.mim' / 'configs' / 'stale.py').exists()
+
+
+def test_model_index_has_no_errors_and_names_configs_that_exist() -> None:
+    modelindex = pytest.importorskip('modelindex')
+    index = modelindex.load(str(ROOT / 'model-index.yml'))
+    assert index.check(silent=True) == []
+    configs = [model.config for model in index.models]
+    assert CONFIG in configs
+    assert [name for name in configs if not (ROOT / name).is_file()] == []
+    assert [model.name for model in index.models] == [Path(name).stem for name in configs]

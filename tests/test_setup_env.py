@@ -1,0 +1,319 @@
+"""The set-up's decisions: versions, the cache's keys, progress, and what it says when it can't."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = str(ROOT / 'tools')
+# The tools import each other as scripts do; the path is not left behind, it holds a `test.py`.
+sys.path.insert(0, TOOLS)
+try:
+    import setup_common
+    import setup_env
+    import setup_mmcv
+finally:
+    sys.path.remove(TOOLS)
+
+CONSTRAINTS = (ROOT / 'requirements' / 'constraints.txt').read_text(encoding='utf-8')
+Usage = namedtuple('Usage', 'total used free')
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv('MMDET_EXT_CACHE', str(tmp_path / 'cache'))
+    yield tmp_path / 'cache'
+
+
+@pytest.mark.parametrize(
+    ('torch', 'vision'),
+    [('2.11.0', '0.26.0'), ('2.4.1', '0.19.1'), ('2.10.0', '0.25.0'), ('2.6.0+cpu', '0.21.0+cpu')],
+)
+def test_torchvision_follows_torch(torch: str, vision: str) -> None:
+    assert setup_env.torchvision_version(torch) == vision
+
+
+@pytest.mark.parametrize('torch', ['2.11', '1.13.1', '2.3.1', 'latest', '2.11.0; rm'])
+def test_unfit_torch_is_refused_by_name(torch: str) -> None:
+    with pytest.raises(setup_common.SetupError, match=r'TORCH=.*three numbers, like TORCH=2.11.0'):
+        setup_env.torchvision_version(torch)
+
+
+def test_constraints_keep_all_lines_for_the_pinned_torch() -> None:
+    lines = setup_env.effective_constraints(CONSTRAINTS, '2.11.0').splitlines()
+    assert 'torch===2.11.0' in lines
+    assert 'torchvision===0.26.0' in lines
+    assert 'sympy==1.14.0' in lines
+    assert len(lines) == len(CONSTRAINTS.splitlines())
+
+
+def test_constraints_give_way_for_another_torch() -> None:
+    lines = setup_env.effective_constraints(CONSTRAINTS, '2.6.0').splitlines()
+    assert [line for line in lines if line.startswith('torch')] == [
+        'torch===2.6.0',
+        'torchvision===0.21.0',
+    ]
+    gone = {'sympy', 'mpmath', 'networkx', 'Jinja2', 'fsspec', 'filelock'}
+    assert [line for line in lines if line.split('==')[0] in gone] == []
+    assert 'mmdet==3.3.0' in lines
+
+
+def test_constraints_pin_what_the_lists_ask_for_and_no_cuda_library() -> None:
+    names = {line.split('==')[0].lower() for line in CONSTRAINTS.splitlines() if '==' in line}
+    for path in (ROOT / 'requirements').glob('*.txt'):
+        for line in path.read_text().splitlines():
+            if line and not line.startswith('#'):
+                assert line.split('>')[0].split('=')[0].split(';')[0].lower() in names, line
+    assert [name for name in names if name.startswith(('nvidia', 'cuda', 'triton'))] == []
+
+
+def test_fingerprint_tells_torch_and_python_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = setup_env.digest('2.11.0')
+    assert setup_env.digest('2.11.0') == first
+    assert setup_env.digest('2.10.0') != first
+    monkeypatch.setattr(platform, 'python_version', lambda: '3.99.0')
+    assert setup_env.digest('2.11.0') != first
+
+
+def test_cache_follows_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.delenv('MMDET_EXT_CACHE', raising=False)
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    assert setup_mmcv.cache_root() == tmp_path / '.cache' / 'mmdet_ext'
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+    assert setup_mmcv.cache_root() == tmp_path / 'xdg' / 'mmdet_ext'
+    monkeypatch.setenv('MMDET_EXT_CACHE', '~/mine')
+    assert setup_mmcv.cache_root() == tmp_path / 'mine'
+
+
+def test_key_names_everything_a_compiled_wheel_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysconfig, 'get_platform', lambda: 'linux-x86_64')
+    python = f'cp{sys.version_info.major}{sys.version_info.minor}'
+    key = setup_mmcv.wheel_key('2.1.0', '2.11.0+cpu', 'cpu')
+    assert key == f'mmcv-2.1.0_torch-2.11.0+cpu_{python}_linux_x86_64_cpu'
+
+
+def test_wheel_is_found_under_its_own_key_only(cache: Path) -> None:
+    key = setup_mmcv.wheel_key('2.1.0', '2.11.0', 'cpu')
+    wheel = cache / 'wheels' / key / 'mmcv-2.1.0-cp311-cp311-linux_x86_64.whl'
+    wheel.parent.mkdir(parents=True)
+    assert setup_mmcv.cached_wheel(key) is None
+    wheel.touch()
+    assert setup_mmcv.cached_wheel(key) == wheel
+    assert setup_mmcv.cached_wheel(setup_mmcv.wheel_key('2.1.0', '2.11.0', '*')) == wheel
+    assert setup_mmcv.cached_wheel(setup_mmcv.wheel_key('2.1.0', '2.10.0', '*')) is None
+    assert setup_mmcv.cached_wheel(setup_mmcv.wheel_key('2.1.0', '2.11.0', 'cuda13.0')) is None
+
+
+@pytest.mark.parametrize(
+    ('line', 'step'),
+    [
+        ('  [12/77] c++ -MMD -MF active_rotated_filter.o.d', (12, 77)),
+        ('[77/77] c++ -o x.o', (77, 77)),
+        ('  copying mmcv/ops/nms.py -> build/lib [1/2]', None),
+        ('[12/77]', None),
+        ('', None),
+    ],
+)
+def test_progress_is_read_from_ninja(line: str, step: tuple[int, int] | None) -> None:
+    assert setup_mmcv.parse_step(line) == step
+
+
+def test_progress_line_estimates_from_what_is_done() -> None:
+    # 11 files after the first took 45 s; the 65 that are left take 65 * 45 / 11 s = 265.9 s.
+    assert setup_mmcv.progress_line(12, 77, 45.0) == (
+        '  mmcv: compiling 12/77, 0:45 elapsed, about 4:25 left'
+    )
+    assert setup_mmcv.progress_line(77, 77, 600.0).endswith('10:00 elapsed, about 0:00 left')
+
+
+def test_jobs_are_bounded_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {'SC_PHYS_PAGES': 1_250_000, 'SC_PAGE_SIZE': 4000}
+    monkeypatch.setattr('os.sysconf', sizes.__getitem__)
+    monkeypatch.setattr('os.sched_getaffinity', lambda _: range(64), raising=False)
+    assert setup_mmcv.parallel_jobs() == 2
+    sizes['SC_PHYS_PAGES'] = 100_000
+    assert setup_mmcv.parallel_jobs() == 1
+    sizes['SC_PHYS_PAGES'] = 100_000_000
+    assert setup_mmcv.parallel_jobs() == 64
+
+
+def test_cpu_build_hides_a_gpu_from_mmcv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup_mmcv, 'find_compiler', lambda: 'clang++')
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
+    monkeypatch.setenv('CFLAGS', '-O1')
+    monkeypatch.setenv('PYTHONPATH', '/somewhere')
+    env = setup_mmcv.build_environment('cpu')
+    assert (env['FORCE_CUDA'], env['CUDA_VISIBLE_DEVICES']) == ('0', '')
+    assert (env['MMCV_WITH_OPS'], env['CFLAGS'], env['CXX']) == ('1', '-O1 -g0', 'clang++')
+    assert 'PYTHONPATH' not in env
+    env = setup_mmcv.build_environment('cuda13.0-sm90')
+    assert (env['FORCE_CUDA'], env['CUDA_VISIBLE_DEVICES']) == ('1', '0')
+
+
+@pytest.mark.parametrize(
+    ('facts', 'device'),
+    [
+        ({'gpu': False, 'cuda': '13.0', 'nvcc': '13.0', 'arch': ''}, 'cpu'),
+        ({'gpu': True, 'cuda': '13.0', 'nvcc': '', 'arch': 'sm90'}, 'cpu'),
+        ({'gpu': True, 'cuda': '13.0', 'nvcc': '12.4', 'arch': 'sm90'}, 'cpu'),
+        ({'gpu': True, 'cuda': '13.0', 'nvcc': '13.1', 'arch': 'sm90'}, 'cuda13.0-sm90'),
+    ],
+)
+def test_cuda_operators_need_a_gpu_and_a_fitting_nvcc(
+    facts: dict[str, object], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = subprocess.CompletedProcess([], 0, stdout=json.dumps(facts) + '\n', stderr='')
+    monkeypatch.setattr(subprocess, 'run', lambda *_, **__: answer)
+    assert setup_mmcv.choose_device(Path('venv')) == device
+
+
+def test_failed_compilation_shows_its_last_lines_and_its_log(tmp_path: Path) -> None:
+    log = tmp_path / 'build.log'
+    code = "print('[1/2] c++ a'); print('a.cpp:1: error: no such thing'); raise SystemExit(1)"
+    with pytest.raises(setup_common.SetupError) as caught:
+        setup_mmcv.compile_wheel([sys.executable, '-c', code], tmp_path, {}, log)
+    assert 'error: no such thing' in str(caught.value)
+    assert str(log) in str(caught.value)
+    assert log.read_text() == '[1/2] c++ a\na.cpp:1: error: no such thing\n'
+
+
+def test_missing_compiler_is_said_before_anything_is_made(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv('PATH', str(tmp_path))
+    monkeypatch.delenv('CXX', raising=False)
+    assert setup_env.main(['--venv', str(tmp_path / 'env')]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: no working C++17 compiler (tried c++, g++, clang++)')
+    assert 'apt install g++' in message
+    assert not (tmp_path / 'env').exists()
+
+
+def test_missing_compiler_is_no_matter_with_a_cached_wheel(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = setup_mmcv.wheel_key('2.1.0', '2.11.0', 'cpu')
+    (cache / 'wheels' / key).mkdir(parents=True)
+    (cache / 'wheels' / key / 'mmcv-2.1.0-x.whl').touch()
+    monkeypatch.setenv('PATH', str(tmp_path))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: Usage(0, 0, 10**12))
+    setup_env.preflight(tmp_path / 'env', '2.1.0', '2.11.0')
+
+
+def test_compiler_that_cannot_compile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / 'broken++'
+    broken.write_text('#!/bin/sh\nexit 1\n')
+    broken.chmod(0o755)
+    monkeypatch.setenv('CXX', str(broken))
+    with pytest.raises(setup_common.SetupError, match=r'tried .*broken\+\+'):
+        setup_mmcv.find_compiler()
+
+
+def test_missing_headers_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sysconfig, 'get_paths', lambda: {'include': str(tmp_path)})
+    with pytest.raises(setup_common.SetupError, match='Python.h is missing.*-dev'):
+        setup_mmcv.check_headers()
+
+
+def test_small_disk_is_said_with_both_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: Usage(0, 0, 6_500_000_000))
+    setup_env.check_disk([(tmp_path / 'a' / 'b', 6.0)])
+    # Two places on one file system share its space.
+    with pytest.raises(setup_common.SetupError, match=r'6\.5 GB free, about 7\.0 GB needed'):
+        setup_env.check_disk([(tmp_path / 'a', 6.0), (tmp_path / 'c', 1.0)])
+
+
+def test_old_python_is_refused() -> None:
+    setup_env.check_python((3, 10))
+    with pytest.raises(setup_common.SetupError, match='Python 3.9 .* too old: 3.10 or newer'):
+        setup_env.check_python((3, 9))
+
+
+def test_failing_pip_shows_its_reason_without_noise(tmp_path: Path) -> None:
+    python = tmp_path / 'bin' / 'python'
+    python.parent.mkdir()
+    noise = "WARNING: Location 'file:///x/' is ignored: it is neither a file nor a directory."
+    reason = 'ERROR: No matching distribution'
+    python.write_text(f'#!/bin/sh\necho "{noise}"\necho "{reason}"\nexit 1\n')
+    python.chmod(0o755)
+    with pytest.raises(setup_common.SetupError) as caught:
+        setup_common.run_pip(tmp_path, 'install', 'anything')
+    message = str(caught.value)
+    assert 'package index could not be reached, or has no matching version' in message
+    assert reason in message
+    assert 'is ignored' not in message
+
+
+def test_folder_that_is_no_venv_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / 'thesis.tex').write_text('text')
+    with pytest.raises(setup_common.SetupError, match='holds other files'):
+        setup_env.discard_unfit(tmp_path)
+    assert (tmp_path / 'thesis.tex').read_text() == 'text'
+
+
+@pytest.mark.parametrize('mine', [False, True])
+def test_venv_of_another_python_goes_only_if_it_is_ours(
+    mine: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'env'
+    (folder / 'bin').mkdir(parents=True)
+    (folder / 'pyvenv.cfg').touch()
+    (folder / 'bin' / 'python').write_text('#!/bin/sh\necho 3.9.1\n')
+    (folder / 'bin' / 'python').chmod(0o755)
+    if mine:
+        setup_env.write_state(folder, {'torch': ''})
+        setup_env.discard_unfit(folder)
+        assert f'has Python 3.9.1: making it anew with Python {platform.python_version()}' in (
+            capsys.readouterr().out
+        )
+    else:
+        with pytest.raises(setup_common.SetupError, match='not made by this set-up'):
+            setup_env.discard_unfit(folder)
+    assert folder.exists() is not mine
+
+
+def test_finished_environment_is_recognised_without_running_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError('went to work on a finished environment')
+
+    monkeypatch.setattr(setup_env, 'preflight', fail)
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin' / 'python').touch()
+    monkeypatch.setattr(setup_env, 'ROOT', tmp_path)
+    monkeypatch.setattr(setup_env, 'digest', lambda torch: f'print of {torch}')
+    (tmp_path / 'mmdet_ext' / '.mim' / 'configs').mkdir(parents=True)
+    setup_env.write_state(tmp_path, {'torch': '2.10.0', 'done': 'print of 2.10.0'})
+    # The torch that was chosen for this environment stays chosen.
+    assert setup_env.main(['--venv', str(tmp_path)]) == 0
+    assert 'is up to date' in capsys.readouterr().out
+    with pytest.raises(AssertionError, match='went to work'):
+        setup_env.main(['--venv', str(tmp_path), '--torch', '2.11.0'])
+
+
+def test_make_refuses_an_old_python_and_shows_help_by_default() -> None:
+    if shutil.which('make') is None:
+        pytest.skip('make is not installed')
+    old = subprocess.run(
+        ['make', 'env', 'PYTHON=no-such-python'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert old.returncode == 2
+    assert 'no working Python 3.10 or newer (tried: no-such-python)' in old.stderr
+    shown = subprocess.run(['make'], cwd=ROOT, capture_output=True, text=True).stdout
+    assert 'make test   Lint, types and all tests' in shown

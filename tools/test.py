@@ -1,0 +1,13 @@
+"""Test a checkpoint: `mim test mmdet_ext <config> --checkpoint <file>` runs this file.
+
+The work is done by mmdet's own test script, with all of its options.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from train import run_mmdet_script
+
+if __name__ == '__main__':
+    sys.exit(run_mmdet_script('test.py'))

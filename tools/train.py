@@ -1,0 +1,29 @@
+"""Train with a config: `mim train mmdet_ext <config>` runs this file.
+
+The work is done by mmdet's own training script, with all of its options.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+
+def run_mmdet_script(name: str) -> int:
+    """Run `train.py` or `test.py` of the installed mmdet with the arguments of this process."""
+    spec = importlib.util.find_spec('mmdet')
+    if spec is None or spec.origin is None:
+        print("error: mmdet is not installed: pip install 'mmdet-ext[det]'", file=sys.stderr)
+        return 2
+    script = Path(spec.origin).parent / '.mim' / 'tools' / name
+    if not script.is_file():
+        print(f'error: {script} is missing: install mmdet again', file=sys.stderr)
+        return 2
+    runpy.run_path(str(script), run_name='__main__')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(run_mmdet_script('train.py'))

@@ -113,13 +113,25 @@ def _host_hint(error: ImportError) -> str | None:
     return f'{name} could not be imported; {INSTALL_HINTS[key]}'
 
 
+def _options(cls: type) -> list[str] | None:
+    """The options of ``cls`` and of those it hands ``**kwargs`` on to, None for just any."""
+    options: list[str] = []
+    for base in cls.__mro__:
+        if '__init__' not in vars(base):
+            continue
+        _, *parameters = inspect.signature(vars(base)['__init__']).parameters.values()
+        options += [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return list(dict.fromkeys(options))
+    return None
+
+
 def _explain_unknown_options(cls: type) -> None:
     """Make ``cls`` answer an unknown option with its name, the nearest one and all there are."""
     init = cls.__init__  # type: ignore[misc]
-    parameters = inspect.signature(init).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    options = _options(cls)
+    if options is None:
         return
-    options = [name for name in parameters if name != 'self']
 
     @functools.wraps(init)
     def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -249,7 +249,9 @@ def install(venv: Path, mmcv: str, torch: str, constraints: str) -> Path:
     if before not in (None, torch):
         report(f'torch {before} is installed, {torch} is asked for: exchanging it')
     report(f'torch {torch}, torchvision {vision}' + (', some GB to load' if not before else ''))
-    run_pip(venv, 'install', f'torch==={torch}', f'torchvision==={vision}', 'numpy', *pins)
+    # Alone first: pip then names the releases there are when the asked one is not among them.
+    run_pip(venv, 'install', '--no-deps', f'torch==={torch}', f'torchvision==={vision}')
+    run_pip(venv, 'install', 'torch', 'torchvision', 'numpy', *pins)
     wheel = provide_wheel(venv, mmcv, torch)
     run_pip(venv, 'install', '--force-reinstall', '--no-deps', str(wheel))
     report('mmengine, mmdet, mmpretrain, mim, and the tools for tests')
@@ -275,7 +277,7 @@ def set_up(venv: Path, torch_choice: str) -> None:
         return
     preflight(venv, mmcv, torch)
     # Without the fingerprint: a set-up that is interrupted from here on is not taken as finished.
-    prepare_venv(venv, {'torch': choice})
+    prepare_venv(venv, {'torch': state.get('torch', '')})
     wheel = install(venv, mmcv, torch, constraints)
     check_installation(venv, wheel)
     write_state(venv, {'torch': choice, 'done': fingerprint})

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+import mmdet_ext.registry  # noqa: F401  makes checkpoints load
+from mmdet_ext.engine.checkpoint import load_from_local
 from mmdet_ext.testing.configs import CONFIGS, shrink
 
 LEAF = CONFIGS / 'detection' / 'atss_r18_fpn_demo_shapes.py'
@@ -43,6 +45,8 @@ def recipe(shapes_root: Path, batch_size: int) -> Config:
     cfg.train_dataloader.sampler.shuffle = False
     cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
     cfg.param_scheduler = []
+    # The runner's default names a CUDA device.
+    cfg.model_wrapper_cfg = dict(device_ids=None, broadcast_buffers=False)
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     cfg.merge_from_dict(dict(val_cfg=None, val_dataloader=None, val_evaluator=None))
     return cfg
@@ -69,7 +73,7 @@ def train(cfg: Config, folder: Path, processes: int) -> dict[str, Any]:
     done = subprocess.run([sys.executable, *words], env=env, cwd=folder, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
     assert done.returncode == 0, done.stdout[-4000:]
-    return torch.load(folder / 'run' / 'epoch_1.pth', weights_only=True)
+    return load_from_local(str(folder / 'run' / 'epoch_1.pth'), 'cpu')
 
 
 def free_port() -> int:

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+import mmdet_ext.registry  # noqa: F401  makes checkpoints load
+from mmdet_ext.engine.checkpoint import load_from_local
 from mmdet_ext.testing.configs import CONFIGS, shrink
 
 LEAF = CONFIGS / 'detection' / 'atss_r18_fpn_demo_shapes.py'
@@ -34,7 +35,7 @@ def test_train_test_resume(shapes_root: Path, tmp_path: Path) -> None:
     shrink(LEAF, shapes_root, log_level='INFO').dump(config)
 
     mim('train', 'mmdet', config, '--work-dir', run, cwd=tmp_path)
-    first = torch.load(run / 'epoch_1.pth', weights_only=True)
+    first = load_from_local(str(run / 'epoch_1.pth'), 'cpu')
     assert first['meta']['epoch'] == 1 and first['meta']['iter'] == 2
 
     tested = mim(
@@ -43,14 +44,14 @@ def test_train_test_resume(shapes_root: Path, tmp_path: Path) -> None:
     )
     assert f'Load checkpoint from {run / "epoch_1.pth"}' in tested
     assert re.search(
-        r'Average Precision  \(AP\) @\[ IoU=0\.50:0\.95 \| area=   all \| maxDets=100 \] = -?\d\.\d',
+        r'Average Precision +\(AP\) @\[ IoU=0\.50:0\.95 \| area= +all \| maxDets=100 \] = \d\.\d',
         tested,
     )
     assert re.search(r'coco/bbox_mAP: \d\.\d{4}', tested)
 
     mim('train', 'mmdet', config, '--work-dir', run, '--resume',
         '--cfg-options', 'train_cfg.max_epochs=2', cwd=tmp_path)
-    second = torch.load(run / 'epoch_2.pth', weights_only=True)
+    second = load_from_local(str(run / 'epoch_2.pth'), 'cpu')
     assert second['meta']['epoch'] == 2 and second['meta']['iter'] == 4
     # What the first epoch logged is still there: it was gone on from, not begun anew.
     logged = [

@@ -10,6 +10,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+import mmdet_ext.registry  # noqa: F401  makes checkpoints load
+from mmdet_ext.engine.checkpoint import load_from_local
 from mmdet_ext.testing.configs import CONFIGS, shrink
 
 LEAF = CONFIGS / 'detection' / 'atss_r18_fpn_demo_shapes.py'
@@ -40,7 +42,7 @@ def straight(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def load(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
+    return load_from_local(str(path), 'cpu')
 
 
 def assert_same(a: Any, b: Any, path: str = '') -> None:

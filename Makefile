@@ -1,0 +1,45 @@
+# Variables: VENV (folder of the environment), PYTHON (which Python to make it with),
+# TORCH (release), DATA (folder with your own pictures), e.g. make env PYTHON=python3.12
+VENV ?= .venv
+PYTHON ?=
+TORCH ?=
+DATA ?=
+
+BIN := $(VENV)/bin
+# The environment's own Python comes first: what was chosen with PYTHON= stays chosen.
+CANDIDATES = $(if $(PYTHON),$(PYTHON),$(BIN)/python python3.11 python3 python3.12 python3.10 python3.13)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo '  VENV=<folder>    where the environment lies (default .venv)'
+	@echo '  PYTHON=<python>  which Python to make it with, 3.10 or newer'
+	@echo '  TORCH=<release>  which torch to put into it (default 2.11.0)'
+
+env: ## Create or update the environment (first time: some GB to load, minutes to compile)
+	@for python in $(CANDIDATES); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then \
+			exec "$$python" tools/setup_env.py --venv "$(VENV)" --torch "$(TORCH)"; \
+		fi; \
+	done; \
+	echo "error: no working Python 3.10 or newer (tried: $(CANDIDATES))." >&2; \
+	echo "Install one, or name it: make env PYTHON=/path/to/python3.11" >&2; \
+	exit 2
+
+demo: env ## Train, test and draw on a small made set, or on your own: DATA=<folder>
+	@$(BIN)/python tools/demo.py --data "$(DATA)" --work-dir work_dirs/demo
+
+test: lint ## Lint, types and all tests
+	$(BIN)/python -m pytest
+
+lint: env ## Lint and types only
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## Remove the environment and what builds left (not the wheel cache, not work_dirs)
+	@if [ -f "$(VENV)/.mmdet_ext.json" ]; then rm -rf "$(VENV)"; fi
+	rm -rf build dist *.egg-info mmdet_ext/.mim .mypy_cache .pytest_cache .ruff_cache
+	@find mmdet_ext tests tools configs -type d -name __pycache__ -prune -exec rm -rf {} +

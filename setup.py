@@ -1,0 +1,141 @@
+"""Build script: metadata with version ranges, and the `.mim` extension.
+
+`mim` looks for a package's configs, tools and model index in `<package>/.mim`. Wheels and sdists
+carry copies of them there, an editable install links to them, so that edits are seen at once.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
+from setuptools.command.sdist import sdist
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = 'mmdet_ext'
+MIM_PARTS = ('configs', 'tools', 'model-index.yml')
+NOT_SHIPPED = shutil.ignore_patterns('__pycache__', '*.py[cod]', '.*')
+
+
+def read_version() -> str:
+    """Read `__version__` as text: importing the package could need what is not installed yet."""
+    text = (ROOT / PACKAGE / 'version.py').read_text(encoding='utf-8')
+    found = re.search(r"^__version__(?:: \w+)? = '([^']+)'", text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"no line `__version__ = '...'` in {PACKAGE}/version.py")
+    return found.group(1)
+
+
+def read_requirements(name: str) -> list[str]:
+    """Return the requirement lines of `requirements/<name>.txt`."""
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if there is one."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+
+
+def copy_part(part: str, target: Path) -> None:
+    """Copy a file or a folder of the repository to `target`."""
+    if (ROOT / part).is_dir():
+        shutil.copytree(ROOT / part, target, ignore=NOT_SHIPPED)
+    else:
+        shutil.copy2(ROOT / part, target)
+
+
+def copy_mim_extension(package_dir: Path) -> None:
+    """Fill `package_dir/.mim` with copies."""
+    folder = package_dir / '.mim'
+    remove(folder)
+    folder.mkdir(parents=True)
+    for part in MIM_PARTS:
+        copy_part(part, folder / part)
+
+
+def link_mim_extension(package_dir: Path) -> None:
+    """Fill `package_dir/.mim` with links, or with copies where links are not allowed."""
+    folder = package_dir / '.mim'
+    folder.mkdir(exist_ok=True)
+    for part in MIM_PARTS:
+        link = folder / part
+        remove(link)
+        try:
+            link.symlink_to(Path('..', '..', part), target_is_directory=(ROOT / part).is_dir())
+        except OSError:
+            copy_part(part, link)
+
+
+class BuildPy(build_py):
+    """Adds the `.mim` extension to what is built."""
+
+    def run(self) -> None:
+        if self.editable_mode:
+            super().run()
+            link_mim_extension(ROOT / PACKAGE)
+            return
+        # Files of an earlier build would otherwise get into this wheel.
+        remove(Path(self.build_lib) / PACKAGE)
+        super().run()
+        copy_mim_extension(Path(self.build_lib) / PACKAGE)
+
+
+class EditableWheel(editable_wheel):
+    """Lets mim and mmengine find an editable install.
+
+    Both take the package's folder to be `join(site-packages, first line of top_level.txt)`, which
+    an editable install does not have. An absolute first line makes that join the source folder.
+    """
+
+    def _ensure_dist_info(self) -> None:
+        super()._ensure_dist_info()
+        top_level = Path(self.dist_info_dir, 'top_level.txt')
+        top_level.write_text(f'{ROOT / PACKAGE}\n{PACKAGE}\n', encoding='utf-8')
+
+
+class SDist(sdist):
+    """Adds the `.mim` extension to the source distribution."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        copy_mim_extension(Path(base_dir) / PACKAGE)
+
+
+EXTRAS = {name: read_requirements(name) for name in ('det', 'cls', 'mim', 'test', 'dev')}
+EXTRAS['all'] = sorted({*EXTRAS['det'], *EXTRAS['cls'], *EXTRAS['mim']})
+
+setup(
+    name='mmdet-ext',
+    version=read_version(),
+    description='Losses, assigners, heads and metrics that plug into the OpenMMLab stack',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords='object detection, face recognition, OpenMMLab, mmdet, mmpretrain',
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Programming Language :: Python :: 3 :: Only',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={PACKAGE: ['py.typed']},
+    include_package_data=False,
+    python_requires='>=3.10',
+    install_requires=read_requirements('runtime'),
+    extras_require=EXTRAS,
+    cmdclass={'build_py': BuildPy, 'editable_wheel': EditableWheel, 'sdist': SDist},
+    zip_safe=False,
+)

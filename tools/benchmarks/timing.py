@@ -1,0 +1,199 @@
+"""One way to time things against each other: same process, same threads, equal results.
+
+A benchmark hands `compare` its contenders. They run in turn, A B A B, so that a machine that slows
+down slows all; medians and interquartile ranges are kept, and the peak of extra memory is traced in
+a run of its own. Results must be equal, or there is no timing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmdet-ext')
+
+
+class ResultsDifferError(AssertionError):
+    """Two contenders gave different results, so that their times say nothing."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How one contender did.
+
+    Attributes:
+        name: of the contender.
+        median_ms: median of the runs.
+        iqr_ms: range of their middle half.
+        runs: how many.
+        peak_mib: most memory that a run held beyond what it started with.
+        ratio: the reference's median over this one's: above 1 is faster than the reference.
+        memory_share: this peak over the reference's.
+    """
+
+    name: str
+    median_ms: float
+    iqr_ms: float
+    runs: int
+    peak_mib: float
+    ratio: float
+    memory_share: float
+
+
+def compare(
+    contenders: Mapping[str, Callable[[], Any]],
+    same: Callable[[Any, Any], str | None],
+    runs: int = 15,
+    warmup: int = 2,
+) -> list[Timing]:
+    """Time contenders that do the same work; the first is the reference.
+
+    Args:
+        contenders: name -> work without arguments.
+        same: (reference's result, other's result) -> None, or in what they differ.
+        runs: counted runs of each.
+        warmup: uncounted runs of each, first.
+
+    Returns:
+        list[Timing]: in the order given.
+
+    Raises:
+        ResultsDifferError: if ``same`` finds a difference.
+    """
+    names = list(contenders)
+    expected = contenders[names[0]]()
+    for name in names[1:]:
+        difference = same(expected, contenders[name]())
+        if difference is not None:
+            raise ResultsDifferError(f'{name} differs from {names[0]}: {difference}')
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for run in range(warmup + runs):
+        for name in names:
+            start = _now()
+            contenders[name]()
+            if run >= warmup:
+                seconds[name].append(_now() - start)
+            else:
+                _now()
+    peaks = {name: peak_memory(contenders[name]) for name in names}
+    reference = statistics.median(seconds[names[0]])
+    return [
+        Timing(
+            name=name,
+            median_ms=statistics.median(seconds[name]) * 1e3,
+            iqr_ms=_interquartile_range(seconds[name]) * 1e3,
+            runs=runs,
+            peak_mib=peaks[name] / 2**20,
+            ratio=reference / statistics.median(seconds[name]),
+            memory_share=peaks[name] / max(1, peaks[names[0]]),
+        )
+        for name in names
+    ]
+
+
+def peak_memory(work: Callable[[], Any]) -> int:
+    """Bytes of tensors that ``work`` holds at most, beyond those there before it.
+
+    On a GPU as its allocator counts; on the CPU the allocations and frees that torch's profiler
+    records, summed up in their order.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
+        work()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == '[memory]']
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def environment() -> dict[str, Any]:
+    """What the figures depend on: processor, threads, device and versions."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = 'not installed'
+    cuda = torch.cuda.is_available()
+    return {
+        'processor': _processor(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'device': torch.cuda.get_device_name() if cuda else 'cpu',
+        'python': platform.python_version(),
+        **versions,
+    }
+
+
+def table(rows: Sequence[tuple[str, Sequence[Timing]]]) -> str:
+    """A Markdown table: one line a contender, grouped by work."""
+    lines = [
+        '| work | contender | median ms | IQR ms | faster by | peak MiB | of reference |',
+        '| --- | --- | ---: | ---: | ---: | ---: | ---: |',
+    ]
+    for work, timings in rows:
+        lines += [
+            f'| {work} | {t.name} | {t.median_ms:.2f} | {t.iqr_ms:.2f} | {t.ratio:.1f} x '
+            f'| {t.peak_mib:.2f} | {t.memory_share:.3f} |'
+            for t in timings
+        ]
+    return '\n'.join(lines)
+
+
+def report(title: str, rows: Sequence[tuple[str, Sequence[Timing]]], out: Path | None) -> None:
+    """Print the environment and the table; with ``out`` write them as JSON too, atomically."""
+    print(f'# {title}\n')
+    print(', '.join(f'{key} {value}' for key, value in environment().items()))
+    print(f'\n{table(rows)}\n')
+    if out is None:
+        return
+    content = {
+        'title': title,
+        'environment': environment(),
+        'rows': [{'work': work, 'timings': [asdict(t) for t in ts]} for work, ts in rows],
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = out.with_name(out.name + '.part')
+    scratch.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+    os.replace(scratch, out)
+    print(f'written to {out}')
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _interquartile_range(values: Sequence[float]) -> float:
+    low, _, high = statistics.quantiles(values, n=4)
+    return high - low
+
+
+def _processor() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return models[0] if models else platform.machine()

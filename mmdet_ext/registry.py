@@ -42,6 +42,8 @@ class ExtRegistry(root.Registry):
     among the loaded ones then raises, naming the package to install.
     """
 
+    _imported: bool
+
     def __init__(self, name: str, parent: root.Registry) -> None:
         super().__init__(name, parent=parent, scope='mmdet_ext')
         self._places = LOCATIONS[name]

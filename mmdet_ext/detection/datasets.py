@@ -23,7 +23,7 @@ EXAMPLES = 5
 
 @DATASETS.register_module()
 class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
-    """Stock's ``CocoDataset`` with its silences broken.
+    """COCO-form data whose loading counts and names all that it passes over.
 
     The samples are stock's. What stock passes over in silence is counted and reported once, when
     the annotations are loaded: inverted, empty or out-of-picture boxes, boxes of other classes,
@@ -78,13 +78,24 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         return data_list
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
-        """Stock's, after noting which boxes it will pass over and why."""
+        """Stock's, without the boxes that are passed over, which are noted."""
         image = raw_data_info['raw_img_info']
+        kept = []
         for ann in raw_data_info['raw_ann_info']:
-            reason = box_problem(ann, image['width'], image['height'], self.cat_ids)
-            if reason is not None:
+            try:
+                reason = box_problem(ann, image['width'], image['height'], self.cat_ids)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f'{self.ann_file!r}: annotation {ann.get("id")} of picture '
+                    f'{image.get("file_name")!r} cannot be used ({error!r}). A picture needs '
+                    'file_name, width and height; an annotation needs bbox=[x, y, width, height], '
+                    'area and category_id, in numbers'
+                ) from error
+            if reason is None:
+                kept.append(ann)
+            else:
                 self._note(reason, f'{image["file_name"]} {ann.get("bbox")}')
-        return super().parse_data_info(raw_data_info)
+        return super().parse_data_info({**raw_data_info, 'raw_ann_info': kept})
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Stock's, reporting how many pictures it takes away."""
@@ -159,14 +170,14 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
                 f"{listed}. Mend them, or set bad_images='drop' to go on without them"
             )
         for path, reason in bad.items():
-            self._note(f'pictures, {reason}', path)
+            self._note(f'pictures, {reason}', str(path))
         return [info for info in data_list if Path(info['img_path']) not in bad]
 
 
 def box_problem(
     ann: dict[str, Any], width: float, height: float, category_ids: list[int]
 ) -> str | None:
-    """Why stock passes over an annotation, None when it does not.
+    """Why an annotation is passed over, None when it is not: stock's rule, and finite numbers.
 
     Args:
         ann: COCO annotation, ``bbox`` as x, y, width, height in px.
@@ -199,7 +210,8 @@ def _category_names(path: str) -> list[str]:
             content = json.load(file)
     except ValueError as error:
         raise ValueError(f'{path!r} is no JSON: {error}') from error
-    lacks = [key for key in ('images', 'annotations', 'categories') if key not in content]
+    found = content if isinstance(content, dict) else {}
+    lacks = [key for key in ('images', 'annotations', 'categories') if key not in found]
     if lacks:
         raise ValueError(f'{path!r} is no COCO annotation: it lacks {", ".join(lacks)}')
     return [category['name'] for category in content['categories']]

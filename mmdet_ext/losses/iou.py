@@ -12,7 +12,7 @@ from mmdet_ext.registry import MODELS
 
 @MODELS.register_module()
 class CIoULoss(ElementwiseLoss):
-    """Complete-IoU loss, for ``loss_bbox`` of a stock head.
+    """Complete-IoU loss that is 0, not NaN, where prediction equals target.
 
     Stock's ``CIoULoss`` gives NaN in loss and gradient where prediction equals target, and in
     float16 for boxes of a few hundred pixels; this one gives 0 and the float32 value. Elsewhere

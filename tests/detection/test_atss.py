@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 import torch
-from mmdet.models.task_modules.assigners import ATSSAssigner as StockATSSAssigner
 from mmdet.models.task_modules.assigners import AssignResult
+from mmdet.models.task_modules.assigners import ATSSAssigner as StockATSSAssigner
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -21,8 +21,8 @@ PRIORS, SIZES = pyramid_anchors()
 TOPK = 9
 
 
-def call(assigner: object, boxes: Tensor, labels: Tensor | None = None, **more: object) -> AssignResult:
-    labels = torch.arange(len(boxes)) % 7 if labels is None else labels
+def call(assigner: object, boxes: Tensor, **more: object) -> AssignResult:
+    labels = torch.arange(len(boxes)) % 7
     pred = InstanceData(priors=PRIORS, **{k: v for k, v in more.items() if k != 'ignore'})
     ignore = more.get('ignore')
     gt_ignore = None if ignore is None else InstanceData(bboxes=ignore)
@@ -30,7 +30,7 @@ def call(assigner: object, boxes: Tensor, labels: Tensor | None = None, **more: 
 
 
 def scene(case: int) -> Tensor:
-    """0 to 300 boxes: usual, tiny, giant, crowded, repeated, on whole pixels, out of the picture."""
+    """0 to 300 boxes: usual, tiny, giant, crowded, repeated, on whole pixels, outside."""
     generator = torch.Generator().manual_seed(case)
     count = int(torch.randint(301, (), generator=generator)) if case % 10 else case // 10 % 4
     low, high = ((4, 200), (1, 8), (150, 900), (20, 30))[case % 4]

@@ -64,7 +64,8 @@ def test_nearest_on_a_grid_are_the_nearest_of_all(k: int) -> None:
 def test_excluded_priors_come_last() -> None:
     centers = torch.tensor([[0.0, 0.0], [8.0, 0.0], [16.0, 0.0]])
     mask = torch.tensor([[True, False, False]])
-    assert nearest_priors(torch.zeros(1, 2), centers, [3], 2, excluded_mask=mask).tolist() == [[1, 2]]
+    nearest = nearest_priors(torch.zeros(1, 2), centers, [3], 2, excluded_mask=mask)
+    assert nearest.tolist() == [[1, 2]]
     everything = nearest_priors(torch.zeros(1, 2), centers, [3], 3, excluded_mask=mask)
     assert everything.tolist() == [[1, 2, 0]]
 

@@ -2,8 +2,9 @@
 
     python tools/benchmarks/bench_assigners.py [--out FILE.json]
 
-ATSS on the 22,400 anchors of a 1344 x 800 picture, through stock's own call, on one thread. A second
-group moves each anchor off the grid, so that all distances are taken: the slow road of our assigner.
+ATSS on the 22,400 anchors of a 1344 x 800 picture, through stock's own call, on one thread. A
+second group moves each anchor off the grid, so that all distances are taken: the slow road of our
+assigner.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 @TASK_UTILS.register_module()
 class ATSSAssigner(BatchAssigner):
-    """ATSS, and with ``alpha`` its dynamic, cost-based form (DDOD).
+    """Adaptive training sample selection; with ``alpha`` its cost-based form (DDOD).
 
     The same assignment as stock's ``ATSSAssigner`` (equal distances and equal overlaps apart,
     where either choice is right), from the overlaps of the candidates alone. The rule is in

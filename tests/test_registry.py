@@ -1,0 +1,206 @@
+"""The scope `mmdet_ext`: found from anywhere, cheap, and clear about what lacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.registry import Registry
+
+import mmdet_ext
+from mmdet_ext import registry
+from mmdet_ext.testing import cases
+
+REPO = Path(mmdet_ext.__file__).resolve().parents[1]
+
+# Puts a host out of reach, as if it were not installed.
+BLOCK = '''
+import sys
+class Block:
+    def __init__(self, *names):
+        self.names = names
+    def find_spec(self, name, path=None, target=None):
+        if any(name == n or name.startswith(n + '.') for n in self.names):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Block(*%r))
+'''
+
+
+def fresh(script: str, *blocked: str) -> Any:
+    """Run a script in a new interpreter; its last line of output, read as JSON."""
+    env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', BLOCK % (blocked,) + script],
+        env=env, capture_output=True, text=True, timeout=120, cwd='/',
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+RESOLVE = '''
+import json
+from {scope}.registry import MODELS, TASK_UTILS
+{before}
+loss = MODELS.build(dict(type='mmdet_ext.CIoULoss', loss_weight=2.0))
+assigner = TASK_UTILS.build(dict(type='mmdet_ext.ATSSAssigner', topk=5))
+print(json.dumps([type(loss).__module__, loss.loss_weight, type(assigner).__module__,
+                  assigner.topk, {scope!r}]))
+'''
+
+
+@pytest.mark.parametrize(('scope', 'blocked'), [
+    ('mmdet', ['mmpretrain']), ('mmpretrain', []), ('mmengine', ['mmpretrain']),
+])
+def test_types_resolve_without_custom_imports(scope: str, blocked: list[str]) -> None:
+    # As a runner does that reads the config's default_scope.
+    before = '' if scope == 'mmengine' else (
+        'from mmengine.registry import DefaultScope\n'
+        f"DefaultScope.get_instance('run', scope_name={scope!r})"
+    )
+    result = fresh(RESOLVE.format(scope=scope, before=before), *blocked)
+    assert result == ['mmdet_ext.losses.iou', 2.0, 'mmdet_ext.detection.assigners.atss', 5, scope]
+
+
+def test_import_is_fast_and_loads_no_host() -> None:
+    script = '''
+import json, sys, time
+start = time.perf_counter()
+import mmdet_ext
+seconds = time.perf_counter() - start
+hosts = [name for name in sys.modules if name.partition('.')[0] in
+         ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'cv2')]
+print(json.dumps([seconds, hosts]))
+'''
+    runs = [fresh(script) for _ in range(5)]
+    assert all(hosts == [] for _, hosts in runs)
+    assert min(seconds for seconds, _ in runs) < 0.05
+
+
+TRY = '''
+import json
+from mmengine.registry import MODELS, TASK_UTILS, DATASETS
+def attempt(nodes, **cfg):
+    try:
+        return type(nodes.build(cfg)).__name__
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+answers = [attempt(MODELS, type='mmdet_ext.CIoULoss'),
+           attempt(TASK_UTILS, type='mmdet_ext.ATSSAssigner', topk=9),
+           attempt(DATASETS, type='mmdet_ext.CocoDataset')]
+'''
+
+
+@pytest.mark.parametrize(('blocked', 'hint'), [
+    ('mmdet', "pip install 'mmdet>=3.3,<4'"),
+    ('mmcv', "pip install 'mmcv>=2.1,<2.2'"),
+    ('mmcv._ext', 'without its compiled operators'),
+])
+def test_a_missing_host_hides_only_what_needs_it(blocked: str, hint: str) -> None:
+    use = '''
+import torch
+loss = MODELS.build(dict(type='mmdet_ext.CIoULoss'))
+value = loss(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([[1., 0., 3., 2.]])).item()
+print(json.dumps([*answers, value]))
+'''
+    loss, assigner, dataset, value = fresh(TRY + use, blocked)
+    assert loss == 'CIoULoss'
+    # IoU 1/3; centres 1 apart, diagonal of the hull sqrt(3**2 + 2**2); aspects are equal.
+    assert value == pytest.approx(1 - 1 / 3 + 1 / 13, rel=1e-5)
+    for name, (kind, message) in (('ATSSAssigner', assigner), ('CocoDataset', dataset)):
+        assert kind == 'ImportError'
+        assert f'mmdet_ext.{name}' in message and hint in message
+        assert f'{blocked} could not be imported' in message
+
+
+def test_an_import_error_of_our_own_is_not_taken_for_a_missing_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = registry.ExtRegistry('model', parent=Registry('test', scope='test'))
+    monkeypatch.setattr(nodes, '_places', ('mmdet_ext.no_such_module',))
+    with pytest.raises(ModuleNotFoundError, match=r'mmdet_ext\.no_such_module'):
+        nodes.get('CIoULoss')
+
+
+def test_misspelt_type_is_answered_with_the_nearest() -> None:
+    from mmdet.registry import MODELS
+
+    with pytest.raises(KeyError, match=r"no model named 'CIouLos'; did you mean 'CIoULoss'\?"):
+        MODELS.build(dict(type='mmdet_ext.CIouLos'))
+    with pytest.raises(KeyError, match=r'mmdet_ext\.NoSuchThing is not in'):
+        MODELS.build(dict(type='mmdet_ext.NoSuchThing'))
+
+
+@pytest.mark.parametrize(('kind', 'cfg', 'wrong', 'right'), [
+    ('MODELS', dict(type='mmdet_ext.CIoULoss', epss=1e-6), 'epss', 'eps'),
+    ('TASK_UTILS', dict(type='mmdet_ext.ATSSAssigner', topkk=9), 'topkk', 'topk'),
+    ('DATASETS', dict(type='mmdet_ext.CocoDataset', bad_image='drop'), 'bad_image', 'bad_images'),
+    ('DATASETS', dict(type='mmdet_ext.CocoDataset', test_mod=True), 'test_mod', 'test_mode'),
+])
+def test_misspelt_option_is_named(kind: str, cfg: dict[str, Any], wrong: str, right: str) -> None:
+    import mmdet.registry
+
+    message = f'{cfg["type"]} has no option {wrong!r}; did you mean {right!r}'
+    with pytest.raises(TypeError, match=re.escape(message)):
+        getattr(mmdet.registry, kind).build(cfg)
+
+
+def test_options_far_from_any_are_listed() -> None:
+    with pytest.raises(TypeError, match=r"'zzz'\. Its options: topk, alpha, "):
+        registry.TASK_UTILS.build(dict(type='mmdet_ext.ATSSAssigner', topk=9, zzz=1))
+
+
+def test_signatures_stay_as_written() -> None:
+    """The check of options must not hide them from help and from editors."""
+    import inspect
+
+    from mmdet_ext.losses import CIoULoss
+
+    assert list(inspect.signature(CIoULoss).parameters) == ['eps', 'reduction', 'loss_weight']
+
+
+def test_in_asks_without_raising() -> None:
+    assert 'CIoULoss' in registry.MODELS
+    assert 'mmdet_ext.CIoULoss' in registry.MODELS
+    assert 'CIoULos' not in registry.MODELS
+    assert 3 not in registry.MODELS
+
+
+@pytest.mark.parametrize('row', [*cases.LOSSES, *cases.ASSIGNERS, *cases.DATASETS],
+                         ids=lambda row: row.name)
+def test_twins_say_so(row: Any) -> None:
+    """A component under a stock name says how it stands to stock's; a new one has no such name."""
+    nodes = (registry.MODELS, registry.TASK_UTILS, registry.DATASETS)
+    (cls,) = [found.module_dict[row.name] for found in nodes if row.name in found]
+    assert cls.__name__ == row.name
+    if row.twin is not None:
+        assert 'tock' in (cls.__doc__ or '') and row.twin in (cls.__doc__ or '')
+
+
+def test_nothing_is_registered_with_the_hosts() -> None:
+    script = '''
+import importlib, json, pkgutil
+import mmengine.registry, mmdet.registry, mmpretrain.registry
+from mmengine.registry import Registry
+nodes = {id(n): n for m in (mmengine.registry, mmdet.registry, mmpretrain.registry)
+         for n in vars(m).values() if isinstance(n, Registry)}
+for n in nodes.values():
+    n.import_from_location()
+before = {k: dict(n.module_dict) for k, n in nodes.items()}
+import mmdet_ext
+names = [m.name for m in pkgutil.walk_packages(mmdet_ext.__path__, 'mmdet_ext.')]
+for name in names:
+    importlib.import_module(name)
+from mmdet_ext.registry import MODELS, TASK_UTILS, DATASETS
+changed = [n.name for k, n in nodes.items() if n.module_dict != before[k]]
+print(json.dumps([len(nodes), sum(map(len, before.values())), changed, len(names),
+                  sum(len(n.module_dict) for n in (MODELS, TASK_UTILS, DATASETS))]))
+'''
+    registries, stock, changed, modules, ours = fresh(script)
+    assert registries > 40 and stock > 500 and modules > 15 and ours >= 3  # it looked at something
+    assert changed == []

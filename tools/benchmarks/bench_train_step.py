@@ -1,0 +1,99 @@
+"""A training step of the BCCD configs, ours against the stock twin: time, memory, equal losses.
+
+    python tools/benchmarks/bench_train_step.py [--out FILE.json]
+
+Forward and backward on one batch of random pictures of BCCD's size and crowding, both models with
+the same weights. The assigner and the box loss are all that differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+from timing import Timing, compare, report
+from torch import Tensor
+
+from mmdet_ext.testing.synthetic import random_boxes
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'detection'
+STOCK, OURS = 'atss_r18_fpn_stock_12e_bccd.py', 'atss_r18_fpn_12e_bccd.py'
+WIDTH, HEIGHT = 320, 240
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--boxes', type=int, nargs='+', default=[14, 100], help='a picture')
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--runs', type=int, default=15)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--out', type=Path, help='JSON file to write')
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    register_all_modules()
+    torch.manual_seed(args.seed)
+    stock, ours = (MODELS.build(Config.fromfile(CONFIGS / name).model) for name in (STOCK, OURS))
+    stock.init_weights()
+    ours.load_state_dict(stock.state_dict())
+    rows: list[tuple[str, list[Timing]]] = []
+    for count in args.boxes:
+        batch = random_batch(torch.Generator().manual_seed(args.seed), args.batch, count)
+        contenders = {'stock': step(stock, batch), 'mmdet_ext': step(ours, batch)}
+        work = f'step, {args.batch} pictures {WIDTH} x {HEIGHT}, {count} boxes each'
+        rows.append((work, compare(contenders, differing, args.runs)))
+    report('Training step, ATSS ResNet-18', rows, args.out)
+    return 0
+
+
+def random_batch(generator: torch.Generator, pictures: int, boxes: int) -> dict[str, Any]:
+    """Noise for pictures, with boxes, as a data loader hands them on."""
+    samples = []
+    for _ in range(pictures):
+        sample = DetDataSample(metainfo={'img_shape': (HEIGHT, WIDTH)})
+        sample.gt_instances = InstanceData(
+            bboxes=random_boxes(generator, boxes, WIDTH, HEIGHT, 15, 120),
+            labels=torch.randint(3, (boxes,), generator=generator),
+        )
+        sample.ignored_instances = InstanceData(
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)
+        )
+        samples.append(sample)
+    noise = torch.randint(256, (pictures, 3, HEIGHT, WIDTH), generator=generator)
+    return {'inputs': list(noise.to(torch.uint8)), 'data_samples': samples}
+
+
+def step(model: Any, batch: dict[str, Any]) -> Callable[[], dict[str, Tensor]]:
+    """Forward and backward; gives the losses."""
+
+    def run() -> dict[str, Tensor]:
+        model.train()
+        model.zero_grad(set_to_none=True)
+        data = model.data_preprocessor(batch, training=True)
+        losses = model(**data, mode='loss')
+        total, logged = model.parse_losses(losses)
+        total.backward()
+        return {name: value.detach() for name, value in logged.items()}
+
+    return run
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> str | None:
+    """None when all losses agree to 1e-5, else which do not."""
+    gaps = {name: float((one[name] - other[name]).abs() / one[name].abs()) for name in one}
+    wrong = {name: gap for name, gap in gaps.items() if gap > 1e-5}
+    return f'relative gaps {wrong}' if wrong else None
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from mmdet_ext import registry
 from mmdet_ext.testing import cases
 
 README = Path(__file__).resolve().parents[1] / 'README.md'
 START, STOP = '<!-- components: start -->', '<!-- components: stop -->'
-GROUPS = (
+GROUPS: tuple[tuple[str, registry.ExtRegistry, tuple[Any, ...]], ...] = (
     ('loss', registry.MODELS, cases.LOSSES),
     ('label assigner', registry.TASK_UTILS, cases.ASSIGNERS),
     ('data set', registry.DATASETS, cases.DATASETS),
@@ -50,7 +51,8 @@ def table() -> str:
     lines = ['| type | kind | what it is | replaces |', '| --- | --- | --- | --- |']
     for kind, nodes, rows in GROUPS:
         for case in sorted(rows, key=lambda row: row.name):
-            summary = (nodes.get(case.name).__doc__ or '').splitlines()[0].rstrip('.').replace('``', '`')
+            summary = (nodes.get(case.name).__doc__ or '').splitlines()[0]
+            summary = summary.rstrip('.').replace('``', '`')
             twin = f"stock's `{case.twin}`" if case.twin else ''
             lines.append(f'| `mmdet_ext.{case.name}` | {kind} | {summary} | {twin} |')
     return '\n'.join(lines)

@@ -15,8 +15,6 @@ import math
 import os
 import pprint
 import random
-import shlex
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -29,6 +27,7 @@ from mmdet_ext.datasets.layout import CocoSplit, LayoutError, VocLayout, find_la
 from mmdet_ext.datasets.shapes import ShapesError, make_shapes
 from mmdet_ext.datasets.voc import VocError, convert_voc
 from mmdet_ext.evaluation.run_report import Evaluation, ReportError, write_json
+from mmdet_ext.utils.mim import MimError, run_mim, shown
 
 REPO = Path(__file__).resolve().parents[1]
 CONFIG = REPO / 'configs' / 'detection' / 'atss_r18_fpn_demo_shapes.py'
@@ -68,10 +67,6 @@ class OwnData:
     classes: tuple[str, ...]
 
 
-class DemoError(RuntimeError):
-    """A step of the demo failed; the message says which command to look at."""
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; returns 0, 1 if training or testing failed, or 2 for bad input."""
     args = _parse(argv)
@@ -90,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     except (LayoutError, VocError, ShapesError, ReportError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    except DemoError as error:
+    except MimError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     seconds = round(time.monotonic() - start)
@@ -293,36 +288,18 @@ def _stretched(scheduler: dict[str, Any], factor: float) -> dict[str, Any]:
 
 def train(config: Path, work_dir: Path, seed: int, options: list[str]) -> Path:
     """Run ``mim train mmdet``; returns the last checkpoint."""
-    _mim('train', config, '--work-dir', work_dir, '--cfg-options', f'randomness.seed={seed}',
-         *options)  # fmt: skip
+    run_mim('train', config, '--work-dir', work_dir, '--cfg-options', f'randomness.seed={seed}',
+            *options, cwd=REPO)  # fmt: skip
     return Path((work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip())
 
 
 def test(config: Path, checkpoint: Path, work_dir: Path, options: list[str]) -> Path:
     """Run ``mim test mmdet``, which prints the COCO table; returns the json of detections."""
-    prefix = _shown(work_dir / 'test')
-    _mim('test', config, '--checkpoint', checkpoint, '--work-dir', work_dir, '--cfg-options',
-         f'test_evaluator.outfile_prefix={prefix}', 'test_evaluator.classwise=True',
-         *options)  # fmt: skip
+    prefix = shown(work_dir / 'test', REPO)
+    run_mim('test', config, '--checkpoint', checkpoint, '--work-dir', work_dir, '--cfg-options',
+            f'test_evaluator.outfile_prefix={prefix}', 'test_evaluator.classwise=True',
+            *options, cwd=REPO)  # fmt: skip
     return work_dir / 'test.bbox.json'
-
-
-def _mim(command: str, config: Path, *arguments: str | Path) -> None:
-    """Run mim from the root of the repository, its output going straight through."""
-    words = ['mim', command, 'mmdet', *map(_shown, (config, *arguments))]
-    print(f'\n$ {shlex.join(words)}', flush=True)
-    # pkg_resources warns at each start of mim; that is nothing a user could mend.
-    python = [sys.executable, '-W', 'ignore:pkg_resources is deprecated', '-m']
-    code = subprocess.run([*python, *words], cwd=REPO, check=False).returncode
-    if code:
-        raise DemoError(f'`mim {command}` ended with exit code {code}; its last lines say why')
-
-
-def _shown(argument: str | Path) -> str:
-    """A path as one would type it at the root of the repository; anything else as it is."""
-    if isinstance(argument, Path) and argument.is_relative_to(REPO):
-        return str(argument.relative_to(REPO))
-    return str(argument)
 
 
 def report(config: Path, checkpoint: Path, predictions: Path, work_dir: Path) -> None:
@@ -335,14 +312,14 @@ def report(config: Path, checkpoint: Path, predictions: Path, work_dir: Path) ->
     evaluation = evaluate(
         Path(root, dataset.ann_file), predictions, classes=dataset.metainfo.classes
     )
-    about = {'config': _shown(config), 'checkpoint': _shown(checkpoint)}
+    about = {'config': shown(config, REPO), 'checkpoint': shown(checkpoint, REPO)}
     curve = read_scalars(find_scalars(work_dir))
     files = write_report(
         work_dir, curve, evaluation, Path(root, dataset.data_prefix.img), about
     )
     print(_table(evaluation))
     for path in files:
-        print(f'  {_shown(path)}')
+        print(f'  {shown(path, REPO)}')
 
 
 def _table(evaluation: Evaluation) -> str:

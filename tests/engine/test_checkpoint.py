@@ -237,6 +237,7 @@ REFUSED = {
         Call(getattr, HistoryBuffer, 'register_statistics'), 'register_statistics'),
     'getattr of numpy': (Call(getattr, np.ndarray, 'tofile'), 'tofile'),
     'getattr of torch': (Call(getattr, torch.Tensor, 'numpy'), 'numpy'),
+    'getattr of the same name of torch': (Call(getattr, torch.Tensor, 'mean'), 'mean'),
     'getattr of text': (Call(getattr, 'mean', 'format'), 'format'),
     'getattr by no name': (Call(getattr, HistoryBuffer, ['mean']), 'getattr'),
     'array over bytes': (Call(np.ndarray, (1,), 'O', b'A' * 8), 'numpy.ndarray'),

@@ -15,6 +15,7 @@ import pytest
 from mmengine.config import Config
 
 from mmdet_ext.datasets.layout import LayoutError
+from mmdet_ext.utils import mim
 from tools import demo
 
 REPO = Path(__file__).resolve().parents[2]
@@ -244,9 +245,11 @@ def test_failed_command_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     failed = subprocess.CompletedProcess([], 3)
-    monkeypatch.setattr(demo.subprocess, 'run', lambda *args, **kwargs: failed)
+    monkeypatch.setattr(mim.subprocess, 'run', lambda *args, **kwargs: failed)
     assert demo.main(['--data', str(shapes_root), '--work-dir', str(tmp_path)]) == 1
-    assert 'error: `mim train` ended with exit code 3' in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert message.startswith('error: `mim train mmdet ')
+    assert 'ended with exit code 3' in message
 
 
 def test_bccd(shared_data: Path, tmp_path: Path) -> None:

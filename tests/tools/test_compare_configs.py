@@ -1,0 +1,80 @@
+"""Collecting runs and setting them side by side, on logs made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tools import compare_configs
+from tools.compare_configs import RunResult
+
+
+def logged_run(folder: Path, seed: int, score: float) -> None:
+    """What mim train and mim test leave, three iterations of training long."""
+    train = folder / '20260101_000000' / 'vis_data'
+    train.mkdir(parents=True)
+    lines = [
+        {'loss': 3.0 - i, 'loss_cls': 1.0, 'time': 0.5 + i, 'epoch': 1, 'iter': i, 'step': i}
+        for i in (1, 2, 3)
+    ]
+    lines.append({'coco/bbox_mAP': score - 0.1, 'step': 1})
+    (train / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    test = folder / 'test' / '20260101_000001'
+    test.mkdir(parents=True)
+    metrics = {
+        'coco/bbox_mAP': score,
+        'coco/bbox_mAP_50': score + 0.2,
+        'coco/bbox_mAP_75': score / 2,
+        'coco/RBC_precision': score,
+        'time': 0.1,
+    }
+    (test / '20260101_000001.json').write_text(json.dumps(metrics))
+
+
+def test_a_run_is_read_from_its_logs(tmp_path: Path) -> None:
+    logged_run(tmp_path, 0, 0.5)
+    result = compare_configs.read_result('a', 0, tmp_path)
+    assert result.metrics['bbox_mAP_50'] == 0.7 and 'time' not in result.metrics
+    assert result.seconds_per_iter == 2.5
+    assert result.loss == [2.0, 1.0, 0.0] and result.iterations == [1, 2, 3]
+    assert [value for _, value in result.val] == [pytest.approx(0.4)]
+
+
+def test_finished_runs_are_not_run_again_and_all_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+
+    def run_mim(command: str, config: Path, *arguments: object) -> None:
+        commands.append(command)
+        if command == 'train':
+            folder = Path(str(arguments[1]))
+            seed = int(folder.name[-1])
+            logged_run(folder, seed, 0.4 + 0.02 * seed + 0.1 * (config.stem == 'ours'))
+            (folder / 'last_checkpoint').write_text('x.pth')
+
+    monkeypatch.setattr(compare_configs, 'run_mim', run_mim)
+    configs = [tmp_path / 'stock.py', tmp_path / 'ours.py']
+    for config in configs:
+        config.touch()
+    out = tmp_path / 'results' / 'table'
+    command = [*map(str, configs), '--out', str(out), '--work-dir', str(tmp_path / 'runs')]
+    assert compare_configs.main(command) == 0
+    assert commands == ['train', 'test'] * 4
+    table = out.with_suffix('.md').read_text()
+    assert '| `stock` | 0.410 | 0.610 | 0.205 | 0.410 | 0.400, 0.420 | +0.000 | 2.500 |' in table
+    assert '| `ours` | 0.510 | 0.710 | 0.255 | 0.510 | 0.500, 0.520 | +0.100 | 2.500 |' in table
+    assert out.with_suffix('.png').stat().st_size > 10_000
+    runs = [RunResult(**run) for run in json.loads(out.with_suffix('.json').read_text())['runs']]
+    assert [(run.config, run.seed) for run in runs] == [
+        ('stock', 0), ('ours', 0), ('stock', 1), ('ours', 1)
+    ]  # fmt: skip
+    assert compare_configs.main(command) == 0
+    assert len(commands) == 8
+
+
+def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare_configs.main([str(tmp_path / 'no.py'), '--out', str(tmp_path / 'x')]) == 2
+    assert 'no such config' in capsys.readouterr().err

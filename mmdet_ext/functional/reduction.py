@@ -14,6 +14,16 @@ REDUCTIONS: tuple[Reduction, ...] = ('none', 'mean', 'sum')
 AVG_FACTOR_EPS = torch.finfo(torch.float32).eps
 
 
+class ReductionError(ValueError, AssertionError):
+    """No such reduction. Stock's losses assert this, so that callers may catch either."""
+
+
+def check_reduction(reduction: object) -> None:
+    """Raise ReductionError, naming what there is, unless ``reduction`` is one of REDUCTIONS."""
+    if reduction not in REDUCTIONS:
+        raise ReductionError(f'reduction must be one of {REDUCTIONS}, got {reduction!r}')
+
+
 def weighted_reduce(
     loss: Tensor,
     weight: Tensor | None = None,
@@ -37,14 +47,14 @@ def weighted_reduce(
         Tensor: the shape of ``loss`` for 'none', else a scalar.
 
     Raises:
-        ValueError: for another ``reduction``; for 'sum' together with ``avg_factor``; for a
+        ReductionError: for another ``reduction``.
+        ValueError: for 'sum' together with ``avg_factor``; for a
             ``weight`` that does not broadcast to ``loss``.
 
     >>> weighted_reduce(torch.tensor([1., 3.]), torch.tensor([1., 0.]))
     tensor(0.5000)
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f'reduction must be one of {REDUCTIONS}, got {reduction!r}')
+    check_reduction(reduction)
     if weight is not None:
         loss = loss * _element_weight(loss, weight)
     if reduction == 'none':

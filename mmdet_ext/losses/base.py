@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmdet_ext.functional.reduction import REDUCTIONS, Reduction, weighted_reduce
+from mmdet_ext.functional.reduction import Reduction, check_reduction, weighted_reduce
 
 
 class ElementwiseLoss(nn.Module):
@@ -17,13 +17,12 @@ class ElementwiseLoss(nn.Module):
         loss_weight: factor on the result.
 
     Raises:
-        ValueError: for another ``reduction``.
+        ReductionError: for another ``reduction``, a ValueError and an AssertionError.
     """
 
     def __init__(self, reduction: Reduction = 'mean', loss_weight: float = 1.0) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ValueError(f'reduction must be one of {REDUCTIONS}, got {reduction!r}')
+        check_reduction(reduction)
         self.reduction: Reduction = reduction
         self.loss_weight = loss_weight
 
@@ -53,10 +52,11 @@ class ElementwiseLoss(nn.Module):
             weights zero: a zero that keeps the graph.
 
         Raises:
-            ValueError: as :func:`mmdet_ext.functional.reduction.weighted_reduce`.
+            ReductionError, ValueError: as :func:`mmdet_ext.functional.reduction.weighted_reduce`.
             TypeError: for any other keyword.
         """
         reduction = self.reduction if reduction_override is None else reduction_override
+        check_reduction(reduction)
         loss = self.elementwise(pred, target)
         return self.loss_weight * weighted_reduce(loss, weight, avg_factor, reduction)
 

@@ -177,7 +177,7 @@ def draw_curves(names: Sequence[str], results: Sequence[RunResult], path: Path) 
             )
             axes[0].plot(run.iterations, run.loss, **style)
             axes[1].plot(*zip(*run.val, strict=True), marker='.', **style)
-    axes[0].set(title='training loss', xlabel='iteration', ylabel='loss', yscale='log')
+    axes[0].set(title='training loss', xlabel='iteration', ylabel='loss', ylim=(0, None))
     axes[1].set(title='validation mAP, a line a seed', xlabel='iteration', ylim=(0, None))
     axes[1].legend(loc='lower right')
     for axis in axes:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mmdet_ext.detection.assigners import ATSSAssigner
 from mmdet_ext.functional.boxes import box_centers, box_iou
 from mmdet_ext.functional.matching import nearest_priors
+from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 from mmdet_ext.testing.synthetic import pyramid_anchors, random_boxes
 
 PRIORS, SIZES = pyramid_anchors()
@@ -176,3 +177,28 @@ def test_nothing_is_computed_with_a_graph_or_warned_of() -> None:
         warnings.simplefilter('error')
         result = call(ATSSAssigner(topk=TOPK), boxes)
     assert not result.max_overlaps.requires_grad
+
+
+@pytest.mark.parametrize('options', [{'alpha': 0.8}, {'ignore_iof_thr': 0.4}], ids=str)
+def test_batch_is_the_stack_with_predictions_and_ignore_regions(options: dict[str, float]) -> None:
+    generator = torch.Generator().manual_seed(10)
+    counts = (7, 0, 12)
+    boxes = [random_boxes(generator, count) for count in counts]
+    labels = [torch.randint(5, (count,), generator=generator) for count in counts]
+    ignored = [random_boxes(generator, count, max_side=160) for count in (2, 1, 0)]
+    scores = torch.randn(3, len(PRIORS), 5, generator=generator)
+    predicted = PRIORS + torch.randn(3, len(PRIORS), 4, generator=generator) * 4
+
+    def match(images: slice) -> Assignment:
+        geometry = BatchGeometry.from_lists(
+            PRIORS, SIZES, boxes[images], labels[images], ignored[images]
+        )
+        predictions = Predictions(scores[images], predicted[images]) if 'alpha' in options else None
+        return ATSSAssigner(topk=TOPK, **options).match(geometry, predictions)
+
+    whole = match(slice(0, 3))
+    assert whole.ignore_mask.any() == ('ignore_iof_thr' in options)
+    for image in range(3):
+        alone = match(slice(image, image + 1))
+        assert torch.equal(whole.gt_index[image], alone.gt_index[0])
+        torch.testing.assert_close(whole.overlap[image], alone.overlap[0], rtol=1e-6, atol=0)

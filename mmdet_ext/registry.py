@@ -17,7 +17,7 @@ from mmengine import registry as root
 
 from mmdet_ext.engine.checkpoint import install_safe_loading
 
-#: Where each registry finds its components: (module, what it stands on beyond MMEngine).
+#: Where each registry finds its components.
 LOCATIONS: dict[str, tuple[str, ...]] = {
     'model': ('mmdet_ext.losses',),
     'task util': ('mmdet_ext.detection.assigners',),

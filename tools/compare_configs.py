@@ -90,19 +90,21 @@ def run_once(config: Path, seed: int, folder: Path, options: Sequence[str]) -> R
     """Train and test one config with one seed in ``folder``, or read what was done there.
 
     Raises:
-        MimError: if training or testing fails.
+        MimError: if training or testing fails, or what was done there had other options.
     """
     done = folder / 'result.json'
     if done.is_file():
         print(f'{config.stem}, seed {seed}: done before, in {folder}')
         content = json.loads(done.read_text(encoding='utf-8'))
+        if content.pop('options') != list(options):
+            raise MimError(f'{done} was made with other --cfg-options; give another --work-dir')
         return RunResult(**{**content, 'val': [tuple(point) for point in content['val']]})
     common = ['--cfg-options', f'randomness.seed={seed}', *options]
     run_mim('train', config, '--work-dir', folder, *common)
     checkpoint = Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip())
     run_mim('test', config, '--checkpoint', checkpoint, '--work-dir', folder / 'test', *common)
     result = read_result(config.stem, seed, folder)
-    write_json(done, asdict(result))
+    write_json(done, {**asdict(result), 'options': list(options)})
     return result
 
 
@@ -129,8 +131,8 @@ def markdown_table(names: Sequence[str], results: Sequence[RunResult]) -> str:
     shown = ['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', *classes]
     title = [name.removeprefix('bbox_').removesuffix('_precision') for name in shown]
     rows = [
-        ['config', *title, 'mAP by seed', 'mAP to first', 's / iter'],
-        ['---'] + ['---:'] * (len(title) + 3),
+        ['config', *title, 'mAP by seed', 'mAP to first'],
+        ['---'] + ['---:'] * (len(title) + 2),
     ]
     reference = _of(results, names[0])
     for name in names:
@@ -142,7 +144,6 @@ def markdown_table(names: Sequence[str], results: Sequence[RunResult]) -> str:
             *(f'{statistics.mean(run.metrics[key] for run in runs):.3f}' for key in shown),
             ', '.join(f'{value:.3f}' for value in by_seed),
             f'{gap:+.3f}',
-            f'{statistics.median(run.seconds_per_iter for run in runs):.3f}',
         ])  # fmt: skip
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 

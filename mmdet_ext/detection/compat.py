@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +35,8 @@ def parse_assign_call(assigner: str, *args: Any, **kwargs: Any) -> AssignCall:
     """
     kwargs.pop('img_meta', None)
     names = ['pred_instances', 'gt_instances', 'gt_instances_ignore']
-    if len(args) > 1 and _is_sizes(args[1]):
+    # Stock heads give a list of sizes here; anything but instances is taken for one.
+    if len(args) > 1 and not isinstance(args[1], InstanceData):
         names.insert(1, 'num_level_priors')
     if len(args) > len(names):
         raise TypeError(f'{assigner}.assign takes {", ".join(names)}; got {len(args)} values')
@@ -55,10 +55,6 @@ def parse_assign_call(assigner: str, *args: Any, **kwargs: Any) -> AssignCall:
         values['gt_instances'],
         values.get('gt_instances_ignore'),
     )
-
-
-def _is_sizes(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, InstanceData)
 
 
 def geometry_of_one(call: AssignCall) -> BatchGeometry:

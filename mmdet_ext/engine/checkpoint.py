@@ -16,21 +16,44 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
 #: numpy 2 renamed numpy.core; checkpoints written under either name are in use.
 _NUMPY_CORES = ('numpy._core', 'numpy.core')
 
+_ANNEALINGS = ('_annealing_cos', '_annealing_linear')
 
-def _statistics_method(owner: Any, name: Any) -> Any:
-    """Stand in for ``getattr``, by which a pickled HistoryBuffer names its statistics methods."""
-    methods = HistoryBuffer()._statistics_methods  # making one registers the default methods
-    if owner is HistoryBuffer and isinstance(name, str) and name in methods:
-        return methods[name]
+
+def _named_function(owner: Any, name: Any) -> Any:
+    """Stand in for ``getattr``, by which a pickle names a class's function.
+
+    MMEngine's checkpoints name the statistics methods of a HistoryBuffer, and how a one-cycle
+    schedule anneals.
+    """
+    functions: dict[str, Any] = {}
+    if owner is HistoryBuffer:
+        functions = HistoryBuffer()._statistics_methods  # making one registers the default methods
+    elif owner is _one_cycle:
+        functions = {key: getattr(OneCycleParamScheduler, key) for key in _ANNEALINGS}
+    if isinstance(name, str) and name in functions:
+        return functions[name]
     raise pickle.UnpicklingError(
-        f'Unsupported global: GLOBAL getattr({owner!r}, {name!r}); only the statistics methods '
-        'of mmengine.logging.HistoryBuffer may be named by a checkpoint'
+        f'Unsupported global: GLOBAL getattr({owner!r}, {name!r}); a checkpoint may name the '
+        'statistics methods of HistoryBuffer and the annealing of OneCycleParamScheduler only'
     )
+
+
+def _one_cycle(*args: Any) -> Any:
+    """Stand in for ``OneCycleParamScheduler``, which a checkpoint names but never makes."""
+    raise pickle.UnpicklingError(f'Unsupported global: GLOBAL OneCycleParamScheduler{args!r}')
+
+
+def _plain_dict(content: Any) -> dict[Any, Any]:
+    """Stand in for ``ConfigDict``, which a data set's meta information may hold."""
+    if type(content) is not dict:
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL ConfigDict({content!r})')
+    return content
 
 
 def _numeric_dtype(code: Any, *copying: Any) -> np.dtype[Any]:
@@ -66,7 +89,9 @@ def checkpoint_classes() -> list[Any]:
     dtypes = {type(np.dtype(np.dtype(code).str)) for code in codes}
     return [
         HistoryBuffer,
-        (_statistics_method, 'builtins.getattr'),
+        (_named_function, 'builtins.getattr'),
+        (_one_cycle, 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'),
+        (_plain_dict, 'mmengine.config.config.ConfigDict'),
         (_numeric_dtype, 'numpy.dtype'),
         (_empty_array, 'numpy.ndarray'),
         *((scalar, f'{core}.multiarray.scalar') for core in _NUMPY_CORES),

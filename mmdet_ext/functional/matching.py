@@ -74,7 +74,8 @@ def nearest_priors(
         level_sizes: priors of each level, summing to P.
         k: how many a level; a smaller level gives all it has.
         grids: `find_grid` of each level's centres, None to look for them here.
-        excluded_mask: (N, P) or (1, P); True puts a prior behind all others of its level.
+        excluded_mask: (M, P) with N a multiple of M, one row for each N / M points in a row;
+            True puts a prior behind all others of its level.
 
     Returns:
         Tensor: (N, K) int64 indices into the priors, K = sum over levels of min(k, size). Equal
@@ -122,13 +123,13 @@ def _nearest_on_grid(points: Tensor, grid: Grid, k: int) -> Tensor:
 def _nearest_of_all(points: Tensor, centers: Tensor, k: int, mask: Tensor | None) -> Tensor:
     """Indices (N, k) of the nearest centres, from all distances."""
     x, y = centers.unbind(-1)
+    row = torch.arange(points.shape[0], device=points.device)
     found = []
     for start, stop in _chunks(points.shape[0], centers.shape[0]):
         chunk = points[start:stop]
         distance = (chunk[:, :1] - x).square_().add_((chunk[:, 1:] - y).square_())
         if mask is not None:
-            chunk_mask = mask if mask.shape[0] == 1 else mask[start:stop]
-            distance.masked_fill_(chunk_mask, FAR**2)
+            distance.masked_fill_(mask[row[start:stop] * len(mask) // len(row)], FAR**2)
         found.append(distance.topk(k, largest=False).indices)
     if not found:
         return torch.empty((0, k), dtype=torch.int64, device=centers.device)
@@ -217,11 +218,8 @@ def atss_match(
         return _mark_ignored(claimed, ignore_mask), gt_boxes.new_zeros((images, total))
 
     centers = box_centers(priors)
-    excluded = None
-    if ignore_mask is not None:
-        excluded = ignore_mask if images == 1 else ignore_mask.repeat_interleave(boxes, dim=0)
     points = box_centers(gt_boxes).flatten(0, 1)
-    candidate = nearest_priors(points, centers, level_sizes, topk, grids, excluded)
+    candidate = nearest_priors(points, centers, level_sizes, topk, grids, ignore_mask)
     candidate = candidate.view(images, boxes, -1)
 
     if affinity is None:

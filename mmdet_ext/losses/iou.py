@@ -22,12 +22,17 @@ class CIoULoss(ElementwiseLoss):
         eps: floor of the areas and squared lengths divided by, px**2.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.
+
+    Raises:
+        ValueError: if ``eps`` is not above 0, or ``reduction`` is none of the three.
     """
 
     def __init__(
         self, eps: float = 1e-6, reduction: Reduction = 'mean', loss_weight: float = 1.0
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
+        if eps <= 0:
+            raise ValueError(f'eps must be above 0, got {eps}: it keeps quotients finite')
         self.eps = eps
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:

@@ -108,6 +108,9 @@ def test_ignore_regions_as_stock() -> None:
         assert not (differ & ~tied[one.gt_inds.clamp(min=0)]).any()
         ignored += int((other.gt_inds == -1).sum())
     assert ignored > 200
+    everything = torch.tensor([[-600.0, -600.0, 900.0, 900.0]])
+    assert (call(ours, boxes[:0], ignore=everything).gt_inds == -1).all()
+    assert (call(stock, boxes[:0], ignore=everything).gt_inds == 0).all()
     off = ATSSAssigner(topk=TOPK)
     assert torch.equal(call(off, boxes, ignore=ignore).gt_inds, call(off, boxes).gt_inds)
 

@@ -23,6 +23,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
+from mmengine.optim import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader, Runner
 from torch.utils.data import DataLoader
 
@@ -230,7 +231,10 @@ REFUSED = {
     'exec': (Call(exec, 'x = 1'), 'exec'),
     'partial': (Call(types.SimpleNamespace), 'types.SimpleNamespace'),
     'datetime': (datetime.datetime(2024, 1, 1), 'datetime.datetime'),
-    'config': (ConfigDict(a=1), 'mmengine.config.config.ConfigDict'),
+    'path': (Path('a'), 'Path'),
+    'making a schedule': (Call(OneCycleParamScheduler, 1), 'OneCycleParamScheduler'),
+    'getattr of a schedule': (Call(getattr, OneCycleParamScheduler, 'step'), 'step'),
+    'config of no dict': (Call(ConfigDict, [('a', 1)]), 'ConfigDict'),
     'own class': (Call, 'Call'),
     'getattr of an allowed class': (Call(getattr, HistoryBuffer, '__init__'), '__init__'),
     'getattr of a method not of statistics': (
@@ -323,7 +327,8 @@ def test_nothing_on_the_list_can_be_spared(index: int, stock_file: Path, tmp_pat
         new, old = b'numpy._core.multiarray', b'numpy.core.multiarray'
         return data.replace(new, old) if new in data else data.replace(old, new)
 
-    other = write_pickle(tmp_path / 'numpy.pth', other_name, [np.float64(1), np.zeros(1)])
+    content = [np.float64(1), np.zeros(1), ConfigDict(a=1), OneCycleParamScheduler._annealing_cos]
+    other = write_pickle(tmp_path / 'numpy.pth', other_name, content)
     entries = checkpoint_classes()
     torch.serialization.add_safe_globals(entries)
     for path in (stock_file, other):
@@ -340,11 +345,29 @@ def test_nothing_on_the_list_can_be_spared(index: int, stock_file: Path, tmp_pat
     assert failed > 0
 
 
+def test_one_cycle_schedules_and_nested_meta_information_come_back(tmp_path: Path) -> None:
+    meta = ConfigDict(classes=('a',), skeleton=dict(links=[(0, 1)]))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    states = {}
+    for strategy in ('cos', 'linear'):
+        schedule = OneCycleParamScheduler(
+            optimizer, 'lr', eta_max=1.0, total_steps=9, anneal_strategy=strategy
+        )
+        states[strategy] = schedule.state_dict()
+    torch.save({'param_schedulers': states, 'dataset_meta': meta}, tmp_path / 'one.pth')
+    loaded = load_from_local(str(tmp_path / 'one.pth'), 'cpu')
+    assert loaded['dataset_meta'] == {'classes': ('a',), 'skeleton': {'links': [(0, 1)]}}
+    for strategy, state in states.items():
+        assert loaded['param_schedulers'][strategy] == state
+        assert loaded['param_schedulers'][strategy]['anneal_func'] is state['anneal_func']
+
+
 def test_only_these_names_can_be_named() -> None:
     cores = ('numpy._core.multiarray', 'numpy.core.multiarray')
     assert {name for name in NAMES if '.' in name} == {
         'mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 'numpy.dtype',
-        'numpy.ndarray', *(f'{core}.scalar' for core in cores),
+        'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler',
+        'mmengine.config.config.ConfigDict', 'numpy.ndarray', *(f'{core}.scalar' for core in cores),
         *(f'{core}._reconstruct' for core in cores),
     }
     values = [entry[0] if isinstance(entry, tuple) else entry for entry in checkpoint_classes()]

@@ -70,6 +70,21 @@ def test_excluded_priors_come_last() -> None:
     assert everything.tolist() == [[1, 2, 0]]
 
 
+def test_excluded_rows_belong_to_equal_runs_of_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    centers = torch.rand(50, 2, generator=generator)
+    points = torch.rand(12, 2, generator=generator)
+    mask = torch.rand(3, 50, generator=generator) < 0.5
+    whole = nearest_priors(points, centers, [30, 20], 4, excluded_mask=mask)
+    assert not mask.repeat_interleave(4, 0).gather(1, whole).any()
+    for image in range(3):
+        run = slice(4 * image, 4 * image + 4)
+        alone = nearest_priors(points[run], centers, [30, 20], 4, excluded_mask=mask[image, None])
+        assert torch.equal(whole[run], alone)
+    monkeypatch.setattr('mmdet_ext.functional.matching.TABLE_ELEMENTS', 90)
+    assert torch.equal(nearest_priors(points, centers, [30, 20], 4, excluded_mask=mask), whole)
+
+
 def test_ignore_mask_by_hand_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     priors, _ = pyramid_anchors(96, 72, strides=(8, 16))

@@ -64,14 +64,16 @@ def test_finished_runs_are_not_run_again_and_all_is_written(
     assert compare_configs.main(command) == 0
     assert commands == ['train', 'test'] * 4
     table = out.with_suffix('.md').read_text()
-    assert '| `stock` | 0.410 | 0.610 | 0.205 | 0.410 | 0.400, 0.420 | +0.000 | 2.500 |' in table
-    assert '| `ours` | 0.510 | 0.710 | 0.255 | 0.510 | 0.500, 0.520 | +0.100 | 2.500 |' in table
+    assert '| `stock` | 0.410 | 0.610 | 0.205 | 0.410 | 0.400, 0.420 | +0.000 |' in table
+    assert '| `ours` | 0.510 | 0.710 | 0.255 | 0.510 | 0.500, 0.520 | +0.100 |' in table
     assert out.with_suffix('.png').stat().st_size > 10_000
     runs = [RunResult(**run) for run in json.loads(out.with_suffix('.json').read_text())['runs']]
     assert [(run.config, run.seed) for run in runs] == [
         ('stock', 0), ('ours', 0), ('stock', 1), ('ours', 1)
     ]  # fmt: skip
     assert compare_configs.main(command) == 0
+    assert len(commands) == 8
+    assert compare_configs.main([*command, '--cfg-options', 'a=1']) == 1
     assert len(commands) == 8
 
 

@@ -20,7 +20,9 @@ class ATSSAssigner(BatchAssigner):
     """Adaptive training sample selection; with ``alpha`` its cost-based form (DDOD).
 
     The same assignment as stock's ``ATSSAssigner`` (equal distances and equal overlaps apart,
-    where either choice is right), from the overlaps of the candidates alone. The rule is in
+    where either choice is right), from the overlaps of the candidates alone. Two differences: in
+    a picture without boxes, ignore regions are still ignored, where stock takes them for
+    background; and half-precision boxes are measured in float32. The rule is in
     :func:`mmdet_ext.functional.matching.atss_match`.
 
     Args:

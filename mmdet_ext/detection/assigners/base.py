@@ -53,7 +53,7 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
         if self.needs_levels and call.num_level_priors is None:
             raise TypeError(
                 f'{name} goes by pyramid level, but this head calls it without num_level_priors. '
-                'Use it in a head that gives them (ATSSHead, GFLHead, PAAHead, DDODHead, ...)'
+                'Use it in a head that gives them (ATSSHead, GFLHead, VFNetHead, DDODHead, ...)'
             )
         geometry = compat.geometry_of_one(call)
         assignment = self.match(geometry, compat.predictions_of_one(call))

@@ -7,14 +7,19 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mmdet_ext.functional.boxes import box_centers, box_iou, pairwise_box_iof, promote_half
 
 BACKGROUND = -1
 IGNORE = -2
 
-#: Elements of the largest temporary table of boxes x priors; more boxes go in chunks.
-TABLE_ELEMENTS = 1 << 21
+#: Elements of the largest temporary table of boxes x priors; more boxes go in chunks. 2 MiB of
+#: float32, so that a table stays in a processor's cache.
+TABLE_ELEMENTS = 1 << 19
+
+#: Distances are ranked by blocks of this many first.
+BLOCK = 64
 
 #: Stands for "farther than any prior", in px.
 FAR = 1e8
@@ -121,16 +126,27 @@ def _nearest_on_grid(points: Tensor, grid: Grid, k: int) -> Tensor:
 
 
 def _nearest_of_all(points: Tensor, centers: Tensor, k: int, mask: Tensor | None) -> Tensor:
-    """Indices (N, k) of the nearest centres, from all distances."""
-    x, y = centers.unbind(-1)
+    """Indices (N, k) of the nearest centres, from all distances.
+
+    The k smallest of a row lie in the k blocks of smallest minimum, so that only these blocks'
+    distances are ranked.
+    """
+    count = centers.shape[0]
+    x, y = pad(centers.T, (0, -count % BLOCK), value=torch.inf)
     row = torch.arange(points.shape[0], device=points.device)
     found = []
-    for start, stop in _chunks(points.shape[0], centers.shape[0]):
+    for start, stop in _chunks(points.shape[0], x.numel()):
         chunk = points[start:stop]
         distance = (chunk[:, :1] - x).square_().add_((chunk[:, 1:] - y).square_())
         if mask is not None:
-            distance.masked_fill_(mask[row[start:stop] * len(mask) // len(row)], FAR**2)
-        found.append(distance.topk(k, largest=False).indices)
+            chunk_mask = mask[row[start:stop] * len(mask) // len(row)]
+            distance[:, :count].masked_fill_(chunk_mask, FAR**2)
+        blocks = distance.unflatten(1, (-1, BLOCK))
+        block = blocks.amin(-1).topk(min(k, blocks.shape[1]), largest=False).indices
+        ranked = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).flatten(1)
+        place = ranked.topk(k, largest=False).indices
+        index = block.gather(1, place // BLOCK) * BLOCK + place % BLOCK
+        found.append(index.clamp(max=count - 1))  # a NaN point has padding among its nearest
     if not found:
         return torch.empty((0, k), dtype=torch.int64, device=centers.device)
     return torch.cat(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from mmdet.registry import TASK_UTILS
-from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 from mmdet_ext.detection.assigners import BatchAssigner
@@ -20,8 +19,7 @@ COUNTS = (5, 0, 17, 1)
 
 
 def build(case: AssignerCase, scope: str = 'mmdet_ext') -> BatchAssigner:
-    with DefaultScope.overwrite_default_scope('mmdet'):  # as in a run of mmdet
-        return TASK_UTILS.build({'type': f'{scope}.{case.name}', **case.options})
+    return TASK_UTILS.build({'type': f'{scope}.{case.name}', **case.options})
 
 
 def geometry(counts: tuple[int, ...] = COUNTS, seed: int = 0) -> BatchGeometry:

@@ -9,8 +9,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 
 
-def test_component_table_is_current() -> None:
-    command = [sys.executable, 'tools/component_table.py', '--check']
+def test_tables_are_current() -> None:
+    command = [sys.executable, 'tools/readme_tables.py', '--check']
     result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

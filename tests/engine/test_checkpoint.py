@@ -33,6 +33,7 @@ from mmdet_ext.engine.checkpoint import (
     install_safe_loading,
     load_from_local,
 )
+from mmdet_ext.testing.same import assert_same
 
 PACKAGE = Path(mmdet_ext.__file__).parent
 
@@ -133,30 +134,6 @@ class Call:
 
     def __reduce__(self) -> Any:
         return self.reduced
-
-
-def assert_same(a: Any, b: Any, path: str = '') -> None:
-    """Equal in type and value, tensors and arrays bit by bit."""
-    assert type(a) is type(b), path
-    if isinstance(a, HistoryBuffer):
-        assert a.max_length == b.max_length, path
-        assert a.statistics('mean') == b.statistics('mean'), path
-        assert_same(a.data, b.data, path)
-    elif isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype and torch.equal(a, b), path
-    elif isinstance(a, (np.ndarray, np.generic)):
-        assert a.dtype == b.dtype and a.shape == b.shape, path
-        assert a.tobytes() == b.tobytes(), path
-    elif isinstance(a, dict):
-        assert list(a) == list(b), path
-        for key in a:
-            assert_same(a[key], b[key], f'{path}.{key}')
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f'{path}.{i}')
-    else:
-        assert a == b, path
 
 
 def test_stock_checkpoint_loads_whole(stock_file: Path) -> None:

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 import mmdet_ext.registry  # noqa: F401  makes checkpoints load
 from mmdet_ext.engine.checkpoint import load_from_local
 from mmdet_ext.testing.configs import CONFIGS, shrink
+from mmdet_ext.testing.same import assert_same
 
 LEAF = CONFIGS / 'detection' / 'atss_r18_fpn_demo_shapes.py'
 
@@ -43,23 +44,6 @@ def straight(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def load(path: Path) -> dict[str, Any]:
     return load_from_local(str(path), 'cpu')
-
-
-def assert_same(a: Any, b: Any, path: str = '') -> None:
-    """Equal in type and value, tensors bit by bit."""
-    assert type(a) is type(b), path
-    if isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype and torch.equal(a, b), path
-    elif isinstance(a, dict):
-        assert list(a) == list(b), path
-        for key in a:
-            assert_same(a[key], b[key], f'{path}.{key}')
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f'{path}.{i}')
-    else:
-        assert a == b, path
 
 
 def test_resume_equals_going_on(straight: Path, shapes_root: Path, tmp_path: Path) -> None:

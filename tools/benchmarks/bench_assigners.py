@@ -9,16 +9,14 @@ assigner.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.models.task_modules.assigners import ATSSAssigner as StockATSSAssigner
 from mmengine.structures import InstanceData
-from timing import Timing, compare, report
+from timing import Timing, compare, parse_arguments, report
 from torch import Tensor
 
 from mmdet_ext.detection.assigners import ATSSAssigner
@@ -31,14 +29,8 @@ REQUIRED = {100: (6.0, 0.2), 300: (8.0, 0.2)}
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; returns 1 if a required figure is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--boxes', type=int, nargs='+', default=[10, 100, 300])
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--runs', type=int, default=15)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', type=Path, help='JSON file to write')
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
+    boxes_option = {'type': int, 'nargs': '+', 'default': [10, 100, 300]}
+    args = parse_arguments(__doc__, argv, boxes=boxes_option)
     generator = torch.Generator().manual_seed(args.seed)
     grid, sizes = pyramid_anchors(WIDTH, HEIGHT)
     moved = grid + torch.rand(len(grid), 2, generator=generator).repeat(1, 2)

@@ -8,7 +8,6 @@ the same weights. The assigner and the box loss are all that differs.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
-from timing import Timing, compare, report
+from timing import Timing, compare, parse_arguments, report
 from torch import Tensor
 
 from mmdet_ext.testing.synthetic import random_boxes
@@ -32,15 +31,12 @@ WIDTH, HEIGHT = 320, 240
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--batch', type=int, default=8)
-    parser.add_argument('--boxes', type=int, nargs='+', default=[14, 100], help='a picture')
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--runs', type=int, default=15)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', type=Path, help='JSON file to write')
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
+    args = parse_arguments(
+        __doc__,
+        argv,
+        batch={'type': int, 'default': 8},
+        boxes={'type': int, 'nargs': '+', 'default': [14, 100], 'help': 'a picture'},
+    )
     register_all_modules()
     torch.manual_seed(args.seed)
     stock, ours = (MODELS.build(Config.fromfile(CONFIGS / name).model) for name in (STOCK, OURS))

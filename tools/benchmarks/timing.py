@@ -7,6 +7,7 @@ a run of its own. Results must be equal, or there is no timing.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -25,6 +26,27 @@ PACKAGES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmdet-
 
 class ResultsDifferError(AssertionError):
     """Two contenders gave different results, so that their times say nothing."""
+
+
+def parse_arguments(
+    description: str | None, argv: list[str] | None, **own: dict[str, Any]
+) -> argparse.Namespace:
+    """The options of every benchmark, and its own: name -> `add_argument`'s keywords.
+
+    Sets torch's number of threads.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, keywords in own.items():
+        parser.add_argument(f'--{name}', **keywords)
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--runs', type=int, default=15, help='counted runs of each contender')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--out', type=Path, help='JSON file to write')
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    return args
 
 
 @dataclass(frozen=True)

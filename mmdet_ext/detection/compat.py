@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from mmdet.models.task_modules.assigners import AssignResult
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.functional.matching import IGNORE
 from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 
@@ -103,7 +101,7 @@ def to_assign_result(
         overlap = overlap.masked_fill(index < 0, unassigned_overlap)
     return AssignResult(
         num_gts,
-        torch.where(index == IGNORE, -1, index + 1),
+        index + 1,  # -2, -1, 0, ... become stock's -1, 0, 1, ...
         overlap,
         labels=assignment.labels(gt_labels)[0],
     )

@@ -172,6 +172,12 @@ def test_ignored_priors_are_marked_unless_claimed() -> None:
     assert (index[0, :20] == IGNORE).all()
     assert (index[0, 20:] != IGNORE).all() and (index[0] == 0).any()
     assert torch.equal(overlap > 0, index >= 0)
+    few, few_sizes = pyramid_anchors(24, 24, strides=(8,), scale=2)  # all are candidates
+    whole = torch.ones(1, 9, dtype=torch.bool)
+    free, _ = atss_match(few, few_sizes, box - 25, whole[:, :1])
+    claimed, _ = atss_match(few, few_sizes, box - 25, whole[:, :1], ignore_mask=whole)
+    assert (free == 0).any() and torch.equal(claimed == 0, free == 0)
+    assert torch.equal(claimed == IGNORE, free != 0)
     none, _ = atss_match(
         priors, sizes, box[:, :0], torch.ones(1, 0, dtype=torch.bool), ignore_mask=ignore
     )

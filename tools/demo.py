@@ -18,12 +18,20 @@ import random
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmdet_ext.datasets.coco_json import (
+    LayoutError,
+    is_number,
+    load_coco,
+    number_categories,
+    repeated_names,
+    usable_annotations,
+)
 from mmdet_ext.datasets.images import find_bad_images
-from mmdet_ext.datasets.layout import CocoSplit, LayoutError, VocLayout, find_layout, load_coco
+from mmdet_ext.datasets.layout import CocoSplit, VocLayout, find_layout
 from mmdet_ext.datasets.shapes import ShapesError, make_shapes
 from mmdet_ext.datasets.voc import VocError, convert_voc
 from mmdet_ext.evaluation.run_report import Evaluation, ReportError, write_json
@@ -135,10 +143,12 @@ def read_data(folder: Path, out_dir: Path, seed: int) -> OwnData:
         seed: Of the 80/20 split that is made where the folder holds one set alone.
 
     Returns:
-        Train and test set without unreadable pictures, and the classes that have boxes.
+        Train and test set without unreadable pictures, and the classes that have boxes; these are
+        the categories of both sets, with ids from 1 on.
 
     Raises:
-        LayoutError: If the folder is not of a known layout, or holds no boxes.
+        LayoutError: If the folder is not of a known layout, holds no boxes, or has a picture or
+            category that cannot be used. Annotations that cannot be used are left out and counted.
         VocError: If it is of VOC layout but cannot be converted.
     """
     layout = find_layout(folder)
@@ -153,7 +163,10 @@ def read_data(folder: Path, out_dir: Path, seed: int) -> OwnData:
         print(f'  one set alone: {len(held_out)} of {len(ids)} pictures are held out for the test')
         subsets = [subsets[0].only(set(ids) - held_out), subsets[0].only(held_out)]
     train_set, test_set = subsets
-    return OwnData(train_set, test_set, _classes(train_set, test_set))
+    classes = _classes(train_set, test_set)
+    return OwnData(
+        _numbered('train', train_set, classes), _numbered('test', test_set, classes), classes
+    )
 
 
 def _voc_splits(layout: VocLayout, out_dir: Path, seed: int) -> list[CocoSplit]:
@@ -165,25 +178,28 @@ def _voc_splits(layout: VocLayout, out_dir: Path, seed: int) -> list[CocoSplit]:
 
 
 def _usable(split: CocoSplit) -> Subset:
-    """Read a split without the pictures that are missing or cut short, which are counted.
+    """Read a split without the pictures and annotations that cannot be used, which are counted.
 
     Boxes are given what COCO's evaluation needs: ids from 1 (it takes 0 for "no match"), an area.
     """
     coco = load_coco(split.ann_file)
+    coco['annotations'], dropped = usable_annotations(coco)
+    if dropped:
+        print(f'  {split.ann_file.name}: annotations left out: {dropped}')
+    for name, ids in repeated_names(coco).items():
+        print(f'  {split.ann_file.name}: categories {ids}, all named {name!r}, are taken as one')
     for number, box in enumerate(coco['annotations'], start=1):
-        absent = {'image_id', 'category_id', 'bbox'} - set(box)
-        if absent:
-            raise LayoutError(f'{split.ann_file}: annotation {number} has no {sorted(absent)}')
-        box.update(id=number, iscrowd=box.get('iscrowd', 0))
-        box.setdefault('area', box['bbox'][2] * box['bbox'][3])
+        box.update(id=number, iscrowd=int(box.get('iscrowd') in (1, '1')))
+        if not is_number(box.get('area')):
+            box['area'] = box['bbox'][2] * box['bbox'][3]
     bad = find_bad_images(split.image_dir / image['file_name'] for image in coco['images'])
     for path, problem in list(bad.items())[:5]:
         print(f'  left out: {path}: {problem}')
-    ids = {
+    readable = {
         image['id'] for image in coco['images'] if split.image_dir / image['file_name'] not in bad
     }
-    print(f'  {split.ann_file.name}: {len(ids)} pictures, {len(bad)} left out as unreadable')
-    return Subset(coco, split.image_dir).only(ids)
+    print(f'  {split.ann_file.name}: {len(readable)} pictures, {len(bad)} left out as unreadable')
+    return Subset(coco, split.image_dir).only(readable)
 
 
 def _classes(train_set: Subset, test_set: Subset) -> tuple[str, ...]:
@@ -203,6 +219,14 @@ def _classes(train_set: Subset, test_set: Subset) -> tuple[str, ...]:
     unused = [name for name in names_in_order if name not in classes]
     print(f'  classes: {", ".join(classes)}' + (f'; without boxes: {unused}' if unused else ''))
     return classes
+
+
+def _numbered(which: str, subset: Subset, classes: tuple[str, ...]) -> Subset:
+    """The subset with the classes as its categories; says which boxes that leaves out."""
+    coco, left_out = number_categories(subset.coco, classes)
+    if left_out:
+        print(f'  {which} set: boxes of classes left out: {dict(left_out)}')
+    return replace(subset, coco=coco)
 
 
 def write_config(data: OwnData, work_dir: Path, seed: int) -> Path:

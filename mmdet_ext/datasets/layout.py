@@ -5,11 +5,12 @@ Standard library only, so that a command-line tool can refuse a wrong folder at 
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from mmdet_ext.datasets.coco_json import LayoutError, load_coco
 
 TREES = """\
   COCO                                 Pascal VOC
@@ -27,10 +28,6 @@ LOOKED_FOR = (
     '*/_annotations.coco.json (COCO)'
 )
 ROBOFLOW_NAME = '_annotations.coco.json'
-
-
-class LayoutError(ValueError):
-    """The folder cannot be used; the message says what was looked for and what was found."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,8 @@ def find_layout(root: str | Path) -> CocoLayout | VocLayout:
         'val'), and 'test' or else 'val'. COCO: the files named train, and val or else test.
 
     Raises:
-        LayoutError: Nothing there, an unknown layout, or annotations that lead to no picture.
+        LayoutError: Nothing there, an unknown layout, an annotation file that is no COCO file, or
+            annotations that lead to no picture.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
@@ -90,35 +88,6 @@ def find_layout(root: str | Path) -> CocoLayout | VocLayout:
     if ann_files:
         return _coco_layout(root, ann_files)
     raise LayoutError(_unknown(root))
-
-
-def load_coco(ann_file: Path) -> dict[str, Any]:
-    """Read a COCO detection file and check that it is one.
-
-    Args:
-        ann_file: Path of the json.
-
-    Returns:
-        Its contents: a dict with the lists 'images', 'annotations' and 'categories'.
-
-    Raises:
-        LayoutError: Unreadable, not json, or one of the three lists is absent.
-    """
-    try:
-        content = json.loads(ann_file.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise LayoutError(f'{ann_file} cannot be read as json: {error}') from error
-    keys = sorted(content) if isinstance(content, dict) else type(content).__name__
-    absent = [
-        key
-        for key in ('images', 'annotations', 'categories')
-        if not isinstance(content, dict) or not isinstance(content.get(key), list)
-    ]
-    if absent:
-        raise LayoutError(
-            f'{ann_file} is not a COCO detection file: no list {", ".join(absent)}; found {keys}'
-        )
-    return dict(content)
 
 
 def _is_voc(root: Path) -> bool:
@@ -180,7 +149,7 @@ def _coco_layout(root: Path, ann_files: list[Path]) -> CocoLayout:
 
 def _image_dir(root: Path, ann_file: Path) -> Path:
     """The folder under which most pictures of the file exist."""
-    names = [str(image.get('file_name', '')) for image in load_coco(ann_file)['images']]
+    names = [image['file_name'] for image in load_coco(ann_file)['images']]
     if not names:
         raise LayoutError(f"{ann_file} lists no picture: its 'images' is empty")
     tokens = list(dict.fromkeys(t for t in re.split(r'[_\-. ]+', _split_name(ann_file)) if t))

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 from mmdet_ext.datasets.images import find_bad_images, image_size
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 Difficult = Literal['keep', 'crowd', 'drop']
 Box = tuple[float, float, float, float]
 

@@ -180,7 +180,8 @@ def test_unknown_way_with_difficult_boxes(voc: Voc, out: Path) -> None:
 @pytest.mark.parametrize(('image_id', 'picture', 'filename'), [
     ('a', 'a.JPG', 'a.jpg'), ('a', 'a.PNG', ''), ('a', 'a.jpeg', 'a'), ('a', 'a.bmp', 'z.jpg'),
     ('a.v1_jpg.rf', 'a.v1_jpg.rf.jpg', 'a.jpg'), ('a', 'z.Jpg', 'C:\\x\\z.png'),
-    ('my cat 1', 'my cat 1.png', '')])
+    ('my cat 1', 'my cat 1.png', ''), ('a', 'a.webp', 'a.jpg'), ('a', 'a.tif', ''),
+    ('a', 'z.TIFF', 'z.TIFF')])
 def test_pictures_are_found(voc: Voc, out: Path, image_id: str, picture: str,
                             filename: str) -> None:
     voc.picture(picture)

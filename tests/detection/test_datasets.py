@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import logging
 import math
+import pickle
 import random
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,10 +115,14 @@ def test_missing_annotation_file(data: Path) -> None:
         ours(data, ann_file='annotations/instances_none.json')
 
 
+def test_annotation_file_as_a_path_object(data: Path) -> None:
+    assert samples(ours(data, ann_file=data / TRAIN)) == samples(stock(data))
+
+
 @pytest.mark.parametrize('content', ['{"images": [', '', '\udcff'], ids=['cut', 'empty', 'bytes'])
 def test_broken_json(data: Path, content: str) -> None:
     (data / TRAIN).write_text(content, errors='surrogateescape')
-    with pytest.raises(ValueError, match=r"instances_train\.json' is no JSON"):
+    with pytest.raises(ValueError, match=r'instances_train\.json cannot be read as json: '):
         ours(data)
 
 
@@ -123,24 +131,58 @@ def test_broken_json(data: Path, content: str) -> None:
     ({'shapes': []}, 'images, annotations, categories'),
     ([{'bbox': [0, 0, 1, 1]}], 'images, annotations, categories'),
     (3, 'images, annotations, categories'),
+    ({'images': [], 'annotations': [], 'categories': None}, 'categories'),
 ])
 def test_json_of_another_form(data: Path, content: Any, lacks: str) -> None:
     (data / TRAIN).write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=f'is no COCO annotation: it lacks {lacks}$'):
+    with pytest.raises(ValueError, match=f'json is not a COCO .* no list {lacks}; found'):
         ours(data)
 
 
 @pytest.mark.parametrize(('what', 'change'), [
-    ('annotation 1 of picture', lambda c: c['annotations'][0].pop('bbox')),
-    ("KeyError\\('area'\\)", lambda c: c['annotations'][0].pop('area')),
-    ('annotation 1 of picture', lambda c: c['annotations'][0].update(bbox=[1, 2, 3])),
-    ('annotation 1 of picture', lambda c: c['annotations'][0].update(bbox=['a', 'b', 'c', 'd'])),
-    ("KeyError\\('width'\\)", lambda c: c['images'][0].pop('width')),
+    (r'annotations\[0\] has no bbox; expected \[x, y', lambda c: c['annotations'][0].pop('bbox')),
+    (r'annotations\[0\] has no area; expected', lambda c: c['annotations'][0].pop('area')),
+    (r'annotations\[0\] has no id', lambda c: c['annotations'][0].pop('id')),
+    (r'annotations\[2\] has no image_id', lambda c: c['annotations'][2].pop('image_id')),
+    (r'annotations\[0\] has bbox \[1, 2\]', lambda c: c['annotations'][0].update(bbox=[1, 2])),
+    (r"annotations\[0\] has bbox 'ab'", lambda c: c['annotations'][0].update(bbox='ab')),
+    (r'images\[1\] has no width; expected a number', lambda c: c['images'][1].pop('width')),
+    (r'images\[1\] has height None', lambda c: c['images'][1].update(height=None)),
+    (r'categories\[1\] has no name', lambda c: c['categories'][1].pop('name')),
+    ("1 ids stand more than once in 'images': 1", lambda c: c['images'][4].update(id=1)),
 ])
-def test_malformed_annotation_is_named(data: Path, what: str, change: Edit) -> None:
+def test_malformed_record_is_named(data: Path, what: str, change: Edit) -> None:
     edit(data, change)
-    with pytest.raises(ValueError, match=rf'instances_train\.json.*{what}.*bbox=\[x, y, width'):
+    with pytest.raises(ValueError, match=rf'instances_train\.json: {what}'):
         ours(data)
+
+
+def test_boxes_of_unlisted_pictures_are_counted(data: Path, warned: list[str]) -> None:
+    def unlist(content: dict[str, Any]) -> None:
+        for ann in content['annotations'][2:9]:
+            ann['image_id'] = 404
+
+    edit(data, unlist)
+    assert samples(ours(data)) == samples(stock(data))
+    (message,) = warned
+    assert message.endswith(
+        'Not used: 7 boxes of unlisted pictures (' + ', '.join(
+            f'annotation {number} of image_id 404' for number in range(3, 8)
+        ) + ', and 2 more)'
+    )  # fmt: skip
+
+
+def test_the_file_is_parsed_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    loads = json.JSONDecoder.decode
+
+    def counted(self: json.JSONDecoder, text: str) -> Any:
+        parsed.append(len(text))
+        return loads(self, text)
+
+    monkeypatch.setattr(json.JSONDecoder, 'decode', counted)
+    assert len(ours(data)) == 8
+    assert parsed == [(data / TRAIN).stat().st_size]
 
 
 @pytest.mark.parametrize('test_mode', [False, True])
@@ -198,6 +240,25 @@ def test_class_order_that_differs_from_the_files(data: Path) -> None:
         ours(data, metainfo=swapped)
 
 
+def test_classes_of_one_name(data: Path) -> None:
+    """Stock counts them as two, so that the last label is one that no head has."""
+    def repeat(content: dict[str, Any]) -> None:
+        content['categories'].insert(0, {'id': 0, 'name': 'circle', 'supercategory': 'none'})
+
+    edit(data, repeat)
+    labels = {i['bbox_label'] for sample in samples(stock(data)) for i in sample['instances']}
+    assert max(labels) == len(CLASSES)
+    with pytest.raises(ValueError, match=r"several categories of one name, {'circle': \[0, 1\]} "
+                                         r'.*Remove those without boxes'):
+        ours(data)
+
+
+def test_unused_categories_may_share_a_name(data: Path, warned: list[str]) -> None:
+    edit(data, lambda c: c['categories'].extend({'id': n, 'name': 'misc'} for n in (8, 9)))
+    assert samples(ours(data)) == samples(stock(data))
+    assert warned == []
+
+
 # Boxes
 
 BAD_BOXES = {
@@ -242,6 +303,19 @@ def test_all_reasons_come_in_one_warning_with_few_examples(data: Path, warned: l
     assert inverted.startswith('7 inverted boxes (') and inverted.endswith(', and 2 more)')
     assert inverted.count('000001.jpg') == 5
     assert narrow.startswith('1 boxes narrower than a pixel (')
+
+
+def test_dropped_boxes_do_not_stay_in_memory(data: Path) -> None:
+    """Each worker of a data loader is sent the pickled data set."""
+    def spoil(content: dict[str, Any]) -> None:
+        last = content['annotations'][-1]
+        content['annotations'] += [
+            {**last, 'id': 1000 + number, 'bbox': [7, 7, -5, 12]} for number in range(3000)
+        ]
+
+    edit(data, spoil)
+    found, expected = ours(data), stock(data)
+    assert len(pickle.dumps(found)) < len(pickle.dumps(expected)) + 1000
 
 
 def test_boxes_partly_outside_stay(data: Path, warned: list[str]) -> None:
@@ -354,6 +428,36 @@ def test_pictures_behind_a_backend_are_not_looked_for(data: Path, warned: list[s
     cut(picture(data, 3))
     found = ours(data, backend_args={'backend': 'local'})
     assert len(found) == 8 and warned == []
+
+
+def test_pictures_behind_a_prefix_are_not_looked_for(data: Path, warned: list[str]) -> None:
+    found = ours(data, data_prefix={'img': 's3://bucket/train/'}, test_mode=True)
+    assert found[0]['img_path'] == 's3://bucket/train/000001.jpg'
+    assert len(found) == 8 and warned == []
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def url(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The data set, served over HTTP."""
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    handler = functools.partial(QuietHandler, directory=str(data))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+def test_annotation_file_behind_a_prefix(data: Path, url: str) -> None:
+    assert samples(ours(data, ann_file=f'{url}/{TRAIN}')) == samples(stock(data))
+    # What is fetched is checked as a file on disk is, and called by its address.
+    edit(data, lambda content: content['images'][3].pop('height'))
+    with pytest.raises(ValueError, match=rf'^{url}/{TRAIN}: images\[3\] has no height'):
+        ours(data, ann_file=f'{url}/{TRAIN}')
 
 
 # Pictures that filter_cfg takes away

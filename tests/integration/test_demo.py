@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from mmengine.config import Config
 from mmdet_ext.datasets.layout import LayoutError
 from mmdet_ext.utils import mim
 from tools import demo
+
+Edit = Callable[[dict[str, Any]], Any]
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -211,6 +214,129 @@ def test_ids_are_made_fit_for_coco_evaluation(shapes_root: Path, tmp_path: Path)
     assert [box['area'] for box in boxes] == [box['bbox'][2] * box['bbox'][3] for box in boxes]
 
 
+def spoiled(shapes_root: Path, tmp_path: Path, split: str, change: Edit) -> Path:
+    """A copy of the shapes with one annotation file changed."""
+    root = tmp_path / 'own'
+    if not root.exists():
+        shutil.copytree(shapes_root, root)
+    content = coco(root, split)
+    change(content)
+    (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+    return root
+
+
+def named_boxes(content: dict[str, Any]) -> list[tuple[int, list[float], str]]:
+    names = {entry['id']: entry['name'] for entry in content['categories']}
+    return [(b['image_id'], b['bbox'], names[b['category_id']]) for b in content['annotations']]
+
+
+def built(config: Any, which: str) -> tuple[Any, list[tuple[int, list[float], str]]]:
+    """The data set that a run gets, and its boxes by their labels' names."""
+    from mmdet.registry import DATASETS
+
+    options = config[f'{which}_dataloader'].dataset
+    dataset = DATASETS.build({**options, 'pipeline': [], 'test_mode': True})
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    return dataset, [
+        (info['img_id'], box['bbox'], dataset.metainfo['classes'][box['bbox_label']])
+        for info in infos for box in info['instances']
+    ]  # fmt: skip
+
+
+def corners(boxes: list[tuple[int, list[float], str]]) -> list[tuple[int, list[float], str]]:
+    return [(i, [x, y, x + w, y + h], name) for i, (x, y, w, h), name in boxes]
+
+
+def test_categories_in_another_order_in_the_test_set(shapes_root: Path, tmp_path: Path) -> None:
+    def reverse(content: dict[str, Any]) -> None:
+        old = {entry['id']: entry['name'] for entry in content['categories']}
+        new = {name: 10 + number for number, name in enumerate(reversed(old.values()))}
+        content['categories'] = [{'id': number, 'name': name} for name, number in new.items()]
+        for box in content['annotations']:
+            box['category_id'] = new[old[box['category_id']]]
+
+    config = prepared(spoiled(shapes_root, tmp_path, 'val', reverse), tmp_path / 'run')
+    for which, split in (('train', 'train'), ('test', 'val')):
+        dataset, boxes = built(config, which)
+        assert dataset.metainfo['classes'] == ('circle', 'square', 'triangle')
+        assert boxes == corners(named_boxes(coco(shapes_root, split)))
+        written = json.loads((tmp_path / 'run' / 'data' / f'{which}.json').read_text())
+        assert [entry['id'] for entry in written['categories']] == [1, 2, 3]
+
+
+def test_two_categories_of_one_name_are_taken_as_one(
+    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def repeat(content: dict[str, Any]) -> None:
+        content['categories'].insert(0, {'id': 0, 'name': 'square', 'supercategory': 'none'})
+        content['annotations'][0]['category_id'] = 0
+
+    truth = coco(shapes_root, 'train')
+    truth['annotations'][0]['category_id'] = 2
+    config = prepared(spoiled(shapes_root, tmp_path, 'train', repeat), tmp_path / 'run')
+    dataset, boxes = built(config, 'train')
+    assert dataset.metainfo['classes'] == ('square', 'circle', 'triangle')
+    assert boxes == corners(named_boxes(truth))
+    message = "instances_train.json: categories [0, 2], all named 'square', are taken as one"
+    assert message in capsys.readouterr().out
+
+
+def test_annotations_that_cannot_be_used_are_left_out_and_counted(
+    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        changes = [{'category_id': 99}, {'bbox': None}, {'bbox': []}, {'bbox': ['1'] * 4},
+                   {'image_id': 99}, {'area': None, 'iscrowd': None}]  # fmt: skip
+        for box, change in zip(content['annotations'], changes, strict=False):
+            box.update(change)
+
+    root = spoiled(shapes_root, tmp_path, 'train', spoil)
+    config = prepared(root, tmp_path / 'run')
+    assert built(config, 'train')[1] == corners(named_boxes(coco(shapes_root, 'train'))[5:])
+    printed = capsys.readouterr().out
+    assert (
+        'instances_train.json: annotations left out: 1 of an unknown category_id (annotations[0] '
+        'has category_id 99); 3 without a usable bbox (annotations[1] has bbox None, '
+        "annotations[2] has bbox [], annotations[3] has bbox ['1', '1', '1', '1']); "
+        '1 of an unknown image_id (annotations[4] has image_id 99)\n'
+    ) in printed
+    (first, *_) = json.loads((tmp_path / 'run' / 'data' / 'train.json').read_text())['annotations']
+    assert first['area'] == first['bbox'][2] * first['bbox'][3]
+    assert first['iscrowd'] == 0
+
+
+def test_boxes_of_a_class_that_is_not_trained_are_counted(
+    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def add(content: dict[str, Any]) -> None:
+        content['categories'].append({'id': 77, 'name': 'hexagon'})
+        for box in content['annotations'][:3]:
+            box['category_id'] = 77
+
+    config = prepared(spoiled(shapes_root, tmp_path, 'val', add), tmp_path / 'run')
+    assert "test set: boxes of classes left out: {'hexagon': 3}" in capsys.readouterr().out
+    assert built(config, 'test')[1] == corners(named_boxes(coco(shapes_root, 'val'))[3:])
+
+
+@pytest.mark.parametrize(('message', 'change'), [
+    ('images[2] has no file_name', lambda c: c['images'][2].pop('file_name')),
+    ('images[2] has no id', lambda c: c['images'][2].pop('id')),
+    ('images[0] has width None', lambda c: c['images'][0].update(width=None)),
+    ("1 ids stand more than once in 'images': 1", lambda c: c['images'][2].update(id=1)),
+    ('categories[1] has no name', lambda c: c['categories'][1].pop('name')),
+    ('categories[1] has no id', lambda c: c['categories'][1].pop('id')),
+])  # fmt: skip
+def test_record_that_stops_the_demo_is_named(
+    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str,
+    change: Edit,
+) -> None:  # fmt: skip
+    root = spoiled(shapes_root, tmp_path, 'val', change)
+    assert demo.main(['--data', str(root), '--work-dir', str(tmp_path / 'run')]) == 2
+    found = capsys.readouterr().err
+    assert found.startswith(f'error: {root}/annotations/instances_val.json: {message}')
+    assert 'Traceback' not in found
+
+
 def test_no_boxes(shapes_root: Path, tmp_path: Path) -> None:
     root = tmp_path / 'own'
     shutil.copytree(shapes_root, root)
@@ -263,5 +389,6 @@ def test_bccd(shared_data: Path, tmp_path: Path) -> None:
     ]
     assert counts == [205, 72]
     assert dataset.metainfo.classes == ('Platelets', 'RBC', 'WBC')
-    assert config.train_cfg.max_epochs == 14  # 12 epochs of 240 pictures are 14 of 205
+    seen = Config.fromfile(demo.CONFIG).train_cfg.max_epochs * demo.SHAPES_TRAIN
+    assert config.train_cfg.max_epochs == round(seen / 205)
     assert sorted(root.rglob('*')) == before

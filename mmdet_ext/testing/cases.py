@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmdet_ext.testing.synthetic import random_boxes
+from mmdet_ext.testing.synthetic import fuzz_box_pairs, random_boxes
 
 Inputs = tuple[Tensor, Tensor]
 
@@ -33,6 +33,7 @@ class LossCase:
     Attributes:
         name: registered name.
         inputs: (generator, N) -> pred, target.
+        hard_inputs: likewise, for the edges: pairs at which losses go NaN.
         options: config beside ``type``.
         zero_at_target: the loss is exactly 0 where prediction equals target.
         detaches: part of the formula is held fixed in the gradient, as its paper has it, so that
@@ -42,6 +43,7 @@ class LossCase:
 
     name: str
     inputs: Callable[[torch.Generator, int], Inputs]
+    hard_inputs: Callable[[torch.Generator, int], Inputs]
     options: dict[str, Any] = field(default_factory=dict)
     zero_at_target: bool = False
     detaches: bool = False
@@ -77,7 +79,14 @@ class DatasetCase:
 
 
 LOSSES = (
-    LossCase('CIoULoss', box_pairs, zero_at_target=True, detaches=True, twin='CIoULoss'),
+    LossCase(
+        'CIoULoss',
+        box_pairs,
+        fuzz_box_pairs,
+        zero_at_target=True,
+        detaches=True,
+        twin='CIoULoss',
+    ),
 )
 ASSIGNERS = (AssignerCase('ATSSAssigner', {'topk': 9}, twin='ATSSAssigner'),)
 DATASETS = (DatasetCase('CocoDataset', twin='CocoDataset'),)

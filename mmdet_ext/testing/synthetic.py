@@ -28,6 +28,31 @@ def random_boxes(
     return torch.cat([center - side / 2, center + side / 2], dim=1)
 
 
+#: The kinds of `fuzz_box_pairs`, in turn.
+FUZZ_KINDS = ('identical', 'disjoint', 'nested', 'without area', 'inverted', 'near')
+
+
+def fuzz_box_pairs(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
+    """Pairs that losses stumble over: pred and target (count, 4), 1e-3 to 1e4 px large.
+
+    Pair i is of kind ``FUZZ_KINDS[i % 6]``; of the pairs with a prediction without area, every
+    other one has a target equal to it.
+    """
+    size = 10 ** (torch.rand(count, 1, generator=generator) * 7 - 3)
+    corner = torch.rand(count, 2, generator=generator) * size
+    side = torch.rand(count, 2, generator=generator) * size
+    target = torch.cat([corner, corner + side], 1)
+    flat = torch.cat([corner, corner + side * torch.tensor([0.0, 1.0])], 1)
+    inset = torch.tensor([0.1, 0.1, -0.1, -0.1]) * side.repeat(1, 2)
+    shift = (torch.rand(count, 4, generator=generator) - 0.5) * 0.3 * side.repeat(1, 2)
+    inverted = target[:, [2, 3, 0, 1]]
+    preds = [target, target + 3 * size, target + inset, flat, inverted, target + shift]
+    kind = torch.arange(count) % len(FUZZ_KINDS)
+    pred = torch.stack(preds)[kind, torch.arange(count)]
+    both_flat = (kind == 3) & (torch.arange(count) % 12 < 6)
+    return pred, torch.where(both_flat[:, None], flat, target)
+
+
 def pyramid_anchors(
     width: int = 320,
     height: int = 256,

@@ -107,6 +107,17 @@ def test_half_precision_gives_the_float32_value_of_its_inputs(
     torch.testing.assert_close(mixed.double(), expected, **TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_hard_cases_give_numbers(case: LossCase, dtype: torch.dtype) -> None:
+    pred, target = case.hard_inputs(torch.Generator().manual_seed(3), 20_000)
+    for mixed in (False, True):
+        leaf = pred.to(dtype).requires_grad_()
+        each = build(case)(leaf, target if mixed else target.to(dtype), reduction_override='none')
+        each.sum().backward()
+        assert torch.isfinite(each).all() and (each >= 0).all()
+        assert torch.isfinite(leaf.grad).all()
+
+
 def test_gradient_by_finite_differences(case: LossCase) -> None:
     if case.detaches:
         pytest.skip(f'{case.name} holds part of its formula fixed; see its own tests')

@@ -1,0 +1,25 @@
+"""Counting losses that give no number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tools import loss_robustness
+
+
+def test_table_shows_stock_beside_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert loss_robustness.main(['--cases', '1200', '--out', str(tmp_path / 'hard')]) == 0
+    rows = json.loads((tmp_path / 'hard.json').read_text())['rows']
+    by_name = {(row['loss'], row['precision']): row for row in rows}
+    assert by_name['mmdet.CIoULoss', 'float32']['bad_values'] > 0
+    ours = [row for row in rows if row['loss'].startswith('mmdet_ext.')]
+    assert len(ours) == len(rows) / 2 == len(loss_robustness.PRECISIONS)
+    assert all(row['bad_values'] == row['bad_gradients'] == 0 for row in ours)
+    printed = capsys.readouterr().out.strip()
+    assert printed in (tmp_path / 'hard.md').read_text()
+    assert '| `mmdet_ext.CIoULoss` | float16 | 1,200 | 0 | 0 |' in printed

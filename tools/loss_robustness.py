@@ -4,8 +4,8 @@
 
 For every registered loss with a stock twin: 20,000 pairs (identical, disjoint, nested, without
 area, inverted, near; 1e-3 to 1e4 px) in float32, float16, bfloat16, and half precision predictions
-against float32 targets. A case counts when its loss, or its gradient, is NaN or infinite. Writes the
-table as OUT.md and OUT.json.
+against float32 targets. A case counts when its loss, or its gradient, is NaN or infinite. Writes
+the table as OUT.md and OUT.json.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -100,6 +101,9 @@ def compare(
             raise ResultsDifferError(f'{name} differs from {names[0]}: {difference}')
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for run in range(warmup + runs):
+        if sys.stderr.isatty():
+            print(f'\r{" against ".join(names)}: {run + 1} of {warmup + runs}', end='\r',
+                  file=sys.stderr, flush=True)  # fmt: skip
         for name in names:
             start = _now()
             contenders[name]()

@@ -1,0 +1,60 @@
+"""Everything stays on the device of its inputs: run on pretended CUDA tensors, without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mmdet_ext.functional.box_losses import ciou_loss
+from mmdet_ext.functional.matching import Grid, atss_match, ignored_priors_mask
+from mmdet_ext.structures import Assignment, BatchGeometry
+
+SIZES = [1600, 400]
+
+
+@pytest.fixture(autouse=True)
+def pretended_cuda() -> Iterator[None]:
+    with FakeTensorMode():
+        yield
+
+
+def rand(*shape: int) -> Tensor:
+    return torch.rand(*shape, device='cuda')
+
+
+def full(shape: tuple[int, ...], value: bool | int) -> Tensor:
+    return torch.full(shape, value, device='cuda')
+
+
+@pytest.mark.parametrize('on_grid', [True, False])
+@pytest.mark.parametrize('ignored', [True, False])
+def test_atss(on_grid: bool, ignored: bool) -> None:
+    grids = [Grid(rand(n), rand(n)) if on_grid else None for n in (40, 20)]
+    mask = full((2, 2000), False) if ignored else None
+    boxes, valid = rand(2, 7, 4), full((2, 7), True)
+    for count in (7, 0):
+        index, overlap = atss_match(
+            rand(2000, 4), SIZES, boxes[:, :count], valid[:, :count], 9, grids, mask
+        )
+        assert index.device.type == overlap.device.type == 'cuda'
+        assert index.shape == overlap.shape == (2, 2000)
+
+
+def test_the_rest() -> None:
+    boxes, valid = rand(2, 7, 4), full((2, 7), True)
+    labels = full((7,), 0)
+    geometry = BatchGeometry.from_lists(
+        rand(2000, 4), SIZES, [boxes[0], boxes[1, :3]], [labels, labels[:3]]
+    )
+    index, overlap = full((2, 2000), 0), rand(2, 2000)
+    for tensor in (
+        ciou_loss(boxes[0], boxes[1]),
+        ignored_priors_mask(rand(2000, 4), boxes, valid, 0.5),
+        geometry.gt_valid,
+        Assignment(index, overlap).labels(geometry.gt_labels),
+    ):
+        assert tensor.device.type == 'cuda'

@@ -20,10 +20,15 @@ RULES: list[tuple[str, set[str]]] = [
     ('mmdet_ext.functional', {'torch'}),
     ('mmdet_ext.structures', {'torch', 'mmdet_ext.functional'}),
     *(
-        (f'mmdet_ext.datasets.{name}', {'numpy', 'cv2', 'PIL', 'mmdet_ext.datasets'})
-        for name in ('voc', 'shapes', 'images', 'layout')
+        (
+            f'mmdet_ext.datasets.{name}',
+            {'numpy', 'cv2', 'PIL', 'mmdet_ext.datasets', 'mmdet_ext.utils'},
+        )
+        for name in ('coco_json', 'voc', 'shapes', 'images', 'layout')
     ),
-    ('mmdet_ext.evaluation', {'numpy', 'matplotlib', 'cv2', 'PIL', 'pycocotools'}),
+    ('mmdet_ext.evaluation', {
+        'numpy', 'matplotlib', 'cv2', 'PIL', 'pycocotools', 'mmdet_ext.utils',
+    }),
     ('mmdet_ext.detection', {
         'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet_ext.functional',
         'mmdet_ext.structures', 'mmdet_ext.registry', 'mmdet_ext.datasets', 'mmdet_ext.losses',

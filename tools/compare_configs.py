@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mmdet_ext.evaluation.run_report import find_scalars, read_scalars, write_json
+from mmdet_ext.evaluation.run_figures import COLOURS, GREY, new_figure, save_figure
+from mmdet_ext.evaluation.run_report import find_scalars, read_scalars
+from mmdet_ext.utils.files import write_json, write_text
 from mmdet_ext.utils.mim import MimError, run_mim
-
-COLOURS = ('#555555', '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,9 @@ def main(argv: list[str] | None = None) -> int:
                 print(f'error: {error}', file=sys.stderr)
                 return 1
     names = [config.stem for config in args.configs]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out.with_suffix('.json'), {'runs': [asdict(result) for result in results]})
     table = markdown_table(names, results)
-    args.out.with_suffix('.md').write_text(_page(args, table), encoding='utf-8')
+    write_text(args.out.with_suffix('.md'), _page(args, table))
     draw_curves(names, results, args.out.with_suffix('.png'))
     print(table)
     return 0
@@ -162,16 +161,12 @@ def _page(args: argparse.Namespace, table: str) -> str:
 
 def draw_curves(names: Sequence[str], results: Sequence[RunResult], path: Path) -> None:
     """Loss and validation mAP by iteration, a colour a config and a line a seed."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout='constrained')
+    figure = new_figure(12, 4.5)
+    axes = figure.subplots(1, 2)
     for index, name in enumerate(names):
         for run in _of(results, name):
             style: dict[str, Any] = dict(
-                color=COLOURS[index % len(COLOURS)],
+                color=COLOURS[(index - 1) % len(COLOURS)] if index else GREY,
                 linestyle='--' if index == 0 else '-',
                 alpha=0.8,
                 label=name if run is _of(results, name)[0] else None,
@@ -183,8 +178,7 @@ def draw_curves(names: Sequence[str], results: Sequence[RunResult], path: Path) 
     axes[1].legend(loc='lower right')
     for axis in axes:
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def _of(results: Sequence[RunResult], name: str) -> list[RunResult]:

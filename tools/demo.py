@@ -34,7 +34,8 @@ from mmdet_ext.datasets.images import find_bad_images
 from mmdet_ext.datasets.layout import CocoSplit, VocLayout, find_layout
 from mmdet_ext.datasets.shapes import ShapesError, make_shapes
 from mmdet_ext.datasets.voc import VocError, convert_voc
-from mmdet_ext.evaluation.run_report import Evaluation, ReportError, write_json
+from mmdet_ext.evaluation.run_report import Evaluation, ReportError
+from mmdet_ext.utils.files import write_json, write_text
 from mmdet_ext.utils.mim import MimError, run_mim, shown
 
 REPO = Path(__file__).resolve().parents[1]
@@ -257,7 +258,6 @@ def write_config(data: OwnData, work_dir: Path, seed: int) -> Path:
         'few minutes of training, not the best your data can give'
     )
     out_dir = work_dir / 'data'
-    out_dir.mkdir(parents=True, exist_ok=True)
     settings = {
         'model': {'bbox_head': {'num_classes': len(data.classes)}},
         **_data_settings('train', 'train.json', train_set, data.classes, out_dir),
@@ -270,7 +270,7 @@ def write_config(data: OwnData, work_dir: Path, seed: int) -> Path:
     lines = ['# Written by tools/demo.py.', f'_base_ = {str(CONFIG)!r}']
     lines += [f'{key} = {pprint.pformat(value)}' for key, value in settings.items()]
     path = out_dir / 'config.py'
-    path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    write_text(path, '\n'.join(lines) + '\n')
     return path
 
 

@@ -19,8 +19,8 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_ext.evaluation.run_report import write_json
 from mmdet_ext.testing.cases import LOSSES, LossCase
+from mmdet_ext.utils.files import write_json, write_text
 
 PRECISIONS = {
     'float32': (torch.float32, torch.float32),
@@ -63,8 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is not None:
         command = f'python tools/loss_robustness.py --cases {args.cases} --seed {args.seed}'
         page = f'# Losses on hard pairs\n\nMade by `{command}`.\n\n{text}\n'
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.with_suffix('.md').write_text(page, encoding='utf-8')
+        write_text(args.out.with_suffix('.md'), page)
         rows = {'torch': torch.__version__, 'rows': [asdict(count) for count in counts]}
         write_json(args.out.with_suffix('.json'), rows)
     return 0

@@ -17,6 +17,7 @@ from typing import Any
 
 from mmdet_ext import registry
 from mmdet_ext.testing import cases
+from mmdet_ext.utils.files import write_text
 
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / 'README.md'
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.check:
         print('error: README.md: run python tools/readme_tables.py', file=sys.stderr)
         return 1
-    README.write_text(new, encoding='utf-8')
+    write_text(README, new)
     return 0
 
 

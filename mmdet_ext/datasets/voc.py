@@ -14,11 +14,13 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mmdet_ext.datasets.images import find_bad_images, image_size
+from mmdet_ext.utils.files import whole_file
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 Difficult = Literal['keep', 'crowd', 'drop']
@@ -388,13 +390,7 @@ def _fit(corners: Box, size: tuple[int, int], inclusive: bool) -> tuple[Box | No
 
 def _write_all(contents: dict[Path, str]) -> None:
     """Write all files beside their places first, then move them: a failed write changes none."""
-    temporary = {path: path.with_name(f'.{path.name}.{os.getpid()}') for path in contents}
-    try:
+    with ExitStack() as stack:
+        parts = {path: stack.enter_context(whole_file(path)) for path in contents}
         for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary[path].write_text(content, encoding='utf-8')
-        for path, source in temporary.items():
-            os.replace(source, path)
-    finally:
-        for source in temporary.values():
-            source.unlink(missing_ok=True)
+            parts[path].write_text(content, encoding='utf-8')

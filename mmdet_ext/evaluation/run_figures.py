@@ -6,7 +6,6 @@ Draws what :mod:`mmdet_ext.evaluation.run_report` reads, on matplotlib's Agg can
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from mmdet_ext.evaluation.run_report import (
     ReportError,
     TrainingCurve,
     summary,
-    write_json,
 )
+from mmdet_ext.utils.files import whole_file, write_json
 
 # Okabe and Ito's palette, told apart with any colour vision; its yellow is left out (too pale).
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#6A3D9A')
@@ -83,7 +82,7 @@ def draw_loss_curve(curve: TrainingCurve, path: Path) -> None:
         curve: What the run logged.
         path: Where the png goes.
     """
-    figure = _figure(9, 5)
+    figure = new_figure(9, 5)
     axes = figure.add_subplot()
     for index, (name, values) in enumerate(curve.losses.items()):
         total = name == 'loss'
@@ -111,7 +110,7 @@ def draw_loss_curve(curve: TrainingCurve, path: Path) -> None:
         axes.set_title('Training loss and validation by iteration')
         _epoch_axis(axes, curve)
     figure.legend(handles, labels, loc='outside lower center', ncols=5, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _loss_ceiling(values: Sequence[float]) -> float | None:
@@ -142,7 +141,7 @@ def draw_precision_recall(evaluation: Evaluation, path: Path) -> None:
         path: Where the png goes.
     """
     order = sorted(range(len(evaluation.classes)), key=lambda k: -evaluation.classes[k].boxes)
-    figure = _figure(11, 4.4 + 0.21 * min(len(order), len(COLOURS)))  # room for the legend
+    figure = new_figure(11, 4.4 + 0.21 * min(len(order), len(COLOURS)))  # room for the legend
     left, right = figure.subplots(1, 2, sharey=True)
     colours = class_colours(evaluation)
     for k in order[: len(COLOURS)]:
@@ -167,7 +166,7 @@ def draw_precision_recall(evaluation: Evaluation, path: Path) -> None:
         axes.grid(alpha=0.25)
         axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.13), frameon=False)
     left.set_ylabel('precision')
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _curve(axes: Any, recall: np.ndarray, precision: np.ndarray, colour: str, label: str) -> None:
@@ -232,7 +231,7 @@ def draw_detections(
     aspect = float(np.median([array.shape[0] / array.shape[1] for array in pixels]))
     width = 16.0 if pairs == 2 else 9.0
     height = width / (2 * pairs) * min(max(aspect, 0.4), 1.6) + 0.3
-    figure = _figure(width, rows * height + 0.9)
+    figure = new_figure(width, rows * height + 0.9)
     # An empty column keeps the pairs apart.
     ratios = [1, 1, 0.06, 1, 1][: 3 * pairs - 1]
     grid = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
@@ -252,7 +251,7 @@ def draw_detections(
     figure.draw_without_rendering()  # settles the layout, which labels are placed in
     for axes, boxes in panels:
         _place_labels(axes, boxes, colours)
-    _save(figure, path)
+    save_figure(figure, path)
     return [image.file_name for image in images]
 
 
@@ -353,7 +352,8 @@ def _sheet_legend(figure: Any, images: Sequence[ImageResult], colours: dict[str,
     figure.legend(handles=handles, loc='outside lower center', ncols=columns, frameon=False)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of that many inches, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -362,7 +362,7 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: Path) -> None:
-    part = path.with_name(f'{path.name}.part')
-    figure.savefig(part, format='png')
-    os.replace(part, path)
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG."""
+    with whole_file(path) as part:
+        figure.savefig(part, format='png')

@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -387,10 +386,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a json file whole or not at all."""
-    part = path.with_name(f'{path.name}.part')
-    part.write_text(json.dumps(content, indent=1), encoding='utf-8')
-    os.replace(part, path)

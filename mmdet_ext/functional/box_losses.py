@@ -32,8 +32,8 @@ def pair_geometry(pred: Tensor, target: Tensor, eps: float) -> BoxPair:
     """Measure aligned boxes (..., 4) against each other.
 
     1 - IoU is taken as (union - intersection) / union, which is exactly 0 for equal boxes, even
-    for such without area. The union is floored at sqrt(eps) times the longest side, so that the
-    gradient stays under 1 / sqrt(eps) a pixel however flat the boxes are: finite in float16.
+    for such without area. The union is floored at sqrt(eps) times the longest side, so that its
+    gradient stays within 1 / sqrt(eps) a pixel however flat the boxes are: finite in float16.
 
     Args:
         pred: (..., 4) corners, px.
@@ -87,7 +87,8 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
 
     Returns:
         Tensor: (...), in [0, 3), float32 or float64. Exactly 0 for equal boxes, whatever their
-        size. The gradient is finite, in float16 too. An inverted box has no area.
+        size. The gradient is finite, in float16 too. An inverted box has no area, and only its
+        centre is pulled.
 
     Raises:
         ValueError: if the shapes differ or do not end in 4.

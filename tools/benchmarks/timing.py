@@ -8,7 +8,6 @@ a run of its own. Results must be equal, or there is no timing.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from mmdet_ext.utils.files import write_json
 
 PACKAGES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmdet-ext')
 
@@ -198,10 +199,7 @@ def report(title: str, rows: Sequence[tuple[str, Sequence[Timing]]], out: Path |
         'environment': environment(),
         'rows': [{'work': work, 'timings': [asdict(t) for t in ts]} for work, ts in rows],
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = out.with_name(out.name + '.part')
-    scratch.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
-    os.replace(scratch, out)
+    write_json(out, content)
     print(f'written to {out}')
 
 

@@ -38,8 +38,9 @@ def weighted_reduce(
 
     Args:
         loss: any shape.
-        weight: broadcastable to ``loss``; or one dimension more, (..., k), as detection heads
-            give one weight a box coordinate: the mean over it counts.
+        weight: the shape of ``loss``, or of its leading dimensions, as heads give one weight a
+            sample (N,) for losses (N, C); or one dimension more, (..., k), as they give one a box
+            coordinate: the mean over it counts.
         avg_factor: what to divide the sum by, such as the number of positives.
         reduction: 'none', 'mean' or 'sum'.
 
@@ -49,38 +50,46 @@ def weighted_reduce(
     Raises:
         ReductionError: for another ``reduction``.
         ValueError: for 'sum' together with ``avg_factor``; for a
-            ``weight`` that does not broadcast to ``loss``.
+            ``weight`` that does not fit ``loss``.
 
     >>> weighted_reduce(torch.tensor([1., 3.]), torch.tensor([1., 0.]))
     tensor(0.5000)
     """
     check_reduction(reduction)
+    if avg_factor is not None and reduction == 'sum':
+        raise ValueError(
+            "avg_factor can not be used with reduction='sum': it says what a mean divides "
+            "by. Use reduction='mean' or leave avg_factor out"
+        )
+    count = loss.numel()
     if weight is not None:
-        loss = loss * _element_weight(loss, weight)
+        weight = _element_weight(loss, weight)
+        if reduction != 'none' and weight.dim() < loss.dim():
+            # Elements of one weight are summed first: no weighted copy of the whole table.
+            loss = loss.flatten(weight.dim()).sum(-1)
+        loss = loss * weight.reshape(weight.shape + (1,) * (loss.dim() - weight.dim()))
     if reduction == 'none':
         return loss
+    total = loss.sum()
     if avg_factor is not None:
-        if reduction == 'sum':
-            raise ValueError(
-                "avg_factor can not be used with reduction='sum': it says what a mean divides "
-                "by. Use reduction='mean' or leave avg_factor out"
-            )
-        return loss.sum() / (avg_factor + AVG_FACTOR_EPS)
-    if reduction == 'sum' or loss.numel() == 0:
-        return loss.sum()
-    return loss.mean()
+        return total / (avg_factor + AVG_FACTOR_EPS)
+    # Not loss.mean(), whose backward pass fills a table of equal gradients.
+    return total if reduction == 'sum' else total / max(1, count)
 
 
 def _element_weight(loss: Tensor, weight: Tensor) -> Tensor:
+    """The weight by the leading dimensions of the loss, or of its very shape."""
     if weight.dim() == loss.dim() + 1 and weight.shape[:-1] == loss.shape:
         return weight.mean(-1)
-    try:
-        broadcast = torch.broadcast_shapes(weight.shape, loss.shape)
-    except RuntimeError:
-        broadcast = None
-    if broadcast != loss.shape:
+    if weight.shape == loss.shape[: weight.dim()]:
+        return weight
+    fits = weight.dim() == loss.dim() and all(
+        size in (1, wanted) for size, wanted in zip(weight.shape, loss.shape, strict=True)
+    )
+    if not fits:
         raise ValueError(
             f'weight of shape {tuple(weight.shape)} does not fit a loss of shape '
-            f'{tuple(loss.shape)}: give one weight an element, or (..., k) to be averaged over k'
+            f'{tuple(loss.shape)}: give one weight an element, one for all below a leading '
+            'index, (N,) for (N, C), or (..., k) to be averaged over k'
         )
     return weight

@@ -1,6 +1,12 @@
 """Registered losses: thin shells over :mod:`mmdet_ext.functional`."""
 
-from mmdet_ext.losses.base import ElementwiseLoss
-from mmdet_ext.losses.iou import CIoULoss
-
-__all__ = ['CIoULoss', 'ElementwiseLoss']
+# Importing a family's module registers its losses.
+from mmdet_ext.losses import (  # noqa: F401
+    cross_entropy,
+    focal,
+    iou,
+    long_tail,
+    ohem,
+    quality,
+    regression,
+)

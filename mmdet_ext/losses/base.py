@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from mmdet_ext.functional.reduction import Reduction, check_reduction, weighted_reduce
@@ -26,14 +28,14 @@ class ElementwiseLoss(nn.Module):
         self.reduction: Reduction = reduction
         self.loss_weight = loss_weight
 
-    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """One loss an element."""
+    def elementwise(self, pred: Tensor, target: Any) -> Tensor:
+        """One loss an element; ``target`` is a tensor, or a tuple where the family has it so."""
         raise NotImplementedError(f'{type(self).__name__} does not define elementwise')
 
     def forward(
         self,
         pred: Tensor,
-        target: Tensor,
+        target: Any,
         weight: Tensor | None = None,
         avg_factor: float | Tensor | None = None,
         reduction_override: Reduction | None = None,
@@ -43,7 +45,8 @@ class ElementwiseLoss(nn.Module):
         Args:
             pred: predictions, as `elementwise` takes them.
             target: targets, likewise.
-            weight: one weight an element, or (..., k) to be averaged over k.
+            weight: one weight an element; one a sample, (N,), for losses (N, C); or (..., k)
+                to be averaged over k.
             avg_factor: what a mean divides by, instead of the number of elements.
             reduction_override: used instead of ``reduction`` where given.
 

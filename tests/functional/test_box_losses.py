@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import complete_box_iou_loss
 
 from mmdet_ext.functional.box_losses import ciou_loss
-from mmdet_ext.testing.cases import box_pairs
+from mmdet_ext.testing.loss_cases import box_pairs
 from mmdet_ext.testing.synthetic import fuzz_box_pairs, random_boxes
 
 

@@ -14,12 +14,22 @@ from mmdet_ext.functional.reduction import weighted_reduce
 @pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
 def test_equal_to_stock(reduction: str) -> None:
     loss = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    weights = (None, torch.tensor([[1.0, 0.0], [0.5, 2.0]]), torch.tensor([2.0, 0.0]))
+    weights = (None, torch.tensor([[1.0, 0.0], [0.5, 2.0]]), torch.tensor([[2.0], [0.0]]))
     for weight, avg_factor in itertools.product(weights, (None, 3.0)):
         if reduction == 'sum' and avg_factor is not None:
             continue
         ours = weighted_reduce(loss, weight, avg_factor, reduction)
-        assert torch.equal(ours, weight_reduce_loss(loss, weight, reduction, avg_factor))
+        stock = weight_reduce_loss(loss, weight, reduction, avg_factor)
+        torch.testing.assert_close(ours, stock, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
+def test_a_weight_a_sample_is_told_by_its_leading_dimension(reduction: str) -> None:
+    # As many samples as classes: stock's reduction would weigh the classes.
+    loss = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    ours = weighted_reduce(loss, torch.tensor([2.0, 0.0]), reduction=reduction)
+    expected = {'none': [[2.0, 4.0], [0.0, 0.0]], 'mean': 6.0 / 4, 'sum': 6.0}[reduction]
+    assert torch.equal(ours, torch.tensor(expected))
 
 
 def test_avg_factor_may_be_a_tensor_and_zero() -> None:

@@ -1,0 +1,1 @@
+"""Losses of joint class and quality, and of box distributions."""

@@ -2,18 +2,22 @@
 
     python tools/compare_configs.py CONFIG [CONFIG ...] --seeds 0 1 --out docs/results/NAME
 
-The first config is the reference. Each run goes through ``mim train mmdet`` and ``mim test mmdet``.
-A run that is finished is not run again, so that the command can be repeated after a break. Writes
-NAME.json (all figures), NAME.md (the table) and NAME.png (loss and validation curves).
+The first config is the reference; a config named twice counts once, so that a reference may be
+followed by a pattern. Each run goes through ``mim train mmdet`` and ``mim test mmdet``, --jobs of
+them side by side, the cores shared out. A run that is finished is not run again, so that the
+command can be repeated after a break. Writes NAME.json (all figures), NAME.md (the table) and
+NAME.png (loss and validation curves).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,16 +58,25 @@ def main(argv: list[str] | None = None) -> int:
     if absent:
         print(f'error: no such config: {", ".join(absent)}', file=sys.stderr)
         return 2
-    results = []
-    for seed in args.seeds:
-        for config in args.configs:
-            folder = args.work_dir / config.stem / f'seed{seed}'
-            try:
-                results.append(run_once(config, seed, folder, args.cfg_options))
-            except MimError as error:
-                print(f'error: {error}', file=sys.stderr)
-                return 1
-    names = [config.stem for config in args.configs]
+    configs = list(dict.fromkeys(args.configs))
+    work = [(config, seed) for seed in args.seeds for config in configs]
+    if args.jobs > 1:
+        os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        runs = [
+            pool.submit(
+                run_once, config, seed, args.work_dir / config.stem / f'seed{seed}',
+                args.cfg_options,
+            )
+            for config, seed in work
+        ]  # fmt: skip
+        try:
+            results = [run.result() for run in runs]
+        except MimError as error:
+            pool.shutdown(cancel_futures=True)
+            print(f'error: {error}', file=sys.stderr)
+            return 1
+    names = [config.stem for config in configs]
     write_json(args.out.with_suffix('.json'), {'runs': [asdict(result) for result in results]})
     table = markdown_table(names, results)
     write_text(args.out.with_suffix('.md'), _page(args, table))
@@ -78,6 +91,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('configs', type=Path, nargs='+', metavar='CONFIG')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1], help='default: 0 1')
+    parser.add_argument('--jobs', type=int, default=1, help='runs side by side, default 1')
     parser.add_argument('--out', type=Path, required=True, help='files to write, without suffix')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare'))
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
@@ -125,13 +139,13 @@ def read_result(name: str, seed: int, folder: Path) -> RunResult:
 
 
 def markdown_table(names: Sequence[str], results: Sequence[RunResult]) -> str:
-    """Mean test figures of each config, each seed's mAP, and the gap to the first config."""
+    """Mean test figures of each config, each seed's mAP, the gap to the first, and the time."""
     classes = sorted(k for k in results[0].metrics if k.endswith('_precision'))
     shown = ['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', *classes]
     title = [name.removeprefix('bbox_').removesuffix('_precision') for name in shown]
     rows = [
-        ['config', *title, 'mAP by seed', 'mAP to first'],
-        ['---'] + ['---:'] * (len(title) + 2),
+        ['config', *title, 'mAP by seed', 'mAP to first', 's / iteration'],
+        ['---'] + ['---:'] * (len(title) + 3),
     ]
     reference = _of(results, names[0])
     for name in names:
@@ -143,12 +157,15 @@ def markdown_table(names: Sequence[str], results: Sequence[RunResult]) -> str:
             *(f'{statistics.mean(run.metrics[key] for run in runs):.3f}' for key in shown),
             ', '.join(f'{value:.3f}' for value in by_seed),
             f'{gap:+.3f}',
+            f'{statistics.median(run.seconds_per_iter for run in runs):.2f}',
         ])  # fmt: skip
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
 
 def _page(args: argparse.Namespace, table: str) -> str:
-    options = f' --cfg-options {" ".join(args.cfg_options)}' if args.cfg_options else ''
+    options = f' --jobs {args.jobs}' if args.jobs > 1 else ''
+    if args.cfg_options:
+        options += f' --cfg-options {" ".join(args.cfg_options)}'
     command = (
         f'python tools/compare_configs.py {" ".join(map(str, args.configs))} '
         f'--seeds {" ".join(map(str, args.seeds))} --out {args.out}{options}'
@@ -160,22 +177,31 @@ def _page(args: argparse.Namespace, table: str) -> str:
 
 
 def draw_curves(names: Sequence[str], results: Sequence[RunResult], path: Path) -> None:
-    """Loss and validation mAP by iteration, a colour a config and a line a seed."""
-    figure = new_figure(12, 4.5)
-    axes = figure.subplots(1, 2)
+    """Loss and validation mAP by iteration, and test mAP, a colour a config, a line a seed."""
+    figure = new_figure(16, max(4.5, 0.3 * len(names)))
+    axes = figure.subplots(1, 3)
     for index, name in enumerate(names):
-        for run in _of(results, name):
+        colour = COLOURS[(index - 1) % len(COLOURS)] if index else GREY
+        runs = _of(results, name)
+        for run in runs:
             style: dict[str, Any] = dict(
-                color=COLOURS[(index - 1) % len(COLOURS)] if index else GREY,
-                linestyle='--' if index == 0 else '-',
-                alpha=0.8,
-                label=name if run is _of(results, name)[0] else None,
+                color=colour, linestyle='--' if index == 0 else '-', alpha=0.8
             )
             axes[0].plot(run.iterations, run.loss, **style)
             axes[1].plot(*zip(*run.val, strict=True), marker='.', **style)
-    axes[0].set(title='training loss', xlabel='iteration', ylabel='loss', ylim=(0, None))
+        scores = [run.metrics['bbox_mAP'] for run in runs]
+        axes[2].plot(scores, [index] * len(runs), 'o', color=colour, alpha=0.5)
+        axes[2].plot(statistics.mean(scores), index, '|', color=colour, markersize=16)
+        if index == 0:
+            axes[2].axvline(statistics.mean(scores), color=GREY, linestyle='--', linewidth=1)
+    axes[0].set(title='training loss', xlabel='iteration', ylim=(0, None))
     axes[1].set(title='validation mAP, a line a seed', xlabel='iteration', ylim=(0, None))
-    axes[1].legend(loc='lower right')
+    axes[2].set(title='test mAP, a dot a seed, the bar their mean')
+    axes[2].set_yticks(range(len(names)), names)
+    axes[2].invert_yaxis()
+    for index, label in enumerate(axes[2].get_yticklabels()):
+        label.set_color(COLOURS[(index - 1) % len(COLOURS)] if index else GREY)
+        label.set_fontsize(8)
     for axis in axes:
         axis.grid(alpha=0.3)
     save_figure(figure, path)

@@ -1,25 +1,29 @@
-"""How often each loss and its stock twin give no number, on pairs that losses stumble over.
+"""How often each loss, and its stock twin, gives no number on inputs that losses stumble over.
 
     python tools/loss_robustness.py [--out docs/results/losses_robustness]
 
-For every registered loss with a stock twin: 20,000 pairs (identical, disjoint, nested, without
-area, inverted, near; 1e-3 to 1e4 px) in float32, float16, bfloat16, and half precision predictions
-against float32 targets. A case counts when its loss, or its gradient, is NaN or infinite. Writes
-the table as OUT.md and OUT.json.
+For every registered loss: 20,000 hard cases in float32, float16, bfloat16, and half precision
+predictions against float32 targets. Boxes: identical, disjoint, nested, without area, inverted,
+near; 1e-3 to 1e4 px. Logits: up to +-1e4, with ignored labels and samples without positives. A case
+counts when its loss, or its gradient, is NaN or infinite, or when the loss raises an error because
+of it. Writes the table as OUT.md and OUT.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_ext.testing.cases import LOSSES, LossCase
+from mmdet_ext.testing.loss_cases import LOSSES, LossCase, cast
 from mmdet_ext.utils.files import write_json, write_text
 
 PRECISIONS = {
@@ -31,15 +35,30 @@ PRECISIONS = {
 }
 
 
-@dataclass(frozen=True)
+Call = Callable[[Tensor, Any], Tensor]
+
+
+@dataclass
 class Count:
-    """Cases of one loss in one precision that gave no number."""
+    """Cases of one loss in one precision that gave no number.
+
+    Attributes:
+        loss: registered name with its scope, and options.
+        precision: key of PRECISIONS.
+        cases: how many were run.
+        bad_values: of them, those whose loss is NaN or infinite.
+        bad_gradients: likewise.
+        raised: those that make the loss raise an error.
+        error: what the first of those said.
+    """
 
     loss: str
     precision: str
     cases: int
-    bad_values: int
-    bad_gradients: int
+    bad_values: int = 0
+    bad_gradients: int = 0
+    raised: int = 0
+    error: str = ''
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,21 +67,28 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--cases', type=int, default=20_000)
+    parser.add_argument('--losses', nargs='+', metavar='NAME', help='default: all')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, help='files to write, without suffix')
     args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    unknown = set(args.losses or ()) - {case.name for case in LOSSES}
+    if unknown:
+        parser.error(f'--losses: there is no {", ".join(sorted(unknown))}')
     counts = []
     for case in LOSSES:
-        if case.twin is None:
+        if args.losses and case.name not in args.losses:
             continue
         for precision in PRECISIONS:
-            for scope in ('mmdet', 'mmdet_ext'):
+            for scope in ('mmdet', 'mmdet_ext') if case.twin else ('mmdet_ext',):
                 counts.append(count_failures(case, scope, precision, args.cases, args.seed))
+                if sys.stderr.isatty():
+                    print(f'\r{counts[-1].loss}, {precision}\033[K', end='', file=sys.stderr)
     text = table(counts)
     print(text)
     if args.out is not None:
         command = f'python tools/loss_robustness.py --cases {args.cases} --seed {args.seed}'
-        page = f'# Losses on hard pairs\n\nMade by `{command}`.\n\n{text}\n'
+        page = f'# Losses on hard cases\n\nMade by `{command}`.\n\n{text}\n'
         write_text(args.out.with_suffix('.md'), page)
         rows = {'torch': torch.__version__, 'rows': [asdict(count) for count in counts]}
         write_json(args.out.with_suffix('.json'), rows)
@@ -70,33 +96,72 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def count_failures(case: LossCase, scope: str, precision: str, cases: int, seed: int) -> Count:
-    """Run one loss on the hard pairs, each pair's gradient its own."""
-    loss: nn.Module = MODELS.build({'type': f'{scope}.{case.name}', **case.options})
+    """Run one loss on its hard cases, each case's gradient its own."""
+    options = case.options
+    if scope == 'mmdet' and case.stock_options is not None:
+        options = case.stock_options
+    loss: nn.Module = MODELS.build({'type': f'{scope}.{case.name}', **options})
     pred_dtype, target_dtype = PRECISIONS[precision]
     pred, target = case.hard_inputs(torch.Generator().manual_seed(seed), cases)
-    leaf = pred.to(pred_dtype).requires_grad_()
-    each: Tensor = loss(leaf, target.to(target_dtype), reduction_override='none')
-    each.sum().backward()
+    shown = ', '.join(f'{key}={value!r}' for key, value in case.options.items())
+    count = Count(f'{scope}.{case.name}' + (f' ({shown})' if shown else ''), precision, cases)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        _count(
+            lambda p, t: loss(p, t, reduction_override='none'),
+            pred.to(pred_dtype),
+            cast(target, target_dtype),
+            count,
+        )
+    return count
+
+
+def _count(call: Call, pred: Tensor, target: Any, count: Count) -> None:
+    """Add up the cases; where some make the loss raise, each half by itself."""
+    leaf = pred.clone().requires_grad_()
+    try:
+        each = call(leaf, target)
+        each.sum().backward()
+    except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+        if len(pred) == 1:
+            count.raised += 1
+            count.error = count.error or str(error).splitlines()[0]
+            return
+        middle = len(pred) // 2
+        for part in (slice(None, middle), slice(middle, None)):
+            _count(call, pred[part], _part(target, part), count)
+        return
     assert leaf.grad is not None
-    return Count(
-        loss=f'{scope}.{case.name}',
-        precision=precision,
-        cases=cases,
-        bad_values=int((~torch.isfinite(each)).sum()),
-        bad_gradients=int((~torch.isfinite(leaf.grad)).any(-1).sum()),
-    )
+    count.bad_values += _bad(each)
+    count.bad_gradients += _bad(leaf.grad)
+
+
+def _part(target: Any, part: slice) -> Any:
+    if isinstance(target, tuple):
+        return tuple(_part(tensor, part) for tensor in target)
+    return target[part]
+
+
+def _bad(values: Tensor) -> int:
+    """Cases of which an element is NaN or infinite."""
+    return int((~torch.isfinite(values)).reshape(len(values), -1).any(-1).sum())
 
 
 def table(counts: list[Count]) -> str:
-    """A Markdown table, a line a loss and precision."""
+    """A Markdown table, a line a loss and precision, and the errors below it."""
     lines = [
-        '| loss | precision | cases | loss is no number | gradient is no number |',
-        '| --- | --- | ---: | ---: | ---: |',
+        '| loss | precision | cases | loss is no number | gradient is no number | raises |',
+        '| --- | --- | ---: | ---: | ---: | ---: |',
     ]
     lines += [
-        f'| `{c.loss}` | {c.precision} | {c.cases:,} | {c.bad_values:,} | {c.bad_gradients:,} |'
+        f'| `{c.loss}` | {c.precision} | {c.cases:,} | {c.bad_values:,} | {c.bad_gradients:,} '
+        f'| {c.raised:,} |'
         for c in counts
     ]
+    errors = {c.loss: c.error for c in reversed(counts) if c.error}
+    if errors:
+        lines += ['', 'What those that raise say:', '']
+        lines += [f'- `{loss}`: {error}' for loss, error in sorted(errors.items())]
     return '\n'.join(lines)
 
 

@@ -86,8 +86,11 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
         if part.init_cfg is not None and part.init_cfg.get('type') == 'Pretrained':
             part.init_cfg = None
     for part in _dicts_with(cfg, 'scale'):
-        if str(part.get('type')).endswith('Resize'):
+        # One that does not keep the ratio feeds a network of one input size.
+        if str(part.get('type')).endswith('Resize') and part.get('keep_ratio', False):
             part.scale = SCALE
+    for part in _dicts_with(cfg, 'times'):
+        part.times = 1
     for part in _dicts_with(cfg, 'score_thr'):
         part.score_thr = 0.0
 

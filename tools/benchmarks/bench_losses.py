@@ -13,29 +13,40 @@ from mmdet.registry import MODELS
 from timing import Timing, compare, parse_arguments, report
 from torch import Tensor
 
-from mmdet_ext.testing.cases import LOSSES, LossCase
+from mmdet_ext.testing.loss_cases import LOSSES, Inputs, LossCase
 
 Result = tuple[Tensor, Tensor]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
-    args = parse_arguments(__doc__, argv, elements={'type': int, 'default': 100_000})
+    args = parse_arguments(
+        __doc__,
+        argv,
+        elements={'type': int, 'default': 100_000, 'help': 'boxes, or rows of logits'},
+        losses={'nargs': '+', 'metavar': 'NAME', 'help': 'default: all that have a twin'},
+    )
     rows: list[tuple[str, list[Timing]]] = []
     for case in LOSSES:
-        if case.twin is None:
+        if case.twin is None or (args.losses and case.name not in args.losses):
             continue
-        inputs = case.inputs(torch.Generator().manual_seed(args.seed), args.elements)
+        make = case.bench_inputs or case.inputs
+        inputs = make(torch.Generator().manual_seed(args.seed), args.elements)
         contenders = {scope: step(case, scope, inputs) for scope in ('mmdet', 'mmdet_ext')}
-        work = f'{case.name}, {args.elements:,} elements'
-        rows.append((work, compare(contenders, differing, args.runs, warmup=5)))
+        options = ''.join(f', {key}={value!r}' for key, value in case.options.items())
+        size = ' x '.join(f'{size:,}' for size in inputs[0].shape)
+        work = f'{case.name}{options}, {size}'
+        rows.append((work, compare(contenders, differing, args.runs, warmup=3)))
     report('Losses, forward and backward', rows, args.out)
     return 0
 
 
-def step(case: LossCase, scope: str, inputs: Result) -> Callable[[], Result]:
+def step(case: LossCase, scope: str, inputs: Inputs) -> Callable[[], Result]:
     """Forward and backward of one package's loss; gives the mean loss and the gradient."""
-    loss = MODELS.build({'type': f'{scope}.{case.name}', **case.options})
+    options = case.options
+    if scope == 'mmdet' and case.stock_options is not None:
+        options = case.stock_options
+    loss = MODELS.build({'type': f'{scope}.{case.name}', **options})
     pred, target = inputs
 
     def run() -> Result:

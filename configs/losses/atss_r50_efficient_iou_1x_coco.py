@@ -1,0 +1,10 @@
+# ATSS with Efficient-IoU in its focal form.
+_base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
+
+model = dict(
+    bbox_head=dict(
+        loss_bbox=dict(
+            _delete_=True, type='mmdet_ext.EfficientIoULoss', focal_gamma=0.5, loss_weight=2.0
+        ),
+    ),
+)

@@ -1,0 +1,12 @@
+# Faster R-CNN whose region proposals learn from the hardest anchors, not from random ones.
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+
+model = dict(
+    train_cfg=dict(
+        rpn=dict(
+            sampler=dict(
+                _delete_=True, type='mmdet_ext.HardNegativeSampler', num=256, pos_fraction=0.5
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,17 @@
+# Faster R-CNN with softmax focal loss, classes weighing by 1 / log(1.10 + frequency).
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+
+model = dict(
+    roi_head=dict(
+        bbox_head=dict(
+            loss_cls=dict(
+                _delete_=True,
+                type='mmdet_ext.FocalLoss',
+                use_sigmoid=False,
+                gamma=2.0,
+                alpha=dict(type='inverse_log', counts='batch'),
+                loss_weight=1.0,
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,10 @@
+# FCOS with the logarithmic IoU loss of UnitBox.
+_base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py'
+
+model = dict(
+    bbox_head=dict(
+        loss_bbox=dict(
+            _delete_=True, type='mmdet_ext.IoULoss', mode='log', loss_weight=1.0
+        ),
+    ),
+)

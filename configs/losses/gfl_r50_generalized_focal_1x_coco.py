@@ -1,0 +1,10 @@
+# GFL with the unified generalised focal loss for the scores.
+_base_ = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
+
+model = dict(
+    bbox_head=dict(
+        loss_cls=dict(
+            _delete_=True, type='mmdet_ext.GeneralizedFocalLoss', use_sigmoid=True, loss_weight=1.0
+        ),
+    ),
+)

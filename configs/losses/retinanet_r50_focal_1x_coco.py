@@ -1,0 +1,16 @@
+# RetinaNet with focal loss whose positives weigh by 1 / log(1.10 + frequency) of their class,
+# counted over each batch.
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+
+model = dict(
+    bbox_head=dict(
+        loss_cls=dict(
+            _delete_=True,
+            type='mmdet_ext.FocalLoss',
+            use_sigmoid=True,
+            gamma=2.0,
+            alpha=dict(type='inverse_log', counts='batch'),
+            loss_weight=1.0,
+        ),
+    ),
+)

@@ -1,0 +1,14 @@
+# RetinaNet with cross entropy over positives and the three hardest negatives to each.
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+
+model = dict(
+    bbox_head=dict(
+        loss_cls=dict(
+            _delete_=True,
+            type='mmdet_ext.OHEMLoss',
+            loss=dict(type='mmdet_ext.CrossEntropyLoss', use_sigmoid=True),
+            use_sigmoid=True,
+            negatives_per_positive=3.0,
+        ),
+    ),
+)

@@ -1,0 +1,194 @@
+"""The quality losses as heads call them, beside stock's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.hub import get_config
+from mmengine.logging import MessageHub
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_ext.testing.loss_cases.quality import dense, distributions, labelled
+from mmdet_ext.testing.synthetic import random_boxes
+
+
+def build(name: str, scope: str = 'mmdet_ext', **options: Any) -> nn.Module:
+    return MODELS.build({'type': f'{scope}.{name}', **options})
+
+
+def graded(loss: nn.Module, pred: Tensor, *inputs: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
+    leaf = pred.detach().clone().requires_grad_()
+    value = loss(leaf, *inputs, **keywords)
+    (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), gradient
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+# A stock config, and the options of its head that name these losses.
+HEADS = {
+    'gfl': ('gfl/gfl_r50_fpn_1x_coco.py', ('loss_cls', 'loss_dfl')),
+    'gfl, generalized': ('gfl/gfl_r50_fpn_1x_coco.py', ('loss_cls', 'loss_dfl')),
+    'vfnet': ('vfnet/vfnet_r50_fpn_1x_coco.py', ('loss_cls',)),
+    'tood': ('tood/tood_r50_fpn_1x_coco.py', ('loss_cls',)),
+    'rtmdet': ('rtmdet/rtmdet_s_8xb32-300e_coco.py', ('loss_cls',)),
+}
+GENERALIZED = {
+    # GFLHead reads use_sigmoid from the config, not from the loss that it builds.
+    'loss_cls': {'type': 'mmdet_ext.GeneralizedFocalLoss', 'use_sigmoid': True},
+    'loss_dfl': {
+        'type': 'mmdet_ext.GeneralizedFocalLoss',
+        'use_sigmoid': False,
+        'beta': 0.0,
+        'loss_weight': 0.25,
+    },
+}
+
+
+def small_head(config: ConfigDict) -> nn.Module:
+    options = config.bbox_head
+    options.update(
+        num_classes=7, in_channels=32, feat_channels=32, train_cfg=config.train_cfg,
+        test_cfg=config.test_cfg,
+    )  # fmt: skip
+    if 'stacked_convs' in options:
+        options.stacked_convs = 1
+    if options.type == 'RTMDetSepBNHead':
+        options.norm_cfg = {'type': 'BN'}
+    torch.manual_seed(0)
+    head = MODELS.build(options)
+    head.init_weights()
+    return head
+
+
+def head_losses(head: nn.Module) -> tuple[dict[str, Tensor], Tensor]:
+    """Losses of two pictures, one of them without boxes, and the gradient at the features."""
+    generator = seeded()
+    levels = len(head.prior_generator.strides)
+    features = [
+        torch.randn(2, 32, 128 // 2**k, 128 // 2**k, generator=generator).requires_grad_()
+        for k in range(3, 3 + levels)
+    ]
+    samples = []
+    for count in (3, 0):
+        boxes = random_boxes(generator, count, 128, 128, 16, 80)
+        sample = DetDataSample(metainfo={
+            'img_shape': (128, 128), 'pad_shape': (128, 128), 'batch_input_shape': (128, 128),
+        })  # fmt: skip
+        sample.gt_instances = InstanceData(
+            bboxes=boxes, labels=torch.randint(7, (count,), generator=generator)
+        )
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
+        samples.append(sample)
+    losses = {
+        name: sum(value) if isinstance(value, list) else value
+        for name, value in head.loss(tuple(features), samples).items()
+    }
+    sum(losses.values()).backward()
+    return losses, torch.cat([f.grad.flatten() for f in features])
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_stock_heads_get_from_these_what_they_get_from_stock(name: str) -> None:
+    # Before its fourth epoch TOODHead takes another loss.
+    MessageHub.get_current_instance().update_info('epoch', 4)
+    file, options = HEADS[name]
+    stock = get_config(f'mmdet::{file}').model
+    ours = get_config(f'mmdet::{file}').model
+    for option in options:
+        if 'generalized' in name:
+            ours.bbox_head[option] = ConfigDict(GENERALIZED[option])
+        else:
+            ours.bbox_head[option].type = f'mmdet_ext.{ours.bbox_head[option].type}'
+    expected, expected_gradient = head_losses(small_head(stock))
+    found, gradient = head_losses(small_head(ours))
+    assert set(found) == set(expected) and all(expected[o] > 0 for o in options)
+    for key, value in found.items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_quality_sums_the_second_dimension_of_maps_as_stock() -> None:
+    pred = 2 * torch.randn(2, 5, 3, 4, generator=seeded())
+    scores = torch.rand(2, 5, 3, 4, generator=seeded())
+    for keywords in ({}, {'reduction_override': 'none'}, {'avg_factor': 7.0}):
+        ours, stock = (
+            graded(build('QualityFocalLoss', scope), pred, scores, **keywords)
+            for scope in ('mmdet_ext', 'mmdet')
+        )
+        torch.testing.assert_close(ours, stock)
+
+
+@pytest.mark.parametrize('options', [{}, {'beta': 1.0}])
+def test_generalized_is_quality_in_every_reduction(options: dict[str, float]) -> None:
+    pred, target = labelled(seeded(), 20)
+    weight = torch.rand(20, generator=seeded())
+    for keywords in ({}, {'avg_factor': 7.0}, {'reduction_override': 'sum'}):
+        ours = graded(build('GeneralizedFocalLoss', **options), pred, target, weight, **keywords)
+        for scope in ('mmdet_ext', 'mmdet'):
+            quality = build('QualityFocalLoss', scope, **options)
+            expected = graded(quality, pred, target, weight, **keywords)
+            torch.testing.assert_close(ours, expected)
+
+
+def test_weights_of_samples_and_of_elements_as_stock() -> None:
+    pred, scores = dense(seeded(), 20)
+    weight = torch.rand(20, 5, generator=seeded())
+    ours, stock = (
+        graded(build('VarifocalLoss', scope), pred, scores, weight, avg_factor=3.0)
+        for scope in ('mmdet_ext', 'mmdet')
+    )
+    torch.testing.assert_close(ours, stock)
+    pred, target = distributions(seeded(), 20)
+    ours, stock = (
+        graded(build('DistributionFocalLoss', scope), pred, target, weight[:, 0], avg_factor=4.0)
+        for scope in ('mmdet_ext', 'mmdet')
+    )
+    torch.testing.assert_close(ours, stock)
+
+
+def test_slide_reductions_are_over_the_elements_with_the_mean_of_all() -> None:
+    loss = build('SlideLoss', loss_weight=2.0)
+    pred, target = labelled(seeded(), 20)
+    each = loss(pred, target, reduction_override='none')
+    assert each.shape == (20, 5)
+    mean = target[1][target[0] < 5].mean().item()
+    fixed = build('SlideLoss', mu=mean, loss_weight=2.0)
+    torch.testing.assert_close(each, fixed(pred, target, reduction_override='none'))
+    weight = torch.rand(20, generator=seeded())
+    torch.testing.assert_close(loss(pred, target), each.mean())
+    torch.testing.assert_close(
+        loss(pred, target, weight, avg_factor=3), (each * weight[:, None]).sum() / 3
+    )
+    # A weight of 0 takes a sample out of the sum, not out of the mean score.
+    first = torch.arange(20) < 10
+    torch.testing.assert_close(
+        loss(pred, target, first.float(), avg_factor=1.0), each[:10].sum()
+    )
+
+
+@pytest.mark.parametrize('name', ['QualityFocalLoss', 'VarifocalLoss'])
+def test_softmax_is_refused_when_built(name: str) -> None:
+    with pytest.raises(ValueError, match='use_sigmoid must be True, got False'):
+        build(name, use_sigmoid=False)
+
+
+@pytest.mark.parametrize(('name', 'options', 'message'), [
+    ('QualityFocalLoss', {'beta': 0.5}, 'beta must be 0 or at least 1, got 0.5'),
+    ('GeneralizedFocalLoss', {'beta': -1.0}, 'beta must be 0 or at least 1, got -1.0'),
+    ('VarifocalLoss', {'alpha': -0.5}, 'alpha must be at least 0, got -0.5'),
+    ('VarifocalLoss', {'gamma': -2.0}, 'gamma must be at least 0, got -2.0'),
+    ('SlideLoss', {'mu': 2.0}, r"mu must be 'batch' or a score in \[0, 1\], got 2.0"),
+    ('SlideLoss', {'mu': 'mean'}, "got 'mean'"),
+])  # fmt: skip
+def test_options_are_checked_when_built(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(name, **options)

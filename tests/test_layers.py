@@ -24,7 +24,7 @@ RULES: list[tuple[str, set[str]]] = [
             f'mmdet_ext.datasets.{name}',
             {'numpy', 'cv2', 'PIL', 'mmdet_ext.datasets', 'mmdet_ext.utils'},
         )
-        for name in ('coco_json', 'voc', 'shapes', 'images', 'layout')
+        for name in ('coco_json', 'voc', 'shapes', 'images', 'layout', 'class_counts')
     ),
     ('mmdet_ext.evaluation', {
         'numpy', 'matplotlib', 'cv2', 'PIL', 'pycocotools', 'mmdet_ext.utils',

@@ -1,0 +1,111 @@
+"""Options that say how often classes occur, or what they weigh."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmdet_ext.functional.class_weights import CLASS_WEIGHT_SCHEMES
+
+_TOOL = 'python tools/class_counts.py ANN --out counts.json'
+
+
+def resolve_counts(counts: Sequence[float] | str | PathLike[str]) -> list[float]:
+    """How often each class occurs, from a list or from the file of ``tools/class_counts.py``.
+
+    Args:
+        counts: one number a class, in the order of the labels; or the path of a json file with
+            a list ``counts``.
+
+    Returns:
+        The numbers. None is negative and at least one is above 0.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no json of that form, or a number is wrong.
+        TypeError: for neither a list nor a path.
+    """
+    if isinstance(counts, (str, PathLike)):
+        return _checked(_read_counts(Path(counts)), f'counts of {counts}')
+    if not isinstance(counts, Sequence):
+        raise TypeError(
+            f'counts must be a list of one number a class, or the path of a json file, got '
+            f'{counts!r}. `{_TOOL}` writes such a file'
+        )
+    return _checked(counts, 'counts')
+
+
+def resolve_class_weights(value: object, name: str) -> list[float] | None:
+    """One weight a class, from a list or from ``dict(type=..., counts=..., ...)``.
+
+    Args:
+        value: None; a number for all classes; the weights, a list or a tensor; or a dict with the
+            ``type`` of a scheme ('inverse_log', 'inverse_frequency', 'effective_number'),
+            ``counts`` as `resolve_counts` takes them, and the scheme's own options (``offset``,
+            ``beta``).
+        name: what messages call the option.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: for anything else, as `resolve_counts` and the
+            schemes of :mod:`mmdet_ext.functional.class_weights` do.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        listed = value.tolist() if isinstance(value, Tensor) else value
+        return _checked([listed] if isinstance(listed, (int, float)) else listed, name)
+    options = scheme_options(value, name)
+    counts = resolve_counts(options.pop('counts'))
+    scheme = CLASS_WEIGHT_SCHEMES[options.pop('type')]
+    return [float(weight) for weight in scheme(counts, **options)]
+
+
+def scheme_options(value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The checked keys of ``dict(type=..., counts=..., ...)``, as `resolve_class_weights`."""
+    options = dict(value)
+    own = {'inverse_log': {'offset'}, 'inverse_frequency': set(), 'effective_number': {'beta'}}
+    kind = options.get('type')
+    if kind not in CLASS_WEIGHT_SCHEMES:
+        raise ValueError(f"{name}: 'type' must be one of {list(own)}, got {kind!r}")
+    allowed = {'type', 'counts', *own[kind]}
+    unknown = sorted(map(str, options.keys() - allowed))
+    if unknown:
+        raise ValueError(f'{name}: {kind!r} has no option {unknown[0]!r}; it has {sorted(allowed)}')
+    if 'counts' not in options:
+        raise ValueError(
+            f"{name}: 'counts' is missing. Give one number a class, or a file written by `{_TOOL}`"
+        )
+    return options
+
+
+def _read_counts(path: Path) -> object:
+    if not path.is_file():
+        raise FileNotFoundError(f'counts: there is no file {path}. `{_TOOL}` writes one')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'counts: {path} is no json: {error}. `{_TOOL}` writes one') from error
+    if not isinstance(content, dict) or not isinstance(content.get('counts'), list):
+        found = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(
+            f"counts: {path} has no list 'counts', found {found}. `{_TOOL}` writes such a file"
+        )
+    return content['counts']
+
+
+def _checked(values: object, name: str) -> list[float]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ValueError(f'{name} must be a list of one number a class, got {values!r}')
+    for index, value in enumerate(values):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < math.inf:
+            raise ValueError(f'{name} must be numbers from 0, got {value!r} for class {index}')
+    if not any(value > 0 for value in values):
+        raise ValueError(f'{name} are all 0: at least one class must count')
+    return [float(value) for value in values]

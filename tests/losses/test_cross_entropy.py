@@ -1,0 +1,183 @@
+"""The registered cross entropy against stock's, in the forms in which heads call it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+GENERATOR = torch.Generator().manual_seed(0)
+WEIGHTS = [0.5, 1.0, 2.0, 4.0]
+
+
+def both(**options: object) -> tuple[nn.Module, nn.Module]:
+    """Ours, and stock's of the same options."""
+    ours, stock = (
+        MODELS.build({'type': f'{scope}.CrossEntropyLoss', **options})
+        for scope in ('mmdet_ext', 'mmdet')
+    )
+    return ours, stock
+
+
+def check_equal(options: dict[str, Any], pred: Tensor, *args: Any, **kwargs: Any) -> None:
+    """Value and gradient are stock's."""
+    results = []
+    for loss in both(**options):
+        leaf = pred.clone().requires_grad_()
+        value = loss(leaf, *args, **kwargs)
+        value.sum().backward()
+        results.append((value.detach().reshape(-1), leaf.grad))
+    torch.testing.assert_close(*results)
+
+
+def logits(*shape: int) -> Tensor:
+    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
+@pytest.mark.parametrize('class_weight', [None, WEIGHTS])
+@pytest.mark.parametrize('use_sigmoid', [False, True])
+def test_labels_as_box_heads_pass_them(
+    use_sigmoid: bool, class_weight: list[float] | None, reduction: str
+) -> None:
+    options = {'use_sigmoid': use_sigmoid, 'class_weight': class_weight, 'loss_weight': 2.0}
+    pred, label = logits(9, 4), torch.arange(9) % (5 if use_sigmoid else 4)
+    weight = torch.linspace(0, 2, 9)
+    check_equal(options, pred, label, reduction_override=reduction)
+    check_equal(options, pred, label, weight, reduction_override=reduction)
+    if reduction != 'sum':
+        check_equal(options, pred, label, weight, avg_factor=3.0, reduction_override=reduction)
+
+
+@pytest.mark.parametrize('avg_non_ignore', [False, True])
+@pytest.mark.parametrize('use_sigmoid', [False, True])
+def test_means_over_what_is_not_ignored(use_sigmoid: bool, avg_non_ignore: bool) -> None:
+    options = {'use_sigmoid': use_sigmoid, 'avg_non_ignore': avg_non_ignore}
+    pred, label = logits(9, 4), torch.tensor([0, 1, 255, 3, 255, 0, 1, 2, 3])
+    for own, override in ((255, None), (None, 255), (1, 255)):
+        check_equal({**options, 'ignore_index': own}, pred, label, ignore_index=override)
+    check_equal({**options, 'ignore_index': 255}, pred, torch.full((9,), 255))
+    # An avg_factor from the head comes first.
+    check_equal({**options, 'ignore_index': 255}, pred, label, avg_factor=4.0)
+    ours, _ = both(**options, ignore_index=255)
+    rows = F.cross_entropy(pred, label, ignore_index=255, reduction='none')
+    if not use_sigmoid:
+        assert ours(pred, label).item() == pytest.approx(
+            (rows.sum() / (7 if avg_non_ignore else 9)).item()
+        )
+
+
+def test_one_column_of_a_proposal_head() -> None:
+    """Label 0 is the object, 1 background."""
+    label, weight = torch.tensor([0, 1, 1, 0]), torch.tensor([1.0, 1.0, 0.0, 1.0])
+    check_equal({'use_sigmoid': True}, logits(4, 1), label, weight, avg_factor=3)
+
+
+def test_targets_of_elements_as_centerness_and_yolo_pass_them() -> None:
+    options = {'use_sigmoid': True}
+    check_equal(options, logits(6), torch.rand(6, generator=GENERATOR), avg_factor=2.5)
+    truth = torch.rand(2, 6, 4, generator=GENERATOR).round()
+    mask = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 1.0]).reshape(1, 6, 1).repeat(2, 1, 1)
+    check_equal(options, logits(2, 6, 4), truth, weight=mask, reduction_override='sum')
+    check_equal({**options, 'class_weight': WEIGHTS}, logits(2, 6, 4), truth)
+    check_equal({**options, 'reduction': 'sum'}, logits(6, 1), truth[0, :, :1])
+    # Several weights, or a single one, for targets without classes.
+    check_equal({**options, 'class_weight': [2.0]}, logits(6), truth[0, :, 0])
+
+
+def test_pictures_as_segmentation_heads_pass_them() -> None:
+    label = torch.arange(40).reshape(2, 4, 5) % 4
+    label[:, 0] = 255
+    check_equal({'ignore_index': 255}, logits(2, 4, 4, 5), label)
+    check_equal({'ignore_index': 255, 'avg_non_ignore': True}, logits(2, 4, 4, 5), label)
+
+
+def test_masks_as_mask_heads_pass_them() -> None:
+    pred, label = logits(3, 4, 2, 2), torch.tensor([1, 3, 0])
+    truth = torch.rand(3, 2, 2, generator=GENERATOR).round()
+    check_equal({'use_mask': True}, pred, truth, label)
+    check_equal({'use_mask': True}, pred[:, :1], truth, torch.zeros_like(label))
+
+
+def test_masks_weigh_by_their_class_where_stock_weighs_the_pictures_columns() -> None:
+    ours, stock = both(use_mask=True, class_weight=[2.0, 1.0])
+    plain, _ = both(use_mask=True)
+    pred, truth, label = logits(3, 2, 2, 2), torch.ones(3, 2, 2), torch.tensor([0, 1, 1])
+    each = plain(pred, truth, label, reduction_override='none')
+    mean = (each * torch.tensor([2.0, 1.0, 1.0])[:, None, None]).mean()
+    torch.testing.assert_close(ours(pred, truth, label), mean)
+    columns = (each * torch.tensor([2.0, 1.0])).mean()
+    torch.testing.assert_close(stock(pred, truth, label)[0], columns)
+    # A pair leaves the place of the weight to a weight.
+    torch.testing.assert_close(
+        plain(pred, (truth, label), torch.tensor([2.0, 1.0, 1.0])), ours(pred, truth, label)
+    )
+    with pytest.raises(ValueError, match='the class of each mask'):
+        plain(pred, truth)
+
+
+def test_negative_labels_are_ignored_where_stock_raises() -> None:
+    ours, stock = both(avg_non_ignore=True)
+    pred, label = logits(3, 4), torch.tensor([2, -1, -100])
+    assert ours(pred, label, reduction_override='none')[1:].tolist() == [0.0, 0.0]
+    torch.testing.assert_close(ours(pred, label), ours(pred[:1], label[:1]))
+    with pytest.raises(IndexError, match='out of bounds'):
+        stock(pred, label)
+
+
+def test_means_of_masks_distributions_and_elements_over_what_is_not_ignored() -> None:
+    pred, truth = logits(2, 4), torch.tensor([[1.0, 0.0, -1.0, -1.0], [0.0, 0.0, 1.0, -1.0]])
+    ours, _ = both(use_sigmoid=True, avg_non_ignore=True)
+    each = ours(pred, truth, reduction_override='none')
+    torch.testing.assert_close(ours(pred, truth), each.sum() / 5)
+    ours, _ = both(avg_non_ignore=True)
+    each = ours(pred, pred.softmax(1), reduction_override='none')
+    torch.testing.assert_close(ours(pred, pred.softmax(1)), each.mean())
+    ours, _ = both(use_mask=True, avg_non_ignore=True)
+    maps = truth.reshape(2, 2, 2), torch.tensor([0, 1])
+    each = ours(logits(2, 3, 2, 2), maps, reduction_override='none')
+    torch.testing.assert_close(ours(logits(2, 3, 2, 2), maps), each.sum() / 5)
+
+
+def test_label_smoothing_is_torchs() -> None:
+    loss = MODELS.build({'type': 'mmdet_ext.CrossEntropyLoss', 'label_smoothing': 0.2})
+    pred, label = logits(5, 4), torch.arange(5) % 4
+    torch.testing.assert_close(loss(pred, label), F.cross_entropy(pred, label, label_smoothing=0.2))
+
+
+def test_weights_from_counts() -> None:
+    by_counts = MODELS.build({
+        'type': 'mmdet_ext.CrossEntropyLoss',
+        'class_weight': {'type': 'inverse_frequency', 'counts': [6, 2, 0, 4]},
+    })
+    assert by_counts.class_weight == pytest.approx([12 / 18, 2.0, 2.0, 1.0])
+    listed, _ = both(class_weight=by_counts.class_weight)
+    pred, label = logits(8, 4), torch.arange(8) % 4
+    assert torch.equal(by_counts(pred, label), listed(pred, label))
+
+
+@pytest.mark.parametrize('weight', [2.0, torch.tensor([2.0, 2.0, 2.0, 2.0])])
+def test_a_number_and_a_tensor_weigh_too(weight: object) -> None:
+    ours, _ = both(class_weight=weight)
+    plain, _ = both()
+    pred, label = logits(8, 4), torch.arange(8) % 4
+    torch.testing.assert_close(ours(pred, label), 2 * plain(pred, label))
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'use_sigmoid': True, 'use_mask': True}, 'set only one'),
+        ({'use_mask': True, 'label_smoothing': 0.1}, 'label_smoothing must be 0 with use_mask'),
+        ({'label_smoothing': 1.5}, r'label_smoothing must be in \[0, 1\], got 1.5'),
+        ({'class_weight': [1.0, -2.0]}, 'class_weight must be .* from 0, got -2.0 for class 1'),
+        ({'class_weight': {'type': 'log', 'counts': [1]}}, "'type' must be one of .*got 'log'"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MODELS.build({'type': 'mmdet_ext.CrossEntropyLoss', **options})

@@ -1,0 +1,152 @@
+"""Counting classes in COCO files and VOC folders, from the command line to the loss."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdet_ext.losses.class_counts import resolve_counts
+from tools.class_counts import main
+
+
+def coco(path: Path, boxes: list[dict[str, Any]], names: tuple[str, ...], images: int = 3) -> Path:
+    """A COCO file of ``images`` pictures, category ids from 1."""
+    path.write_text(json.dumps({
+        'images': [
+            {'id': k, 'file_name': f'{k}.jpg', 'width': 9, 'height': 9} for k in range(images)
+        ],
+        'categories': [{'id': k, 'name': name} for k, name in enumerate(names, start=1)],
+        'annotations': [
+            {'id': k, 'image_id': 0, 'bbox': [0, 0, 5, 5], **box} for k, box in enumerate(boxes)
+        ],
+    }))
+    return path
+
+
+BOXES = [
+    {'category_id': 2},
+    {'category_id': 2, 'image_id': 1},
+    {'category_id': 2, 'iscrowd': 1},
+    {'category_id': 1, 'ignore': True},
+    {'category_id': 1},
+    {'category_id': 3, 'image_id': 2},
+    {'category_id': 3, 'bbox': [0, 0, 5, 0.5]},
+    {'category_id': 3, 'bbox': None},
+    {'category_id': 7},
+]
+
+
+def run(out: Path, *arguments: object) -> dict[str, Any]:
+    assert main([*map(str, arguments), '--out', str(out)]) == 0
+    return dict(json.loads(out.read_text()))
+
+
+def test_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = coco(tmp_path / 'train.json', BOXES, ('cat', 'dog', 'cow')), tmp_path / 'c.json'
+    assert run(out, source) == {
+        'classes': ['cat', 'dog', 'cow'],
+        'counts': [1, 2, 1],
+        'ignored': [1, 1, 0],
+        'images': 3,
+        'images_without_boxes': 0,
+        'sources': [str(source.resolve())],
+        'left_out': {'unusable': 2, 'a side below 1 px': 1},
+    }
+    assert resolve_counts(out) == [1.0, 2.0, 1.0]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == [
+        'class', 'boxes', 'ignored', 'share', 'inverse_log', 'inverse_frequency',
+        'effective_number',
+    ]  # fmt: skip
+    # 1 / ln(1.1 + 1 / 2), 4 / (3 * 2), and close to 3 / 4 over the mean of 1, 1 / 2, 1.
+    assert printed[2].split() == ['dog', '2', '1', '50.00%', '2.128', '0.667', '0.600']
+    header = (tmp_path / 'c.png').read_bytes()[:24]
+    assert header[:4] == b'\x89PNG' and min(struct.unpack('>II', header[16:24])) > 200
+
+
+def test_classes_in_the_order_of_the_labels_and_those_left_out(tmp_path: Path) -> None:
+    source = coco(tmp_path / 'train.json', BOXES[:6], ('cat', 'dog', 'cow'))
+    found = run(tmp_path / 'c.json', source, '--classes', 'cow', 'cat')
+    assert found['classes'] == ['cow', 'cat'] and found['counts'] == [1, 1]
+    assert found['left_out'] == {'class dog': 3}
+
+
+def test_files_add_up_by_name_and_one_file_counts_once(tmp_path: Path) -> None:
+    one = coco(tmp_path / 'a.json', BOXES[:2], ('cat', 'dog'))
+    other = coco(tmp_path / 'b.json', BOXES[:1], ('cow', 'cat'), images=1)
+    found = run(tmp_path / 'c.json', one, other, one)
+    assert found['classes'] == ['cat', 'dog', 'cow'] and found['counts'] == [1, 2, 0]
+    assert found['images'] == 4 and found['images_without_boxes'] == 1
+
+
+def voc(root: Path) -> Path:
+    """Three pictures; the lists overlap, and picture c is in none."""
+    for folder in ('Annotations', 'JPEGImages', 'ImageSets/Main'):
+        (root / folder).mkdir(parents=True)
+    for name, objects in {
+        'a': (('cat', 0, 5), ('dog', 1, 5)), 'b': (('cat', 0, 0), ('cat', 0, 5)), 'c': ()
+    }.items():  # fmt: skip
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(root / f'JPEGImages/{name}.png')
+        items = ''.join(
+            f'<object><name>{kind}</name><difficult>{hard}</difficult><bndbox><xmin>1</xmin>'
+            f'<ymin>1</ymin><xmax>{1 + side}</xmax><ymax>6</ymax></bndbox></object>'
+            for kind, hard, side in objects
+        )
+        (root / f'Annotations/{name}.xml').write_text(f'<annotation>{items}</annotation>')
+    for split, ids in {'train': 'a', 'val': 'b', 'trainval': 'a\nb'}.items():
+        (root / f'ImageSets/Main/{split}.txt').write_text(ids)
+    return root
+
+
+def test_a_voc_folder_counts_each_picture_once(tmp_path: Path) -> None:
+    root, out = voc(tmp_path / 'voc'), tmp_path / 'c.json'
+    found = run(out, root)
+    assert found['classes'] == ['cat', 'dog'] and found['counts'] == [2, 0]
+    assert found['ignored'] == [0, 1] and found['images'] == 2
+    assert found['left_out'] == {'zero area': 1}
+    assert run(out, root, '--splits', 'train')['counts'] == [1, 0]
+
+
+def test_wrong_input_is_named_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = coco(tmp_path / 'train.json', BOXES, ('cat', 'dog', 'cow'))
+    empty = coco(tmp_path / 'empty.json', BOXES[2:3], ('cat', 'dog'))
+    other = tmp_path / 'list.json'
+    other.write_text('[]')
+    out = tmp_path / 'out' / 'c.json'
+    for arguments, message in (
+        ([tmp_path / 'no.json'], 'cannot be read as json'),
+        ([other], 'is not a COCO detection file'),
+        ([empty], 'no box of cat, dog is left to count'),
+        ([source, '--classes', 'cat', 'horse'], 'class horse is in none of the files'),
+        ([source, '--classes', 'cat', 'cat'], 'classes names one twice'),
+        ([tmp_path], 'A folder must be of VOC form'),
+        ([voc(tmp_path / 'voc'), '--splits', 'tset'], 'no split tset'),
+    ):
+        assert main([*map(str, arguments), '--out', str(out)]) == 2
+        assert message in capsys.readouterr().err
+    assert main([str(source), '--out', str(tmp_path / 'c.png')]) == 2
+    assert not out.parent.exists() and not (tmp_path / 'c.png').exists()
+
+
+def test_many_unequal_classes_are_drawn(tmp_path: Path) -> None:
+    names = tuple(f'class {k}' for k in range(80))
+    boxes = [{'category_id': k} for k in range(1, 80) for _ in range(1 if k > 2 else 200)]
+    found = run(tmp_path / 'c.json', coco(tmp_path / 'train.json', boxes, names))
+    assert found['counts'] == [200, 200, *[1] * 77, 0]
+    assert (tmp_path / 'c.png').stat().st_size > 10_000
+
+
+def test_bccd(shared_data: Path, tmp_path: Path) -> None:
+    """4155 red cells are annotated; two of them have no area, and training never sees those."""
+    found = run(tmp_path / 'c.json', shared_data / 'bccd')
+    counts = dict(zip(found['classes'], found['counts'], strict=True))
+    assert counts == {'Platelets': 361, 'RBC': 4155 - 2, 'WBC': 372}
+    assert found['left_out'] == {'zero area': 2} and found['images'] == 364

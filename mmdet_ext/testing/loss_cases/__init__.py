@@ -6,12 +6,14 @@ from mmdet_ext.testing.loss_cases.classification import CLASSIFICATION_LOSSES
 from mmdet_ext.testing.loss_cases.long_tail import LONG_TAIL_LOSSES
 from mmdet_ext.testing.loss_cases.mining import MINING_LOSSES
 from mmdet_ext.testing.loss_cases.quality import QUALITY_LOSSES
+from mmdet_ext.testing.loss_cases.regression import REGRESSION_LOSSES
 
 LOSSES = (
     *CLASSIFICATION_LOSSES,
     *QUALITY_LOSSES,
     *LONG_TAIL_LOSSES,
     *MINING_LOSSES,
+    *REGRESSION_LOSSES,
     *BOX_LOSSES,
 )
 

@@ -171,8 +171,11 @@ def test_in_asks_without_raising() -> None:
     assert 3 not in registry.MODELS
 
 
-@pytest.mark.parametrize('row', [*cases.LOSSES, *cases.ASSIGNERS, *cases.DATASETS],
-                         ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    'row',
+    [*cases.LOSSES, *cases.HEADS, *cases.SAMPLERS, *cases.ASSIGNERS, *cases.DATASETS],
+    ids=lambda row: row.name,
+)
 def test_twins_say_so(row: Any) -> None:
     """A component under a stock name says how it stands to stock's; a new one has no such name."""
     nodes = (registry.MODELS, registry.TASK_UTILS, registry.DATASETS)

@@ -24,6 +24,8 @@ README = REPO / 'README.md'
 FIGURES = REPO / 'docs' / 'results' / 'bench_assigners.json'
 GROUPS: tuple[tuple[str, registry.ExtRegistry, tuple[Any, ...]], ...] = (
     ('loss', registry.MODELS, cases.LOSSES),
+    ('head', registry.MODELS, cases.HEADS),
+    ('sampler', registry.TASK_UTILS, cases.SAMPLERS),
     ('label assigner', registry.TASK_UTILS, cases.ASSIGNERS),
     ('data set', registry.DATASETS, cases.DATASETS),
 )
@@ -58,7 +60,9 @@ def components() -> str:
     """One line a component: its type, what it is, the stock class that it stands in for."""
     lines = ['| type | kind | what it is | replaces |', '| --- | --- | --- | --- |']
     for kind, nodes, rows in GROUPS:
-        for case in sorted(rows, key=lambda row: row.name):
+        # A component may have several rows, of which the one with a twin tells.
+        twins_last = sorted(rows, key=lambda row: (row.name, row.twin is not None))
+        for case in {row.name: row for row in twins_last}.values():
             summary = (nodes.get(case.name).__doc__ or '').splitlines()[0]
             summary = summary.rstrip('.').replace('``', '`')
             twin = f"stock's `{case.twin}`" if case.twin else ''

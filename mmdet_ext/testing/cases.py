@@ -11,7 +11,11 @@ from typing import Any
 
 from mmdet_ext.testing.loss_cases import LOSSES, LossCase
 
-__all__ = ['ASSIGNERS', 'DATASETS', 'LOSSES', 'AssignerCase', 'DatasetCase', 'LossCase']
+__all__ = [
+    'ASSIGNERS', 'DATASETS', 'HEADS', 'LOSSES', 'SAMPLERS', 'AssignerCase', 'DatasetCase',
+    'HeadCase', 'LossCase', 'SamplerCase',
+]
+
 
 @dataclass(frozen=True)
 class AssignerCase:
@@ -41,5 +45,35 @@ class DatasetCase:
     twin: str | None = None
 
 
+@dataclass(frozen=True)
+class SamplerCase:
+    """How to call a sampler.
+
+    Attributes:
+        name: registered name.
+        options: config beside ``type``, ``num`` and ``pos_fraction``.
+        twin: name of the stock sampler that it replaces, None for a new one.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    twin: str | None = None
+
+
+@dataclass(frozen=True)
+class HeadCase:
+    """A dense head, by the stock head whose losses it gives.
+
+    Attributes:
+        name: registered name.
+        twin: name of the stock head.
+    """
+
+    name: str
+    twin: str | None = None
+
+
 ASSIGNERS = (AssignerCase('ATSSAssigner', {'topk': 9}, twin='ATSSAssigner'),)
 DATASETS = (DatasetCase('CocoDataset', twin='CocoDataset'),)
+SAMPLERS = (SamplerCase('HardNegativeSampler'),)
+HEADS = (HeadCase('SSDHead', twin='SSDHead'),)

@@ -93,6 +93,9 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
         part.times = 1
     for part in _dicts_with(cfg, 'score_thr'):
         part.score_thr = 0.0
+    for key, most in (('nms_pre', 100), ('max_per_img', 50), ('fc_out_channels', 64)):
+        for part in _dicts_with(cfg, key):
+            part[key] = min(part[key], most)
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

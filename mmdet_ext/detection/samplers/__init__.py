@@ -1,0 +1,5 @@
+"""Registered samplers."""
+
+from mmdet_ext.detection.samplers.hard_negative import HardNegativeSampler
+
+__all__ = ['HardNegativeSampler']

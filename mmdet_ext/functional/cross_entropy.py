@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional.boxes import promote_half
+from mmdet_ext.functional.class_weights import fit_class_weight
 from mmdet_ext.functional.focal import (
     Terms,
     attach,
@@ -45,7 +46,8 @@ def cross_entropy_loss(
         pred: (N, C) or (N, C, ...) logits; half precision is computed in float32.
         target: labels (N, ...); negative ones and ``ignore_index`` are ignored: loss 0. Or the
             shape of ``pred``, floating: a distribution over the classes, in the place of [c = y].
-        class_weight: (C,), from 0, or one number for all; None: all 1.
+        class_weight: (C,), from 0, or one number for all; None: all 1. With one entry less, the
+            last column is the background, as in detection heads, and weighs the mean of the others.
         ignore_index: one more label to ignore, such as 255.
         label_smoothing: share that goes to all classes alike, in [0, 1].
 
@@ -72,7 +74,7 @@ def cross_entropy_loss(
     (pred,) = promote_half(pred)
     values, slope = pred.detach(), wants_slope(pred)
     with torch.no_grad():
-        weight = _class_weight(class_weight, pred, pred.shape[1])
+        weight = _class_weight(class_weight, pred, pred.shape[1], background=True)
         if soft or label_smoothing:
             truth = target if soft else _one_hot(pred, target, ignore_index)
             truth = _smoothed(truth.to(pred.dtype), label_smoothing, pred.shape[1])
@@ -235,12 +237,16 @@ def _smoothed(truth: Tensor, label_smoothing: float, choices: int) -> Tensor:
     return truth * (1 - label_smoothing) + label_smoothing / choices
 
 
-def _class_weight(weight: ClassWeight, pred: Tensor, classes: int) -> Tensor | None:
+def _class_weight(
+    weight: ClassWeight, pred: Tensor, classes: int, background: bool = False
+) -> Tensor | None:
     if weight is None:
         return None
     weight = torch.as_tensor(weight, dtype=pred.dtype, device=pred.device).reshape(-1)
     if weight.shape == (1,):
         return weight.expand(classes)
+    if background:
+        return fit_class_weight(weight, classes, pred)
     if weight.shape != (classes,):
         raise ValueError(
             f'there must be one weight a class, ({classes},) for pred {tuple(pred.shape)}, got '

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_ext.functional.boxes import promote_half
-from mmdet_ext.functional.class_weights import append_background_weight
+from mmdet_ext.functional.class_weights import fit_class_weight
 from mmdet_ext.functional.derivative import with_derivative
 
 #: A value and its derivative by the predictions; None where nobody asks for it.
@@ -343,12 +343,4 @@ def _class_alpha(alpha: Alpha, pred: Tensor, use_sigmoid: bool) -> Tensor | None
         return torch.cat([pred.new_full((foreground,), alpha), pred.new_full((1,), 1 - alpha)])
     if alpha is None:
         return None
-    weight = torch.as_tensor(alpha, dtype=pred.dtype, device=pred.device)
-    if weight.shape == (foreground + 1,):
-        return weight
-    if weight.shape != (foreground,):
-        raise ValueError(
-            f'alpha must have {foreground} weights of classes, or one more for the background, '
-            f'for pred {tuple(pred.shape)}; got {tuple(weight.shape)}'
-        )
-    return append_background_weight(weight)
+    return fit_class_weight(alpha, foreground + 1, pred, 'alpha')

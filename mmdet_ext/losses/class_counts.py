@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ def resolve_class_weights(value: object, name: str) -> list[float] | None:
         listed = value.tolist() if isinstance(value, Tensor) else value
         return _checked([listed] if isinstance(listed, (int, float)) else listed, name)
     options = scheme_options(value, name)
+    if isinstance(options['counts'], str) and options['counts'] == 'batch':
+        raise ValueError(
+            f"{name}: counts='batch' is for the alpha of FocalLoss. Here give one number a class, "
+            f'or a file written by `{_TOOL}`'
+        )
     counts = resolve_counts(options.pop('counts'))
     scheme = CLASS_WEIGHT_SCHEMES[options.pop('type')]
     return [float(weight) for weight in scheme(counts, **options)]
@@ -103,7 +109,7 @@ def _checked(values: object, name: str) -> list[float]:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ValueError(f'{name} must be a list of one number a class, got {values!r}')
     for index, value in enumerate(values):
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not is_number or not 0 <= value < math.inf:
             raise ValueError(f'{name} must be numbers from 0, got {value!r} for class {index}')
     if not any(value > 0 for value in values):

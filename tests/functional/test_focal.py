@@ -260,9 +260,9 @@ def test_wrong_input_is_named() -> None:
         focal_loss(pred, label, gamma=-1.0)
     with pytest.raises(ValueError, match=r'alpha must be at most 1, got 1.5.*Give a list'):
         focal_loss(pred, label, alpha=1.5)
-    with pytest.raises(ValueError, match=r'3 weights of classes.*got \(2,\)'):
+    with pytest.raises(ValueError, match=r'4, or 3 without the background.*got \(2,\)'):
         focal_loss(pred, label, alpha=[1.0, 2.0])
-    with pytest.raises(ValueError, match=r'2 weights of classes.*got \(4,\)'):
+    with pytest.raises(ValueError, match=r'3, or 2 without the background.*got \(4,\)'):
         focal_loss(pred, label, use_sigmoid=False, alpha=WEIGHT)
     with pytest.raises(ValueError, match=r'labels \(2,\).*got \(2, 3\)'):
         focal_loss(pred, torch.zeros(2, 3), use_sigmoid=False)

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from mmdet_ext.losses.cross_entropy import CrossEntropyLoss
+
 GENERATOR = torch.Generator().manual_seed(0)
 WEIGHTS = [0.5, 1.0, 2.0, 4.0]
 
@@ -181,3 +183,16 @@ def test_a_number_and_a_tensor_weigh_too(weight: object) -> None:
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MODELS.build({'type': 'mmdet_ext.CrossEntropyLoss', **options})
+
+
+def test_weights_of_foreground_classes_leave_the_background_their_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pred = torch.randn(6, 4, generator=generator)
+    label = torch.tensor([0, 1, 2, 3, 3, 1])
+    weight = dict(type='inverse_log', counts=[209, 2381, 214])
+    three = CrossEntropyLoss(class_weight=weight)
+    listed = three.class_weight
+    four = CrossEntropyLoss(class_weight=[*listed, sum(listed) / 3])
+    torch.testing.assert_close(three(pred, label), four(pred, label))
+    with pytest.raises(ValueError, match="counts='batch' is for the alpha of FocalLoss"):
+        CrossEntropyLoss(class_weight=dict(type='inverse_log', counts='batch'))

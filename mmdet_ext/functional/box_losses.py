@@ -1,74 +1,198 @@
-"""Regression losses between aligned boxes, one value a pair."""
+"""Overlap losses of aligned boxes, one value a pair: IoU, GIoU, DIoU, CIoU, Wise-IoU.
+
+Those that compare sides are in `shape_losses`, those that compare corners in `corner_losses`. What
+``power`` and ``inner_ratio`` do to all of them is told in `box_pair`.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.boxes import promote_half
+from mmdet_ext.functional.box_pair import (
+    BoxPair,
+    area,
+    at_least,
+    bounded_power,
+    larger,
+    over_pairs,
+    squared_norm,
+)
+from mmdet_ext.functional.derivative import with_derivative
+
+IoUMode = Literal['linear', 'square', 'log']
+WiseVersion = Literal['v1', 'v2', 'v3']
+
+#: What `wise_iou_loss` takes a mean loss for at least.
+MEAN_FLOOR = 1e-2
 
 
-class BoxPair(NamedTuple):
-    """What the overlap losses take from aligned pairs of boxes, computed once.
+def iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    mode: IoUMode = 'log',
+    eps: float = 1e-6,
+    power: float = 1.0,
+    inner_ratio: float = 1.0,
+) -> Tensor:
+    r"""IoU loss of aligned box pairs.
 
-    Attributes:
-        sides: width and height of the predictions, (2, ...), px; 0 where a box is inverted.
-        target_sides: of the targets, likewise.
-        iou_distance: (...), 1 - IoU.
-        center_ratio: (...), squared distance of the centres over the squared diagonal of the
-            smallest box around both, in [0, 1].
-    """
+    .. math::
+        L_{linear} = 1 - IoU, \quad L_{square} = 1 - IoU^2, \quad L_{log} = -\log IoU
 
-    sides: Tensor
-    target_sides: Tensor
-    iou_distance: Tensor
-    center_ratio: Tensor
-
-
-def pair_geometry(pred: Tensor, target: Tensor, eps: float) -> BoxPair:
-    """Measure aligned boxes (..., 4) against each other.
-
-    1 - IoU is taken as (union - intersection) / union, which is exactly 0 for equal boxes, even
-    for such without area. The union is floored at sqrt(eps) times the longest side, so that its
-    gradient stays within 1 / sqrt(eps) a pixel however flat the boxes are: finite in float16.
+    with :math:`IoU` the intersection of ``pred`` and ``target`` over their union.
 
     Args:
-        pred: (..., 4) corners, px.
+        pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
         target: (..., 4), the same shape.
-        eps: px**2; boxes with all sides of at least sqrt(eps) are measured exactly.
+        mode: 'linear', 'square' or 'log'.
+        eps: floor of the areas divided by, px**2, and of the IoU in 'log'.
+        power: exponent of the IoU, above 0: ``power`` times the loss in 'log'.
+        inner_ratio: factor on both boxes' sides, above 0.
+
+    Returns:
+        Tensor: (...), in [0, 1], in 'log' in [0, -log(eps)] times ``power``; float32 or float64.
+        Exactly 0 for equal boxes, whatever their size. Boxes apart cost the most, and have no
+        gradient. The slope of -log IoU has no bound near 0: where boxes share less than about
+        sqrt(eps) pixels of a side, the gradient stays what it is there, and below eps too.
 
     Raises:
         ValueError: if the shapes differ or do not end in 4.
+
+    >>> iou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.]))
+    tensor(1.0986)
+
+    The IoU is 2 / 6.
+
+    References:
+        Yu et al., UnitBox: An Advanced Object Detection Network, 2016, algorithm 1.
     """
-    check_aligned_boxes(pred, target)
-    # Coordinates first: everything below runs over contiguous rows.
-    rows, target_rows = (t.movedim(-1, 0).contiguous() for t in promote_half(pred, target))
-    low, high, target_low, target_high = rows[:2], rows[2:], target_rows[:2], target_rows[2:]
-    sides = (high - low).clamp(min=0)
-    target_sides = (target_high - target_low).clamp(min=0)
-    inner = (torch.minimum(high, target_high) - torch.maximum(low, target_low)).clamp(min=0)
-    intersection = inner[0] * inner[1]
-    union = sides[0] * sides[1] + target_sides[0] * target_sides[1] - intersection
-    outer = torch.maximum(high, target_high) - torch.minimum(low, target_low)
-    gap = ((low + high) - (target_low + target_high)) / 2
-    diagonal, center_distance = (xy[0].square() + xy[1].square() for xy in (outer, gap))
+    if mode == 'log':
+        return over_pairs(_log_iou, pred, target, eps, eps, power, inner_ratio)
+    if mode == 'square':
+        power = 2 * power
+    return over_pairs(BoxPair.overlap_term, pred, target, eps, power, inner_ratio)
+
+
+def _log_iou(pair: BoxPair, eps: float, power: float, inner_ratio: float) -> Tensor:
+    """-log IoU**power, the IoU counting as at least eps, with a slope that has a bound.
+
+    The slope is 1 over a side of the intersection, px. The floor of the union is sqrt(eps) times
+    the longest side: below that share of the union the slope by the IoU stays what it is there.
+    """
+    if inner_ratio != 1:
+        pair = pair.scaled(inner_ratio)
+    intersection, union = pair.areas()
+    union_floor = pair.union_floor()
+    divisor = larger(union, union_floor)
+    # Not 1 less the distance, which has no digits left for a small IoU; but for boxes nearly
+    # without area, so that equal ones have the IoU 1.
+    shared = torch.where(union < union_floor, divisor - (union - intersection), intersection)
+    overlap = shared / divisor
     with torch.no_grad():
-        longest = torch.maximum(sides, target_sides).amax(0)
-        union_floor = (longest * math.sqrt(eps)).clamp(min=eps)
-        # Only an inverted box has its centre farther off than the diagonal.
-        diagonal_floor = center_distance.clamp(min=eps)
-    return BoxPair(
-        sides,
-        target_sides,
-        (union - intersection) / torch.maximum(union, union_floor),
-        center_distance / torch.maximum(diagonal, diagonal_floor),
-    )
+        value = overlap.clamp(min=eps).log_().neg_()
+        slope = -overlap.maximum(union_floor / divisor).reciprocal_()
+    loss = with_derivative(overlap, value, slope)
+    return loss if power == 1 else power * loss
 
 
-def ciou_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
+def giou_loss(
+    pred: Tensor, target: Tensor, eps: float = 1e-6, power: float = 1.0, inner_ratio: float = 1.0
+) -> Tensor:
+    r"""Generalised-IoU loss of aligned box pairs.
+
+    .. math::
+        L = 1 - IoU + \frac{C - U}{C}
+
+    with :math:`U` the area of the union of ``pred`` and ``target``, and :math:`C` that of the
+    smallest box around both.
+
+    Args:
+        pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
+        target: (..., 4), the same shape.
+        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
+        power: exponent of the IoU and of each penalty, above 0.
+        inner_ratio: factor on both boxes' sides for the overlap term, above 0.
+
+    Returns:
+        Tensor: (...), in [0, 2), float32 or float64. Exactly 0 for equal boxes of any size.
+        The gradient is finite, in float16 too.
+
+    Raises:
+        ValueError: if the shapes differ or do not end in 4.
+
+    >>> giou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 1., 3., 3.]))
+    tensor(1.0794)
+
+    That is 1 - 1/7 + 2/9.
+
+    References:
+        Rezatofighi et al., Generalized Intersection over Union: A Metric and A Loss for Bounding
+        Box Regression, 2019, algorithm 2.
+    """
+    return over_pairs(_giou, pred, target, eps, power, inner_ratio)
+
+
+def _giou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
+    intersection, union = pair.areas()
+    distance = pair.iou_distance((intersection, union)) if inner_ratio == 1 else None
+    outer = pair.outer_sides()
+    around = area(outer)
+    empty = around - union
+    # By rounding it may fall below 0. The gradient flows nevertheless: its parts cancel there.
+    empty = empty - empty.detach().clamp(max=0)
+    empty = empty / larger(around, pair.area_floor(outer))
+    return pair.overlap_term(power, inner_ratio, distance) + bounded_power(empty, power)
+
+
+def diou_loss(
+    pred: Tensor, target: Tensor, eps: float = 1e-6, power: float = 1.0, inner_ratio: float = 1.0
+) -> Tensor:
+    r"""Distance-IoU loss of aligned box pairs.
+
+    .. math::
+        L = 1 - IoU + \frac{\rho^2}{c^2}
+
+    with :math:`\rho` the distance between the centres of ``pred`` and ``target``, and :math:`c`
+    the diagonal of the smallest box around both.
+
+    Args:
+        pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
+        target: (..., 4), the same shape.
+        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
+        power: exponent of the IoU and of each penalty, above 0.
+        inner_ratio: factor on both boxes' sides for the overlap term, above 0.
+
+    Returns:
+        Tensor: (...), in [0, 2], float32 or float64. Exactly 0 for equal boxes of any size.
+        The gradient is finite, in float16 too. Of an inverted box only the centre is pulled.
+
+    Raises:
+        ValueError: if the shapes differ or do not end in 4.
+
+    >>> diou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.]))
+    tensor(0.7436)
+
+    That is 1 - 1/3 + 1/13.
+
+    References:
+        Zheng et al., Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression,
+        2020, equation 7.
+    """
+    return over_pairs(_diou, pred, target, eps, power, inner_ratio)
+
+
+def _diou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
+    ratio = pair.center_ratio(pair.outer_sides(), pair.center_gap())
+    return pair.overlap_term(power, inner_ratio) + bounded_power(ratio, power, order=2)
+
+
+def ciou_loss(
+    pred: Tensor, target: Tensor, eps: float = 1e-6, power: float = 1.0, inner_ratio: float = 1.0
+) -> Tensor:
     r"""Complete-IoU loss of aligned box pairs.
 
     .. math::
@@ -78,12 +202,15 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
 
     with :math:`\rho` the distance between the centres of ``pred`` and ``target``, :math:`c` the
     diagonal of the smallest box around both, :math:`w, h` the sides of ``pred``, and
-    :math:`w^t, h^t` those of ``target``. No gradient flows through :math:`\alpha`.
+    :math:`w^t, h^t` those of ``target``. No gradient flows through :math:`\alpha`, which takes the
+    IoU without ``power`` and ``inner_ratio``.
 
     Args:
         pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
         target: (..., 4), the same shape.
         eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
+        power: exponent of the IoU and of each penalty, above 0.
+        inner_ratio: factor on both boxes' sides for the overlap term, above 0.
 
     Returns:
         Tensor: (...), in [0, 3), float32 or float64. Exactly 0 for equal boxes, whatever their
@@ -102,25 +229,107 @@ def ciou_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
         Zheng et al., Enhancing Geometric Factors in Model Learning and Inference for Object
         Detection and Instance Segmentation, 2020, equations 8 to 11.
     """
-    pair = pair_geometry(pred, target, eps)
-    gap = _aspect_angle(pair.target_sides, eps) - _aspect_angle(pair.sides, eps)
-    v = (4 / math.pi**2) * gap.square()
+    return over_pairs(_ciou, pred, target, eps, power, inner_ratio)
+
+
+def _ciou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
+    distance = pair.iou_distance()
+    ratio = pair.center_ratio(pair.outer_sides(), pair.center_gap())
+    v = (4 / math.pi**2) * _aspect_gap(pair).square()
     with torch.no_grad():
         tiny = torch.finfo(v.dtype).tiny
-        alpha = v / (pair.iou_distance + v).clamp(min=tiny) * (pair.iou_distance < 0.5)
-    return pair.iou_distance + pair.center_ratio + alpha * v
+        alpha = v / (distance + v).clamp(min=tiny) * (distance < 0.5)
+    return (
+        pair.overlap_term(power, inner_ratio, distance)
+        + bounded_power(ratio, power, order=2)
+        + bounded_power(alpha * v, power, order=2)
+    )
 
 
-def _aspect_angle(sides: Tensor, eps: float) -> Tensor:
-    """arctan(w / h) in (0, pi / 2), with a finite gradient for sides down to zero."""
-    width, height = sides.clamp(min=math.sqrt(eps))
-    return torch.atan2(width, height)
+def _aspect_gap(pair: BoxPair) -> Tensor:
+    """arctan(w^t / h^t) - arctan(w / h), with a finite gradient for sides down to zero."""
+    width, height = at_least(pair.sides, pair.shortest).unbind(0)
+    target_width, target_height = pair.target_sides.clamp(min=pair.shortest).unbind(0)
+    # The angle between the two diagonals, at once.
+    sine = target_width * height - target_height * width
+    return torch.atan2(sine, target_width * width + target_height * height)
 
 
-def check_aligned_boxes(pred: Tensor, target: Tensor) -> None:
-    """Raise ValueError, naming both shapes, unless these are aligned boxes (..., 4)."""
-    if pred.shape != target.shape or pred.shape[-1:] != (4,):
-        raise ValueError(
-            'pred and target must be boxes of one shape (..., 4), got '
-            f'{tuple(pred.shape)} and {tuple(target.shape)}'
-        )
+def wise_iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    version: WiseVersion = 'v3',
+    gamma: float = 0.5,
+    alpha: float = 1.9,
+    delta: float = 3.0,
+    mean_iou_loss: float | Tensor | None = None,
+    eps: float = 1e-6,
+    power: float = 1.0,
+    inner_ratio: float = 1.0,
+) -> Tensor:
+    r"""Wise-IoU loss of aligned box pairs, in its three versions.
+
+    .. math::
+        L_{v1} = e^{\rho^2 / c^2} (1 - IoU), \quad
+        L_{v2} = \beta^\gamma L_{v1}, \quad
+        L_{v3} = \frac{\beta}{\delta \alpha^{\beta - \delta}} L_{v1}, \quad
+        \beta = \frac{1 - IoU}{m}
+
+    with :math:`\rho` the distance between the centres of ``pred`` and ``target``, :math:`c` the
+    diagonal of the smallest box around both, and :math:`m` the ``mean_iou_loss``. No gradient
+    flows through :math:`c` and :math:`\beta`. The outlier degree :math:`\beta` tells how far a
+    pair lies from the others; v2 favours those far out, v3 those in between.
+
+    Args:
+        pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
+        target: (..., 4), the same shape.
+        version: 'v1', 'v2' or 'v3'.
+        gamma: exponent of v2, above 0.
+        alpha: base of v3, above 1.
+        delta: outlier degree at which v3's factor is 1, above 0.
+        mean_iou_loss: what the paper keeps as a running mean; None takes the mean of 1 - IoU
+            over the pairs of this call, which keeps the loss without state. It counts as at least
+            `MEAN_FLOOR`.
+        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
+        power: exponent of the IoU and of the distance's share of the diagonal, above 0.
+        inner_ratio: factor on both boxes' sides for 1 - IoU, above 0.
+
+    Returns:
+        Tensor: (...), at least 0, float32 or float64; v1 in [0, e]. Exactly 0 for equal boxes,
+        whatever their size, if all are. The gradient is finite, in float16 too.
+
+    Raises:
+        ValueError: if the shapes differ or do not end in 4.
+
+    >>> wise_iou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.]), 'v1')
+    tensor(0.7200)
+
+    That is exp(1/13) 2/3.
+
+    References:
+        Tong et al., Wise-IoU: Bounding Box Regression Loss with Dynamic Focusing Mechanism, 2023,
+        section III.
+    """
+    loss = over_pairs(_wise_iou, pred, target, eps, power, inner_ratio)
+    if version == 'v1':
+        return loss
+    with torch.no_grad():
+        overlap = iou_loss(pred, target, 'linear', eps, power, inner_ratio)
+        if mean_iou_loss is None:
+            mean_iou_loss = overlap.sum() / max(1, overlap.numel())
+        mean = torch.as_tensor(mean_iou_loss, dtype=loss.dtype, device=loss.device)
+        outlying = overlap / mean.clamp(min=MEAN_FLOOR)
+        if version == 'v2':
+            factor = outlying.pow(gamma)
+        else:
+            factor = outlying / delta * (math.log(alpha) * (delta - outlying)).exp()
+    return factor * loss
+
+
+def _wise_iou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
+    """The first version; the diagonal is held fixed."""
+    with torch.no_grad():
+        diagonal = squared_norm(pair.outer_sides())
+    ratio = pair.share(squared_norm(pair.center_gap()), diagonal)
+    attention = bounded_power(ratio, power, order=2).exp()
+    return attention * pair.overlap_term(power, inner_ratio)

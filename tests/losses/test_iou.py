@@ -1,0 +1,120 @@
+"""The registered overlap losses: their options, and what stock's heads and configs ask of them."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from torch import nn
+
+from mmdet_ext.losses import iou as shells
+from mmdet_ext.losses.iou import OverlapLoss
+from mmdet_ext.testing.loss_cases import box_pairs
+
+TWINS = ('IoULoss', 'GIoULoss', 'DIoULoss', 'CIoULoss', 'SIoULoss')
+OVERLAP = (*TWINS, 'EfficientIoULoss', 'ShapeIoULoss', 'MPDIoULoss', 'WiseIoULoss')
+
+
+def build(name: str, **options: object) -> nn.Module:
+    return MODELS.build({'type': f'mmdet_ext.{name}', **options})
+
+
+@pytest.mark.parametrize('name', TWINS)
+def test_stock_options_come_in_stock_order_with_stock_defaults(name: str) -> None:
+    stock = inspect.signature(MODELS.get(f'mmdet.{name}').__init__).parameters
+    ours = inspect.signature(getattr(shells, name).__init__).parameters
+    assert list(ours)[: len(stock)] == list(stock)
+    assert [p.default for p in stock.values()] == [ours[n].default for n in stock]
+    assert list(ours)[len(stock) :] == ['power', 'inner_ratio']
+
+
+@pytest.mark.parametrize('name', TWINS)
+def test_heads_call_as_stock(name: str) -> None:
+    """As stock's own tests call them: weights a box or a coordinate, all zero, no boxes."""
+    pred, target = box_pairs(torch.Generator().manual_seed(0), 30)
+    weight = torch.rand(30, 4, generator=torch.Generator().manual_seed(1))
+    ours, stock = build(name), MODELS.build({'type': f'mmdet.{name}'})
+    for options in (
+        {'weight': weight},
+        {'weight': weight[:, 0], 'avg_factor': 7},
+        {'weight': weight, 'avg_factor': 7.5},
+        {'weight': torch.zeros(30), 'avg_factor': 3},
+        {'reduction_override': 'sum'},
+        {'reduction_override': 'none'},
+    ):
+        torch.testing.assert_close(
+            ours(pred, target, **options), stock(pred, target, **options), rtol=1e-4, atol=1e-6
+        )
+    for empty in (ours(pred[:0], target[:0]), ours(pred[:0], target[:0], weight[:0, 0])):
+        assert empty.item() == 0
+    with pytest.raises(AssertionError):
+        ours(pred, target, reduction_override=True)
+
+
+@pytest.mark.parametrize('name', OVERLAP)
+def test_all_take_the_options_of_the_overlap(name: str) -> None:
+    pred, target = box_pairs(torch.Generator().manual_seed(0), 30)
+    more = {'neg_gamma': True} if name == 'SIoULoss' else {}
+    plain = build(name, **more)(pred, target)
+    for options in ({'power': 3.0}, {'inner_ratio': 0.7}):
+        loss = build(name, **more, **options)
+        assert isinstance(loss, OverlapLoss) and abs(loss(pred, target) - plain) > 1e-2
+        (option,) = options
+        assert f'{option}={options[option]}' in repr(loss)
+        with pytest.raises(ValueError, match=f'{option} must be above 0 and finite, got 0'):
+            build(name, **more, **{option: 0})
+    with pytest.raises(ValueError, match='eps must be above 0 and finite, got -1'):
+        build(name, eps=-1)
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('IoULoss', {'mode': 'cubic'}, "mode must be one of .*'log'.*, got 'cubic'"),
+        ('SIoULoss', {'power': 3.0}, 'Set neg_gamma=True'),
+        ('EfficientIoULoss', {'focal_gamma': 0}, 'focal_gamma must be above 0 and finite, got 0'),
+        ('ShapeIoULoss', {'scale': -1}, 'scale must be at least 0 and finite, got -1'),
+        ('MPDIoULoss', {'image_size': (640,)}, r'must be \(width, height\), got \(640,\)'),
+        ('MPDIoULoss', {'image_size': (640, 0)}, 'image_size must be above 0 and finite, got 0'),
+        ('WiseIoULoss', {'version': 'v4'}, "version must be one of .*'v3'.*, got 'v4'"),
+        ('WiseIoULoss', {'gamma': 0}, 'gamma must be above 0'),
+        ('WiseIoULoss', {'alpha': 1}, 'alpha must be above 1'),
+        ('WiseIoULoss', {'delta': 0}, 'delta must be above 0'),
+        ('NWDLoss', {'constant': 0}, 'constant must be above 0'),
+    ],
+)
+def test_bad_options_are_named(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(name, **options)
+
+
+def test_linear_is_the_older_option_for_the_mode() -> None:
+    pred, target = box_pairs(torch.Generator().manual_seed(0), 30)
+    with pytest.warns(DeprecationWarning, match="mode='linear'"):
+        old = build('IoULoss', linear=True)
+    assert old.mode == 'linear'
+    assert torch.equal(old(pred, target), build('IoULoss', mode='linear')(pred, target))
+
+
+@pytest.mark.parametrize('version', ['v2', 'v3'])
+def test_wise_iou_is_reduced_as_any_other(version: str) -> None:
+    pred, target = box_pairs(torch.Generator().manual_seed(0), 30)
+    loss = build('WiseIoULoss', version=version, loss_weight=2.0)
+    each = loss(pred, target, reduction_override='none')
+    weight = torch.linspace(0, 1, 30)
+    torch.testing.assert_close(loss(pred, target), each.mean())
+    torch.testing.assert_close(
+        loss(pred, target, weight, avg_factor=4.0), (each * weight).sum() / 4.0
+    )
+    assert torch.equal(loss(pred, target), loss(pred, target)) and not loss.state_dict()
+
+
+def test_nwd_pulls_boxes_apart_together_where_the_overlap_is_blind() -> None:
+    target = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+    pred = (target + 10).requires_grad_()
+    build('IoULoss', mode='linear')(pred, target).backward()
+    assert pred.grad is not None and not pred.grad.any()
+    build('NWDLoss')(pred, target).backward()
+    assert (pred.grad > 0).all()

@@ -130,9 +130,8 @@ class BoxPair:
 
     def _span(self, shared: bool) -> Tensor:
         """Sides of what both boxes share, or of the box around both, (2, ...), px."""
-        return not_negative(
-            _Span.apply(self.low, self.high, self.target_low, self.target_high, shared)
-        )
+        boxes = self.low, self.high, self.target_low, self.target_high
+        return not_negative(_Span.apply(*boxes, shared))  # type: ignore[no-untyped-call]
 
     def center_gap(self) -> Tensor:
         """Centre of the prediction less that of the target, (2, ...), px."""
@@ -180,7 +179,7 @@ def over_pairs(
         and not torch.compiler.is_compiling()
     ):
         return _by_blocks(formula, pred, target, eps, *options)
-    low, high = _Corners.apply(pred)
+    low, high = _Corners.apply(pred)  # type: ignore[no-untyped-call]
     return formula(BoxPair(low, high, *_corners(target), eps), *options)
 
 
@@ -205,7 +204,7 @@ def _by_blocks(
     value = value.reshape(pred.shape[:-1])
     if not wanted:
         return value
-    result: Tensor = _Known.apply(pred, value, derivative.reshape(4, *value.shape))
+    result: Tensor = _Known.apply(pred, value, derivative.reshape(4, *value.shape))  # type: ignore[no-untyped-call]
     return result
 
 
@@ -244,7 +243,7 @@ class _Known(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (derivative,) = ctx.saved_tensors
         return _boxes([gradient * row for row in derivative]), None, None
@@ -304,7 +303,7 @@ class _Larger(torch.autograd.Function):
 
 def larger(one: Tensor, other: Tensor) -> Tensor:
     """The larger of two tensors of one shape; where equal, each has half the gradient."""
-    result: Tensor = _Larger.apply(one, other)
+    result: Tensor = _Larger.apply(one, other)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -30,7 +30,7 @@ def with_derivative(pred: Tensor, value: Tensor, derivative: Tensor) -> Tensor:
     >>> x.grad
     tensor([6.])
     """
-    result: Tensor = _WithDerivative.apply(pred, value, derivative)
+    result: Tensor = _WithDerivative.apply(pred, value, derivative)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -41,7 +41,7 @@ class _WithDerivative(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (derivative,) = ctx.saved_tensors
         trailing = (1,) * (derivative.dim() - gradient.dim())

@@ -1,4 +1,4 @@
-# SIoU.
+# SIoU as stock has it: with neg_gamma=False, in which distance lowers the loss.
 _base_ = './atss_stock_4e_bccd.py'
 
 model = dict(

@@ -159,9 +159,11 @@ def test_signatures_stay_as_written() -> None:
     """The check of options must not hide them from help and from editors."""
     import inspect
 
-    from mmdet_ext.losses import CIoULoss
+    from mmdet_ext.losses.iou import CIoULoss
 
-    assert list(inspect.signature(CIoULoss).parameters) == ['eps', 'reduction', 'loss_weight']
+    assert list(inspect.signature(CIoULoss).parameters) == [
+        'eps', 'reduction', 'loss_weight', 'power', 'inner_ratio'
+    ]  # fmt: skip
 
 
 def test_in_asks_without_raising() -> None:

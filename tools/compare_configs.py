@@ -1,12 +1,14 @@
 """Train and test several configs with several seeds, and set their figures side by side.
 
     python tools/compare_configs.py CONFIG [CONFIG ...] --seeds 0 1 --out docs/results/NAME
+    python tools/compare_configs.py CONFIG [CONFIG ...] --seeds 0 --best 3 --out docs/results/NAME
 
 The first config is the reference; a config named twice counts once, so that a reference may be
-followed by a pattern. Each run goes through ``mim train mmdet`` and ``mim test mmdet``, --jobs of
-them side by side, the cores shared out. A run that is finished is not run again, so that the
-command can be repeated after a break. Writes NAME.json (all figures), NAME.md (the table) and
-NAME.png (loss and validation curves).
+followed by a pattern. With --best the reference and the so many configs of highest mAP run with
+--best-seeds too: what leads by luck with the first seeds shows there. Each run goes through
+``mim train mmdet`` and ``mim test mmdet``, --jobs of them side by side, the cores shared out. A run
+that is finished is not run again, so that the command can be repeated after a break. Writes
+NAME.json (all figures), NAME.md (the table) and NAME.png (loss and validation curves).
 """
 
 from __future__ import annotations
@@ -59,24 +61,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: no such config: {", ".join(absent)}', file=sys.stderr)
         return 2
     configs = list(dict.fromkeys(args.configs))
-    work = [(config, seed) for seed in args.seeds for config in configs]
+    names = [config.stem for config in configs]
     if args.jobs > 1:
         os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
-    with ThreadPoolExecutor(args.jobs) as pool:
-        runs = [
-            pool.submit(
-                run_once, config, seed, args.work_dir / config.stem / f'seed{seed}',
-                args.cfg_options,
-            )
-            for config, seed in work
-        ]  # fmt: skip
-        try:
-            results = [run.result() for run in runs]
-        except MimError as error:
-            pool.shutdown(cancel_futures=True)
-            print(f'error: {error}', file=sys.stderr)
-            return 1
-    names = [config.stem for config in configs]
+    try:
+        results = run_all(configs, args.seeds, args)
+        if args.best:
+            chosen = {names[0], *best_names(results, names[1:], args.best)}
+            again = [config for config in configs if config.stem in chosen]
+            results += run_all(again, args.best_seeds, args)
+    except MimError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
     write_json(args.out.with_suffix('.json'), {'runs': [asdict(result) for result in results]})
     table = markdown_table(names, results)
     write_text(args.out.with_suffix('.md'), _page(args, table))
@@ -91,12 +87,51 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('configs', type=Path, nargs='+', metavar='CONFIG')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1], help='default: 0 1')
+    parser.add_argument('--best', type=int, default=0, metavar='K',
+                        help='so many of highest mAP get --best-seeds too')  # fmt: skip
+    parser.add_argument('--best-seeds', type=int, nargs='+', default=[1, 2], help='default: 1 2')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side, default 1')
     parser.add_argument('--out', type=Path, required=True, help='files to write, without suffix')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare'))
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='handed on to mim train and mim test')  # fmt: skip
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.best and set(args.seeds) & set(args.best_seeds):
+        parser.error(f'--best-seeds {args.best_seeds} must differ from --seeds {args.seeds}')
+    return args
+
+
+def run_all(
+    configs: Sequence[Path], seeds: Sequence[int], args: argparse.Namespace
+) -> list[RunResult]:
+    """Train and test each config with each seed, --jobs at a time.
+
+    Raises:
+        MimError: if a run fails; what has not begun then does not begin.
+    """
+    with ThreadPoolExecutor(args.jobs) as pool:
+        runs = [
+            pool.submit(
+                run_once, config, seed, args.work_dir / config.stem / f'seed{seed}',
+                args.cfg_options,
+            )
+            for seed in seeds
+            for config in configs
+        ]  # fmt: skip
+        try:
+            return [run.result() for run in runs]
+        except MimError:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def best_names(results: Sequence[RunResult], names: Sequence[str], count: int) -> list[str]:
+    """The so many of the names whose runs have the highest mean mAP."""
+
+    def score(name: str) -> float:
+        return statistics.mean(run.metrics['bbox_mAP'] for run in _of(results, name))
+
+    return sorted(names, key=score, reverse=True)[:count]
 
 
 def run_once(config: Path, seed: int, folder: Path, options: Sequence[str]) -> RunResult:
@@ -139,7 +174,10 @@ def read_result(name: str, seed: int, folder: Path) -> RunResult:
 
 
 def markdown_table(names: Sequence[str], results: Sequence[RunResult]) -> str:
-    """Mean test figures of each config, each seed's mAP, the gap to the first, and the time."""
+    """Mean test figures of each config, each seed's mAP, the gap to the first, and the time.
+
+    The gap is over the seeds that both have.
+    """
     classes = sorted(k for k in results[0].metrics if k.endswith('_precision'))
     shown = ['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', *classes]
     title = [name.removeprefix('bbox_').removesuffix('_precision') for name in shown]
@@ -147,11 +185,11 @@ def markdown_table(names: Sequence[str], results: Sequence[RunResult]) -> str:
         ['config', *title, 'mAP by seed', 'mAP to first', 's / iteration'],
         ['---'] + ['---:'] * (len(title) + 3),
     ]
-    reference = _of(results, names[0])
+    reference = {run.seed: run.metrics['bbox_mAP'] for run in _of(results, names[0])}
     for name in names:
         runs = _of(results, name)
         by_seed = [run.metrics['bbox_mAP'] for run in runs]
-        gap = statistics.mean(by_seed) - statistics.mean(r.metrics['bbox_mAP'] for r in reference)
+        gap = statistics.mean(run.metrics['bbox_mAP'] - reference[run.seed] for run in runs)
         rows.append([
             f'`{name}`',
             *(f'{statistics.mean(run.metrics[key] for run in runs):.3f}' for key in shown),
@@ -164,14 +202,20 @@ def markdown_table(names: Sequence[str], results: Sequence[RunResult]) -> str:
 
 def _page(args: argparse.Namespace, table: str) -> str:
     options = f' --jobs {args.jobs}' if args.jobs > 1 else ''
+    seeds = ' '.join(map(str, args.seeds))
+    also = ''
+    if args.best:
+        again = ' '.join(map(str, args.best_seeds))
+        options += f' --best {args.best} --best-seeds {again}'
+        also = f'; the first row and the best {args.best} also have {again}'
     if args.cfg_options:
         options += f' --cfg-options {" ".join(args.cfg_options)}'
     command = (
         f'python tools/compare_configs.py {" ".join(map(str, args.configs))} '
-        f'--seeds {" ".join(map(str, args.seeds))} --out {args.out}{options}'
+        f'--seeds {seeds} --out {args.out}{options}'
     )
     return (
-        f'# {args.out.stem}\n\nTest figures, means over seeds {args.seeds}. Made by\n\n'
+        f'# {args.out.stem}\n\nTest figures, means over a row\'s seeds: {seeds}{also}. Made by\n\n'
         f'    {command}\n\n{table}\n\n![loss and validation curves]({args.out.stem}.png)\n'
     )
 

@@ -9,6 +9,8 @@ model = dict(
             loss=dict(type='mmdet_ext.CrossEntropyLoss', use_sigmoid=True),
             use_sigmoid=True,
             negatives_per_positive=3.0,
+            # Of a level of the batch, as anchor heads call their loss: most have no positive.
+            min_negatives=64,
         ),
     ),
 )

@@ -17,6 +17,8 @@ from mmdet_ext.functional.box_pair import (
     area,
     at_least,
     bounded_power,
+    check_above,
+    check_one_of,
     larger,
     over_pairs,
     squared_norm,
@@ -28,6 +30,9 @@ WiseVersion = Literal['v1', 'v2', 'v3']
 
 #: What `wise_iou_loss` takes a mean loss for at least.
 MEAN_FLOOR = 1e-2
+
+#: What delta log(alpha) of `wise_iou_loss` may be at most; v3's factor then stays below 1000.
+MOST_FOCUS = 10.0
 
 
 def iou_loss(
@@ -56,11 +61,12 @@ def iou_loss(
     Returns:
         Tensor: (...), in [0, 1], in 'log' in [0, -log(eps)] times ``power``; float32 or float64.
         Exactly 0 for equal boxes, whatever their size. Boxes apart cost the most, and have no
-        gradient. The slope of -log IoU has no bound near 0: where boxes share less than about
-        sqrt(eps) pixels of a side, the gradient stays what it is there, and below eps too.
+        gradient. The slope of -log IoU has no bound near 0: where what boxes share is less than
+        sqrt(eps) pixels wide or high, the gradient stays what it is there, and below eps too.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for another ``mode``, for ``eps``, ``power`` or ``inner_ratio`` not above 0,
+            or if the shapes differ or do not end in 4.
 
     >>> iou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.]))
     tensor(1.0986)
@@ -70,31 +76,36 @@ def iou_loss(
     References:
         Yu et al., UnitBox: An Advanced Object Detection Network, 2016, algorithm 1.
     """
+    check_one_of('mode', mode, IoUMode)
     if mode == 'log':
-        return over_pairs(_log_iou, pred, target, eps, eps, power, inner_ratio)
+        return over_pairs(_log_iou, pred, target, eps, power, inner_ratio)
     if mode == 'square':
         power = 2 * power
     return over_pairs(BoxPair.overlap_term, pred, target, eps, power, inner_ratio)
 
 
-def _log_iou(pair: BoxPair, eps: float, power: float, inner_ratio: float) -> Tensor:
+def _log_iou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
     """-log IoU**power, the IoU counting as at least eps, with a slope that has a bound.
 
-    The slope is 1 over a side of the intersection, px. The floor of the union is sqrt(eps) times
-    the longest side: below that share of the union the slope by the IoU stays what it is there.
+    The slope is 1 over a side of the intersection, px: below sqrt(eps) px it stays what it is
+    there.
     """
+    eps = pair.eps
     if inner_ratio != 1:
         pair = pair.scaled(inner_ratio)
-    intersection, union = pair.areas()
+    sides = pair.shared_sides()
+    intersection = area(sides)
+    union = pair.union(intersection)
     union_floor = pair.union_floor()
     divisor = larger(union, union_floor)
     # Not 1 less the distance, which has no digits left for a small IoU; but for boxes nearly
-    # without area, so that equal ones have the IoU 1.
+    # without area, of which only the parts outside tell the way.
     shared = torch.where(union < union_floor, divisor - (union - intersection), intersection)
     overlap = shared / divisor
     with torch.no_grad():
-        value = overlap.clamp(min=eps).log_().neg_()
-        slope = -overlap.maximum(union_floor / divisor).reciprocal_()
+        exact = torch.where(union > 0, intersection / union, (~pair.differ()).to(union.dtype))
+        value = exact.clamp_(eps, 1).log_().neg_()
+        slope = -overlap.maximum(pair.area_floor(sides) / divisor).reciprocal_()
     loss = with_derivative(overlap, value, slope)
     return loss if power == 1 else power * loss
 
@@ -122,7 +133,8 @@ def giou_loss(
         The gradient is finite, in float16 too.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for ``eps``, ``power`` or ``inner_ratio`` not above 0, or if the shapes differ
+            or do not end in 4.
 
     >>> giou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 1., 3., 3.]))
     tensor(1.0794)
@@ -171,7 +183,8 @@ def diou_loss(
         The gradient is finite, in float16 too. Of an inverted box only the centre is pulled.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for ``eps``, ``power`` or ``inner_ratio`` not above 0, or if the shapes differ
+            or do not end in 4.
 
     >>> diou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.]))
     tensor(0.7436)
@@ -218,7 +231,8 @@ def ciou_loss(
         centre is pulled.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for ``eps``, ``power`` or ``inner_ratio`` not above 0, or if the shapes differ
+            or do not end in 4.
 
     >>> ciou_loss(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([[1., 0., 3., 2.]]))
     tensor([0.7436])
@@ -263,6 +277,7 @@ def wise_iou_loss(
     alpha: float = 1.9,
     delta: float = 3.0,
     mean_iou_loss: float | Tensor | None = None,
+    counted_mask: Tensor | None = None,
     eps: float = 1e-6,
     power: float = 1.0,
     inner_ratio: float = 1.0,
@@ -290,6 +305,7 @@ def wise_iou_loss(
         mean_iou_loss: what the paper keeps as a running mean; None takes the mean of 1 - IoU
             over the pairs of this call, which keeps the loss without state. It counts as at least
             `MEAN_FLOOR`.
+        counted_mask: (...) bool, the pairs that this mean is over; None is all.
         eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
         power: exponent of the IoU and of the distance's share of the diagonal, above 0.
         inner_ratio: factor on both boxes' sides for 1 - IoU, above 0.
@@ -299,7 +315,7 @@ def wise_iou_loss(
         whatever their size, if all are. The gradient is finite, in float16 too.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for an option out of its range, or if the shapes differ or do not end in 4.
 
     >>> wise_iou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.]), 'v1')
     tensor(0.7200)
@@ -310,13 +326,16 @@ def wise_iou_loss(
         Tong et al., Wise-IoU: Bounding Box Regression Loss with Dynamic Focusing Mechanism, 2023,
         section III.
     """
-    loss = over_pairs(_wise_iou, pred, target, eps, power, inner_ratio)
+    check_wise_options(version, gamma, alpha, delta)
+    # The attention, up to e, and the focus steepen the overlap's slope: its floors are raised, so
+    # that the gradient stays finite in float16.
+    loss = over_pairs(_wise_iou, pred, target, 2 * eps, power, inner_ratio)
     if version == 'v1':
         return loss
     with torch.no_grad():
         overlap = iou_loss(pred, target, 'linear', eps, power, inner_ratio)
         if mean_iou_loss is None:
-            mean_iou_loss = overlap.sum() / max(1, overlap.numel())
+            mean_iou_loss = _mean(overlap, counted_mask)
         mean = torch.as_tensor(mean_iou_loss, dtype=loss.dtype, device=loss.device)
         outlying = overlap / mean.clamp(min=MEAN_FLOOR)
         if version == 'v2':
@@ -324,6 +343,26 @@ def wise_iou_loss(
         else:
             factor = outlying / delta * (math.log(alpha) * (delta - outlying)).exp()
     return factor * loss
+
+
+def check_wise_options(version: str, gamma: float, alpha: float, delta: float) -> None:
+    """Raise ValueError, naming the option, unless these are ones of `wise_iou_loss`."""
+    check_one_of('version', version, WiseVersion)
+    check_above('gamma', gamma, 0, "it is the exponent of 'v2'")
+    check_above('alpha', alpha, 1, "at 1 or below, 'v3' would favour boxes far out")
+    check_above('delta', delta, 0, "it is the outlier degree at which v3's factor is 1")
+    if delta * math.log(alpha) > MOST_FOCUS:
+        raise ValueError(
+            f'alpha**delta must be at most exp({MOST_FOCUS:g}), got alpha={alpha!r} and '
+            f"delta={delta!r}: it is how much v3's factor grows; the paper has 1.9 and 3"
+        )
+
+
+def _mean(overlap: Tensor, counted_mask: Tensor | None) -> Tensor:
+    """The mean of those counted, 0 for none."""
+    if counted_mask is None:
+        return overlap.sum() / max(1, overlap.numel())
+    return (overlap * counted_mask).sum() / counted_mask.sum().clamp(min=1)
 
 
 def _wise_iou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:

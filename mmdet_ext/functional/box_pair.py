@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from numbers import Real
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class BoxPair:
         target_low: of the targets, likewise.
         sides: widths and heights of the predictions, (2, ...), px; 0 where a box is inverted.
         target_sides: of the targets, likewise.
-        eps: px**2; boxes with all sides of at least sqrt(eps) are measured exactly.
+        eps: px**2; the gradient is exact for boxes with all sides of at least sqrt(eps).
     """
 
     def __init__(
@@ -68,8 +69,12 @@ class BoxPair:
 
     def areas(self) -> tuple[Tensor, Tensor]:
         """Intersection and union, px**2."""
-        intersection = area(self._span(shared=True))
-        return intersection, area(self.sides) + area(self.target_sides) - intersection
+        intersection = area(self.shared_sides())
+        return intersection, self.union(intersection)
+
+    def union(self, intersection: Tensor) -> Tensor:
+        """Area of the union, px**2."""
+        return area(self.sides) + area(self.target_sides) - intersection
 
     def union_floor(self) -> Tensor:
         """What the union is divided by at least, px**2, without a graph.
@@ -88,13 +93,23 @@ class BoxPair:
         """1 - IoU, in [0, 1].
 
         Taken as (union - intersection) / union, which is exactly 0 for equal boxes, even for
-        such without area.
+        such without area; 1 for other boxes without area.
 
         Args:
             areas: what `areas` gave, where the caller has it.
         """
         intersection, union = self.areas() if areas is None else areas
-        return (union - intersection) / larger(union, self.union_floor())
+        outside = union - intersection
+        distance = outside / larger(union, self.union_floor())
+        with torch.no_grad():
+            exact = torch.where(union > 0, outside / union, self.differ().to(union.dtype))
+            # The floor bounds the gradient; the value is what it is without.
+            beyond = exact.sub_(distance)
+        return distance + beyond
+
+    def differ(self) -> Tensor:
+        """Whether the boxes differ in any corner, (...)."""
+        return ((self.low != self.target_low) | (self.high != self.target_high)).any(0)
 
     def scaled(self, ratio: float) -> BoxPair:
         """The pair with each box scaled about its own centre."""
@@ -124,6 +139,10 @@ class BoxPair:
             distance = self.iou_distance()
         return complement_power(distance, power)
 
+    def shared_sides(self) -> Tensor:
+        """Width and height of what both boxes share, (2, ...), px."""
+        return self._span(shared=True)
+
     def outer_sides(self) -> Tensor:
         """Width and height of the smallest box around both, (2, ...), px."""
         return self._span(shared=False)
@@ -150,7 +169,13 @@ class BoxPair:
 
 
 def over_pairs(
-    formula: Callable[..., Tensor], pred: Tensor, target: Tensor, eps: float, *options: Any
+    formula: Callable[..., Tensor],
+    pred: Tensor,
+    target: Tensor,
+    eps: float,
+    power: float,
+    inner_ratio: float,
+    *own: Any,
 ) -> Tensor:
     """A formula on a `BoxPair`, over aligned boxes (..., 4).
 
@@ -158,19 +183,25 @@ def over_pairs(
     block only the values and their derivatives by the corners are kept.
 
     Args:
-        formula: called with the pair and the ``options``; gives one value a pair, that depends on
-            no other pair.
+        formula: called with the pair, ``power``, ``inner_ratio`` and ``own``; gives one value a
+            pair, that depends on no other pair.
         pred: (..., 4) corners, px; half precision is computed in float32.
         target: (..., 4), the same shape.
-        eps: px**2; boxes with all sides of at least sqrt(eps) are measured exactly.
+        eps: px**2; the gradient is exact for boxes with all sides of at least sqrt(eps).
+        power: exponent of the IoU and of each penalty.
+        inner_ratio: factor on both boxes' sides for the overlap term.
+        own: options of the formula alone.
 
     Returns:
         Tensor: (...). With a graph to ``pred``; with one to ``target`` too where it has one.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: if the shapes differ or do not end in 4, or one of ``eps``, ``power`` and
+            ``inner_ratio`` is not above 0.
     """
     check_aligned_boxes(pred, target)
+    check_overlap_options(eps, power, inner_ratio)
+    options = power, inner_ratio, *own
     pred, target = promote_half(pred, target)
     if (
         pred.numel() > 4 * BLOCK_PAIRS
@@ -384,12 +415,29 @@ def check_overlap_options(eps: float, power: float, inner_ratio: float) -> None:
         ('power', power, 'it is the exponent of the IoU and of the penalties, 1 for none'),
         ('inner_ratio', inner_ratio, 'boxes are scaled by it for the overlap, 1 for as they are'),
     ):
-        if not 0 < value < math.inf:
-            raise ValueError(f'{name} must be above 0 and finite, got {value!r}: {why}')
+        check_above(name, value, 0, why)
+
+
+def check_above(name: str, value: float, bound: float, why: str) -> None:
+    """Raise ValueError, naming the option, unless it is a finite number above ``bound``."""
+    if not isinstance(value, Real) or not bound < float(value) < math.inf:
+        raise ValueError(f'{name} must be above {bound} and finite, got {value!r}: {why}')
+
+
+def check_one_of(name: str, value: object, options: object) -> None:
+    """Raise ValueError, naming the option, unless it is one of a ``Literal``'s."""
+    names = get_args(options)
+    if value not in names:
+        raise ValueError(f'{name} must be one of {names}, got {value!r}')
 
 
 def check_aligned_boxes(pred: Tensor, target: Tensor) -> None:
-    """Raise ValueError, naming both shapes, unless these are aligned boxes (..., 4)."""
+    """Raise an error that names both, unless these are aligned boxes (..., 4)."""
+    for name, boxes in (('pred', pred), ('target', target)):
+        if not isinstance(boxes, Tensor):
+            raise TypeError(
+                f'{name} must be a tensor of boxes (..., 4), got {type(boxes).__name__}'
+            )
     if pred.shape != target.shape or pred.shape[-1:] != (4,):
         raise ValueError(
             'pred and target must be boxes of one shape (..., 4), got '

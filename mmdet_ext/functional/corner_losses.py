@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from mmdet_ext.functional.box_pair import (
     BoxPair,
     bounded_power,
+    check_above,
     check_aligned_boxes,
     over_pairs,
     squared_norm,
@@ -48,7 +50,7 @@ def mpdiou_loss(
         The gradient is finite, in float16 too. A distance longer than the diagonal counts as 1.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for an option out of its range, or if the shapes differ or do not end in 4.
 
     >>> mpdiou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.]))
     tensor(0.8205)
@@ -59,11 +61,12 @@ def mpdiou_loss(
         Ma and Xu, MPDIoU: A Loss for Efficient and Accurate Bounding Box Regression, 2023,
         section 3.
     """
-    return over_pairs(_mpdiou, pred, target, eps, image_size, power, inner_ratio)
+    check_image_size(image_size)
+    return over_pairs(_mpdiou, pred, target, eps, power, inner_ratio, image_size)
 
 
 def _mpdiou(
-    pair: BoxPair, image_size: tuple[float, float] | None, power: float, inner_ratio: float
+    pair: BoxPair, power: float, inner_ratio: float, image_size: tuple[float, float] | None
 ) -> Tensor:
     low = squared_norm(pair.low - pair.target_low)
     high = squared_norm(pair.high - pair.target_high)
@@ -74,6 +77,16 @@ def _mpdiou(
     penalty = bounded_power(pair.share(low, whole), power, 2)
     penalty = penalty + bounded_power(pair.share(high, whole), power, 2)
     return pair.overlap_term(power, inner_ratio) + penalty
+
+
+def check_image_size(image_size: object) -> None:
+    """Raise ValueError unless ``image_size`` is None or (width, height), both above 0."""
+    if image_size is None:
+        return
+    if not isinstance(image_size, Sequence) or len(image_size) != 2:
+        raise ValueError(f'image_size must be (width, height), got {image_size!r}')
+    for side in image_size:
+        check_above('image_size', side, 0, 'it is (width, height) in pixels')
 
 
 def nwd_loss(pred: Tensor, target: Tensor, constant: float = 12.8) -> Tensor:
@@ -98,7 +111,7 @@ def nwd_loss(pred: Tensor, target: Tensor, constant: float = 12.8) -> Tensor:
         gradient fades.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for a ``constant`` not above 0, or if the shapes differ or do not end in 4.
 
     >>> pair = torch.tensor([0., 0., 2., 2.]), torch.tensor([3., 4., 5., 6.])
     >>> nwd_loss(*pair, constant=5)
@@ -111,4 +124,5 @@ def nwd_loss(pred: Tensor, target: Tensor, constant: float = 12.8) -> Tensor:
         section 3.4.
     """
     check_aligned_boxes(pred, target)
+    check_above('constant', constant, 0, "take about the objects' size in pixels")
     return -(box_wasserstein(pred, target) / -constant).expm1()

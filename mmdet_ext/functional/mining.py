@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -234,16 +235,20 @@ def check_mining(
         listed = ' and '.join(f'{name}={value}' for name, value in given.items())
         raise ValueError(f'{listed} contradict each other: each is a way of mining; give one')
     for name, value in given.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f'{name} must be at least 0 and finite, got {value}')
+        if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+            raise ValueError(f'{name} must be at least 0 and finite, got {value!r}')
     for name, count in (('num_negatives', num_negatives), ('min_negatives', min_negatives)):
-        if count is not None and (count < 0 or count != int(count)):
-            raise ValueError(f'{name} must be a whole number of at least 0, got {count}')
+        if count is not None and not _is_whole(count):
+            raise ValueError(f'{name} must be a whole number of at least 0, got {count!r}')
     if num_negatives is not None and min_negatives > 0:
         raise ValueError(
             f'min_negatives={min_negatives} goes with negatives_per_positive or loss_threshold; '
             f'num_negatives={num_negatives} already says how many there are'
         )
+
+
+def _is_whole(count: object) -> bool:
+    return isinstance(count, Real) and 0 <= float(count) < math.inf and float(count).is_integer()
 
 
 def _check_shapes(

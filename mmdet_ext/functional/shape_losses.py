@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,7 @@ from mmdet_ext.functional.box_pair import (
     area,
     at_least,
     bounded_power,
+    check_above,
     larger,
     not_negative,
     over_pairs,
@@ -55,7 +59,7 @@ def siou_loss(
         The gradient is finite, in float16 too. Stock cuts the loss off at 2, with the gradient.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for an option out of its range, or if the shapes differ or do not end in 4.
 
     >>> pair = torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.])
     >>> siou_loss(*pair, neg_gamma=True)
@@ -67,19 +71,42 @@ def siou_loss(
         Gevorgyan, SIoU Loss: More Powerful Learning for Bounding Box Regression, 2022, the sections
         on the angle, distance, shape and IoU cost.
     """
-    return over_pairs(_siou, pred, target, eps, neg_gamma, power, inner_ratio)
+    check_siou_power(power, neg_gamma)
+    return over_pairs(_siou, pred, target, eps, power, inner_ratio, neg_gamma)
 
 
-def _siou(pair: BoxPair, neg_gamma: bool, power: float, inner_ratio: float) -> Tensor:
+def _siou(pair: BoxPair, power: float, inner_ratio: float, neg_gamma: bool) -> Tensor:
     gap, outer = pair.center_gap(), pair.outer_sides()
     squares = gap.square()
-    angle = 2 * area(gap).abs() / at_least(squares.sum(0), pair.eps**2)
+    floor = max(pair.eps**2, torch.finfo(gap.dtype).tiny)
+    angle = 2 * area(gap).abs() / at_least(squares.sum(0), floor)
     ratio = pair.share(squares, outer.square())
     gamma = (angle - 2) if neg_gamma else (2 - angle)
     distance_cost = -(gamma * ratio).expm1().sum(0)
     penalty = (distance_cost + _shape_cost(_side_gap(pair))) / 2
     loss = pair.overlap_term(power, inner_ratio) + bounded_power(penalty, power, order=2)
     return loss if neg_gamma else not_negative(loss)
+
+
+def check_siou_power(power: float, neg_gamma: bool) -> None:
+    """Raise ValueError for a ``power`` other than 1 of stock's variant of SIoU."""
+    if power != 1 and not neg_gamma:
+        raise ValueError(
+            f'power must be 1 with neg_gamma=False, got {power!r}: the penalty of that variant '
+            "falls below 0. Set neg_gamma=True, the paper's formula"
+        )
+
+
+def check_focal_gamma(focal_gamma: float | None) -> None:
+    """Raise ValueError unless ``focal_gamma`` is None or above 0."""
+    if focal_gamma is not None:
+        check_above('focal_gamma', focal_gamma, 0, 'leave it out for no focal factor')
+
+
+def check_scale(scale: float) -> None:
+    """Raise ValueError unless ``scale`` is a number from 0."""
+    if not isinstance(scale, Real) or not 0 <= float(scale) < math.inf:
+        raise ValueError(f'scale must be at least 0 and finite, got {scale!r}')
 
 
 def efficient_iou_loss(
@@ -116,7 +143,7 @@ def efficient_iou_loss(
         The gradient is finite, in float16 too.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for an option out of its range, or if the shapes differ or do not end in 4.
 
     >>> efficient_iou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([0., 0., 2., 1.]))
     tensor(0.7812)
@@ -127,11 +154,12 @@ def efficient_iou_loss(
         Zhang et al., Focal and Efficient IOU Loss for Accurate Bounding Box Regression, 2022, the
         sections on the efficient IOU loss and on the focal one.
     """
-    return over_pairs(_efficient_iou, pred, target, eps, focal_gamma, power, inner_ratio)
+    check_focal_gamma(focal_gamma)
+    return over_pairs(_efficient_iou, pred, target, eps, power, inner_ratio, focal_gamma)
 
 
 def _efficient_iou(
-    pair: BoxPair, focal_gamma: float | None, power: float, inner_ratio: float
+    pair: BoxPair, power: float, inner_ratio: float, focal_gamma: float | None
 ) -> Tensor:
     distance = pair.iou_distance() if inner_ratio == 1 or focal_gamma is not None else None
     outer = pair.outer_sides()
@@ -179,7 +207,7 @@ def shape_iou_loss(
         The gradient is finite, in float16 too.
 
     Raises:
-        ValueError: if the shapes differ or do not end in 4.
+        ValueError: for an option out of its range, or if the shapes differ or do not end in 4.
 
     >>> pair = torch.tensor([0., 0., 2., 1.]), torch.tensor([1., 0., 3., 1.])
     >>> shape_iou_loss(*pair, scale=1)
@@ -191,10 +219,11 @@ def shape_iou_loss(
         Zhang and Zhang, Shape-IoU: More Accurate Metric considering Bounding Box Shape and Scale,
         2023, section III.
     """
-    return over_pairs(_shape_iou, pred, target, eps, scale, power, inner_ratio)
+    check_scale(scale)
+    return over_pairs(_shape_iou, pred, target, eps, power, inner_ratio, scale)
 
 
-def _shape_iou(pair: BoxPair, scale: float, power: float, inner_ratio: float) -> Tensor:
+def _shape_iou(pair: BoxPair, power: float, inner_ratio: float, scale: float) -> Tensor:
     target_sides = pair.target_sides.clamp(min=pair.shortest).log()
     # The weight of an axis grows with the target's side across it.
     across = 2 * (scale * (target_sides.flip(0) - target_sides)).sigmoid()

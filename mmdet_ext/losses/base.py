@@ -58,10 +58,19 @@ class ElementwiseLoss(nn.Module):
             ReductionError, ValueError: as :func:`mmdet_ext.functional.reduction.weighted_reduce`.
             TypeError: for any other keyword.
         """
+        each = self.elementwise(pred, target)
+        return self.reduced(each, weight, avg_factor, reduction_override)
+
+    def reduced(
+        self,
+        each: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: Reduction | None = None,
+    ) -> Tensor:
+        """What `forward` makes of the elements' losses."""
         reduction = self.reduction if reduction_override is None else reduction_override
-        check_reduction(reduction)
-        loss = self.elementwise(pred, target)
-        return self.loss_weight * weighted_reduce(loss, weight, avg_factor, reduction)
+        return self.loss_weight * weighted_reduce(each, weight, avg_factor, reduction)
 
     def extra_repr(self) -> str:
         """The options, as printed with a model."""

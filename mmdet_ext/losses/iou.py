@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from typing import get_args
 
 from torch import Tensor
 
 from mmdet_ext.functional import box_losses, corner_losses, shape_losses
 from mmdet_ext.functional.box_losses import IoUMode, WiseVersion
-from mmdet_ext.functional.box_pair import check_overlap_options
+from mmdet_ext.functional.box_pair import check_above, check_one_of, check_overlap_options
 from mmdet_ext.functional.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.registry import MODELS
@@ -84,7 +82,7 @@ class IoULoss(OverlapLoss):
                 stacklevel=2,
             )
             mode = 'linear'
-        _check_one_of('mode', mode, IoUMode)
+        check_one_of('mode', mode, IoUMode)
         self.mode: IoUMode = mode
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -98,8 +96,9 @@ class IoULoss(OverlapLoss):
 class GIoULoss(OverlapLoss):
     """Generalised-IoU loss: also the share of the box around both that neither fills.
 
-    Formula and edges: :func:`mmdet_ext.functional.box_losses.giou_loss`. Options and errors are
-    those of `OverlapLoss`.
+    Stock's agrees but in half precision, where its areas overflow, and without area. Formula and
+    edges: :func:`mmdet_ext.functional.box_losses.giou_loss`. Options and errors are those of
+    `OverlapLoss`.
     """
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -111,8 +110,9 @@ class GIoULoss(OverlapLoss):
 class DIoULoss(OverlapLoss):
     """Distance-IoU loss: also how far the centres are apart.
 
-    Formula and edges: :func:`mmdet_ext.functional.box_losses.diou_loss`. Options and errors are
-    those of `OverlapLoss`.
+    Stock's agrees but in half precision, where its areas overflow, and without area. Formula and
+    edges: :func:`mmdet_ext.functional.box_losses.diou_loss`. Options and errors are those of
+    `OverlapLoss`.
     """
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -166,11 +166,7 @@ class SIoULoss(OverlapLoss):
         inner_ratio: float = 1.0,
     ) -> None:
         super().__init__(eps, reduction, loss_weight, power, inner_ratio)
-        if power != 1 and not neg_gamma:
-            raise ValueError(
-                f'power must be 1 with neg_gamma=False, got {power!r}: the penalty of that '
-                "variant falls below 0. Set neg_gamma=True, the paper's formula"
-            )
+        shape_losses.check_siou_power(power, neg_gamma)
         self.neg_gamma = neg_gamma
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -209,8 +205,7 @@ class EfficientIoULoss(OverlapLoss):
         inner_ratio: float = 1.0,
     ) -> None:
         super().__init__(eps, reduction, loss_weight, power, inner_ratio)
-        if focal_gamma is not None:
-            _check_above('focal_gamma', focal_gamma, 0, 'leave it out for no focal factor')
+        shape_losses.check_focal_gamma(focal_gamma)
         self.focal_gamma = focal_gamma
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -249,8 +244,7 @@ class ShapeIoULoss(OverlapLoss):
         inner_ratio: float = 1.0,
     ) -> None:
         super().__init__(eps, reduction, loss_weight, power, inner_ratio)
-        if not 0 <= scale < math.inf:
-            raise ValueError(f'scale must be at least 0 and finite, got {scale!r}')
+        shape_losses.check_scale(scale)
         self.scale = scale
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -289,12 +283,7 @@ class MPDIoULoss(OverlapLoss):
         inner_ratio: float = 1.0,
     ) -> None:
         super().__init__(eps, reduction, loss_weight, power, inner_ratio)
-        if image_size is not None:
-            if len(image_size) != 2:
-                raise ValueError(f'image_size must be (width, height), got {image_size!r}')
-            for side in image_size:
-                _check_above('image_size', side, 0, 'it is (width, height) in pixels')
-            image_size = (image_size[0], image_size[1])
+        corner_losses.check_image_size(image_size)
         self.image_size = image_size
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -309,7 +298,7 @@ class WiseIoULoss(OverlapLoss):
     """Wise-IoU loss, v1 to v3: the IoU loss by distance, and by how far out a box lies.
 
     v2 and v3 set a box against the mean IoU loss of the call, where the paper keeps a running
-    mean: this loss has no state. Formula and edges:
+    mean: this loss has no state. Boxes of weight 0 do not count in the mean. Formula and edges:
     :func:`mmdet_ext.functional.box_losses.wise_iou_loss`.
 
     Args:
@@ -340,16 +329,31 @@ class WiseIoULoss(OverlapLoss):
         inner_ratio: float = 1.0,
     ) -> None:
         super().__init__(eps, reduction, loss_weight, power, inner_ratio)
-        _check_one_of('version', version, WiseVersion)
-        _check_above('gamma', gamma, 0, "it is the exponent of 'v2'")
-        _check_above('alpha', alpha, 1, "at 1 or below, 'v3' would favour boxes far out")
-        _check_above('delta', delta, 0, "it is the outlier degree at which v3's factor is 1")
+        box_losses.check_wise_options(version, gamma, alpha, delta)
         self.version: WiseVersion = version
         self.gamma = gamma
         self.alpha = alpha
         self.delta = delta
 
-    def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: Reduction | None = None,
+    ) -> Tensor:
+        """As ElementwiseLoss."""
+        counted = None
+        if weight is not None:
+            # Heads pass all anchors, those without a box with weight 0.
+            counted = (weight > 0).reshape(*pred.shape[:-1], -1).any(-1)
+        each = self.elementwise(pred, target, counted)
+        return self.reduced(each, weight, avg_factor, reduction_override)
+
+    def elementwise(
+        self, pred: Tensor, target: Tensor, counted_mask: Tensor | None = None
+    ) -> Tensor:
         """Wise-IoU loss of aligned boxes (N, 4), shape (N,)."""
         return box_losses.wise_iou_loss(
             pred,
@@ -358,6 +362,7 @@ class WiseIoULoss(OverlapLoss):
             self.gamma,
             self.alpha,
             self.delta,
+            counted_mask=counted_mask,
             eps=self.eps,
             power=self.power,
             inner_ratio=self.inner_ratio,
@@ -385,20 +390,10 @@ class NWDLoss(ElementwiseLoss):
         self, constant: float = 12.8, reduction: Reduction = 'mean', loss_weight: float = 1.0
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
-        _check_above('constant', constant, 0, "take about the objects' size in pixels")
+        check_above('constant', constant, 0, "take about the objects' size in pixels")
         self.constant = constant
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """NWD loss of aligned boxes (N, 4), shape (N,)."""
         return corner_losses.nwd_loss(pred, target, self.constant)
 
-
-def _check_above(name: str, value: float, bound: float, why: str) -> None:
-    if not bound < value < math.inf:
-        raise ValueError(f'{name} must be above {bound} and finite, got {value!r}: {why}')
-
-
-def _check_one_of(name: str, value: object, options: object) -> None:
-    names = get_args(options)
-    if value not in names:
-        raise ValueError(f'{name} must be one of {names}, got {value!r}')

@@ -47,7 +47,8 @@ class OHEMLoss(ElementwiseLoss):
 
     Raises:
         ValueError: for options that contradict each other or stand out of range, for a
-            ``use_sigmoid`` other than that of ``loss``, and for a loss with columns of its own.
+            ``use_sigmoid`` other than that of ``loss``, for a loss with columns of its own, and
+            for predictions of more than three dimensions.
     """
 
     def __init__(
@@ -142,6 +143,11 @@ class OHEMLoss(ElementwiseLoss):
 
     def _wrapped(self, pred: Tensor, target: Any) -> tuple[Samples, Tensor]:
         """The samples, and the wrapped loss of each element, whatever dimensions lead."""
+        if pred.dim() > 3:
+            raise ValueError(
+                f'pred must be (N, C) or (B, P, C), one row a sample, got {tuple(pred.shape)}: '
+                'permute maps (B, C, H, W), and their targets, to (B, H * W, C)'
+            )
         (pred,) = promote_half(pred)
         labels, *more = target if isinstance(target, tuple) else (target,)
         ignored = getattr(self.loss, 'ignore_index', None)

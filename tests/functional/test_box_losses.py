@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from mmdet.models.losses import CIoULoss as StockCIoULoss
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss
 
+from mmdet_ext.functional import box_losses, corner_losses, shape_losses
 from mmdet_ext.functional.box_losses import ciou_loss
 from mmdet_ext.testing.loss_cases import box_pairs
 from mmdet_ext.testing.synthetic import fuzz_box_pairs, random_boxes
@@ -163,3 +165,74 @@ def test_bad_shapes_are_named() -> None:
         ciou_loss(torch.zeros(3, 4), torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r'got \(3, 5\) and \(3, 5\)'):
         ciou_loss(torch.zeros(3, 5), torch.zeros(3, 5))
+
+
+FLAT = torch.tensor([[0.0, 0.0, 0.0, 5.0]]), torch.tensor([[9.0, 9.0, 9.0, 14.0]])
+
+
+@pytest.mark.parametrize(('loss', 'expected'), [
+    (lambda p, t: box_losses.iou_loss(p, t, 'linear'), 1.0),
+    (lambda p, t: box_losses.iou_loss(p, t, 'square'), 1.0),
+    (lambda p, t: box_losses.iou_loss(p, t, 'log'), math.log(1e6)),
+    (box_losses.giou_loss, 2.0),
+    (box_losses.diou_loss, 1 + 162 / (81 + 196)),
+])  # fmt: skip
+def test_other_boxes_without_area_share_nothing(
+    loss: Callable[..., torch.Tensor], expected: float
+) -> None:
+    pred, target = FLAT
+    assert loss(pred, target).item() == pytest.approx(expected, rel=1e-6)
+    assert loss(target, target).item() == 0
+
+
+@pytest.mark.parametrize('size', [1e-3, 1e-5, 1e-8, 1e-15])
+def test_value_of_tiny_boxes_is_that_of_large_ones(size: float) -> None:
+    """The floors bound the gradient alone."""
+    pred, target = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]])
+    for mode in ('linear', 'log'):
+        leaf = (pred * size).requires_grad_()
+        value = box_losses.iou_loss(leaf, target * size, mode)
+        torch.testing.assert_close(value, box_losses.iou_loss(pred, target, mode))
+        value.sum().backward()
+        assert leaf.grad.abs().max() <= 2 / 1e-3
+
+
+@pytest.mark.parametrize('shared', [0.1, 0.5, 2.0])
+def test_log_slope_of_a_long_box_beside_a_short_one(shared: float) -> None:
+    """It is 1 over the width of what both share; the boxes' own sides do not bound it."""
+    pred = torch.tensor([[0.0, 0.0, 10.0, 1000.0]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[10.0 - shared, 500.0, 30.0, 502.0]], dtype=torch.float64)
+    box_losses.iou_loss(pred, target, 'log').sum().backward()
+    union = 10_000 + 2 * (20 + shared) - 2 * shared
+    expected = -1 / shared + (1000 - 2) / union
+    assert pred.grad[0, 2].item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(('call', 'message'), [
+    (lambda p, t: box_losses.iou_loss(p, t, 'giou'), "mode must be one of .*, got 'giou'"),
+    (lambda p, t: box_losses.wise_iou_loss(p, t, 'V1'), "version must be one of .*, got 'V1'"),
+    (lambda p, t: box_losses.giou_loss(p, t, eps=0), 'eps must be above 0'),
+    (lambda p, t: box_losses.iou_loss(p, t, power=-1), 'power must be above 0'),
+    (lambda p, t: shape_losses.siou_loss(p, t, power=1.5), 'power must be 1 with neg_gamma=False'),
+    (lambda p, t: shape_losses.efficient_iou_loss(p, t, -1.0), 'focal_gamma must be above 0'),
+    (lambda p, t: shape_losses.shape_iou_loss(p, t, -1.0), 'scale must be at least 0'),
+    (lambda p, t: corner_losses.mpdiou_loss(p, t, (640, 0)), 'image_size must be above 0'),
+    (lambda p, t: corner_losses.nwd_loss(p, t, constant=0), 'constant must be above 0'),
+])  # fmt: skip
+def test_functional_forms_name_bad_options(
+    call: Callable[..., torch.Tensor], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(*FLAT)
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    with pytest.raises(TypeError, match='target must be a tensor of boxes .*, got NoneType'):
+        box_losses.giou_loss(FLAT[0], None)
+
+
+def test_paper_form_of_siou_at_the_target_with_a_tiny_eps() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]], requires_grad=True)
+    value = shape_losses.siou_loss(boxes, boxes.detach(), eps=1e-23, neg_gamma=True)
+    value.sum().backward()
+    assert value.item() == 0 and torch.isfinite(boxes.grad).all()

@@ -82,7 +82,11 @@ def test_all_take_the_options_of_the_overlap(name: str) -> None:
         ('WiseIoULoss', {'gamma': 0}, 'gamma must be above 0'),
         ('WiseIoULoss', {'alpha': 1}, 'alpha must be above 1'),
         ('WiseIoULoss', {'delta': 0}, 'delta must be above 0'),
+        ('WiseIoULoss', {'delta': 150.0}, r'alpha\*\*delta must be at most exp\(10\)'),
         ('NWDLoss', {'constant': 0}, 'constant must be above 0'),
+        ('CIoULoss', {'power': '3'}, "power must be above 0 and finite, got '3'"),
+        ('WiseIoULoss', {'gamma': None}, 'gamma must be above 0 and finite, got None'),
+        ('MPDIoULoss', {'image_size': 640}, r'must be \(width, height\), got 640'),
     ],
 )
 def test_bad_options_are_named(name: str, options: dict[str, object], message: str) -> None:
@@ -103,12 +107,32 @@ def test_wise_iou_is_reduced_as_any_other(version: str) -> None:
     pred, target = box_pairs(torch.Generator().manual_seed(0), 30)
     loss = build('WiseIoULoss', version=version, loss_weight=2.0)
     each = loss(pred, target, reduction_override='none')
-    weight = torch.linspace(0, 1, 30)
+    weight = torch.linspace(0.1, 1, 30)
     torch.testing.assert_close(loss(pred, target), each.mean())
     torch.testing.assert_close(
         loss(pred, target, weight, avg_factor=4.0), (each * weight).sum() / 4.0
     )
     assert torch.equal(loss(pred, target), loss(pred, target)) and not loss.state_dict()
+
+
+@pytest.mark.parametrize('version', ['v1', 'v2', 'v3'])
+@pytest.mark.parametrize('coordinates', [False, True])
+def test_wise_iou_looks_past_boxes_of_weight_0(version: str, coordinates: bool) -> None:
+    """RetinaNet with decoded boxes passes all anchors, those without a box with weight 0."""
+    pred, target = box_pairs(torch.Generator().manual_seed(0), 10)
+    loss = build('WiseIoULoss', version=version)
+    weight = torch.ones(10, 4) if coordinates else torch.ones(10)
+    alone = pred.clone().requires_grad_()
+    expected = loss(alone, target, weight, avg_factor=10)
+    expected.backward()
+    more = torch.cat([pred, pred.repeat(99, 1) + 50]).requires_grad_()
+    targets = torch.cat([target, torch.zeros(990, 4)])
+    weights = torch.cat([weight, torch.zeros(990, *weight.shape[1:])])
+    value = loss(more, targets, weights, avg_factor=10)
+    value.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(more.grad[:10], alone.grad)
+    assert not more.grad[10:].any()
 
 
 def test_nwd_pulls_boxes_apart_together_where_the_overlap_is_blind() -> None:

@@ -278,3 +278,11 @@ def test_bad_calls_are_named() -> None:
 
 def test_shows_its_options() -> None:
     assert 'num_negatives=7' in repr(ohem(num_negatives=7))
+
+
+def test_maps_are_refused() -> None:
+    loss = MODELS.build(dict(
+        type='mmdet_ext.OHEMLoss', loss=dict(type='mmdet.GaussianFocalLoss'), use_sigmoid=True
+    ))
+    with pytest.raises(ValueError, match=r'pred must be \(N, C\) or \(B, P, C\).*permute'):
+        loss(torch.rand(2, 3, 8, 8), torch.zeros(2, 3, 8, 8))

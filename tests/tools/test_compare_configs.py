@@ -81,6 +81,23 @@ def test_finished_runs_are_not_run_again_and_all_is_written(
     assert len(commands) == 8
 
 
+def test_the_best_and_the_reference_get_more_seeds() -> None:
+    def run(config: str, seed: int, score: float) -> RunResult:
+        metrics = dict.fromkeys(['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'RBC_precision'], score)
+        return RunResult(config, seed, metrics, 1.0, [], [], [])
+
+    first = [run('stock', 0, 0.3), run('a', 0, 0.32), run('b', 0, 0.5), run('c', 0, 0.4)]
+    assert compare_configs.best_names(first, ['a', 'b', 'c'], 2) == ['b', 'c']
+    # b's lead is the first seed's alone; a is set against stock's first seed alone.
+    results = [*first, run('stock', 1, 0.4), run('b', 1, 0.3)]
+    table = compare_configs.markdown_table(['stock', 'a', 'b', 'c'], results).splitlines()
+    assert '| 0.320 | +0.020 | 1.00 |' in table[3]
+    assert '| 0.500, 0.300 | +0.050 | 1.00 |' in table[4]
+
+
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare_configs.main([str(tmp_path / 'no.py'), '--out', str(tmp_path / 'x')]) == 2
     assert 'no such config' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        compare_configs.main(['x.py', '--out', 'x', '--seeds', '0', '1', '--best', '2'])
+    assert 'must differ' in capsys.readouterr().err

@@ -21,6 +21,7 @@ from mmdet_ext.functional.box_pair import (
     check_one_of,
     larger,
     over_pairs,
+    seen_at_least,
     squared_norm,
 )
 from mmdet_ext.functional.derivative import with_derivative
@@ -96,18 +97,30 @@ def _log_iou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
     sides = pair.shared_sides()
     intersection = area(sides)
     union = pair.union(intersection)
-    union_floor = pair.union_floor()
-    divisor = larger(union, union_floor)
-    # Not 1 less the distance, which has no digits left for a small IoU; but for boxes nearly
-    # without area, of which only the parts outside tell the way.
-    shared = torch.where(union < union_floor, divisor - (union - intersection), intersection)
-    overlap = shared / divisor
+    overlap, exact, divisor = _floored_overlap(pair, intersection, union)
     with torch.no_grad():
-        exact = torch.where(union > 0, intersection / union, (~pair.differ()).to(union.dtype))
-        value = exact.clamp_(eps, 1).log_().neg_()
-        slope = -overlap.maximum(pair.area_floor(sides) / divisor).reciprocal_()
+        value = exact.clamp(eps, 1).log_().neg_()
+        slope = overlap.maximum(pair.area_floor(sides) / divisor).reciprocal_().neg_()
     loss = with_derivative(overlap, value, slope)
     return loss if power == 1 else power * loss
+
+
+def _floored_overlap(
+    pair: BoxPair, intersection: Tensor, union: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The IoU with a bounded gradient, its exact value, and what it was divided by."""
+    floor = pair.union_floor()
+    if seen_at_least(union, floor):
+        overlap = intersection / union
+        return overlap, overlap.detach(), union.detach()
+    divisor = larger(union, floor)
+    # Not 1 less the distance, which has no digits left for a small IoU; but for boxes nearly
+    # without area, of which only the parts outside tell the way.
+    shared = torch.where(union < floor, divisor - (union - intersection), intersection)
+    with torch.no_grad():
+        same = (~pair.differ()).to(union.dtype)
+        exact = torch.where(union > 0, intersection / union, same)
+    return shared / divisor, exact, divisor.detach()
 
 
 def giou_loss(

@@ -99,8 +99,10 @@ class BoxPair:
             areas: what `areas` gave, where the caller has it.
         """
         intersection, union = self.areas() if areas is None else areas
-        outside = union - intersection
-        distance = outside / larger(union, self.union_floor())
+        outside, floor = union - intersection, self.union_floor()
+        if seen_at_least(union, floor):
+            return outside / union
+        distance = outside / larger(union, floor)
         with torch.no_grad():
             exact = torch.where(union > 0, outside / union, self.differ().to(union.dtype))
             # The floor bounds the gradient; the value is what it is without.
@@ -108,7 +110,7 @@ class BoxPair:
         return distance + beyond
 
     def differ(self) -> Tensor:
-        """Whether the boxes differ in any corner, (...)."""
+        """Whether the boxes differ in any corner, (...) bool."""
         return ((self.low != self.target_low) | (self.high != self.target_high)).any(0)
 
     def scaled(self, ratio: float) -> BoxPair:
@@ -330,6 +332,17 @@ class _Larger(torch.autograd.Function):
             half + share if ctx.needs_input_grad[0] else None,
             half - share if ctx.needs_input_grad[1] else None,
         )
+
+
+def seen_at_least(value: Tensor, floor: Tensor) -> bool:
+    """Whether a look at the values shows that none lies below its floor.
+
+    On a CPU a look costs less than what it saves. Elsewhere it would halt the device, and in a
+    graph break it: there nobody looks.
+    """
+    if value.device.type != 'cpu' or torch.compiler.is_compiling() or value.numel() == 0:
+        return False
+    return bool((value.detach() - floor).min() >= 0)
 
 
 def larger(one: Tensor, other: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mmdet.models.task_modules.assigners import AssignResult
@@ -18,13 +19,17 @@ class AssignCall(NamedTuple):
     num_level_priors: tuple[int, ...] | None
     gt_instances: InstanceData
     gt_instances_ignore: InstanceData | None
+    own: dict[str, Any]
 
 
-def parse_assign_call(assigner: str, *args: Any, **kwargs: Any) -> AssignCall:
+def parse_assign_call(
+    assigner: str, own_names: Sequence[str], *args: Any, **kwargs: Any
+) -> AssignCall:
     """Read ``assign(pred, gt, ignore)`` and ``assign(pred, num_level_priors, gt, ignore)``.
 
     Args:
         assigner: the class's name, for messages.
+        own_names: what this assigner's heads pass after the others, such as alpha and beta.
         *args: as stock heads pass them, after ``self``.
         **kwargs: likewise; ``img_meta``, which some heads pass to every assigner, is accepted.
 
@@ -32,7 +37,7 @@ def parse_assign_call(assigner: str, *args: Any, **kwargs: Any) -> AssignCall:
         TypeError: naming what lacks or is not known.
     """
     kwargs.pop('img_meta', None)
-    names = ['pred_instances', 'gt_instances', 'gt_instances_ignore']
+    names = ['pred_instances', 'gt_instances', 'gt_instances_ignore', *own_names]
     # Stock heads give a list of sizes here; anything but instances is taken for one.
     if len(args) > 1 and not isinstance(args[1], InstanceData):
         names.insert(1, 'num_level_priors')
@@ -52,6 +57,7 @@ def parse_assign_call(assigner: str, *args: Any, **kwargs: Any) -> AssignCall:
         None if sizes is None else tuple(int(size) for size in sizes),
         values['gt_instances'],
         values.get('gt_instances_ignore'),
+        {name: values[name] for name in own_names if name in values},
     )
 
 
@@ -99,12 +105,15 @@ def to_assign_result(
     overlap = assignment.overlap[0]
     if num_gts > 0 and unassigned_overlap != 0:
         overlap = overlap.masked_fill(index < 0, unassigned_overlap)
-    return AssignResult(
+    result = AssignResult(
         num_gts,
         index + 1,  # -2, -1, 0, ... become stock's -1, 0, 1, ...
         overlap,
         labels=assignment.labels(gt_labels)[0],
     )
+    if assignment.metric is not None:
+        result.assign_metrics = assignment.metric[0]
+    return result
 
 
 def as_tensor(boxes: Any) -> Tensor:

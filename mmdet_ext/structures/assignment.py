@@ -17,19 +17,27 @@ class Assignment:
     Attributes:
         gt_index: (B, P) int64: index of the box, -1 for background, -2 for "ignore".
         overlap: (B, P): how well prior and box fit, in the assigner's measure; 0 without a box.
+        metric: (B, P), what a head weighs its targets by, such as the alignment of TOOD; 0 without
+            a box. None where the rule has no such thing.
 
     Raises:
-        ValueError: if the two differ in shape.
+        ValueError: if they differ in shape.
     """
 
     gt_index: Tensor
     overlap: Tensor
+    metric: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.gt_index.dim() != 2 or self.gt_index.shape != self.overlap.shape:
             raise ValueError(
                 'gt_index and overlap must both be (B, P), got '
                 f'{tuple(self.gt_index.shape)} and {tuple(self.overlap.shape)}'
+            )
+        if self.metric is not None and self.metric.shape != self.gt_index.shape:
+            raise ValueError(
+                f'metric must be of the shape of gt_index, {tuple(self.gt_index.shape)}, got '
+                f'{tuple(self.metric.shape)}'
             )
 
     @property

@@ -29,6 +29,8 @@ class BatchGeometry:
         ignore_boxes: (B, I, 4) corners of regions to ignore, px; None for none.
         ignore_valid: (B, I) bool; goes with ``ignore_boxes``.
         strides: (P,) px between neighbouring priors of the same level; None where not needed.
+        prior_valid: (B, P) bool, False for priors that an image does not have, as those beyond its
+            border in a batch of mixed sizes: they are no box's and count as "ignore". None is all.
 
     Raises:
         ValueError: naming the attribute whose shape or type does not fit.
@@ -42,13 +44,14 @@ class BatchGeometry:
     ignore_boxes: Tensor | None = None
     ignore_valid: Tensor | None = None
     strides: Tensor | None = None
+    prior_valid: Tensor | None = None
 
     def __post_init__(self) -> None:
         images, boxes = self.gt_valid.shape
         _check_shape('priors', self.priors, (sum(self.level_sizes), 4))
         _check_shape('gt_boxes', self.gt_boxes, (images, boxes, 4))
         _check_shape('gt_labels', self.gt_labels, (images, boxes))
-        for name in ('gt_valid', 'ignore_valid'):
+        for name in ('gt_valid', 'ignore_valid', 'prior_valid'):
             mask = getattr(self, name)
             if mask is not None and mask.dtype != torch.bool:
                 raise ValueError(f'{name} must be a bool tensor, got {mask.dtype}')
@@ -59,6 +62,8 @@ class BatchGeometry:
         if self.ignore_boxes is not None and self.ignore_valid is not None:
             _check_shape('ignore_boxes', self.ignore_boxes, (*self.ignore_valid.shape, 4))
             _check_shape('ignore_valid', self.ignore_valid, (images, self.ignore_boxes.shape[1]))
+        if self.prior_valid is not None:
+            _check_shape('prior_valid', self.prior_valid, (images, self.priors.shape[0]))
         if self.strides is not None:
             _check_shape('strides', self.strides, (self.priors.shape[0],))
 
@@ -71,6 +76,7 @@ class BatchGeometry:
         gt_labels: Sequence[Tensor],
         ignore_boxes: Sequence[Tensor] | None = None,
         strides: Tensor | None = None,
+        prior_valid: Tensor | None = None,
     ) -> BatchGeometry:
         """Pad the images' own tensors to one number of boxes.
 
@@ -81,6 +87,7 @@ class BatchGeometry:
             gt_labels: B tensors (G_i,).
             ignore_boxes: B tensors (I_i, 4), None for no regions to ignore.
             strides: (P,).
+            prior_valid: (B, P) bool.
         """
         padded_boxes, gt_valid = _pad(gt_boxes)
         padded_labels, _ = _pad(gt_labels)
@@ -94,6 +101,7 @@ class BatchGeometry:
             ignore_boxes=ignored,
             ignore_valid=ignore_valid,
             strides=strides,
+            prior_valid=prior_valid,
         )
 
     @cached_property

@@ -19,10 +19,12 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
         needs_levels: whether the rule goes by pyramid level, so that a stock call must give
             ``num_level_priors``.
         unassigned_overlap: what stock's twin writes as the overlap of a prior without a box.
+        own_arguments: names of what stock's heads pass beside instances; they reach `match`.
     """
 
     needs_levels: bool = False
     unassigned_overlap: float = 0.0
+    own_arguments: tuple[str, ...] = ()
 
     @abstractmethod
     def match(
@@ -49,12 +51,12 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
             ValueError: if ``num_level_priors`` do not sum to the number of priors.
         """
         name = type(self).__name__
-        call = compat.parse_assign_call(name, *args, **kwargs)
+        call = compat.parse_assign_call(name, self.own_arguments, *args, **kwargs)
         if self.needs_levels and call.num_level_priors is None:
             raise TypeError(
                 f'{name} goes by pyramid level, but this head calls it without num_level_priors. '
                 'Use it in a head that gives them (ATSSHead, GFLHead, VFNetHead, DDODHead, ...)'
             )
         geometry = compat.geometry_of_one(call)
-        assignment = self.match(geometry, compat.predictions_of_one(call))
+        assignment = self.match(geometry, compat.predictions_of_one(call), **call.own)
         return compat.to_assign_result(assignment, geometry.gt_labels, self.unassigned_overlap)

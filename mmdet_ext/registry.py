@@ -19,7 +19,8 @@ from mmdet_ext.engine.checkpoint import install_safe_loading
 
 #: Where each registry finds its components.
 LOCATIONS: dict[str, tuple[str, ...]] = {
-    'model': ('mmdet_ext.losses', 'mmdet_ext.detection.heads'),
+    # In this order: the second replaces a loss of the first.
+    'model': ('mmdet_ext.losses', 'mmdet_ext.detection.losses', 'mmdet_ext.detection.heads'),
     'task util': ('mmdet_ext.detection.assigners', 'mmdet_ext.detection.samplers'),
     'dataset': ('mmdet_ext.detection.datasets',),
 }

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmdet_ext.datasets.coco_json import LayoutError, load_coco, usable_annotations
+from mmdet_ext.datasets.coco_json import LayoutError, is_number, load_coco, usable_annotations
 from mmdet_ext.datasets.voc import VocError, convert_voc
 
-#: COCO's own reader passes over boxes with a side below this, px; so their class counts no more.
+#: Training passes over boxes with a side below this, px; so their class counts no more.
 MIN_SIDE = 1
 
 
@@ -26,7 +26,7 @@ class ClassCounts:
     Attributes:
         classes: names, in the order of the labels.
         counts: boxes of each class that training sees.
-        ignored: boxes of each class that it ignores: crowds and difficult ones.
+        ignored: boxes of each class that it ignores: crowds, as which VOC's difficult ones go.
         images: pictures.
         images_without_boxes: those of them in which nothing was counted.
         sources: what was read.
@@ -62,20 +62,45 @@ class _Tally:
         self.names += [name for name in dict.fromkeys(names.values()) if name not in self.names]
         usable, _ = usable_annotations(coco)
         self.left_out['unusable'] += len(coco['annotations']) - len(usable)
+        sizes = {image['id']: (image['width'], image['height']) for image in coco['images']}
         skipped, with_boxes = set(skipped), set()
         for box in usable:
             if box['image_id'] in skipped:
                 continue
             name = names[box['category_id']]
-            if box.get('iscrowd') or box.get('ignore'):
+            reason = _why_unseen(box, *sizes[box['image_id']])
+            if reason is not None:
+                self.left_out[reason] += 1
+            elif box.get('iscrowd'):
                 self.ignored[name] += 1
-            elif min(box['bbox'][2:]) < MIN_SIDE:
-                self.left_out[f'a side below {MIN_SIDE} px'] += 1
             else:
                 self.counts[name] += 1
                 with_boxes.add(box['image_id'])
         self.images += len(coco['images']) - len(skipped)
         self.with_boxes += len(with_boxes)
+
+
+def _why_unseen(box: dict[str, Any], width: float, height: float) -> str | None:
+    """Why `mmdet_ext.CocoDataset` passes over a usable box, None where it does not.
+
+    Args:
+        box: COCO annotation, ``bbox`` as x, y, width, height in px.
+        width: of the picture, px.
+        height: of the picture, px.
+    """
+    if box.get('ignore'):
+        return "marked 'ignore'"
+    x, y, w, h = box['bbox']
+    if w < 0 or h < 0:
+        return 'inverted'
+    if min(w, h) < MIN_SIDE:
+        return f'a side below {MIN_SIDE} px'
+    area = box.get('area', 1)
+    if is_number(area) and area <= 0:
+        return 'an area of 0'
+    if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
+        return 'outside the picture'
+    return None
 
 
 def count_classes(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ def inverse_log_weights(counts: Counts, offset: float = 1.10) -> Tensor:
     with the offset 1.10 a class that never occurs gets 10.49, and one that alone occurs 1.35.
 
     Args:
-        counts: (C,), from 0; a list is checked, a tensor is taken as it is.
+        counts: (C,), from 0; a list or an array is checked, a tensor is taken as it is.
         offset: above 1; the smaller, the more rare classes count.
 
     Returns:
@@ -57,7 +59,7 @@ def inverse_frequency_weights(counts: Counts) -> Tensor:
     above 0. So :math:`\sum_c n_c w_c = N`, and only the proportions of ``counts`` matter.
 
     Args:
-        counts: (C,), from 0; a list is checked, a tensor is taken as it is.
+        counts: (C,), from 0; a list or an array is checked, a tensor is taken as it is.
 
     Returns:
         Tensor: (C,), above 0, float32 or float64. A class that never occurs has the weight of the
@@ -87,7 +89,8 @@ def effective_number_weights(counts: Counts, beta: float = 0.9999) -> Tensor:
     in inverse proportion to frequency.
 
     Args:
-        counts: (C,), numbers of examples, from 0; a list is checked, a tensor taken as it is.
+        counts: (C,), numbers of examples, from 0; a list or an array is checked, a tensor
+            taken as it is.
         beta: from 0 to below 1.
 
     Returns:
@@ -164,6 +167,15 @@ def count_labels(labels: Tensor, classes: int) -> Tensor:
     return (labels.reshape(-1, 1) == every).sum(0).float()
 
 
+def plain_numbers(values: Any) -> Any:
+    """The numbers of a tensor or an array in lists, or its one number; others as they are.
+
+    >>> plain_numbers(torch.tensor([1, 2])), plain_numbers(torch.tensor(0.5)), plain_numbers('x')
+    ([1, 2], 0.5, 'x')
+    """
+    return values.tolist() if hasattr(values, 'tolist') else values
+
+
 #: What options and tables call the schemes.
 CLASS_WEIGHT_SCHEMES: dict[str, Callable[..., Tensor]] = {
     'inverse_log': inverse_log_weights,
@@ -177,7 +189,8 @@ def _as_counts(counts: Counts) -> Tensor:
     if isinstance(counts, Tensor):
         (number,) = promote_half(counts)
     else:
-        wrong = [n for n in counts if not 0 <= n < math.inf]
+        counts = plain_numbers(counts)
+        wrong = [n for n in counts if not (isinstance(n, Real) and 0 <= float(n) < math.inf)]
         if wrong:
             raise ValueError(f'counts must be numbers from 0, got {wrong[0]!r} in {list(counts)}')
         number = torch.tensor(counts, dtype=torch.float64)

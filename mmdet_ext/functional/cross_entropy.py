@@ -19,6 +19,7 @@ from mmdet_ext.functional.focal import (
     softmax_terms,
     wants_slope,
 )
+from mmdet_ext.functional.labels import label_index
 
 ClassWeight = float | Sequence[float] | Tensor | None
 
@@ -46,8 +47,9 @@ def cross_entropy_loss(
         pred: (N, C) or (N, C, ...) logits; half precision is computed in float32.
         target: labels (N, ...); negative ones and ``ignore_index`` are ignored: loss 0. Or the
             shape of ``pred``, floating: a distribution over the classes, in the place of [c = y].
-        class_weight: (C,), from 0, or one number for all; None: all 1. With one entry less, the
-            last column is the background, as in detection heads, and weighs the mean of the others.
+        class_weight: (C,), from 0, a list, an array or a tensor, or one number for all; None: all
+            1. With one entry less, the last column is the background, as in detection heads, and
+            weighs the mean of the others.
         ignore_index: one more label to ignore, such as 255.
         label_smoothing: share that goes to all classes alike, in [0, 1].
 
@@ -56,8 +58,8 @@ def cross_entropy_loss(
         largest weight. The gradient goes to ``pred`` alone.
 
     Raises:
-        ValueError: for shapes that do not fit, or a ``label_smoothing`` outside [0, 1].
-        RuntimeError: by torch, for a label from C on that is not ignored.
+        ValueError: for shapes that do not fit, or a ``label_smoothing`` outside [0, 1]; on a CPU,
+            for a label from C on that is not ignored. A GPU then stops with an error of its own.
 
     >>> cross_entropy_loss(torch.zeros(2, 4), torch.tensor([1, -1]))
     tensor([1.3863, 0.0000])
@@ -77,7 +79,7 @@ def cross_entropy_loss(
         weight = _class_weight(class_weight, pred, pred.shape[1], background=True)
         if soft or label_smoothing:
             truth = target if soft else _one_hot(pred, target, ignore_index)
-            truth = _smoothed(truth.to(pred.dtype), label_smoothing, pred.shape[1])
+            truth = _smoothed(truth.to(pred.dtype), label_smoothing, max(1, pred.shape[1]))
             terms = _distribution_terms(values, truth, weight, slope)
         else:
             terms = softmax_terms(values, target, is_ignored(target, ignore_index), slope=slope)
@@ -136,21 +138,18 @@ def binary_cross_entropy_loss(
     with torch.no_grad():
         classes = pred.shape[-1 if dense else 1]
         weight = _class_weight(pos_weight, pred, classes)
+        ignored = is_ignored(target, ignore_index)
         if dense or label_smoothing:
-            ignored, truth = is_ignored(target, ignore_index), target.to(pred.dtype)
+            truth = target.to(pred.dtype)
             if not dense:
                 truth, ignored = _positives(pred, target), ignored.unsqueeze(1)
                 if weight is not None:
                     weight = weight.reshape(-1, *(1,) * (pred.dim() - 2))
             truth = _smoothed(truth, label_smoothing, 2)
-            terms = soft_binary_terms(values, truth, weight, slope=slope)
-            for table in terms:
-                if table is not None:
-                    table.masked_fill_(ignored, 0)
+            terms = _element_terms(values, truth, ignored, weight, slope)
         else:
             if weight is not None:
                 weight = torch.cat([weight, weight.new_ones(1)])
-            ignored = is_ignored(target, ignore_index)
             terms = sigmoid_terms(values, target, ignored, weight=weight, slope=slope)
     return attach(pred, terms)
 
@@ -170,14 +169,15 @@ def mask_cross_entropy_loss(
         pred: (N, C, ...) logits, a mask a class; half precision is computed in float32.
         target: (N, ...), in [0, 1]; negative pixels and ``ignore_index`` are ignored: loss 0.
         label: (N,), the class whose mask counts; all 0 where there is one mask for all classes.
+            The objects of negative ones are ignored: loss 0.
         class_weight: (C,), from 0, or one number for all; None: all 1.
-        ignore_index: one more target to ignore, such as 255.
+        ignore_index: one more value of a pixel to ignore, such as 255.
 
     Returns:
         Tensor: (N, ...), from 0, float32 or float64.
 
     Raises:
-        ValueError: for shapes that do not fit.
+        ValueError: for shapes that do not fit; on a CPU, for a label from C on.
 
     >>> mask_cross_entropy_loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1), torch.tensor([1]))
     tensor([[[0.6931]]])
@@ -187,12 +187,17 @@ def mask_cross_entropy_loss(
         raise ValueError(
             f'label must be one class an object, {tuple(pred.shape[:1])}, got {tuple(label.shape)}'
         )
-    chosen = pred[torch.arange(len(pred), device=pred.device), label.long()]
-    loss = binary_cross_entropy_loss(chosen, target, ignore_index=ignore_index)
+    absent = label < 0
+    index = label_index(label, absent, pred.shape[1], 'label', 'make it negative')
+    (chosen,) = promote_half(pred[torch.arange(len(pred), device=pred.device), index])
+    of_pixels = (-1, *(1,) * (target.dim() - 1))
+    slope = wants_slope(chosen)
+    with torch.no_grad():
+        ignored = is_ignored(target, ignore_index) | absent.reshape(of_pixels)
+        terms = _element_terms(chosen.detach(), target.to(chosen.dtype), ignored, None, slope)
+    loss = attach(chosen, terms)
     weight = _class_weight(class_weight, loss, pred.shape[1])
-    if weight is None:
-        return loss
-    return loss * weight[label.long()].reshape(-1, *(1,) * (loss.dim() - 1))
+    return loss if weight is None else loss * weight[index].reshape(of_pixels)
 
 
 def is_ignored(target: Tensor, ignore_index: int) -> Tensor:
@@ -205,6 +210,17 @@ def check_smoothing(label_smoothing: float) -> None:
     """Raise ValueError unless ``label_smoothing`` is in [0, 1]."""
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f'label_smoothing must be in [0, 1], got {label_smoothing}')
+
+
+def _element_terms(
+    pred: Tensor, truth: Tensor, ignored: Tensor, weight: Tensor | None, slope: bool
+) -> Terms:
+    """Cross entropy over sigmoid with a target an element, 0 where ``ignored``."""
+    terms = soft_binary_terms(pred, truth, weight, slope=slope)
+    for table in terms:
+        if table is not None:
+            table.masked_fill_(ignored, 0)
+    return terms
 
 
 def _distribution_terms(pred: Tensor, truth: Tensor, weight: Tensor | None, slope: bool) -> Terms:
@@ -220,8 +236,8 @@ def _distribution_terms(pred: Tensor, truth: Tensor, weight: Tensor | None, slop
 
 def _one_hot(pred: Tensor, label: Tensor, ignore_index: int) -> Tensor:
     """1 at the labels (N, ...) in a table like ``pred`` (N, C, ...); anywhere for ignored ones."""
-    index = label.long().masked_fill(is_ignored(label, ignore_index), 0).unsqueeze(1)
-    return torch.zeros_like(pred).scatter_(1, index, 1.0)
+    index = label_index(label, is_ignored(label, ignore_index), pred.shape[1])
+    return torch.zeros_like(pred).scatter_(1, index.unsqueeze(1), 1.0)
 
 
 def _positives(pred: Tensor, label: Tensor) -> Tensor:

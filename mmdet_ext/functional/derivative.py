@@ -23,7 +23,8 @@ def with_derivative(pred: Tensor, value: Tensor, derivative: Tensor) -> Tensor:
             of its one value.
 
     Returns:
-        Tensor: ``value`` with a graph to ``pred``. It can be differentiated once.
+        Tensor: ``value`` with a graph to ``pred``, in the same memory. It can be differentiated
+        once, and written into.
 
     >>> x = torch.tensor([3.], requires_grad=True)
     >>> with_derivative(x, torch.tensor([9.]), torch.tensor([6.])).backward()
@@ -38,7 +39,8 @@ class _WithDerivative(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pred: Tensor, value: Tensor, derivative: Tensor) -> Tensor:
         ctx.save_for_backward(derivative)
-        return value.view_as(value)
+        # Detached, not a view of it: whoever calls may write into the result.
+        return value.detach()
 
     @staticmethod
     @once_differentiable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +13,17 @@ from torch import Tensor
 from mmdet_ext.functional.boxes import promote_half
 from mmdet_ext.functional.class_weights import fit_class_weight
 from mmdet_ext.functional.derivative import with_derivative
+from mmdet_ext.functional.labels import label_index
 
 #: A value and its derivative by the predictions; None where nobody asks for it.
 Terms = tuple[Tensor, Tensor | None]
 Alpha = float | Sequence[float] | Tensor | None
+#: For predictions that are probabilities, below which of them a logarithm goes on as its tangent;
+#: None where they are logits.
+Floor = float | Tensor | None
 
-#: Below this probability a logarithm goes on as its tangent, so that 1 / p stays finite in float16.
-PROBABILITY_FLOOR = 2.0**-14
+#: Probabilities below it count as it in a gradient, as in torch's binary cross entropy.
+PROBABILITY_FLOOR = 1e-12
 
 # softplus(x) is x from here on, in float64 too.
 _SOFTPLUS_END = 50.0
@@ -52,17 +57,18 @@ def focal_loss(
         gamma: from 0; 0 leaves cross entropy.
         alpha: a number in [0, 1] is what foreground weighs, and 1 less that number what background
             does: the elements that are not their row's label for sigmoid, the last column for
-            softmax. None, or a negative number: all weigh 1. A weight a class weighs by label;
-            one more is the background's, which otherwise weighs the mean of the others.
+            softmax. None, or a negative number: all weigh 1. A weight a class, from 0, as a list,
+            an array or a tensor, weighs by label; one more is the background's, which otherwise
+            weighs the mean of the others.
         activated: ``pred`` holds probabilities.
 
     Returns:
         Tensor: from 0, float32 or float64; the shape of ``pred`` for sigmoid, and of the labels
-        for softmax. The gradient is finite, in float16 too; for probabilities that takes weights
-        below 4. It goes to ``pred`` alone.
+        for softmax. The gradient is finite, in float16 too, and goes to ``pred`` alone.
 
     Raises:
-        ValueError: for shapes that do not fit, a negative ``gamma`` or an ``alpha`` above 1.
+        ValueError: for shapes that do not fit, a negative ``gamma`` or an ``alpha`` above 1; for
+            softmax on a CPU, for a label from C on. A GPU then stops with an error of its own.
 
     >>> focal_loss(torch.zeros(1, 2), torch.tensor([0]))
     tensor([[0.0433, 0.1300]])
@@ -73,23 +79,29 @@ def focal_loss(
     tensor([[0.1300, 0.1300],
             [0.0000, 0.0000]])
 
+    Of probabilities, the logarithm goes on as a straight line below 1e-12, as its gradient would
+    leave the range of numbers. For float16 that begins at 6.1e-5, or with class weights above 2 at
+    2^-15 times the largest of them.
+
     References:
         Lin et al., Focal Loss for Dense Object Detection, 2017, equations 4 and 5.
     """
     check_gamma(gamma)
     check_class_shapes(pred, target, dense=use_sigmoid)
+    dtype = pred.dtype
     (pred,) = promote_half(pred)
     values, slope = pred.detach(), wants_slope(pred)
     with torch.no_grad():
         weight = _class_alpha(alpha, pred, use_sigmoid)
+        floor = _weighted_floor(dtype, weight) if activated else None
         if not use_sigmoid:
             ignored = target < 0
-            terms = softmax_terms(values, target, ignored, gamma, activated, slope)
+            terms = softmax_terms(values, target, ignored, gamma, floor, slope)
             scale = label_scale(pred, target, ignored, weight)
         elif target.dim() == pred.dim():
-            terms = _dense_terms(values, target, gamma, weight, activated, slope)
+            terms = _dense_terms(values, target, gamma, weight, floor, slope)
         else:
-            terms = sigmoid_terms(values, target, target < 0, gamma, weight, activated, slope)
+            terms = sigmoid_terms(values, target, target < 0, gamma, weight, floor, slope)
     value = attach(pred, terms)
     return value if use_sigmoid else (value * scale).squeeze(1)
 
@@ -104,6 +116,11 @@ def check_class_shapes(pred: Tensor, target: Tensor, dense: bool) -> None:
     """Raise ValueError unless targets are (N, ...), or of the very shape, for (N, C, ...)."""
     labels = pred.shape[:1] + pred.shape[2:]
     if pred.dim() > 1 and target.shape == labels:
+        if pred.shape[1] == 0 and target.numel() > 0:
+            raise ValueError(
+                f'pred must have a class or more in dimension 1 for labels {tuple(labels)}, got '
+                f'{tuple(pred.shape)}: look at num_classes of the head'
+            )
         return
     if not (dense and target.shape == pred.shape):
         or_dense = ' or, as targets of each element, of the shape of pred' if dense else ''
@@ -124,13 +141,25 @@ def attach(pred: Tensor, terms: Terms) -> Tensor:
     return value if slope is None else with_derivative(pred, value, slope)
 
 
+def probability_floor(dtype: torch.dtype) -> float:
+    """Below which probability a logarithm goes on as its tangent, so that 1 / p stays finite.
+
+    Args:
+        dtype: of the predictions as they come, not as they are computed.
+
+    >>> probability_floor(torch.float32), probability_floor(torch.float16) == 2**-14
+    (1e-12, True)
+    """
+    return max(PROBABILITY_FLOOR, torch.finfo(dtype).tiny)
+
+
 def sigmoid_terms(
     pred: Tensor,
     label: Tensor,
     ignored: Tensor,
     gamma: float = 0.0,
     weight: Tensor | None = None,
-    activated: bool = False,
+    floor: Floor = None,
     slope: bool = True,
 ) -> Terms:
     """Focal terms of labels (N, ...) over (N, C, ...), each column a question of its own.
@@ -143,17 +172,17 @@ def sigmoid_terms(
         ignored: (N, ...), True where nothing counts.
         gamma: exponent, from 0.
         weight: (C + 1,), of the positives of each class and of all negatives.
-        activated: ``pred`` holds probabilities.
+        floor: that of probabilities; None for logits.
         slope: whether the derivative is wanted.
     """
     classes = pred.shape[1]
-    value, derivative = _wrong_terms(pred, False, gamma, activated, slope)
+    value, derivative = _wrong_terms(pred, False, gamma, floor, slope)
     counts = (~ignored).unsqueeze(1).to(pred.dtype)
     if weight is not None:
         counts = counts * weight[classes]
     index = label.long().clamp(0, max(classes - 1, 0)).unsqueeze(1)
     positive = (~ignored & (label >= 0) & (label < classes)).unsqueeze(1)
-    right, right_slope = _wrong_terms(pred.gather(1, index), True, gamma, activated, slope)
+    right, right_slope = _wrong_terms(pred.gather(1, index), True, gamma, floor, slope)
     for table, own in ((value, right), (derivative, right_slope)):
         if table is not None and own is not None:
             table.mul_(counts)
@@ -168,7 +197,7 @@ def softmax_terms(
     label: Tensor,
     ignored: Tensor,
     gamma: float = 0.0,
-    activated: bool = False,
+    floor: Floor = None,
     slope: bool = True,
 ) -> Terms:
     """Focal terms (N, 1, ...) of labels (N, ...) over the softmax of (N, C, ...).
@@ -176,10 +205,12 @@ def softmax_terms(
     Ignored ones are still to be multiplied by `label_scale`: cheaper than a pass over the table.
 
     Args: as those of `sigmoid_terms`, with no label from C on.
+
+    Raises: as `label_index`.
     """
-    index = label.long().masked_fill(ignored, 0).unsqueeze(1)
-    if activated:
-        value, own = _wrong_terms(pred.gather(1, index), True, gamma, True, slope)
+    index = label_index(label, ignored, pred.shape[1]).unsqueeze(1)
+    if floor is not None:
+        value, own = _wrong_terms(pred.gather(1, index), True, gamma, floor, slope)
         table = None if own is None else torch.zeros_like(pred).scatter_(1, index, own)
         return value, table
     log_p = pred.log_softmax(1)
@@ -208,23 +239,23 @@ def label_scale(pred: Tensor, label: Tensor, ignored: Tensor, weight: Tensor | N
 
 
 def _dense_terms(
-    pred: Tensor, target: Tensor, gamma: float, weight: Tensor | None, activated: bool, slope: bool
+    pred: Tensor, target: Tensor, gamma: float, weight: Tensor | None, floor: Floor, slope: bool
 ) -> Terms:
     """Focal terms where each element has a target of its own, from 0 to 1; below 0 is ignored.
 
     With t the target: (alpha t + (1 - alpha) (1 - t)) w^gamma CE, w = (1 - p) t + p (1 - t).
     """
     truth = target.to(pred.dtype)
-    value, derivative = soft_binary_terms(pred, truth, activated=activated, slope=slope)
+    value, derivative = soft_binary_terms(pred, truth, floor=floor, slope=slope)
     scale = None if weight is None else _soft_alpha(weight, truth)
     if gamma:
-        right = pred if activated else pred.sigmoid()
+        right = pred.sigmoid() if floor is None else pred
         left = 1 - right
         wrong = torch.lerp(right, left, truth)
         if derivative is not None:
             # By the predictions: value times the derivative of ln(w), which is bounded as written.
             wrong.clamp_(min=torch.finfo(wrong.dtype).tiny)
-            bend = value / wrong if activated else left.mul_(right).mul_(value).div_(wrong)
+            bend = value / wrong if floor is not None else left.mul_(right).mul_(value).div_(wrong)
             derivative.addcmul_(bend, 1 - 2 * truth, value=gamma)
         factor = wrong.pow_(gamma)
         scale = factor if scale is None else scale.mul_(factor)
@@ -249,14 +280,14 @@ def soft_binary_terms(
     pred: Tensor,
     truth: Tensor,
     positive: Tensor | None = None,
-    activated: bool = False,
+    floor: Floor = None,
     slope: bool = True,
 ) -> Terms:
     """Cross entropy with targets from 0 to 1, whose share of truth weighs ``positive``."""
     share = truth if positive is None else truth * positive
-    if activated:
-        value, derivative = _probability_terms(pred, False, 0.0, slope)
-        own, own_slope = _probability_terms(pred, True, 0.0, slope)
+    if floor is not None:
+        value, derivative = _probability_terms(pred, False, 0.0, floor, slope)
+        own, own_slope = _probability_terms(pred, True, 0.0, floor, slope)
         for table, other in ((value, own), (derivative, own_slope)):
             if table is not None and other is not None:
                 table.sub_(table * truth).add_(other.mul_(share))
@@ -284,13 +315,14 @@ def _soft_value(logit: Tensor, truth: Tensor, share: Tensor | None) -> Tensor:
     return value.addcmul_(torch.where(logit > 0, left, share), logit.abs())
 
 
-def _wrong_terms(pred: Tensor, positive: bool, gamma: float, activated: bool, slope: bool) -> Terms:
+def _wrong_terms(pred: Tensor, positive: bool, gamma: float, floor: Floor, slope: bool) -> Terms:
     """w^gamma (-ln(1 - w)), with w the probability of the wrong answer: p, or 1 - p of positives.
 
     The derivative is by ``pred``. Both are new tensors.
     """
-    terms = _probability_terms if activated else _logit_terms
-    return terms(pred, positive, gamma, slope)
+    if floor is None:
+        return _logit_terms(pred, positive, gamma, slope)
+    return _probability_terms(pred, positive, gamma, floor, slope)
 
 
 def _logit_terms(logit: Tensor, positive: bool, gamma: float, slope: bool) -> Terms:
@@ -312,11 +344,13 @@ def _logit_terms(logit: Tensor, positive: bool, gamma: float, slope: bool) -> Te
     return value, derivative
 
 
-def _probability_terms(p: Tensor, positive: bool, gamma: float, slope: bool) -> Terms:
+def _probability_terms(
+    p: Tensor, positive: bool, gamma: float, floor: float | Tensor, slope: bool
+) -> Terms:
     """With probabilities; below the floor the logarithm goes on as its tangent."""
     right, wrong = (p, 1 - p) if positive else (1 - p, p)
-    floored = right.clamp(min=PROBABILITY_FLOOR)
-    value = (floored - right).div_(PROBABILITY_FLOOR).sub_(floored.log())
+    floored = right.clamp(min=floor)
+    value = (floored - right).div_(floor).sub_(floored.log())
     derivative = floored.reciprocal_() if slope else None
     if gamma:
         factor = wrong.pow(gamma)
@@ -328,11 +362,22 @@ def _probability_terms(p: Tensor, positive: bool, gamma: float, slope: bool) -> 
     return value, derivative.neg_() if positive and derivative is not None else derivative
 
 
+def _weighted_floor(dtype: torch.dtype, weight: Tensor | None) -> float | Tensor:
+    """The floor of probabilities, in float16 raised so that the largest weight by 1 / p fits."""
+    floor = probability_floor(dtype)
+    if dtype != torch.float16 or weight is None:
+        return floor
+    # Half of float16's range is left to what gamma adds. Not read, as that would wait for a GPU.
+    return (weight.amax() * 2.0**-15).clamp(min=floor, max=1.0)
+
+
 def _class_alpha(alpha: Alpha, pred: Tensor, use_sigmoid: bool) -> Tensor | None:
     """A weight a class and, for sigmoid, one more, of the negatives; None where all weigh 1."""
     columns = pred.shape[1] if pred.dim() > 1 else 1
     foreground = columns if use_sigmoid else columns - 1
-    if isinstance(alpha, (int, float)):
+    # Of numpy's numbers, which are Real, float64 alone is a float.
+    if isinstance(alpha, (float, Real)):
+        alpha = float(alpha)
         if alpha < 0:
             return None
         if not alpha <= 1:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_ext.functional.boxes import promote_half
+from mmdet_ext.functional.class_weights import plain_numbers
 from mmdet_ext.functional.cross_entropy import (
     IGNORE_INDEX,
     binary_cross_entropy_loss,
@@ -48,6 +49,7 @@ def class_adjustment(counts: Sequence[float], tau: float = 1.0) -> list[float]:
     >>> class_adjustment([8, 4, 0])
     [0.0, -0.6931471805599453, -0.6931471805599453]
     """
+    counts = plain_numbers(counts)
     if not 0 <= tau < math.inf:
         raise ValueError(f'tau must be a number from 0, got {tau}: it scales the log of frequency')
     wrong = [count for count in counts if not 0 <= count < math.inf]
@@ -107,8 +109,8 @@ def logit_adjusted_loss(
         float64. The gradient lies in [-1, 1]. It can be differentiated once.
 
     Raises:
-        ValueError: if shapes do not fit each other, or ``adjustment`` not the columns.
-        RuntimeError: with softmax by torch, for a label beyond the columns.
+        ValueError: if shapes do not fit each other, or ``adjustment`` not the columns; with
+            softmax on a CPU, for a label beyond the columns.
 
     >>> pred = torch.zeros(1, 2)
     >>> logit_adjusted_loss(pred, torch.tensor([1]), class_adjustment([3, 1]))
@@ -150,7 +152,8 @@ def balanced_softmax_loss(
         Tensor: (N, ...), from 0, float32 or float64.
 
     Raises:
-        ValueError: if shapes do not fit each other, or ``counts`` not the columns.
+        ValueError: if shapes do not fit each other, or ``counts`` not the columns; on a CPU, for
+            a label beyond the columns.
 
     >>> balanced_softmax_loss(torch.zeros(1, 2), torch.tensor([1]), [3, 1])
     tensor([1.3863])

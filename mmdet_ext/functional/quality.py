@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional.boxes import promote_half
+from mmdet_ext.functional.focal import probability_floor
 from mmdet_ext.functional.row_blocks import by_row_blocks
 
 #: Scores (..., C); or label and score (...), for scores that are 0 but at the label.
@@ -17,9 +18,6 @@ QualityTarget = Tensor | tuple[Tensor, Tensor]
 
 #: (pred, scores) -> probability, its derivative by pred, cross entropy, its derivative by pred.
 Terms = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | float, Tensor, Tensor]]
-
-#: Probabilities below it count as it in a gradient, as in torch's binary cross entropy.
-PROBABILITY_FLOOR = 1e-12
 
 #: How far below the mean Slide's weights begin, and the least mean of a batch.
 SLIDE_BAND = 0.1
@@ -65,7 +63,7 @@ def quality_focal_loss(
         Dense Object Detection, 2020, equation 2.
     """
     check_focus(beta)
-    floor = max(PROBABILITY_FLOOR, torch.finfo(pred.dtype).tiny)
+    floor = probability_floor(pred.dtype)
     terms: Terms = partial(_probability_terms, floor=floor) if activated else _logit_terms
     wide, scores = _promoted(pred, target)
     return by_row_blocks(partial(_quality_kernel, terms=terms, beta=beta), wide, *scores)

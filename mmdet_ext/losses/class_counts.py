@@ -10,19 +10,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from mmdet_ext.functional.class_weights import CLASS_WEIGHT_SCHEMES
+from mmdet_ext.functional.class_weights import CLASS_WEIGHT_SCHEMES, plain_numbers
 
 _TOOL = 'python tools/class_counts.py ANN --out counts.json'
 
 
 def resolve_counts(counts: Sequence[float] | str | PathLike[str]) -> list[float]:
-    """How often each class occurs, from a list or from the file of ``tools/class_counts.py``.
+    """How often each class occurs, from numbers or from the file of ``tools/class_counts.py``.
 
     Args:
-        counts: one number a class, in the order of the labels; or the path of a json file with
-            a list ``counts``.
+        counts: one number a class, in the order of the labels, a list, an array or a tensor; or
+            the path of a json file with a list ``counts``.
 
     Returns:
         The numbers. None is negative and at least one is above 0.
@@ -33,23 +31,24 @@ def resolve_counts(counts: Sequence[float] | str | PathLike[str]) -> list[float]
         TypeError: for neither a list nor a path.
     """
     if isinstance(counts, (str, PathLike)):
-        return _checked(_read_counts(Path(counts)), f'counts of {counts}')
+        return _checked_counts(_read_counts(Path(counts)), f'counts of {counts}')
+    counts = plain_numbers(counts)
     if not isinstance(counts, Sequence):
         raise TypeError(
             f'counts must be a list of one number a class, or the path of a json file, got '
             f'{counts!r}. `{_TOOL}` writes such a file'
         )
-    return _checked(counts, 'counts')
+    return _checked_counts(counts, 'counts')
 
 
 def resolve_class_weights(value: object, name: str) -> list[float] | None:
     """One weight a class, from a list or from ``dict(type=..., counts=..., ...)``.
 
     Args:
-        value: None; a number for all classes; the weights, a list or a tensor; or a dict with the
-            ``type`` of a scheme ('inverse_log', 'inverse_frequency', 'effective_number'),
-            ``counts`` as `resolve_counts` takes them, and the scheme's own options (``offset``,
-            ``beta``).
+        value: None; a number for all classes; the weights, from 0, a list, an array or a tensor;
+            or a dict with the ``type`` of a scheme ('inverse_log', 'inverse_frequency',
+            'effective_number'), ``counts`` as `resolve_counts` takes them, and the scheme's own
+            options (``offset``, ``beta``).
         name: what messages call the option.
 
     Raises:
@@ -59,17 +58,29 @@ def resolve_class_weights(value: object, name: str) -> list[float] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        listed = value.tolist() if isinstance(value, Tensor) else value
-        return _checked([listed] if isinstance(listed, (int, float)) else listed, name)
+        listed = plain_numbers(value)
+        return _checked([listed] if isinstance(listed, Real) else listed, name)
     options = scheme_options(value, name)
-    if isinstance(options['counts'], str) and options['counts'] == 'batch':
+    if counts_of_batch(options):
         raise ValueError(
             f"{name}: counts='batch' is for the alpha of FocalLoss. Here give one number a class, "
             f'or a file written by `{_TOOL}`'
         )
-    counts = resolve_counts(options.pop('counts'))
-    scheme = CLASS_WEIGHT_SCHEMES[options.pop('type')]
-    return [float(weight) for weight in scheme(counts, **options)]
+    scheme = CLASS_WEIGHT_SCHEMES[options['type']]
+    weights = scheme(resolve_counts(options['counts']), **own_options(options))
+    return [float(weight) for weight in weights]
+
+
+def counts_of_batch(options: Mapping[str, Any]) -> bool:
+    """Whether the counts of ``dict(type=..., counts=...)`` are those of each call's labels."""
+    counts = options.get('counts')
+    # An array that is compared with text answers element by element.
+    return isinstance(counts, str) and counts == 'batch'
+
+
+def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the scheme itself takes of ``dict(type=..., counts=..., ...)``."""
+    return {key: value for key, value in options.items() if key not in ('type', 'counts')}
 
 
 def scheme_options(value: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -105,6 +116,13 @@ def _read_counts(path: Path) -> object:
     return content['counts']
 
 
+def _checked_counts(values: object, name: str) -> list[float]:
+    counts = _checked(values, name)
+    if not any(counts):
+        raise ValueError(f'{name} are all 0: at least one class must occur')
+    return counts
+
+
 def _checked(values: object, name: str) -> list[float]:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ValueError(f'{name} must be a list of one number a class, got {values!r}')
@@ -112,6 +130,4 @@ def _checked(values: object, name: str) -> list[float]:
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not is_number or not 0 <= value < math.inf:
             raise ValueError(f'{name} must be numbers from 0, got {value!r} for class {index}')
-    if not any(value > 0 for value in values):
-        raise ValueError(f'{name} are all 0: at least one class must count')
     return [float(value) for value in values]

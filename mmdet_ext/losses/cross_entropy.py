@@ -28,7 +28,12 @@ class CrossEntropyLoss(ElementwiseLoss):
     Formulae: :mod:`mmdet_ext.functional.cross_entropy`. Values are stock's, but for these:
 
     - Negative labels are ignored in every form, on the CPU as on a GPU. Stock's softmax form
-      raises on the one and stops the process of the other.
+      ignores its default -100 alone: another one raises on the CPU and stops the process of a
+      GPU.
+    - ``class_weight`` of softmax may be one number, or leave the background out, the last column,
+      which then weighs the mean of the others.
+    - A weight (N,) with sigmoid targets of each element (N, N) weighs rows; stock's, columns.
+    - The mean over no elements is 0, where stock's is NaN.
     - ``use_mask`` takes every reduction, an ``avg_factor``, weights and an ``ignore_index``, all
       of which stock refuses; it gives a scalar, where stock gives shape (1,); and it weighs each
       mask by its class, where stock's ``class_weight`` falls on the columns of the picture.
@@ -38,9 +43,10 @@ class CrossEntropyLoss(ElementwiseLoss):
         use_sigmoid: a yes or no for each column; ``class_weight`` then weighs the yes.
         use_mask: a yes or no for each pixel of the mask of an object's class.
         reduction: 'none', 'mean' or 'sum'.
-        class_weight: one weight a class, from 0, or a number for all; or ``dict(type=...,
-            counts=...)`` with 'inverse_log', 'inverse_frequency' or 'effective_number', and how
-            often each class occurs: a list, or the file that ``tools/class_counts.py`` writes.
+        class_weight: one weight a class, from 0, a list, an array or a tensor; or a number for
+            all; or ``dict(type=..., counts=...)`` with 'inverse_log', 'inverse_frequency' or
+            'effective_number', and how often each class occurs: a list, or the file that
+            ``tools/class_counts.py`` writes.
         ignore_index: one more label to ignore, such as 255. None: -100.
         loss_weight: factor on the result.
         avg_non_ignore: a mean without ``avg_factor`` counts only what is not ignored.
@@ -83,7 +89,8 @@ class CrossEntropyLoss(ElementwiseLoss):
         Args:
             pred: (N, C) or (N, C, ...) logits.
             target: labels (N, ...); the shape of ``pred``, for targets of each element; for
-                ``use_mask`` a pair, masks (N, ...) and the class of each (N,).
+                ``use_mask`` a pair, masks (N, ...) and the class of each (N,), a negative one
+                where the object is ignored.
             ignore_index: used instead of the loss's own where given.
 
         Returns:
@@ -145,5 +152,7 @@ class CrossEntropyLoss(ElementwiseLoss):
         labels = label[0] if self.use_mask else label
         if not self.use_sigmoid and labels.dim() > loss.dim():
             return torch.tensor(loss.numel())  # distributions: nothing of them is ignored
-        counted = (~is_ignored(labels, self._ignore_index(ignore_index))).sum()
-        return counted * (loss.numel() // max(1, labels.numel()))
+        ignored = is_ignored(labels, self._ignore_index(ignore_index))
+        if self.use_mask:
+            ignored = ignored | (label[1] < 0).reshape(-1, *(1,) * (labels.dim() - 1))
+        return (~ignored).sum() * (loss.numel() // max(1, labels.numel()))

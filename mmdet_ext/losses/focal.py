@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
 
-from mmdet_ext.functional.class_weights import CLASS_WEIGHT_SCHEMES, count_labels
+from mmdet_ext.functional.class_weights import (
+    CLASS_WEIGHT_SCHEMES,
+    count_labels,
+    plain_numbers,
+)
 from mmdet_ext.functional.focal import Alpha, check_gamma, focal_loss
+from mmdet_ext.functional.labels import without_weightless
 from mmdet_ext.functional.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
-from mmdet_ext.losses.class_counts import resolve_class_weights, scheme_options
+from mmdet_ext.losses.class_counts import (
+    counts_of_batch,
+    own_options,
+    resolve_class_weights,
+    scheme_options,
+)
 from mmdet_ext.registry import MODELS
 
 
@@ -19,28 +30,31 @@ from mmdet_ext.registry import MODELS
 class FocalLoss(ElementwiseLoss):
     """Focal loss over sigmoid or softmax, with class weights from counts; -1 is ignored.
 
-    Formula and edges: :func:`mmdet_ext.functional.focal.focal_loss`. Values are stock's, but for
-    label -1, which costs nothing here: stock raises on the CPU, and takes it for background on a
-    GPU. A keyword that is not listed here raises a TypeError.
+    Formula and edges: :func:`mmdet_ext.functional.focal.focal_loss`. Values and gradients are
+    stock's, but for two things: label -1 costs nothing here, where stock raises on the CPU and
+    takes it for background on a GPU; and with ``activated`` the logarithm of a probability goes
+    on as a straight line below 1e-12, for float16 below 6.1e-5. A keyword that is not listed here
+    raises a TypeError.
 
     Args:
         use_sigmoid: a yes or no for each column; otherwise softmax over the columns, of which a
             detection head has one more, the last, for the background.
         gamma: exponent of 1 - p, from 0; 0 leaves cross entropy.
         alpha: a number in [0, 1], what foreground weighs, where background weighs 1 less that; or
-            None, or a negative number: all weigh 1. A list weighs by class: positives of a class,
-            or rows of it for softmax; one more number is the background's (for sigmoid: of all
-            negatives), which else weighs the mean of the others. ``dict(type=..., counts=...)``
-            makes that list, with 'inverse_log', 'inverse_frequency' or 'effective_number', from
-            how often each class occurs: a list, the file that ``tools/class_counts.py`` writes, or
-            'batch', the labels of each call.
+            None, or a negative number: all weigh 1. A list (or array, or tensor) weighs by class:
+            positives of a class, or rows of it for softmax; one more number is the background's
+            (for sigmoid: of all negatives), which else weighs the mean of the others.
+            ``dict(type=..., counts=...)`` makes that list, with 'inverse_log',
+            'inverse_frequency' or 'effective_number', from how often each class occurs: a list,
+            the file that ``tools/class_counts.py`` writes, or 'batch', the labels of each call,
+            but for those of weight 0, as heads mark what they leave out so.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.
         activated: predictions are probabilities.
 
     Raises:
-        ValueError: for a negative ``gamma``, an ``alpha`` above 1 or with a negative weight, or a
-            ``reduction`` that is none of the three.
+        ValueError: for a negative ``gamma``, an ``alpha`` above 1, with a negative weight or
+            with a scheme's option out of its range, or a ``reduction`` that is none of the three.
         TypeError, FileNotFoundError: for ``counts`` that are no list and no file.
     """
 
@@ -84,29 +98,38 @@ class FocalLoss(ElementwiseLoss):
         """As ElementwiseLoss; for sigmoid ``weight`` may be flat, one an element, (N * C,)."""
         if weight is not None and self.use_sigmoid and weight.shape == (pred.numel(),):
             weight = weight.reshape(pred.shape)
+        if isinstance(self.alpha, dict):
+            target = without_weightless(target, weight)
         return super().forward(pred, target, weight, avg_factor, reduction_override)
 
 
 def _resolved_alpha(alpha: Any) -> float | list[float] | dict[str, Any] | None:
     """A number as it is, a list of weights, or the options of a scheme for the labels of a call."""
-    if isinstance(alpha, (int, float)):
+    alpha = plain_numbers(alpha)
+    if isinstance(alpha, Real):
         if not alpha <= 1:
             raise ValueError(
                 f'alpha must be at most 1, got {alpha}: the background weighs 1 - alpha. Give a '
                 'list to weigh classes'
             )
-        return alpha
-    if isinstance(alpha, Mapping) and alpha.get('counts') == 'batch':
-        return scheme_options(alpha, 'alpha')
+        return float(alpha)
+    if isinstance(alpha, Mapping) and counts_of_batch(alpha):
+        options = scheme_options(alpha, 'alpha')
+        # Of one class that occurs once: a wrong option is told here, not in the first call.
+        CLASS_WEIGHT_SCHEMES[options['type']]([1.0], **own_options(options))
+        return options
     return resolve_class_weights(alpha, 'alpha')
 
 
 def _batch_weights(options: dict[str, Any], pred: Tensor, target: Tensor) -> Tensor:
     """Weights by the labels of this call, one a column."""
-    own = {key: value for key, value in options.items() if key not in ('type', 'counts')}
-    classes = pred.shape[1]
+    if pred.dim() < 2:
+        raise ValueError(
+            f"alpha: counts='batch' counts the classes in dimension 1 of pred, which "
+            f'{tuple(pred.shape)} has not. Give alpha as a number'
+        )
     if target.dim() == pred.dim():
         counts = target.float().clamp(min=0).movedim(1, 0).flatten(1).sum(1)
     else:
-        counts = count_labels(target, classes)
-    return CLASS_WEIGHT_SCHEMES[options['type']](counts, **own)
+        counts = count_labels(target, pred.shape[1])
+    return CLASS_WEIGHT_SCHEMES[options['type']](counts, **own_options(options))

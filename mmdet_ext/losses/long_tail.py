@@ -10,6 +10,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor
 
 from mmdet_ext.functional.cross_entropy import IGNORE_INDEX
+from mmdet_ext.functional.labels import without_weightless
 from mmdet_ext.functional.long_tail import (
     check_focal_options,
     class_adjustment,
@@ -191,7 +192,7 @@ class EqualizedFocalLoss(ElementwiseLoss):
         reduction_override: Reduction | None = None,
     ) -> Tensor:
         """As every loss; with ``accumulate`` in training mode, adds to the sums after that."""
-        target = _without_weightless(target, weight)
+        target = without_weightless(target, weight)
         if not (self.accumulate and self.training):
             return super().forward(pred, target, weight, avg_factor, reduction_override)
         self._check_columns(pred)
@@ -235,20 +236,3 @@ def _checked_ratio(ratio: Sequence[float] | None) -> list[float] | None:
     if wrong:
         raise ValueError(f'gradient_ratio must be numbers from 0 to 1, got {wrong[0]!r}')
     return [float(value) for value in ratio]
-
-
-def _without_weightless(target: Tensor, weight: Tensor | None) -> Tensor:
-    """The target with -1, ignored, where the weight is 0; a weight that does not fit is left."""
-    if weight is None:
-        return target
-    if weight.dim() == target.dim() + 1:
-        weight = weight.any(-1)
-    elif weight.dim() < target.dim():
-        weight = weight.reshape(weight.shape + (1,) * (target.dim() - weight.dim()))
-    fits = weight.dim() == target.dim() and all(
-        size in (1, wanted) for size, wanted in zip(weight.shape, target.shape, strict=True)
-    )
-    if not fits:
-        return target
-    # Labels may come as booleans or bytes, which hold no -1.
-    return torch.where(weight != 0, target if target.is_floating_point() else target.long(), -1)

@@ -63,8 +63,8 @@ class QualityFocalLoss(ElementwiseLoss):
     Values and gradients are stock's, but for three things: a label below 0 is ignored, where
     stock takes it for background; a ``beta`` between 0 and 1, for which stock gives NaN
     gradients, is refused; and the logarithm of a probability goes on as a straight line below
-    1e-12, for float16 below 6.1e-5. mmdet's DETR heads look for an instance of stock's class, and
-    then alone pass scores: there, keep stock's.
+    1e-12, for float16 below 6.1e-5. Where mmdet is installed it is registered as a subclass of
+    stock's too, which mmdet's DETR heads look for: :mod:`mmdet_ext.detection.losses`.
     Formula and edges: :func:`mmdet_ext.functional.quality.quality_focal_loss`.
 
     Args:

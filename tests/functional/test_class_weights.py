@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -74,6 +75,17 @@ def test_tensors_give_what_lists_do(name: str) -> None:
     assert scheme(torch.tensor(COUNTS, dtype=torch.float64)).dtype == torch.float64
     compiled = torch.compile(scheme, fullgraph=True, backend='aot_eager')
     torch.testing.assert_close(compiled(torch.tensor(COUNTS)), expected)
+
+
+@pytest.mark.parametrize('name', CLASS_WEIGHT_SCHEMES)
+def test_arrays_are_checked_and_give_what_lists_do(name: str) -> None:
+    scheme = CLASS_WEIGHT_SCHEMES[name]
+    for kind in (np.int64, np.float32):
+        assert torch.equal(scheme(np.array(COUNTS, kind)), scheme(COUNTS))
+    with pytest.raises(ValueError, match='counts must be numbers from 0, got -1'):
+        scheme(np.array([3, -1]))
+    with pytest.raises(ValueError, match=r'counts must be numbers from 0, got \[3, 1\]'):
+        scheme(np.array([[3, 1]]))
 
 
 def test_background_weighs_the_mean_of_the_foreground() -> None:

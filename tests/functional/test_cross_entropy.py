@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -169,16 +170,62 @@ def test_masks_are_those_of_the_class_times_its_weight() -> None:
         assert ours[k].flatten().tolist() == pytest.approx(expected)
 
 
-def test_one_number_weighs_all_classes() -> None:
+@pytest.mark.parametrize('weight', [None, WEIGHT])
+def test_masks_of_negative_labels_are_ignored(weight: list[float] | None) -> None:
+    pred, truth = logits(4, 4, 2, 2).requires_grad_(), torch.ones(4, 2, 2, dtype=torch.float64)
+    label = torch.tensor([2, -1, -100, 1])
+    ours = mask_cross_entropy_loss(pred, truth, label, weight)
+    kept = mask_cross_entropy_loss(pred[::3], truth[::3], label[::3], weight)
+    torch.testing.assert_close(ours[::3], kept)
+    assert not ours[1:3].any() and not gradient(ours, pred)[1:3].any()
+    # Bytes hold no -1.
+    assert torch.equal(mask_cross_entropy_loss(pred, truth.byte(), label, weight), ours)
+
+
+@pytest.mark.parametrize('weight', [3.0, np.float32(3), np.array([3.0] * 4)])
+def test_one_number_and_arrays_weigh_too(weight: float) -> None:
     pred, label = logits(4, 4), torch.arange(4)
     torch.testing.assert_close(
-        cross_entropy_loss(pred, label, 3.0), 3 * cross_entropy_loss(pred, label)
+        cross_entropy_loss(pred, label, weight), 3 * cross_entropy_loss(pred, label)
     )
 
 
 def test_a_label_outside_is_refused_on_the_cpu() -> None:
-    with pytest.raises(RuntimeError, match='out of bounds'):
-        cross_entropy_loss(torch.zeros(1, 3), torch.tensor([3]))
+    pred, label = torch.zeros(2, 3), torch.tensor([2, 255])
+    for smoothing in (0.0, 0.1):
+        message = r'target has the label 255, but pred has 3 columns, .*up to 2.*ignore_index'
+        with pytest.raises(ValueError, match=message):
+            cross_entropy_loss(pred, label, label_smoothing=smoothing)
+        with pytest.raises(ValueError, match='the label 3, but pred has 3 columns'):
+            cross_entropy_loss(pred, label.clamp(max=3), ignore_index=255)
+        loss = cross_entropy_loss(pred, label, ignore_index=255, label_smoothing=smoothing)
+        assert loss.tolist() == pytest.approx([math.log(3), 0.0])
+    # Here it has no ignore_index of its own: that is for the pixels.
+    with pytest.raises(ValueError, match='label has the label 3, .*make it negative; otherwise'):
+        mask_cross_entropy_loss(torch.zeros(1, 3, 2), torch.zeros(1, 2), torch.tensor([3]))
+
+
+def test_a_label_outside_is_left_to_a_gpu() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        # To read the labels would raise here.
+        pred = torch.zeros(2, 3, 4, device='cuda', requires_grad=True)
+        label = torch.full((2, 4), 255, device='cuda')
+        assert cross_entropy_loss(pred, label).device.type == 'cuda'
+        assert mask_cross_entropy_loss(pred, label, label[:, 0]).device.type == 'cuda'
+
+
+def test_no_classes_are_refused_but_where_there_are_no_labels() -> None:
+    for function in (cross_entropy_loss, binary_cross_entropy_loss):
+        for smoothing in (0.0, 0.1):
+            with pytest.raises(ValueError, match=r'a class or more.*got \(2, 0\)'):
+                function(torch.zeros(2, 0), torch.zeros(2).long(), label_smoothing=smoothing)
+            pred = torch.zeros(0, 0).requires_grad_()
+            function(pred, torch.zeros(0).long(), label_smoothing=smoothing).sum().backward()
+            assert pred.grad.shape == (0, 0)
+    with pytest.raises(ValueError, match='a class or more'):
+        mask_cross_entropy_loss(torch.zeros(2, 0, 3), torch.zeros(2, 3), torch.zeros(2).long())
 
 
 def test_wrong_shapes_and_options_are_named() -> None:
@@ -222,3 +269,6 @@ def test_compiles_in_one_graph() -> None:
                 compiled(pred, label, WEIGHT, label_smoothing=smoothing),
                 function(pred, label, WEIGHT, label_smoothing=smoothing),
             )
+    masks = torch.compile(mask_cross_entropy_loss, fullgraph=True, backend='aot_eager')
+    inputs = logits(3, 4, 2), torch.ones(3, 2), torch.tensor([2, -1, 0])
+    torch.testing.assert_close(masks(*inputs), mask_cross_entropy_loss(*inputs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from mmdet_ext.functional.cross_entropy import binary_cross_entropy_loss, cross_entropy_loss
-from mmdet_ext.functional.focal import PROBABILITY_FLOOR, focal_loss
+from mmdet_ext.functional.focal import focal_loss, probability_floor
 
 GAMMAS = pytest.mark.parametrize('gamma', [0.0, 0.5, 1.0, 2.0, 5.0])
 WEIGHT = [0.5, 1.0, 2.0, 4.0]
@@ -191,12 +192,92 @@ def test_probabilities_of_exactly_0_and_1(gamma: float, dense: bool) -> None:
     target = F.one_hot(label, 4) if dense else label
     ours = focal_loss(pred, target, gamma=gamma, alpha=None, activated=True)
     # Column 0 is wrong for row 0, column 1 right for row 1; 3 is wrong for both, and 2 right.
-    worst = 1 - math.log(PROBABILITY_FLOOR)
+    worst = 1 - math.log(2**-14)
     expected = [[worst, worst, 0.0, worst], [0.0, 0.0, 0.0, worst]]
     torch.testing.assert_close(ours.detach(), torch.tensor(expected))
     found = gradient(ours, pred)
     assert torch.isfinite(found).all()
     assert found[0, 0] < -1e3 and found[0, 1] > 1e3 and found[1, 3] > 1e3
+
+
+SMALL = [1e-3, 1e-5, 1e-6, 1e-8]
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize('gamma', [0.0, 0.7, 2.0])
+@pytest.mark.parametrize('dense', [False, True], ids=['labels', 'elements'])
+def test_small_probabilities_are_stocks(dtype: torch.dtype, gamma: float, dense: bool) -> None:
+    # float32 has no number between 1 - 6e-8 and 1.
+    pred = torch.tensor([[p, 1 - max(p, 1e-6)] for p in SMALL], dtype=dtype).requires_grad_()
+    label = torch.zeros(4).long()
+    one_hot = F.one_hot(label, 2)
+    ours = focal_loss(pred, one_hot if dense else label, gamma=gamma, activated=True)
+    stock = py_focal_loss_with_prob(pred, label, gamma=gamma, reduction='none')
+    torch.testing.assert_close(ours, stock, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient(ours, pred), gradient(stock, pred), rtol=1e-5, atol=0)
+    # By hand at 1e-6: a quarter of ln(1e6), and 1e6 as the slope.
+    if gamma == 0:
+        assert ours[2, 0].item() == pytest.approx(math.log(1e6) / 4, rel=1e-6)
+        assert gradient(ours, pred)[2, 0].item() == pytest.approx(-1e6 / 4, rel=1e-6)
+
+
+def test_small_probabilities_of_the_softmax_and_in_bfloat16() -> None:
+    pred = torch.tensor([[p, 1 - p] for p in SMALL]).bfloat16().requires_grad_()
+    for use_sigmoid in (True, False):
+        ours = focal_loss(pred, torch.zeros(4).long(), use_sigmoid, 0.0, None, activated=True)
+        own = (ours[:, 0] if use_sigmoid else ours).tolist()
+        expected = [-math.log(p) for p in pred[:, 0].tolist()]
+        assert own == pytest.approx(expected, rel=1e-6)
+        slope = gradient(ours, pred)[:, 0].tolist()
+        assert slope == pytest.approx([-1 / p for p in pred[:, 0].tolist()], rel=1e-2)
+
+
+def test_the_logarithm_is_straight_below_the_floor_of_each_precision() -> None:
+    for dtype, floor in (
+        (torch.float16, 2**-14), (torch.bfloat16, 1e-12), (torch.float32, 1e-12),
+        (torch.float64, 1e-12),
+    ):  # fmt: skip
+        assert probability_floor(dtype) == floor
+        pred = torch.zeros(1, 1, dtype=dtype)
+        value = focal_loss(pred, torch.tensor([0]), gamma=0.0, alpha=None, activated=True)
+        assert value.item() == pytest.approx(1 - math.log(floor), rel=1e-6)
+
+
+@pytest.mark.parametrize('weight', [4.0, 10.49, 1000.0])
+@pytest.mark.parametrize('gamma', [0.0, 0.5, 2.0, 5.0])
+def test_heavy_classes_have_finite_gradients_in_float16(weight: float, gamma: float) -> None:
+    pred = torch.tensor([[0.0, 1.0], [2**-24, 1.0], [1e-3, 0.999], [1.0, 0.0]]).half()
+    pred.requires_grad_()
+    label = torch.zeros(4).long()
+    one_hot = F.one_hot(label, 2)
+    for alpha in ([weight, 1.0], torch.tensor([weight, 1.0, weight])):
+        for target, use_sigmoid in ((label, True), (one_hot, True), (label, False)):
+            if not use_sigmoid:
+                alpha = [weight, 1.0]
+            ours = focal_loss(pred, target, use_sigmoid, gamma, alpha, activated=True)
+            found = gradient(ours, pred)
+            assert torch.isfinite(found).all() and found[0, 0] < -3e4
+            own = ours[:, 0] if use_sigmoid else ours
+            # Still falls as the probability grows, to exactly 0 at 1.
+            assert (own.diff() < 0).all() and own[3] == 0
+
+
+def test_weights_up_to_two_and_other_precisions_keep_their_floor() -> None:
+    pred, label = torch.tensor([[1e-4]]), torch.tensor([0])
+    for dtype, weight in ((torch.float16, 2.0), (torch.bfloat16, 1e3), (torch.float32, 1e3)):
+        p = pred.to(dtype)
+        ours = focal_loss(p, label, gamma=0.0, alpha=[weight], activated=True)
+        assert ours.item() == pytest.approx(-weight * math.log(p.item()), rel=1e-5)
+
+
+def test_alpha_from_numpy() -> None:
+    pred, label = logits(5, 4), torch.tensor([0, 1, 2, 3, 4])
+    for alpha, plain in (
+        (np.float32(0.25), 0.25), (np.float64(0.5), 0.5), (np.int64(1), 1),
+        (np.array(WEIGHT), WEIGHT),
+    ):  # fmt: skip
+        found = focal_loss(pred, label, alpha=alpha)
+        assert torch.equal(found, focal_loss(pred, label, alpha=plain))
 
 
 def test_gradients_by_finite_differences() -> None:
@@ -254,6 +335,18 @@ def test_compiles_in_one_graph() -> None:
             )
 
 
+@pytest.mark.parametrize('use_sigmoid', [True, False])
+def test_probabilities_of_float16_compile_in_one_graph(use_sigmoid: bool) -> None:
+    torch.compiler.reset()  # what other tests compiled counts towards the limit of variants
+    pred, label = logits(8, 4).sigmoid().half(), torch.arange(8) % 5 - 1
+    compiled = torch.compile(focal_loss, fullgraph=True, backend='aot_eager')
+    for alpha in (None, [8.0, *WEIGHT[1:]], torch.tensor([8.0, *WEIGHT[1:]])):
+        torch.testing.assert_close(
+            compiled(pred, label, use_sigmoid, 2.0, alpha, True),
+            focal_loss(pred, label, use_sigmoid, 2.0, alpha, True),
+        )
+
+
 def test_wrong_input_is_named() -> None:
     pred, label = torch.zeros(2, 3), torch.zeros(2).long()
     with pytest.raises(ValueError, match='gamma must be from 0, got -1'):
@@ -266,3 +359,22 @@ def test_wrong_input_is_named() -> None:
         focal_loss(pred, label, use_sigmoid=False, alpha=WEIGHT)
     with pytest.raises(ValueError, match=r'labels \(2,\).*got \(2, 3\)'):
         focal_loss(pred, torch.zeros(2, 3), use_sigmoid=False)
+    for activated in (False, True):
+        with pytest.raises(ValueError, match='target has the label 7, but pred has 3 columns'):
+            focal_loss(pred, torch.tensor([2, 7]), use_sigmoid=False, activated=activated)
+    # In the sigmoid form it is background.
+    assert torch.equal(focal_loss(pred, label + 7), focal_loss(pred, label + 3))
+
+
+def test_no_classes_are_refused_but_where_there_are_no_labels() -> None:
+    for use_sigmoid in (True, False):
+        with pytest.raises(ValueError, match=r'a class or more.*got \(2, 0\).*num_classes'):
+            focal_loss(torch.zeros(2, 0), torch.zeros(2).long(), use_sigmoid)
+    with pytest.raises(ValueError, match='a class or more'):
+        focal_loss(torch.zeros(2, 0, 4), torch.zeros(2, 4).long())
+    for shape in ((0, 0), (2, 0, 0)):
+        pred = torch.zeros(shape).requires_grad_()
+        label = torch.zeros(shape[:1] + shape[2:]).long()
+        focal_loss(pred, label).sum().backward()
+        assert pred.grad.shape == shape
+    assert focal_loss(torch.zeros(2, 0), torch.zeros(2, 0)).shape == (2, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -290,6 +291,21 @@ def test_equalized_focal_gradient_by_finite_differences(dense: bool) -> None:
     assert torch.autograd.gradcheck(
         lambda p: equalized_focal_loss(p, target, RATIO), pred.requires_grad_()
     )
+
+
+def test_counts_and_ratios_from_numpy() -> None:
+    assert class_adjustment(np.array([8, 4, 0])) == class_adjustment([8, 4, 0])
+    pred, label = labelled(CLASSES)
+    ours = equalized_focal_loss(pred, label, np.array(RATIO))
+    assert torch.equal(ours, equalized_focal_loss(pred, label, RATIO))
+
+
+def test_labels_beyond_the_columns_and_no_columns_are_named() -> None:
+    with pytest.raises(ValueError, match='target has the label 255, but pred has 2 columns'):
+        balanced_softmax_loss(torch.zeros(2, 2), torch.tensor([0, 255]), [3, 1])
+    with pytest.raises(ValueError, match='a class or more'):
+        equalized_focal_loss(torch.zeros(2, 0), torch.zeros(2).long(), [])
+    assert equalized_focal_loss(torch.zeros(0, 0), torch.zeros(0).long(), []).shape == (0, 0)
 
 
 def test_a_rare_class_is_focused_more() -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from mmdet_ext.losses.class_counts import resolve_class_weights, resolve_counts
 def test_counts_from_a_list_and_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / 'counts.json'
     path.write_text(json.dumps({'classes': ['a', 'b'], 'counts': [3, 0], 'images': 2}))
-    for counts in ([3, 0], (3, 0), path, str(path)):
+    for counts in ([3, 0], (3, 0), np.array([3, 0]), torch.tensor([3, 0]), path, str(path)):
         assert resolve_counts(counts) == [3.0, 0.0]
 
 
@@ -53,6 +54,11 @@ def test_weights_as_a_list_a_number_a_tensor_and_a_scheme() -> None:
     assert resolve_class_weights([1, 0.5], 'w') == [1.0, 0.5]
     assert resolve_class_weights(2, 'w') == [2.0]
     assert resolve_class_weights(torch.tensor([1.0, 0.5]), 'w') == [1.0, 0.5]
+    assert resolve_class_weights(np.array([1.0, 0.5], np.float32), 'w') == [1.0, 0.5]
+    assert resolve_class_weights([np.float32(1), np.int64(2)], 'w') == [1.0, 2.0]
+    assert resolve_class_weights(np.float32(2), 'w') == [2.0]
+    # Counts must be above 0 somewhere, weights need not.
+    assert resolve_class_weights([0, 0], 'w') == [0.0, 0.0]
     scheme = {'type': 'effective_number', 'counts': [1, 2], 'beta': 0.5}
     assert resolve_class_weights(scheme, 'w') == pytest.approx([1.2, 0.8])
     assert scheme == {'type': 'effective_number', 'counts': [1, 2], 'beta': 0.5}
@@ -63,7 +69,9 @@ def test_weights_as_a_list_a_number_a_tensor_and_a_scheme() -> None:
     [
         ([], 'w must be a list of one number a class'),
         ('abc', "w must be a list of one number a class, got 'abc'"),
-        ([0, 0], 'w are all 0'),
+        ([0, -1], 'w must be numbers from 0, got -1 for class 1'),
+        ({'type': 'inverse_log', 'counts': [0, 0]}, 'counts are all 0'),
+        ({'type': 'inverse_log', 'counts': np.array([0, 0])}, 'counts are all 0'),
         ([1, float('nan')], 'w must be numbers from 0, got nan for class 1'),
         ({}, "w: 'type' must be one of"),
         ({'type': 'inverse_log'}, "w: 'counts' is missing"),

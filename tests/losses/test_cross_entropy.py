@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -145,6 +146,51 @@ def test_means_of_masks_distributions_and_elements_over_what_is_not_ignored() ->
     torch.testing.assert_close(ours(logits(2, 3, 2, 2), maps), each.sum() / 5)
 
 
+def test_masks_of_negative_classes_are_ignored_and_not_counted() -> None:
+    pred, truth, label = logits(3, 4, 2, 2), torch.ones(3, 2, 2), torch.tensor([1, -1, -100])
+    truth[0, 0, 0] = -1
+    for class_weight in (None, WEIGHTS):
+        ours, _ = both(use_mask=True, avg_non_ignore=True, class_weight=class_weight)
+        each = ours(pred, truth, label, reduction_override='none')
+        assert each[0].sum() > 0 and not each[1:].any()
+        torch.testing.assert_close(ours(pred, truth, label), each.sum() / 3)
+
+
+def test_where_else_it_differs_from_stock() -> None:
+    # A mean over nothing.
+    ours, stock = both()
+    assert ours(logits(0, 4), torch.zeros(0).long()) == 0
+    assert stock(logits(0, 4), torch.zeros(0).long()).isnan()
+    # A weight (N,) for a table (N, N).
+    pred, table, weight = torch.zeros(3, 3), torch.zeros(3, 3), torch.tensor([1.0, 2.0, 3.0])
+    ours, stock = both(use_sigmoid=True)
+    rows = weight[:, None].expand(3, 3) * F.softplus(torch.zeros(()))
+    torch.testing.assert_close(ours(pred, table, weight, reduction_override='none'), rows)
+    torch.testing.assert_close(stock(pred, table, weight, reduction_override='none'), rows.T)
+    # A softmax class_weight of one number.
+    ours, stock = both(class_weight=2.0)
+    assert ours(pred, torch.arange(3)).item() == pytest.approx(2 * 1.0986123)
+    with pytest.raises(RuntimeError, match='weight'):
+        stock(pred, torch.arange(3))
+    # Stock ignores its own default.
+    ours, stock = both()
+    label = torch.tensor([0, -100, 2])
+    torch.testing.assert_close(ours(pred, label), stock(pred, label))
+
+
+def test_classes_that_all_weigh_0_cost_nothing() -> None:
+    ours, _ = both(class_weight=[0.0, 0.0, 0.0, 0.0])
+    assert ours.class_weight == [0.0] * 4
+    assert ours(logits(4, 4), torch.arange(4)).item() == 0
+
+
+def test_a_forgotten_ignore_index_is_named() -> None:
+    ours, _ = both()
+    with pytest.raises(ValueError, match='target has the label 255.*ignore_index'):
+        ours(logits(2, 4), torch.tensor([0, 255]))
+    assert ours(logits(2, 4), torch.tensor([0, 255]), ignore_index=255) > 0
+
+
 def test_label_smoothing_is_torchs() -> None:
     loss = MODELS.build({'type': 'mmdet_ext.CrossEntropyLoss', 'label_smoothing': 0.2})
     pred, label = logits(5, 4), torch.arange(5) % 4
@@ -162,7 +208,10 @@ def test_weights_from_counts() -> None:
     assert torch.equal(by_counts(pred, label), listed(pred, label))
 
 
-@pytest.mark.parametrize('weight', [2.0, torch.tensor([2.0, 2.0, 2.0, 2.0])])
+@pytest.mark.parametrize(
+    'weight',
+    [2.0, np.float32(2), np.array([2, 2, 2, 2]), torch.tensor([2.0, 2.0, 2.0, 2.0])],
+)
 def test_a_number_and_a_tensor_weigh_too(weight: object) -> None:
     ours, _ = both(class_weight=weight)
     plain, _ = both()

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -122,6 +123,63 @@ def test_batch_counts_elements_and_passes_over_background() -> None:
     torch.testing.assert_close(loss(pred, elements), listed(pred, label))
 
 
+@pytest.mark.parametrize('use_sigmoid', [True, False])
+@pytest.mark.parametrize('kind', ['rows', 'elements', 'flat'])
+def test_batch_counts_nothing_of_weight_0(use_sigmoid: bool, kind: str) -> None:
+    """Anchor heads mark what they leave out by the background's label and a weight of 0."""
+    if not use_sigmoid and kind != 'rows':
+        pytest.skip('the softmax form has a weight a row')
+    loss = build(use_sigmoid=use_sigmoid, alpha={'type': 'inverse_frequency', 'counts': 'batch'})
+    pred, label = logits(104, 3), torch.full((104,), 3 if use_sigmoid else 2)
+    label[:4] = torch.tensor([0, 1, 2, 2])
+    label[4:50] = 1  # of a class, and left out all the same
+    weight = (torch.arange(104) < 4).float()
+    if kind != 'rows':
+        weight = weight[:, None].repeat(1, 3)
+    given = weight.flatten() if kind == 'flat' else weight
+    alone = loss(pred[:4], label[:4], reduction_override='none')
+    among = loss(pred, label, given, reduction_override='none')
+    torch.testing.assert_close(among[:4], alone)
+    assert not among[4:].any()
+    torch.testing.assert_close(loss(pred, label, given, avg_factor=4.0), alone.sum() / 4)
+
+
+def test_batch_counts_no_elements_of_weight_0() -> None:
+    loss = build(alpha={'type': 'inverse_frequency', 'counts': 'batch'})
+    pred, label = logits(6, 3), torch.tensor([0, 1, 2, 2, 1, 1])
+    table = torch.nn.functional.one_hot(label, 3).float()
+    weight = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+    among = loss(pred, table, weight, reduction_override='none')
+    torch.testing.assert_close(among[:4], loss(pred[:4], table[:4], reduction_override='none'))
+
+
+def test_batch_counts_need_classes() -> None:
+    loss = build(alpha={'type': 'inverse_log', 'counts': 'batch'})
+    with pytest.raises(ValueError, match=r"counts='batch'.*dimension 1 of pred, which \(4,\)"):
+        loss(torch.zeros(4), torch.ones(4))
+
+
+@pytest.mark.parametrize('number', [np.float32(0.25), np.array(0.25), torch.tensor(0.25)])
+def test_alpha_as_any_number(number: object) -> None:
+    assert build(alpha=number).alpha == 0.25
+    with pytest.raises(ValueError, match='alpha must be at most 1, got 1.5'):
+        build(alpha=number + 1.25)
+
+
+def test_alpha_and_counts_as_arrays() -> None:
+    assert build(alpha=np.array([0.5, 2.0], np.float32)).alpha == [0.5, 2.0]
+    listed = build(alpha={'type': 'inverse_log', 'counts': [8, 2]}).alpha
+    for counts in (np.array([8, 2]), torch.tensor([8.0, 2.0])):
+        assert build(alpha={'type': 'inverse_log', 'counts': counts}).alpha == listed
+
+
+def test_classes_that_all_weigh_0_cost_nothing() -> None:
+    pred = logits(4, 2).requires_grad_()
+    loss = build(alpha=[0.0, 0.0])(pred, torch.tensor([0, 1, 2, 0]))
+    loss.backward()
+    assert loss.item() == 0 and not pred.grad.any()
+
+
 def test_batch_weights_are_finite_and_compile() -> None:
     loss = build(use_sigmoid=False, alpha={'type': 'effective_number', 'counts': 'batch'})
     pred, label = logits(6, 3).requires_grad_(), torch.tensor([0, 1, 1, 2, -1, 2])
@@ -142,6 +200,14 @@ def test_batch_weights_are_finite_and_compile() -> None:
         (
             {'alpha': {'type': 'inverse_log', 'counts': 'batch', 'beta': 0.5}},
             "'inverse_log' has no option 'beta'",
+        ),
+        (
+            {'alpha': {'type': 'inverse_log', 'counts': 'batch', 'offset': 0.5}},
+            'offset must be above 1, got 0.5',
+        ),
+        (
+            {'alpha': {'type': 'effective_number', 'counts': 'batch', 'beta': 1.0}},
+            'beta must be from 0 to below 1, got 1.0',
         ),
     ],
 )

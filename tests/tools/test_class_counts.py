@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmdet_ext.detection.datasets import CocoDataset
 from mmdet_ext.losses.class_counts import resolve_counts
 from tools.class_counts import main
 
@@ -52,11 +54,11 @@ def test_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run(out, source) == {
         'classes': ['cat', 'dog', 'cow'],
         'counts': [1, 2, 1],
-        'ignored': [1, 1, 0],
+        'ignored': [0, 1, 0],
         'images': 3,
         'images_without_boxes': 0,
         'sources': [str(source.resolve())],
-        'left_out': {'unusable': 2, 'a side below 1 px': 1},
+        'left_out': {'unusable': 2, "marked 'ignore'": 1, 'a side below 1 px': 1},
     }
     assert resolve_counts(out) == [1.0, 2.0, 1.0]
     printed = capsys.readouterr().out.splitlines()
@@ -70,11 +72,60 @@ def test_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert header[:4] == b'\x89PNG' and min(struct.unpack('>II', header[16:24])) > 200
 
 
+#: Every kind of box that training passes over or ignores, beside plain ones. Pictures: 9 px.
+ODD_BOXES: dict[str, list[dict[str, Any]]] = {
+    '': [
+        {'category_id': 1},
+        {'category_id': 1, 'bbox': [-3, 7, 5, 5]},  # some of it inside
+        {'category_id': 2, 'bbox': [0, 0, 1, 1]},
+        {'category_id': 2, 'bbox': [0, 0, 5, 5], 'area': 0.25},
+        {'category_id': 3, 'iscrowd': 1},
+    ],
+    "marked 'ignore'": [
+        {'category_id': 1, 'ignore': 1}, {'category_id': 2, 'ignore': True, 'iscrowd': 1},
+    ],
+    'inverted': [{'category_id': 2, 'bbox': [5, 5, -4, 4]}],
+    'a side below 1 px': [
+        {'category_id': 2, 'bbox': [0, 0, 5, 0.5]},
+        {'category_id': 3, 'bbox': [0, 0, 0, 5], 'iscrowd': 1},
+    ],
+    'an area of 0': [{'category_id': 1, 'area': 0}, {'category_id': 3, 'area': 0, 'iscrowd': 1}],
+    'outside the picture': [
+        {'category_id': 1, 'bbox': [30, 30, 5, 5]},
+        {'category_id': 2, 'bbox': [-6, 0, 6, 5]},  # touches the edge
+        {'category_id': 2, 'bbox': [0, 9, 5, 5], 'iscrowd': 1},
+    ],
+    'unusable': [{'category_id': 7}, {'category_id': 1, 'image_id': 99},
+                 {'category_id': 1, 'bbox': [0, 0, float('nan'), 5]}],
+}  # fmt: skip
+
+
+def test_counts_are_what_the_data_set_gives(tmp_path: Path) -> None:
+    boxes = [{'area': 25, 'iscrowd': 0, **box} for group in ODD_BOXES.values() for box in group]
+    names = ('cat', 'dog', 'cow')
+    source = coco(tmp_path / 'train.json', boxes, names)
+    found = run(tmp_path / 'c.json', source)
+    dataset = CocoDataset(
+        ann_file=str(source), data_prefix={'img': ''}, metainfo={'classes': names}, pipeline=[],
+        bad_images='unchecked',
+    )  # fmt: skip
+    seen = Counter(
+        (box['bbox_label'], box['ignore_flag'])
+        for k in range(len(dataset))
+        for box in dataset.get_data_info(k)['instances']
+    )
+    assert found['counts'] == [seen[k, 0] for k in range(3)] == [2, 2, 0]
+    assert found['ignored'] == [seen[k, 1] for k in range(3)] == [0, 0, 1]
+    assert found['left_out'] == {
+        reason: len(group) for reason, group in ODD_BOXES.items() if reason
+    }
+
+
 def test_classes_in_the_order_of_the_labels_and_those_left_out(tmp_path: Path) -> None:
     source = coco(tmp_path / 'train.json', BOXES[:6], ('cat', 'dog', 'cow'))
     found = run(tmp_path / 'c.json', source, '--classes', 'cow', 'cat')
     assert found['classes'] == ['cow', 'cat'] and found['counts'] == [1, 1]
-    assert found['left_out'] == {'class dog': 3}
+    assert found['left_out'] == {"marked 'ignore'": 1, 'class dog': 3}
 
 
 def test_files_add_up_by_name_and_one_file_counts_once(tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ def hard_element_targets(generator: torch.Generator, count: int) -> Inputs:
 
 
 def probabilities(generator: torch.Generator, count: int) -> Inputs:
-    """Probabilities (count, 5) and labels up to the background's 5."""
+    """Probabilities (count, 5), none of which half precision takes for 0 or 1, and labels to 5."""
     logits, label = labelled_logits(background=True)(generator, count)
-    return logits.sigmoid(), label
+    return (logits / 2).sigmoid(), label
 
 
 def hard_probabilities(generator: torch.Generator, count: int) -> Inputs:

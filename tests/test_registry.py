@@ -175,7 +175,10 @@ def test_in_asks_without_raising() -> None:
 
 @pytest.mark.parametrize(
     'row',
-    [*cases.LOSSES, *cases.HEADS, *cases.SAMPLERS, *cases.ASSIGNERS, *cases.DATASETS],
+    [
+        *cases.LOSSES, *cases.HEADS, *cases.SAMPLERS, *cases.ASSIGNERS, *cases.CALCULATORS,
+        *cases.DATASETS,
+    ],
     ids=lambda row: row.name,
 )
 def test_twins_say_so(row: Any) -> None:

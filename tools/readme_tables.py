@@ -27,6 +27,7 @@ GROUPS: tuple[tuple[str, registry.ExtRegistry, tuple[Any, ...]], ...] = (
     ('head', registry.MODELS, cases.HEADS),
     ('sampler', registry.TASK_UTILS, cases.SAMPLERS),
     ('label assigner', registry.TASK_UTILS, cases.ASSIGNERS),
+    ('overlap measure', registry.TASK_UTILS, cases.CALCULATORS),
     ('data set', registry.DATASETS, cases.DATASETS),
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mmdet.models.task_modules.assigners import AssignResult
+from mmdet.models.task_modules.assigners.dynamic_soft_label_assigner import center_of_mass
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -78,7 +79,16 @@ def geometry_of_one(call: AssignCall) -> BatchGeometry:
         gt_boxes=[gt_boxes],
         gt_labels=[call.gt_instances.labels],
         ignore_boxes=None if ignore is None else [as_tensor(ignore.bboxes)],
+        gt_centers=mask_centers([call.gt_instances]),
     )
+
+
+def mask_centers(gt_instances: Sequence[InstanceData]) -> list[Tensor] | None:
+    """Centres of mass (G, 2), px, of each image's boxes; None where they have no masks."""
+    if not all('masks' in instances for instances in gt_instances):
+        return None
+    centers = [center_of_mass(each.masks, eps=1e-7) for each in gt_instances]
+    return [c.to(as_tensor(e.bboxes)) for c, e in zip(centers, gt_instances, strict=True)]
 
 
 def predictions_of_one(call: AssignCall) -> Predictions:

@@ -67,6 +67,7 @@ def nearest_priors(
     k: int,
     grids: Sequence[Grid | None] | None = None,
     excluded_mask: Tensor | None = None,
+    valid_mask: Tensor | None = None,
 ) -> Tensor:
     """The ``k`` priors of each level whose centres are nearest to each point.
 
@@ -81,6 +82,8 @@ def nearest_priors(
         grids: `find_grid` of each level's centres, None to look for them here.
         excluded_mask: (M, P) with N a multiple of M, one row for each N / M points in a row;
             True puts a prior behind all others of its level.
+        valid_mask: (M, P) likewise; False puts a prior behind those too. On a grid of which a
+            part of the columns and rows is valid, the nearest are still found by these.
 
     Returns:
         Tensor: (N, K) int64 indices into the priors, K = sum over levels of min(k, size). Equal
@@ -95,19 +98,37 @@ def nearest_priors(
         start = sum(level_sizes[:level])
         stop = start + level_sizes[level]
         level_k = min(k, level_sizes[level])
-        grid = None
+        grid, lines = None, None
+        valid = None if valid_mask is None else valid_mask[:, start:stop]
         if excluded_mask is None:
             grid = find_grid(level_centers) if grids is None else grids[level]
+        if grid is not None and valid is not None:
+            lines = _valid_lines(valid, grid)
+            grid = None if lines is None else grid
         if grid is not None:
-            index = _nearest_on_grid(points, grid, level_k)
+            index = _nearest_on_grid(points, grid, level_k, lines)
         else:
             mask = None if excluded_mask is None else excluded_mask[:, start:stop]
-            index = _nearest_of_all(points, level_centers, level_k, mask)
+            index = _nearest_of_all(points, level_centers, level_k, mask, valid)
         found.append(index + start)
     return torch.cat(found, dim=1)
 
 
-def _nearest_on_grid(points: Tensor, grid: Grid, k: int) -> Tensor:
+def _valid_lines(valid: Tensor, grid: Grid) -> tuple[Tensor, Tensor] | None:
+    """Which columns (M, W) and rows (M, H) of a grid are valid, if these tell of each point."""
+    table = valid.view(len(valid), grid.ys.numel(), grid.xs.numel())
+    columns, rows = table.any(1), table.any(2)
+    return (columns, rows) if torch.equal(table, rows[..., None] & columns[:, None]) else None
+
+
+def _far_lines(gap: Tensor, valid: Tensor) -> Tensor:
+    """Gaps (N, L), with FAR in the place of lines (M, L) that are not valid."""
+    return gap.masked_fill(~valid.repeat_interleave(len(gap) // len(valid), 0), FAR)
+
+
+def _nearest_on_grid(
+    points: Tensor, grid: Grid, k: int, lines: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Indices (N, k) of the nearest grid points.
 
     With columns and rows ranked by distance, the point at ranks (a, b), from 0, has at least
@@ -116,8 +137,11 @@ def _nearest_on_grid(points: Tensor, grid: Grid, k: int) -> Tensor:
     """
     width, height = grid.xs.numel(), grid.ys.numel()
     k_x, k_y = min(k, width), min(k, height)
-    gap_x, column = (points[:, :1] - grid.xs).abs().topk(k_x, largest=False)
-    gap_y, row = (points[:, 1:] - grid.ys).abs().topk(k_y, largest=False)
+    gap_x, gap_y = (points[:, :1] - grid.xs).abs(), (points[:, 1:] - grid.ys).abs()
+    if lines is not None:
+        gap_x, gap_y = _far_lines(gap_x, lines[0]), _far_lines(gap_y, lines[1])
+    gap_x, column = gap_x.topk(k_x, largest=False)
+    gap_y, row = gap_y.topk(k_y, largest=False)
     ranks = [(a, b) for a in range(k_x) for b in range(min(k_y, k // (a + 1)))]
     rank = torch.tensor(ranks, device=points.device).T
     distance = gap_x.square()[:, rank[0]] + gap_y.square()[:, rank[1]]
@@ -125,7 +149,9 @@ def _nearest_on_grid(points: Tensor, grid: Grid, k: int) -> Tensor:
     return row.gather(1, rank[1][nearest]) * width + column.gather(1, rank[0][nearest])
 
 
-def _nearest_of_all(points: Tensor, centers: Tensor, k: int, mask: Tensor | None) -> Tensor:
+def _nearest_of_all(
+    points: Tensor, centers: Tensor, k: int, mask: Tensor | None, valid: Tensor | None
+) -> Tensor:
     """Indices (N, k) of the nearest centres, from all distances.
 
     The k smallest of a row lie in the k blocks of smallest minimum, so that only these blocks'
@@ -135,12 +161,13 @@ def _nearest_of_all(points: Tensor, centers: Tensor, k: int, mask: Tensor | None
     x, y = pad(centers.T, (0, -count % BLOCK), value=torch.inf)
     row = torch.arange(points.shape[0], device=points.device)
     found = []
-    for start, stop in _chunks(points.shape[0], x.numel()):
+    for start, stop in chunks(points.shape[0], x.numel()):
         chunk = points[start:stop]
         distance = (chunk[:, :1] - x).square_().add_((chunk[:, 1:] - y).square_())
-        if mask is not None:
-            chunk_mask = mask[row[start:stop] * len(mask) // len(row)]
-            distance[:, :count].masked_fill_(chunk_mask, FAR**2)
+        for level, each in ((FAR**2, mask), (4 * FAR**2, None if valid is None else ~valid)):
+            if each is not None:
+                chunk_mask = each[row[start:stop] * len(each) // len(row)]
+                distance[:, :count].masked_fill_(chunk_mask, level)
         blocks = distance.unflatten(1, (-1, BLOCK))
         block = blocks.amin(-1).topk(min(k, blocks.shape[1]), largest=False).indices
         ranked = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).flatten(1)
@@ -152,14 +179,41 @@ def _nearest_of_all(points: Tensor, centers: Tensor, k: int, mask: Tensor | None
     return torch.cat(found)
 
 
-def _chunks(rows: int, columns: int) -> list[tuple[int, int]]:
+def largest(table: Tensor, k: int) -> Tensor:
+    """Places (R, k) of the k largest values of each row of (R, N), the largest first.
+
+    They lie in the k blocks of largest maximum, so that only these blocks' values are ranked.
+
+    >>> largest(torch.tensor([[3., 1., 7.]]), 2)
+    tensor([[2, 0]])
+    """
+    rows, columns = table.shape
+    if columns <= BLOCK * (k + 1):
+        few: Tensor = table.topk(k).indices
+        return few
+    whole = columns // BLOCK * BLOCK
+    blocks = table[:, :whole].unflatten(1, (-1, BLOCK))
+    block = blocks.amax(-1).topk(min(k, whole // BLOCK)).indices
+    ranked = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).flatten(1)
+    # The rest that fills no block is ranked as it is.
+    place = torch.cat([ranked, table[:, whole:]], 1).topk(k).indices
+    inner: Tensor = block.gather(1, (place // BLOCK).clamp(max=block.shape[1] - 1)) * BLOCK
+    inner = inner + place % BLOCK
+    return inner.where(place < ranked.shape[1], place - ranked.shape[1] + whole)
+
+
+def chunks(rows: int, columns: int) -> list[tuple[int, int]]:
     """Row ranges whose tables of ``columns`` columns keep within TABLE_ELEMENTS."""
     step = max(1, TABLE_ELEMENTS // max(1, columns))
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def ignored_priors_mask(
-    priors: Tensor, ignore_boxes: Tensor, ignore_valid: Tensor, threshold: float
+    priors: Tensor,
+    ignore_boxes: Tensor,
+    ignore_valid: Tensor,
+    threshold: float,
+    of_priors: bool = True,
 ) -> Tensor:
     """Priors of which more than ``threshold`` lies in an ignore region.
 
@@ -168,6 +222,7 @@ def ignored_priors_mask(
         ignore_boxes: (B, I, 4) corners, px.
         ignore_valid: (B, I) bool, False on padding.
         threshold: share of a prior's area, in [0, 1].
+        of_priors: otherwise, share of the region's area that lies in the prior.
 
     Returns:
         Tensor: (B, P) bool.
@@ -178,8 +233,12 @@ def ignored_priors_mask(
     """
     images, regions = ignore_valid.shape
     mask = torch.zeros((images, priors.shape[0]), dtype=torch.bool, device=priors.device)
-    for start, stop in _chunks(priors.shape[0], images * regions * 4):
-        share = pairwise_box_iof(priors[start:stop], ignore_boxes)  # (B, chunk, I)
+    for start, stop in chunks(priors.shape[0], images * regions * 4):
+        part = priors[start:stop]  # shares are (B, chunk, I)
+        if of_priors:
+            share = pairwise_box_iof(part, ignore_boxes)
+        else:
+            share = pairwise_box_iof(ignore_boxes, part).mT
         mask[:, start:stop] = ((share > threshold) & ignore_valid[:, None]).any(-1)
     return mask
 
@@ -197,6 +256,7 @@ def atss_match(
     grids: Sequence[Grid | None] | None = None,
     ignore_mask: Tensor | None = None,
     affinity: Affinity | None = None,
+    prior_valid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Adaptive training sample selection (ATSS).
 
@@ -217,6 +277,8 @@ def atss_match(
         ignore_mask: (B, P), True for priors in ignore regions: they come last as candidates and
             are IGNORE unless a box claims them all the same.
         affinity: used in place of the IoU.
+        prior_valid: (B, P), False for priors that are no candidates at all, and IGNORE; None for
+            none.
 
     Returns:
         tuple: gt_index (B, P) int64, BACKGROUND (-1) and IGNORE (-2) beside the index of a box;
@@ -231,21 +293,24 @@ def atss_match(
     total = priors.shape[0]
     if boxes == 0 or total == 0:
         claimed = torch.full((images, total), BACKGROUND, device=gt_boxes.device)
-        return _mark_ignored(claimed, ignore_mask), gt_boxes.new_zeros((images, total))
+        claimed = mark_ignored(claimed, _either(ignore_mask, prior_valid))
+        return claimed, gt_boxes.new_zeros((images, total))
 
     centers = box_centers(priors)
     points = box_centers(gt_boxes).flatten(0, 1)
-    candidate = nearest_priors(points, centers, level_sizes, topk, grids, ignore_mask)
+    candidate = nearest_priors(
+        points, centers, level_sizes, topk, grids, ignore_mask, prior_valid
+    )
     candidate = candidate.view(images, boxes, -1)
 
     if affinity is None:
         quality = box_iou(priors[candidate], gt_boxes[:, :, None])
     else:
         quality = affinity(candidate, gt_boxes)
-    # Reduced over a leading dimension, as a table of candidates x boxes would be.
-    table = quality.permute(2, 0, 1).contiguous()
-    spread = table.std(0) if len(table) > 1 else 0.0
-    threshold = table.mean(0) + spread
+    valid = None
+    if prior_valid is not None:
+        valid = prior_valid.gather(1, candidate.flatten(1)).view(candidate.shape)
+    threshold = _mean_and_spread(quality, valid)
 
     center = centers[candidate]
     inside = torch.cat(
@@ -253,10 +318,35 @@ def atss_match(
     ).amin(-1)
     positive = (quality >= threshold[..., None]) & (inside > INSIDE_MARGIN)
     positive &= gt_valid[..., None]
-    return _resolve_claims(candidate, quality, positive, total, ignore_mask)
+    if valid is not None:
+        positive &= valid
+    return resolve_claims(
+        candidate, quality, positive, total, _either(ignore_mask, prior_valid)
+    )
 
 
-def _resolve_claims(
+def _mean_and_spread(quality: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean plus deviation of the candidates' qualities (B, G, K), of those that are valid."""
+    # Reduced over a leading dimension, as a table of candidates x boxes would be.
+    table = quality.permute(2, 0, 1).contiguous()
+    if valid is None or bool(valid.all()):
+        return table.mean(0) + (table.std(0) if len(table) > 1 else 0.0)
+    # In double precision: equal qualities have a spread of 0, however many there are.
+    counted = valid.permute(2, 0, 1).double()
+    number = counted.sum(0)
+    mean = (table * counted).sum(0) / number
+    spread = ((table - mean).square() * counted).sum(0) / (number - 1).clamp(min=1)
+    return mean.to(quality.dtype) + spread.sqrt().to(quality.dtype)
+
+
+def _either(ignore_mask: Tensor | None, prior_valid: Tensor | None) -> Tensor | None:
+    """Priors that are ignored, or not there."""
+    if prior_valid is None:
+        return ignore_mask
+    return ~prior_valid if ignore_mask is None else ignore_mask | ~prior_valid
+
+
+def resolve_claims(
     candidate: Tensor,
     quality: Tensor,
     positive: Tensor,
@@ -288,10 +378,10 @@ def _resolve_claims(
     gt_index = gt_index[:, :total]
     claimed = gt_index < boxes
     gt_index = gt_index.where(claimed, BACKGROUND)
-    return _mark_ignored(gt_index, ignore_mask), best[:, :total].where(claimed, 0.0)
+    return mark_ignored(gt_index, ignore_mask), best[:, :total].where(claimed, 0.0)
 
 
-def _mark_ignored(gt_index: Tensor, ignore_mask: Tensor | None) -> Tensor:
+def mark_ignored(gt_index: Tensor, ignore_mask: Tensor | None) -> Tensor:
     if ignore_mask is None:
         return gt_index
     return gt_index.masked_fill(ignore_mask & (gt_index == BACKGROUND), IGNORE)

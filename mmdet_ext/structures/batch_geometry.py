@@ -31,6 +31,7 @@ class BatchGeometry:
         strides: (P,) px between neighbouring priors of the same level; None where not needed.
         prior_valid: (B, P) bool, False for priors that an image does not have, as those beyond its
             border in a batch of mixed sizes: they are no box's and count as "ignore". None is all.
+        gt_centers: (B, G, 2), px, where they are not the middles of the boxes, but of masks.
 
     Raises:
         ValueError: naming the attribute whose shape or type does not fit.
@@ -45,6 +46,7 @@ class BatchGeometry:
     ignore_valid: Tensor | None = None
     strides: Tensor | None = None
     prior_valid: Tensor | None = None
+    gt_centers: Tensor | None = None
 
     def __post_init__(self) -> None:
         images, boxes = self.gt_valid.shape
@@ -64,6 +66,8 @@ class BatchGeometry:
             _check_shape('ignore_valid', self.ignore_valid, (images, self.ignore_boxes.shape[1]))
         if self.prior_valid is not None:
             _check_shape('prior_valid', self.prior_valid, (images, self.priors.shape[0]))
+        if self.gt_centers is not None:
+            _check_shape('gt_centers', self.gt_centers, (images, boxes, 2))
         if self.strides is not None:
             _check_shape('strides', self.strides, (self.priors.shape[0],))
 
@@ -77,6 +81,7 @@ class BatchGeometry:
         ignore_boxes: Sequence[Tensor] | None = None,
         strides: Tensor | None = None,
         prior_valid: Tensor | None = None,
+        gt_centers: Sequence[Tensor] | None = None,
     ) -> BatchGeometry:
         """Pad the images' own tensors to one number of boxes.
 
@@ -88,6 +93,7 @@ class BatchGeometry:
             ignore_boxes: B tensors (I_i, 4), None for no regions to ignore.
             strides: (P,).
             prior_valid: (B, P) bool.
+            gt_centers: B tensors (G_i, 2), None for the middles of the boxes.
         """
         padded_boxes, gt_valid = _pad(gt_boxes)
         padded_labels, _ = _pad(gt_labels)
@@ -102,6 +108,7 @@ class BatchGeometry:
             ignore_valid=ignore_valid,
             strides=strides,
             prior_valid=prior_valid,
+            gt_centers=None if gt_centers is None else _pad(gt_centers)[0],
         )
 
     @cached_property

@@ -7,13 +7,13 @@ case without a component, fails.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mmdet_ext.testing.loss_cases import LOSSES, LossCase
 
 __all__ = [
-    'ASSIGNERS', 'DATASETS', 'HEADS', 'LOSSES', 'SAMPLERS', 'AssignerCase', 'DatasetCase',
-    'HeadCase', 'LossCase', 'SamplerCase',
+    'ASSIGNERS', 'CALCULATORS', 'DATASETS', 'HEADS', 'LOSSES', 'SAMPLERS', 'AssignerCase',
+    'CalculatorCase', 'DatasetCase', 'HeadCase', 'LossCase', 'SamplerCase',
 ]
 
 
@@ -25,11 +25,20 @@ class AssignerCase:
         name: registered name.
         options: config beside ``type``.
         twin: name of the stock assigner that it replaces, None for a new one.
+        priors: what they are: 'anchors' one a place, 'points' with strides, or 'cells' of three
+            anchors each.
+        predicts: whether it goes by what the head predicts.
+        every_box: whether each box has a prior, however small it is.
+        later_wins: of boxes that want the same prior the later one gets it, by rule.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     twin: str | None = None
+    priors: Literal['anchors', 'points', 'cells'] = 'anchors'
+    predicts: bool = False
+    every_box: bool = True
+    later_wins: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,19 @@ class DatasetCase:
     Attributes:
         name: registered name.
         twin: name of the stock data set.
+    """
+
+    name: str
+    twin: str | None = None
+
+
+@dataclass(frozen=True)
+class CalculatorCase:
+    """An overlap measure with stock's call.
+
+    Attributes:
+        name: registered name.
+        twin: name of the stock measure, None for a new one.
     """
 
     name: str
@@ -73,7 +95,45 @@ class HeadCase:
     twin: str | None = None
 
 
-ASSIGNERS = (AssignerCase('ATSSAssigner', {'topk': 9}, twin='ATSSAssigner'),)
+ASSIGNERS = (
+    AssignerCase('ATSSAssigner', {'topk': 9}, twin='ATSSAssigner'),
+    AssignerCase(
+        'MaxIoUAssigner',
+        {'pos_iou_thr': 0.5, 'neg_iou_thr': 0.4, 'min_pos_iou': 0.01},
+        twin='MaxIoUAssigner',
+        later_wins=True,
+    ),
+    AssignerCase(
+        'MaxIoUAssigner',
+        {'pos_iou_thr': 0.4, 'neg_iou_thr': (0.1, 0.3), 'match_low_quality': False},
+        twin='MaxIoUAssigner',
+        every_box=False,
+    ),
+    AssignerCase('SimOTAAssigner', twin='SimOTAAssigner', priors='points', predicts=True),
+    AssignerCase(
+        'DynamicSoftLabelAssigner',
+        twin='DynamicSoftLabelAssigner',
+        priors='points',
+        predicts=True,
+        every_box=False,
+    ),
+    AssignerCase(
+        'TaskAlignedAssigner',
+        {'topk': 13},
+        twin='TaskAlignedAssigner',
+        predicts=True,
+        every_box=False,
+    ),
+    AssignerCase('OneToOneTaskAlignedAssigner', predicts=True, every_box=False),
+    AssignerCase('FCOSAssigner', priors='points', every_box=False),
+)
 DATASETS = (DatasetCase('CocoDataset', twin='CocoDataset'),)
 SAMPLERS = (SamplerCase('HardNegativeSampler'),)
-HEADS = (HeadCase('SSDHead', twin='SSDHead'),)
+CALCULATORS = (CalculatorCase('NWDCalculator'),)
+HEADS = tuple(
+    HeadCase(name, twin=name)
+    for name in (
+        'ATSSHead', 'FCOSHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead', 'RetinaHead',
+        'SSDHead', 'TOODHead', 'YOLOXHead',
+    )
+)  # fmt: skip

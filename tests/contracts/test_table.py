@@ -10,7 +10,9 @@ from mmdet_ext.testing import cases
 
 TABLE = {
     'model': (registry.MODELS, (*cases.LOSSES, *cases.HEADS)),
-    'task util': (registry.TASK_UTILS, (*cases.ASSIGNERS, *cases.SAMPLERS)),
+    'task util': (
+        registry.TASK_UTILS, (*cases.ASSIGNERS, *cases.CALCULATORS, *cases.SAMPLERS)
+    ),
     'dataset': (registry.DATASETS, cases.DATASETS),
 }
 

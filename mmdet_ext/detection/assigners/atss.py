@@ -5,12 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from torch import Tensor
 
-from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.detection.assigners.base import BatchAssigner, build_calculator, ignored_mask
 from mmdet_ext.functional.boxes import box_iou
-from mmdet_ext.functional.matching import Affinity, atss_match, ignored_priors_mask
+from mmdet_ext.functional.matching import Affinity, atss_match
 from mmdet_ext.registry import TASK_UTILS
 from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
@@ -55,9 +54,7 @@ class ATSSAssigner(BatchAssigner):
         self.topk = topk
         self.alpha = alpha
         self.ignore_iof_thr = ignore_iof_thr
-        self.iou_calculator = (
-            None if iou_calculator is None else MMDET_TASK_UTILS.build(iou_calculator)
-        )
+        self.iou_calculator = build_calculator(iou_calculator)
 
     def match(
         self, geometry: BatchGeometry, predictions: Predictions | None = None
@@ -78,16 +75,11 @@ class ATSSAssigner(BatchAssigner):
             geometry.gt_valid,
             topk=self.topk,
             grids=geometry.grids if geometry.gt_valid.numel() else None,
-            ignore_mask=self._ignore_mask(geometry),
+            ignore_mask=ignored_mask(geometry, self.ignore_iof_thr),
             affinity=self._affinity(geometry, predictions or Predictions()),
+            prior_valid=geometry.prior_valid,
         )
         return Assignment(gt_index, overlap)
-
-    def _ignore_mask(self, geometry: BatchGeometry) -> Tensor | None:
-        boxes, valid = geometry.ignore_boxes, geometry.ignore_valid
-        if self.ignore_iof_thr <= 0 or boxes is None or valid is None or boxes.numel() == 0:
-            return None
-        return ignored_priors_mask(geometry.priors, boxes, valid, self.ignore_iof_thr)
 
     def _affinity(self, geometry: BatchGeometry, predictions: Predictions) -> Affinity | None:
         scores, boxes, alpha = predictions.scores, predictions.boxes, self.alpha

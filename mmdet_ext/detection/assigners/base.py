@@ -6,10 +6,64 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner, BboxOverlaps2D
+from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from torch import Tensor
 
 from mmdet_ext.detection import compat
+from mmdet_ext.functional.matching import ignored_priors_mask
 from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
+
+
+def build_calculator(config: dict[str, Any] | None) -> Any:
+    """The overlap measure of a config; None for the plain IoU, which is computed here.
+
+    Args:
+        config: of an overlap measure with stock's call; None is the IoU.
+    """
+    if config is None or (
+        set(config) == {'type'}
+        and config['type'] in ('BboxOverlaps2D', 'mmdet.BboxOverlaps2D', BboxOverlaps2D)
+    ):
+        return None
+    return MMDET_TASK_UTILS.build(config)
+
+
+def ignored_mask(
+    geometry: BatchGeometry, threshold: float, of_priors: bool = True
+) -> Tensor | None:
+    """Priors (B, P) in ignore regions, as `ignored_priors_mask`; None where there are no regions.
+
+    Args:
+        geometry: the batch.
+        threshold: share above which a prior is ignored; from 0 down for never.
+        of_priors: whether the share is of the prior's area, or of the region's.
+    """
+    boxes, valid = geometry.ignore_boxes, geometry.ignore_valid
+    if threshold <= 0 or boxes is None or valid is None or boxes.numel() == 0:
+        return None
+    return ignored_priors_mask(geometry.priors, boxes, valid, threshold, of_priors)
+
+
+def needed_predictions(
+    assigner: object, predictions: Predictions | None
+) -> tuple[Tensor, Tensor]:
+    """Scores and boxes of the head.
+
+    Raises:
+        ValueError: if one is lacking.
+    """
+    scores = None if predictions is None else predictions.scores
+    boxes = None if predictions is None else predictions.boxes
+    if scores is None or boxes is None:
+        lacks = ' and '.join(
+            name for name, part in (('scores', scores), ('boxes', boxes)) if part is None
+        )
+        raise ValueError(
+            f'{type(assigner).__name__} goes by what the head predicts, but got no {lacks}. Use it '
+            'in a head that gives both (YOLOXHead, RTMDetHead, TOODHead)'
+        )
+    return scores, boxes
 
 
 class BatchAssigner(BaseAssigner):  # type: ignore[misc]
@@ -19,11 +73,13 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
         needs_levels: whether the rule goes by pyramid level, so that a stock call must give
             ``num_level_priors``.
         unassigned_overlap: what stock's twin writes as the overlap of a prior without a box.
+        nothing_overlap: likewise, in a picture in which no prior has a box; None is the same.
         own_arguments: names of what stock's heads pass beside instances; they reach `match`.
     """
 
     needs_levels: bool = False
     unassigned_overlap: float = 0.0
+    nothing_overlap: float | None = None
     own_arguments: tuple[str, ...] = ()
 
     @abstractmethod
@@ -59,4 +115,7 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
             )
         geometry = compat.geometry_of_one(call)
         assignment = self.match(geometry, compat.predictions_of_one(call), **call.own)
-        return compat.to_assign_result(assignment, geometry.gt_labels, self.unassigned_overlap)
+        overlap = self.unassigned_overlap
+        if self.nothing_overlap is not None and not assignment.positive_mask.any():
+            overlap = self.nothing_overlap
+        return compat.to_assign_result(assignment, geometry.gt_labels, overlap)

@@ -1,0 +1,168 @@
+"""Assignment by cost: SimOTA and dynamic soft label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from mmdet_ext.detection.assigners.base import (
+    BatchAssigner,
+    build_calculator,
+    needed_predictions,
+)
+from mmdet_ext.functional.dynamic_k import PairwiseMeasure, simota_match, soft_label_match
+from mmdet_ext.functional.matching import mark_ignored
+from mmdet_ext.registry import TASK_UTILS
+from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
+
+
+def pairwise_measure(calculator: Any) -> PairwiseMeasure | None:
+    """A calculator of stock's form as a measure of all pairs; None for the plain IoU."""
+    if calculator is None:
+        return None
+
+    def measure(boxes: Tensor, predicted: Tensor) -> Tensor:
+        # Predictions first, as stock's assigners call it.
+        overlap: Tensor = calculator(predicted, boxes)
+        return overlap.mT
+
+    return measure
+
+
+def not_there(geometry: BatchGeometry) -> Tensor | None:
+    """The priors (B, P) that an image does not have; None for none."""
+    return None if geometry.prior_valid is None else ~geometry.prior_valid
+
+
+@TASK_UTILS.register_module()
+class SimOTAAssigner(BatchAssigner):
+    """SimOTA, YOLOX's: each box takes the priors of least cost, as many as its overlaps sum to.
+
+    The same assignment as stock's ``SimOTAAssigner``, without a table of priors x boxes x classes;
+    half precision is computed in float32. The rule is in
+    :func:`mmdet_ext.functional.dynamic_k.simota_match`.
+
+    Args:
+        center_radius: half the side of a box's centre region, in strides.
+        candidate_topk: overlaps that a box's number of priors is summed over.
+        iou_weight: of the overlap in the cost.
+        cls_weight: of the class in the cost.
+        iou_calculator: config of an overlap measure; None is the IoU.
+
+    Raises:
+        ValueError: if ``candidate_topk`` is under 1.
+    """
+
+    unassigned_overlap = -1e5
+    nothing_overlap = 0.0
+
+    def __init__(
+        self,
+        center_radius: float = 2.5,
+        candidate_topk: int = 10,
+        iou_weight: float = 3.0,
+        cls_weight: float = 1.0,
+        iou_calculator: dict[str, Any] | None = None,
+    ) -> None:
+        if candidate_topk < 1:
+            raise ValueError(f'candidate_topk must be at least 1, got {candidate_topk}')
+        self.center_radius = center_radius
+        self.candidate_topk = candidate_topk
+        self.iou_weight = iou_weight
+        self.cls_weight = cls_weight
+        self.iou_calculator = build_calculator(iou_calculator)
+
+    def match(
+        self, geometry: BatchGeometry, predictions: Predictions | None = None
+    ) -> Assignment:
+        """Assign the priors of all images.
+
+        Args:
+            geometry: priors as points (x, y, stride, stride).
+            predictions: scores (probabilities) and boxes.
+
+        Raises:
+            ValueError: if the predictions lack scores or boxes.
+        """
+        scores, boxes = needed_predictions(self, predictions)
+        gt_index, overlap = simota_match(
+            geometry.priors,
+            boxes,
+            scores,
+            geometry.gt_boxes,
+            geometry.gt_labels,
+            geometry.gt_valid,
+            center_radius=self.center_radius,
+            candidate_topk=self.candidate_topk,
+            iou_weight=self.iou_weight,
+            cls_weight=self.cls_weight,
+            prior_valid=geometry.prior_valid,
+            measure=pairwise_measure(self.iou_calculator),
+        )
+        return Assignment(mark_ignored(gt_index, not_there(geometry)), overlap)
+
+
+@TASK_UTILS.register_module()
+class DynamicSoftLabelAssigner(BatchAssigner):
+    """Dynamic soft label assignment, RTMDet's: SimOTA with soft labels and a soft centre.
+
+    The same assignment as stock's ``DynamicSoftLabelAssigner``, without a table of priors x boxes
+    x classes; half precision is computed in float32. The rule is in
+    :func:`mmdet_ext.functional.dynamic_k.soft_label_match`.
+
+    Args:
+        soft_center_radius: distance, in strides, at which the centre's cost is 1.
+        topk: overlaps that a box's number of priors is summed over.
+        iou_weight: of the overlap in the cost.
+        iou_calculator: config of an overlap measure; None is the IoU.
+
+    Raises:
+        ValueError: if ``topk`` is under 1.
+    """
+
+    unassigned_overlap = -1e8
+    nothing_overlap = 0.0
+
+    def __init__(
+        self,
+        soft_center_radius: float = 3.0,
+        topk: int = 13,
+        iou_weight: float = 3.0,
+        iou_calculator: dict[str, Any] | None = None,
+    ) -> None:
+        if topk < 1:
+            raise ValueError(f'topk must be at least 1, got {topk}')
+        self.soft_center_radius = soft_center_radius
+        self.topk = topk
+        self.iou_weight = iou_weight
+        self.iou_calculator = build_calculator(iou_calculator)
+
+    def match(
+        self, geometry: BatchGeometry, predictions: Predictions | None = None
+    ) -> Assignment:
+        """Assign the priors of all images.
+
+        Args:
+            geometry: priors as points (x, y, stride, stride).
+            predictions: scores (logits) and boxes.
+
+        Raises:
+            ValueError: if the predictions lack scores or boxes.
+        """
+        logits, boxes = needed_predictions(self, predictions)
+        gt_index, overlap = soft_label_match(
+            geometry.priors,
+            boxes,
+            logits,
+            geometry.gt_boxes,
+            geometry.gt_labels,
+            geometry.gt_valid,
+            soft_center_radius=self.soft_center_radius,
+            topk=self.topk,
+            iou_weight=self.iou_weight,
+            gt_centers=geometry.gt_centers,
+            prior_valid=geometry.prior_valid,
+            measure=pairwise_measure(self.iou_calculator),
+        )
+        return Assignment(mark_ignored(gt_index, not_there(geometry)), overlap)

@@ -1,0 +1,27 @@
+"""How much memory a computation holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """Bytes of CPU tensors that ``work`` holds at most, beyond those there before it.
+
+    The allocations and frees that torch's profiler records, summed up in their order.
+    """
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
+        work()
+    kineto = profiler.profiler
+    assert kineto is not None
+    events = [event for event in kineto.kineto_results.events() if event.name() == '[memory]']
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak

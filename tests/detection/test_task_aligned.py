@@ -1,0 +1,126 @@
+"""TaskAlignedAssigner against stock's, and its one-to-one form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmdet.models.task_modules.assigners import AssignResult
+from mmdet.models.task_modules.assigners import TaskAlignedAssigner as StockTaskAlignedAssigner
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_ext.detection.assigners import OneToOneTaskAlignedAssigner, TaskAlignedAssigner
+from mmdet_ext.functional.boxes import box_iou
+from mmdet_ext.functional.task_aligned import power_of
+from mmdet_ext.structures import BatchGeometry, Predictions
+from mmdet_ext.testing.memory import peak_bytes
+from mmdet_ext.testing.scenes import scene
+from mmdet_ext.testing.synthetic import pyramid_anchors, random_boxes
+
+PRIORS, SIZES = pyramid_anchors()
+CLASSES = 7
+CENTER, STRIDE = (PRIORS[:, :2] + PRIORS[:, 2:]) / 2, (PRIORS[:, 2:] - PRIORS[:, :2]) / 8
+
+
+def predicted(case: int, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (P, 4) about the priors, part of them near to a box, and probabilities (P, C)."""
+    generator = torch.Generator().manual_seed(case)
+    side = STRIDE * (torch.randn(len(PRIORS), 2, generator=generator) * 0.7 + 1).exp()
+    center = CENTER + STRIDE * torch.randn(len(PRIORS), 2, generator=generator)
+    found = torch.cat([center - side / 2, center + side / 2], 1)
+    if len(boxes):
+        near = torch.cdist(CENTER, (boxes[:, :2] + boxes[:, 2:]) / 2).argmin(1)
+        found = torch.lerp(found, boxes[near], torch.rand(len(PRIORS), 1, generator=generator))
+    return found, torch.rand(len(PRIORS), CLASSES, generator=generator)
+
+
+def call(assigner: object, case: int, boxes: Tensor, labels: Tensor, *own: float) -> AssignResult:
+    found, scores = predicted(case, boxes.float())
+    return assigner.assign(
+        InstanceData(priors=PRIORS, bboxes=found, scores=scores),
+        InstanceData(bboxes=boxes, labels=labels),
+        None,
+        *own,
+    )
+
+
+def tied(case: int, boxes: Tensor, labels: Tensor, box: int, own: tuple[float, ...]) -> bool:
+    """Whether the last candidate's alignment is that of the first one left out, by float64."""
+    alpha, beta = own or (1, 6)
+    found, scores = (part.double() for part in predicted(case, boxes))
+    overlap = box_iou(found, boxes[box].double())
+    ranked = (scores[:, labels[box]] ** alpha * overlap**beta).sort(descending=True).values[:16]
+    return bool(((ranked[:-1] - ranked[1:]) <= 1e-5 * ranked[:-1]).any())
+
+
+@pytest.mark.parametrize('own', [(), (0.5, 4), (1, 2.5)], ids=str)
+def test_equal_to_stock_on_a_thousand_pictures_ties_apart(own: tuple[float, ...]) -> None:
+    ours, stock = TaskAlignedAssigner(topk=13), StockTaskAlignedAssigner(topk=13)
+    assigned = differing = 0
+    for case in range(1000):
+        boxes, labels = scene(case, most=500 if case % 50 == 7 else 25)
+        boxes = boxes.float()
+        one, other = (call(a, case, boxes, labels, *own) for a in (ours, stock))
+        assigned += int((other.gt_inds > 0).sum())
+        place = (one.gt_inds != other.gt_inds).nonzero().flatten()
+        if len(place) == 0:
+            assert torch.equal(one.labels, other.labels)
+            torch.testing.assert_close(one.max_overlaps, other.max_overlaps, rtol=1e-6, atol=0)
+            torch.testing.assert_close(one.assign_metrics, other.assign_metrics)
+            continue
+        differing += len(place)
+        concerned = torch.cat([one.gt_inds[place], other.gt_inds[place]]).unique()
+        for box in (concerned[concerned > 0] - 1).tolist():
+            same = (boxes == boxes[box]).all(1).sum() > 1  # equal boxes: either may have it
+            assert same or tied(case, boxes, labels, box, own), (case, box)
+    print(f'{differing} of {assigned} assigned priors differ, each tied')
+    assert assigned > 30_000
+    assert differing < 0.005 * assigned
+
+
+def test_one_to_one_takes_the_prior_of_best_alignment() -> None:
+    """Against a loop over boxes, from the definition."""
+    assigner = OneToOneTaskAlignedAssigner(alpha=0.5, beta=6.0)
+    positives = 0
+    for case in range(100):
+        boxes, labels = scene(case, most=20)
+        boxes = boxes.float()
+        result = call(assigner, case, boxes, labels)
+        found, scores = predicted(case, boxes)
+        wanted: dict[int, list[tuple[float, int]]] = {}
+        for box in range(len(boxes)):
+            overlap = box_iou(found, boxes[box])
+            alignment = scores[:, labels[box]].sqrt() * overlap**6
+            prior = int(alignment.argmax())
+            gap = torch.cat([CENTER[prior] - boxes[box, :2], boxes[box, 2:] - CENTER[prior]])
+            if alignment[prior] > 0 and gap.min() > 0.01:
+                wanted.setdefault(prior, []).append((float(overlap[prior]), -box))
+        expected = torch.zeros(len(PRIORS), dtype=torch.int64)
+        for prior, claims in wanted.items():
+            expected[prior] = 1 - max(claims)[1]
+        assert torch.equal(result.gt_inds, expected), case
+        positives += int((expected > 0).sum())
+    assert positives > 200
+
+
+@pytest.mark.parametrize('exponent', [0.5, 1, 2, 3, 5, 6, 8, 9, 2.5])
+def test_powers(exponent: float) -> None:
+    value = torch.rand(100, generator=torch.Generator().manual_seed(0))
+    power = power_of(value, exponent, torch.empty_like(value))
+    torch.testing.assert_close(power, value.double().pow(exponent).float())
+
+
+def test_ten_thousand_boxes_in_bounded_memory() -> None:
+    generator = torch.Generator().manual_seed(0)
+    priors, sizes = pyramid_anchors(1344, 800)
+    boxes = random_boxes(generator, 10_000, 1344, 800, 4, 60)
+    labels = torch.randint(80, (10_000,), generator=generator)
+    batch = BatchGeometry.from_lists(priors, sizes, [boxes], [labels])
+    found = Predictions(torch.rand(1, len(priors), 80, generator=generator), priors[None])
+    assigner = TaskAlignedAssigner(topk=13)
+    assert peak_bytes(lambda: assigner.match(batch, found)) < 2**27
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ValueError, match='topk must be at least 1, got 0'):
+        TaskAlignedAssigner(topk=0)

@@ -25,8 +25,8 @@ class AssignerCase:
         name: registered name.
         options: config beside ``type``.
         twin: name of the stock assigner that it replaces, None for a new one.
-        priors: what they are: 'anchors' one a place, 'points' with strides, or 'cells' of three
-            anchors each.
+        priors: what they are: 'anchors' one a place, 'points' with strides, those of one
+            'heatmap', or 'cells' of three anchors each.
         predicts: whether it goes by what the head predicts.
         every_box: whether each box has a prior, however small it is.
         later_wins: of boxes that want the same prior the later one gets it, by rule.
@@ -35,7 +35,7 @@ class AssignerCase:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     twin: str | None = None
-    priors: Literal['anchors', 'points', 'cells'] = 'anchors'
+    priors: Literal['anchors', 'points', 'heatmap', 'cells'] = 'anchors'
     predicts: bool = False
     every_box: bool = True
     later_wins: bool = False
@@ -126,6 +126,16 @@ ASSIGNERS = (
     ),
     AssignerCase('OneToOneTaskAlignedAssigner', predicts=True, every_box=False),
     AssignerCase('FCOSAssigner', priors='points', every_box=False),
+    AssignerCase(
+        'FCOSAssigner', {'center_sampling': True}, priors='points', every_box=False
+    ),
+    AssignerCase('YOLOv3Assigner', priors='cells', predicts=True),
+    AssignerCase('YOLOv3Assigner', {'ignore_by': 'prior'}, priors='cells'),
+    AssignerCase('YOLOv4Assigner', priors='cells', predicts=True),
+    AssignerCase('YOLOv5Assigner', priors='cells'),
+    AssignerCase('CenterNetAssigner', priors='heatmap'),
+    AssignerCase('RFLAAssigner', priors='points'),
+    AssignerCase('RFLAAssigner', {'receptive_fields': None, 'distance': 'wasserstein'}),
 )
 DATASETS = (DatasetCase('CocoDataset', twin='CocoDataset'),)
 SAMPLERS = (SamplerCase('HardNegativeSampler'),)

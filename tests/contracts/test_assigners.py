@@ -19,7 +19,12 @@ from mmdet_ext.testing.synthetic import pyramid_anchors, random_boxes
 pytestmark = pytest.mark.parametrize('case', ASSIGNERS, ids=lambda case: case.name)
 
 COUNTS = (5, 0, 17, 1)
-PRIORS = {'anchors': pyramid_anchors, 'points': pyramid_points, 'cells': yolo_anchors}
+PRIORS = {
+    'anchors': pyramid_anchors,
+    'points': pyramid_points,
+    'heatmap': lambda: pyramid_points(strides=(4,)),
+    'cells': yolo_anchors,
+}
 CLASSES = 5
 
 
@@ -141,14 +146,14 @@ def test_priors_that_an_image_lacks_are_nobodys(case: AssignerCase) -> None:
     """As if they were not there: the other priors are given as without them."""
     batch = geometry(case, (12, 3))
     center = batch.priors[:, :2]
-    if case.priors != 'points':
+    if case.priors in ('anchors', 'cells'):
         center = matching.box_centers(batch.priors)
     valid = torch.stack([(center < torch.tensor([230.0, 190.0])).all(1), center[:, 0] > -1e9])
     batch = replace(batch, prior_valid=valid)
     result = match(case, batch)
     assert (result.gt_index[~valid] == matching.IGNORE).all()
     assert result.positive_mask[0].any()
-    if case.priors == 'cells':
+    if case.priors in ('heatmap', 'cells'):
         return  # whose rules need all the cells of a level
     kept = valid[0]
     sizes = [int(level.sum()) for level in kept.split(batch.level_sizes)]

@@ -52,20 +52,28 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def random_batch(generator: torch.Generator, pictures: int, boxes: int) -> dict[str, Any]:
+def random_batch(
+    generator: torch.Generator,
+    pictures: int,
+    boxes: int,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> dict[str, Any]:
     """Noise for pictures, with boxes, as a data loader hands them on."""
     samples = []
     for _ in range(pictures):
-        sample = DetDataSample(metainfo={'img_shape': (HEIGHT, WIDTH)})
+        sample = DetDataSample(
+            metainfo={'img_shape': (height, width), 'batch_input_shape': (height, width)}
+        )
         sample.gt_instances = InstanceData(
-            bboxes=random_boxes(generator, boxes, WIDTH, HEIGHT, 15, 120),
+            bboxes=random_boxes(generator, boxes, width, height, 15, 120),
             labels=torch.randint(3, (boxes,), generator=generator),
         )
         sample.ignored_instances = InstanceData(
             bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)
         )
         samples.append(sample)
-    noise = torch.randint(256, (pictures, 3, HEIGHT, WIDTH), generator=generator)
+    noise = torch.randint(256, (pictures, 3, height, width), generator=generator)
     return {'inputs': list(noise.to(torch.uint8)), 'data_samples': samples}
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from mmdet_ext.testing.memory import peak_bytes
 from mmdet_ext.utils.files import write_json
 
 PACKAGES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmdet-ext')
@@ -131,8 +132,7 @@ def compare(
 def peak_memory(work: Callable[[], Any]) -> int:
     """Bytes of tensors that ``work`` holds at most, beyond those there before it.
 
-    On a GPU as its allocator counts; on the CPU the allocations and frees that torch's profiler
-    records, summed up in their order.
+    On a GPU as its allocator counts; on the CPU as :func:`mmdet_ext.testing.memory.peak_bytes`.
     """
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -141,16 +141,7 @@ def peak_memory(work: Callable[[], Any]) -> int:
         work()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profiler:
-        work()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == '[memory]']
-    held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
+    return peak_bytes(work)
 
 
 def environment() -> dict[str, Any]:

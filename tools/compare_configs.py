@@ -62,6 +62,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     configs = list(dict.fromkeys(args.configs))
     names = [config.stem for config in configs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        message = f'two configs are called {twice[0]}; results go by the file name'
+        print(f'error: {message}', file=sys.stderr)
+        return 2
     if args.jobs > 1:
         os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
     try:

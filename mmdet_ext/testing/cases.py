@@ -144,6 +144,6 @@ HEADS = tuple(
     HeadCase(name, twin=name)
     for name in (
         'ATSSHead', 'FCOSHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead', 'RetinaHead',
-        'SSDHead', 'TOODHead', 'YOLOXHead',
+        'SSDHead', 'TOODHead', 'YOLOV3Head', 'YOLOXHead',
     )
 )  # fmt: skip

@@ -98,6 +98,12 @@ def test_the_best_and_the_reference_get_more_seeds() -> None:
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare_configs.main([str(tmp_path / 'no.py'), '--out', str(tmp_path / 'x')]) == 2
     assert 'no such config' in capsys.readouterr().err
+    for folder in ('a', 'b'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'same.py').touch()
+    both = [str(tmp_path / folder / 'same.py') for folder in ('a', 'b')]
+    assert compare_configs.main([*both, '--out', str(tmp_path / 'x')]) == 2
+    assert 'two configs are called same' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         compare_configs.main(['x.py', '--out', 'x', '--seeds', '0', '1', '--best', '2'])
     assert 'must differ' in capsys.readouterr().err

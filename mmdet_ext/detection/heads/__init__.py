@@ -8,9 +8,11 @@ from mmdet_ext.detection.heads.retina import RetinaHead
 from mmdet_ext.detection.heads.rtmdet import RTMDetHead, RTMDetSepBNHead
 from mmdet_ext.detection.heads.ssd import SSDHead
 from mmdet_ext.detection.heads.tood import TOODHead
+from mmdet_ext.detection.heads.yolov3 import YOLOV3Head
 from mmdet_ext.detection.heads.yolox import YOLOXHead
 
 __all__ = [
     'ATSSHead', 'BatchTargets', 'FCOSHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead',
-    'RetinaHead', 'SSDHead', 'TOODHead', 'YOLOXHead',
+    'RetinaHead', 'SSDHead', 'TOODHead', 'YOLOV3Head',
+    'YOLOXHead',
 ]

@@ -1,0 +1,7 @@
+# ATSS with the targets of a batch made at once, mixed picture sizes included.
+_base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
+
+model = dict(
+    bbox_head=dict(type='mmdet_ext.ATSSHead'),
+    train_cfg=dict(assigner=dict(type='mmdet_ext.ATSSAssigner')),
+)

@@ -1,0 +1,14 @@
+# ATSS's network with RetinaNet's assignment.
+_base_ = './atss_batched_4e_bccd.py'
+
+model = dict(
+    train_cfg=dict(
+        assigner=dict(
+            _delete_=True,
+            type='mmdet_ext.MaxIoUAssigner',
+            pos_iou_thr=0.5,
+            neg_iou_thr=0.4,
+            min_pos_iou=0,
+        ),
+    ),
+)

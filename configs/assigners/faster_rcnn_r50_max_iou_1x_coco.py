@@ -1,0 +1,9 @@
+# Faster R-CNN whose two stages assign by the pairs that can overlap alone; heads are stock's.
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+
+model = dict(
+    train_cfg=dict(
+        rpn=dict(assigner=dict(type='mmdet_ext.MaxIoUAssigner')),
+        rcnn=dict(assigner=dict(type='mmdet_ext.MaxIoUAssigner')),
+    ),
+)

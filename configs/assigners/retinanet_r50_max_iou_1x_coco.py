@@ -1,0 +1,7 @@
+# RetinaNet with the targets of a batch made at once.
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+
+model = dict(
+    bbox_head=dict(type='mmdet_ext.RetinaHead'),
+    train_cfg=dict(assigner=dict(type='mmdet_ext.MaxIoUAssigner')),
+)

@@ -1,0 +1,12 @@
+# RetinaNet for tiny objects: anchors by the Wasserstein distance, which needs no overlap.
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+
+model = dict(
+    bbox_head=dict(type='mmdet_ext.RetinaHead'),
+    train_cfg=dict(
+        assigner=dict(
+            type='mmdet_ext.MaxIoUAssigner',
+            iou_calculator=dict(type='mmdet_ext.NWDCalculator', constant=12.8),
+        ),
+    ),
+)

@@ -1,0 +1,7 @@
+# RTMDet-tiny whose assignment does not grow with the classes.
+_base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+
+model = dict(
+    bbox_head=dict(type='mmdet_ext.RTMDetSepBNHead'),
+    train_cfg=dict(assigner=dict(type='mmdet_ext.DynamicSoftLabelAssigner')),
+)

@@ -1,0 +1,10 @@
+# TOOD: ATSS in the first epochs, task-aligned assignment afterwards, a batch at a time.
+_base_ = 'mmdet::tood/tood_r50_fpn_1x_coco.py'
+
+model = dict(
+    bbox_head=dict(type='mmdet_ext.TOODHead'),
+    train_cfg=dict(
+        initial_assigner=dict(type='mmdet_ext.ATSSAssigner'),
+        assigner=dict(type='mmdet_ext.TaskAlignedAssigner'),
+    ),
+)

@@ -1,0 +1,7 @@
+# YOLOv3 that ignores a prior by the box predicted for it, as the paper has it.
+_base_ = 'mmdet::yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py'
+
+model = dict(
+    bbox_head=dict(type='mmdet_ext.YOLOV3Head'),
+    train_cfg=dict(assigner=dict(_delete_=True, type='mmdet_ext.YOLOv3Assigner')),
+)

@@ -1,0 +1,7 @@
+# YOLOX-s whose assignment does not grow with the classes.
+_base_ = 'mmdet::yolox/yolox_s_8xb8-300e_coco.py'
+
+model = dict(
+    bbox_head=dict(type='mmdet_ext.YOLOXHead'),
+    train_cfg=dict(assigner=dict(type='mmdet_ext.SimOTAAssigner')),
+)

@@ -1,7 +1,0 @@
-# Our ATSS assigner, a batch at a time.
-_base_ = '../../losses/bccd/atss_stock_4e_bccd.py'
-
-model = dict(
-    bbox_head=dict(type='mmdet_ext.ATSSHead'),
-    train_cfg=dict(assigner=dict(type='mmdet_ext.ATSSAssigner')),
-)

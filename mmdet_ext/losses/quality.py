@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from mmdet_ext.functional.distribution import distribution_focal_loss, generalized_focal_loss
+from mmdet_ext.functional.labels import without_weightless
 from mmdet_ext.functional.quality import (
     QualityTarget,
     check_focus,
@@ -193,6 +194,23 @@ class SlideLoss(ElementwiseLoss):
         _check_sigmoid(use_sigmoid)
         self.mu = mu
         self.use_sigmoid = use_sigmoid
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: QualityTarget,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: Reduction | None = None,
+    ) -> Tensor:
+        """As ElementwiseLoss; what weighs 0 does not count in the mean of ``mu='batch'``."""
+        if self.mu == 'batch' and weight is not None:
+            labels, *scores = (target,) if isinstance(target, Tensor) else target
+            counted = without_weightless(labels, weight)
+            if labels.is_floating_point():  # scores themselves, of which 0 does not count
+                counted = counted.clamp(min=0)
+            target = (counted, scores[0]) if scores else counted
+        return super().forward(pred, target, weight, avg_factor, reduction_override)
 
     def elementwise(self, pred: Tensor, target: QualityTarget) -> Tensor:
         """Of logits (N, C) with scores (N, C), (label, score), or labels (N,); shape (N, C)."""

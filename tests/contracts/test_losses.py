@@ -87,6 +87,28 @@ def test_zero_weights_give_a_zero_that_keeps_the_graph(case: LossCase) -> None:
     assert torch.equal(pred.grad, torch.zeros_like(pred))
 
 
+def test_rows_of_weight_0_change_nothing(case: LossCase) -> None:
+    """Heads pass all anchors, those that do not count with weight 0."""
+    generator = torch.Generator().manual_seed(4)
+    pred, target = case.inputs(generator, 7)
+    more, other = case.inputs(generator, 50)
+
+    def joined(one: Any, another: Any) -> Any:
+        if isinstance(one, tuple):
+            return tuple(joined(*parts) for parts in zip(one, another, strict=True))
+        return torch.cat([one, another])
+
+    weight = torch.linspace(0.2, 1, 7)
+    alone, among = pred.clone().requires_grad_(), joined(pred, more).requires_grad_()
+    expected = build(case)(alone, target, weight, avg_factor=3)
+    value = build(case)(among, joined(target, other), joined(weight, torch.zeros(50)), avg_factor=3)
+    expected.backward()
+    value.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(among.grad[:7], alone.grad)
+    assert not among.grad[7:].any()
+
+
 def test_sum_with_avg_factor_is_refused(case: LossCase) -> None:
     with pytest.raises(ValueError, match='avg_factor can not be used'):
         build(case)(*inputs(case), avg_factor=2.0, reduction_override='sum')

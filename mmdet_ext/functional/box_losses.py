@@ -17,13 +17,12 @@ from mmdet_ext.functional.box_pair import (
     area,
     at_least,
     bounded_power,
-    check_above,
-    check_one_of,
     larger,
     over_pairs,
     seen_at_least,
     squared_norm,
 )
+from mmdet_ext.functional.checks import check_above, check_one_of
 from mmdet_ext.functional.derivative import with_derivative
 
 IoUMode = Literal['linear', 'square', 'log']

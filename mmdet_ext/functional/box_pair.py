@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import threshold
 
 from mmdet_ext.functional.boxes import promote_half
+from mmdet_ext.functional.checks import check_aligned_boxes, check_overlap_options
 
 #: Pairs that are computed at a time on a CPU.
 BLOCK_PAIRS = 16_384
@@ -419,40 +419,3 @@ def power_floor(power: float, order: int = 1) -> float:
         return _SMALLEST
     floor: float = STEEPEST ** (-order / missing)
     return max(_SMALLEST, floor)
-
-
-def check_overlap_options(eps: float, power: float, inner_ratio: float) -> None:
-    """Raise ValueError, naming the option, unless all three are above 0."""
-    for name, value, why in (
-        ('eps', eps, 'it keeps quotients finite'),
-        ('power', power, 'it is the exponent of the IoU and of the penalties, 1 for none'),
-        ('inner_ratio', inner_ratio, 'boxes are scaled by it for the overlap, 1 for as they are'),
-    ):
-        check_above(name, value, 0, why)
-
-
-def check_above(name: str, value: float, bound: float, why: str) -> None:
-    """Raise ValueError, naming the option, unless it is a finite number above ``bound``."""
-    if not isinstance(value, Real) or not bound < float(value) < math.inf:
-        raise ValueError(f'{name} must be above {bound} and finite, got {value!r}: {why}')
-
-
-def check_one_of(name: str, value: object, options: object) -> None:
-    """Raise ValueError, naming the option, unless it is one of a ``Literal``'s."""
-    names = get_args(options)
-    if value not in names:
-        raise ValueError(f'{name} must be one of {names}, got {value!r}')
-
-
-def check_aligned_boxes(pred: Tensor, target: Tensor) -> None:
-    """Raise an error that names both, unless these are aligned boxes (..., 4)."""
-    for name, boxes in (('pred', pred), ('target', target)):
-        if not isinstance(boxes, Tensor):
-            raise TypeError(
-                f'{name} must be a tensor of boxes (..., 4), got {type(boxes).__name__}'
-            )
-    if pred.shape != target.shape or pred.shape[-1:] != (4,):
-        raise ValueError(
-            'pred and target must be boxes of one shape (..., 4), got '
-            f'{tuple(pred.shape)} and {tuple(target.shape)}'
-        )

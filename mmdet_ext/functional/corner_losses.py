@@ -11,12 +11,11 @@ from torch import Tensor
 from mmdet_ext.functional.box_pair import (
     BoxPair,
     bounded_power,
-    check_above,
-    check_aligned_boxes,
     over_pairs,
     squared_norm,
 )
 from mmdet_ext.functional.boxes import box_wasserstein
+from mmdet_ext.functional.checks import check_above, check_aligned_boxes
 
 
 def mpdiou_loss(

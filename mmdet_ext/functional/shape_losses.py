@@ -13,12 +13,12 @@ from mmdet_ext.functional.box_pair import (
     area,
     at_least,
     bounded_power,
-    check_above,
     larger,
     not_negative,
     over_pairs,
     squared_norm,
 )
+from mmdet_ext.functional.checks import check_above
 
 
 def siou_loss(

@@ -7,7 +7,12 @@ from torch import Tensor
 
 from mmdet_ext.functional import matching
 from mmdet_ext.functional.boxes import box_centers, iou_of_planes, promote_half
-from mmdet_ext.functional.dynamic_k import PairwiseMeasure, inside, rows_of
+from mmdet_ext.functional.dynamic_k import (
+    PairwiseMeasure,
+    inside,
+    measured_pairs,
+    rows_of,
+)
 from mmdet_ext.functional.matching import INSIDE_MARGIN, largest, mark_ignored, resolve_claims
 
 
@@ -78,8 +83,7 @@ def task_aligned_match(
         if measure is None:
             overlap = iou_of_planes(planes, gt_boxes[:, part, :, None].unbind(2), work=work[:3])
         else:
-            each = zip(gt_boxes[:, part], pred_boxes, strict=True)
-            overlap = torch.stack([measure(one, other) for one, other in each])
+            overlap = measured_pairs(measure, gt_boxes[:, part], pred_boxes)
         score = rows_of(label_scores, row[:, part], out=work[3])
         alignment = power_of(overlap, beta, out=work[4])
         alignment.mul_(score if alpha == 1 else score.pow_(alpha))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmdet_ext.functional import box_losses, corner_losses, shape_losses
 from mmdet_ext.functional.box_losses import IoUMode, WiseVersion
-from mmdet_ext.functional.box_pair import check_above, check_one_of, check_overlap_options
+from mmdet_ext.functional.checks import check_above, check_one_of, check_overlap_options
 from mmdet_ext.functional.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.registry import MODELS

@@ -14,12 +14,12 @@ from mmdet_ext.functional.box_pair import (
     STEEPEST,
     BoxPair,
     bounded_power,
-    check_overlap_options,
     complement_power,
     larger,
     not_negative,
     power_floor,
 )
+from mmdet_ext.functional.checks import check_overlap_options
 from mmdet_ext.testing.loss_cases import box_pairs
 from mmdet_ext.testing.synthetic import fuzz_box_pairs
 

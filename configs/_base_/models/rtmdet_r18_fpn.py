@@ -1,5 +1,5 @@
-# RTMDet's head on a small network: ResNet-18, 64 channels, two stacked convs, five levels of points.
-# It takes any assigner that goes by points. Every type is stock's; num_classes is the leaf's to set.
+# RTMDet's head on a small network: ResNet-18, 64 channels, two stacked convs, five levels. It takes
+# any assigner that goes by points. Every type is stock's; num_classes is the leaf's to set.
 model = dict(
     type='RTMDet',
     data_preprocessor=dict(

@@ -11,8 +11,10 @@ from mmdet_ext.detection.assigners.base import (
     build_calculator,
     needed_predictions,
 )
-from mmdet_ext.functional.dynamic_k import PairwiseMeasure, simota_match, soft_label_match
+from mmdet_ext.functional.dynamic_k import PairwiseMeasure
 from mmdet_ext.functional.matching import mark_ignored
+from mmdet_ext.functional.simota import simota_match
+from mmdet_ext.functional.soft_label import soft_label_match
 from mmdet_ext.registry import TASK_UTILS
 from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
@@ -41,7 +43,7 @@ class SimOTAAssigner(BatchAssigner):
 
     The same assignment as stock's ``SimOTAAssigner``, without a table of priors x boxes x classes;
     half precision is computed in float32. The rule is in
-    :func:`mmdet_ext.functional.dynamic_k.simota_match`.
+    :func:`mmdet_ext.functional.simota.simota_match`.
 
     Args:
         center_radius: half the side of a box's centre region, in strides.
@@ -109,7 +111,7 @@ class DynamicSoftLabelAssigner(BatchAssigner):
 
     The same assignment as stock's ``DynamicSoftLabelAssigner``, without a table of priors x boxes
     x classes; half precision is computed in float32. The rule is in
-    :func:`mmdet_ext.functional.dynamic_k.soft_label_match`.
+    :func:`mmdet_ext.functional.soft_label.soft_label_match`.
 
     Args:
         soft_center_radius: distance, in strides, at which the centre's cost is 1.

@@ -1,15 +1,17 @@
 """A training step of the BCCD configs, ours against the stock twin: time, memory, equal losses.
 
     python tools/benchmarks/bench_train_step.py [--out FILE.json]
+    python tools/benchmarks/bench_train_step.py --configs STOCK OTHER ... [--out FILE.json]
 
 Forward and backward on one batch of random pictures of BCCD's size and crowding, both models with
-the same weights. The assigner and the box loss are all that differs.
+the same weights. The assigner and the box loss are all that differs. With --configs any configs are
+set against the first, each with its own losses, to see what a step of each costs.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +38,43 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         batch={'type': int, 'default': 8},
         boxes={'type': int, 'nargs': '+', 'default': [14, 100], 'help': 'a picture'},
+        configs={'type': Path, 'nargs': '+', 'metavar': 'CONFIG', 'help': 'instead of these two'},
     )
     register_all_modules()
-    torch.manual_seed(args.seed)
-    stock, ours = (MODELS.build(Config.fromfile(CONFIGS / name).model) for name in (STOCK, OURS))
-    stock.init_weights()
-    ours.load_state_dict(stock.state_dict())
+    models = built(args.configs, args.seed) if args.configs else twins(args.seed)
     rows: list[tuple[str, list[Timing]]] = []
     for count in args.boxes:
         batch = random_batch(torch.Generator().manual_seed(args.seed), args.batch, count)
-        contenders = {'stock': step(stock, batch), 'mmdet_ext': step(ours, batch)}
+        contenders = {name: step(model, batch) for name, model in models.items()}
         work = f'step, {args.batch} pictures {WIDTH} x {HEIGHT}, {count} boxes each'
-        rows.append((work, compare(contenders, differing, args.runs)))
-    report('Training step, ATSS ResNet-18', rows, args.out)
+        same = anything_goes if args.configs else differing
+        rows.append((work, compare(contenders, same, args.runs)))
+    title = 'Training step' if args.configs else 'Training step, ATSS ResNet-18'
+    report(title, rows, args.out)
     return 0
+
+
+def twins(seed: int) -> dict[str, Any]:
+    """Stock's detector and ours, of the same weights."""
+    torch.manual_seed(seed)
+    stock, ours = (MODELS.build(Config.fromfile(CONFIGS / name).model) for name in (STOCK, OURS))
+    stock.init_weights()
+    ours.load_state_dict(stock.state_dict())
+    return {'stock': stock, 'mmdet_ext': ours}
+
+
+def built(configs: Sequence[Path], seed: int) -> dict[str, Any]:
+    """The detectors of configs, each begun with the same seed."""
+    models = {}
+    for path in configs:
+        torch.manual_seed(seed)
+        models[path.stem] = MODELS.build(Config.fromfile(path).model)
+        models[path.stem].init_weights()
+    return models
+
+
+def anything_goes(one: Any, other: Any) -> None:
+    """Configs with losses of their own are not to agree."""
 
 
 def random_batch(

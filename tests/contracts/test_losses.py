@@ -156,6 +156,20 @@ def test_half_precision_gives_the_float64_value_of_its_inputs(
     torch.testing.assert_close(mixed.double(), expected, **TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_of_the_hard_cases_is_right_to_its_rounding(
+    case: LossCase, dtype: torch.dtype
+) -> None:
+    if case.options.get('activated'):
+        pytest.skip(f'{case.name}: the logarithm of a probability ends earlier in float16')
+    pred, target = case.hard_inputs(torch.Generator().manual_seed(5), 2000)
+    pred, target = pred.to(dtype), cast(target, dtype)
+    value = build(case)(pred, target, reduction_override='none').double()
+    wide = pred.double(), cast(target, torch.float64)
+    expected = build(case)(*wide, reduction_override='none')
+    torch.testing.assert_close(value, expected, rtol=torch.finfo(torch.float16).eps, atol=1e-5)
+
+
 @PRECISIONS
 @pytest.mark.parametrize('mixed', [False, True], ids=['', 'mixed'])
 def test_the_hard_cases_give_numbers(case: LossCase, dtype: torch.dtype, mixed: bool) -> None:

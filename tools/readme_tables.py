@@ -1,4 +1,4 @@
-"""Write the tables of README.md: the components, and the assigners' benchmark.
+"""Write the tables of README.md and docs/assigners.md: components, and the assigners' benchmark.
 
     python tools/readme_tables.py            (writes)
     python tools/readme_tables.py --check    (exit code 1 where README.md is out of date)
@@ -21,6 +21,7 @@ from mmdet_ext.utils.files import write_text
 
 REPO = Path(__file__).resolve().parents[1]
 README = REPO / 'README.md'
+ASSIGNERS_PAGE = REPO / 'docs' / 'assigners.md'
 FIGURES = REPO / 'docs' / 'results' / 'bench_assigners.json'
 GROUPS: tuple[tuple[str, registry.ExtRegistry, tuple[Any, ...]], ...] = (
     ('loss', registry.MODELS, cases.LOSSES),
@@ -37,22 +38,29 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--check', action='store_true', help='only tell whether they are current')
     args = parser.parse_args(argv)
-    old = README.read_text(encoding='utf-8')
-    new = with_table(with_table(old, 'components', components()), 'figures', figures())
-    if old == new:
-        return 0
-    if args.check:
-        print('error: README.md: run python tools/readme_tables.py', file=sys.stderr)
-        return 1
-    write_text(README, new)
-    return 0
+    content = json.loads(FIGURES.read_text(encoding='utf-8'))
+    tables = (
+        (README, {'components': components(), 'figures': figures(content, ('300 boxes',))}),
+        (ASSIGNERS_PAGE, {'figures': figures(content), 'crowd': crowd(content)}),
+    )
+    stale = 0
+    for path, named in tables:
+        old = new = path.read_text(encoding='utf-8')
+        for name, table in named.items():
+            new = with_table(new, name, table)
+        if old != new and args.check:
+            print(f'error: {path.name}: run python tools/readme_tables.py', file=sys.stderr)
+            stale = 1
+        elif old != new:
+            write_text(path, new)
+    return stale
 
 
 def with_table(text: str, name: str, table: str) -> str:
     """The text with what stands between the marks ``<!-- name: start/stop -->`` renewed."""
     start, stop = f'<!-- {name}: start -->', f'<!-- {name}: stop -->'
     if text.count(start) != 1 or text.count(stop) != 1:
-        raise ValueError(f'README.md must hold the marks {start} and {stop} once each')
+        raise ValueError(f'the page must hold the marks {start} and {stop} once each')
     head, _, rest = text.partition(start)
     return f'{head}{start}\n{table}\n{stop}{rest.partition(stop)[2]}'
 
@@ -71,18 +79,41 @@ def components() -> str:
     return '\n'.join(lines)
 
 
-def figures() -> str:
-    """One line a measured piece of work: stock's time, ours, the ratio, the share of memory."""
+def figures(content: dict[str, Any], only: tuple[str, ...] = ('',)) -> str:
+    """One line a measured piece of work: times, their ratio, share of memory, times the floor.
+
+    Args:
+        content: what bench_assigners.py wrote.
+        only: endings of the work's names that are shown.
+    """
     lines = [
-        "| work | stock, ms | ours, ms | faster by | peak memory, of stock's |",
-        '| --- | ---: | ---: | ---: | ---: |',
+        "| work | stock, ms | ours, ms | faster by | peak memory, of stock's | ours, of floor |",
+        '| --- | ---: | ---: | ---: | ---: | ---: |',
     ]
-    for row in json.loads(FIGURES.read_text(encoding='utf-8'))['rows']:
+    for row in content['rows']:
+        if not row['work'].endswith(only):
+            continue
         stock, ours = row['timings']
+        floor = content['floor_ms'][row['work']]
         lines.append(
-            f'| {row["work"]} | {stock["median_ms"]:.1f} | {ours["median_ms"]:.1f} '
-            f'| {ours["ratio"]:.1f} x | {ours["memory_share"]:.3f} |'
+            f'| {row["work"]} | {stock["median_ms"]:,.1f} | {ours["median_ms"]:.1f} '
+            f'| {ours["ratio"]:.1f} x | {ours["memory_share"]:.4f} '
+            f'| {ours["median_ms"] / floor:.0f} x |'
         )
+    return '\n'.join(lines)
+
+
+def crowd(content: dict[str, Any]) -> str:
+    """One line an assigner: a picture of very many boxes."""
+    found = content['crowd']
+    lines = [
+        f'| {found["boxes"]:,} boxes in one picture | seconds | peak memory, MiB |',
+        '| --- | ---: | ---: |',
+    ]
+    lines += [
+        f'| {name} | {row["s"]:.1f} | {row["peak_mib"]:.0f} |'
+        for name, row in found['rows'].items()
+    ]
     return '\n'.join(lines)
 
 

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional import matching
-from mmdet_ext.functional.boxes import iou_of_planes, promote_half
+from mmdet_ext.functional.boxes import promote_half
 from mmdet_ext.functional.matching import BACKGROUND, IGNORE
-
-#: Priors next to each other that are looked at together.
-BLOCK = 64
+from mmdet_ext.functional.prior_blocks import BLOCK, PriorBlocks, pairs_at_a_time
 
 #: An overlap measure of aligned pairs: boxes (N, 4), priors (N, 4) -> (N,).
 Measure = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class PriorBlocks:
-    """Priors by blocks of BLOCK in a row, the last one filled up with the last prior.
-
-    Attributes:
-        planes: x1, y1, x2, y2 and area of each prior, (5, N, BLOCK), px.
-        bounds: x1, y1, x2, y2 of the smallest box around each block, (4, N), px.
-    """
-
-    planes: Tensor
-    bounds: Tensor
-
-    @classmethod
-    def of(cls, priors: Tensor) -> PriorBlocks:
-        """Blocks of priors (P, 4)."""
-        filled = torch.cat([priors, priors[-1:].expand(-len(priors) % BLOCK, 4)])
-        x1, y1, x2, y2 = corners = filled.T.reshape(4, -1, BLOCK)
-        planes = torch.cat([corners, ((x2 - x1) * (y2 - y1)).clamp_(min=0)[None]])
-        return cls(planes, torch.cat([corners[:2].amin(-1), corners[2:].amax(-1)]))
-
-    def __len__(self) -> int:
-        return int(self.planes.shape[1])
 
 
 def max_iou_match(
@@ -133,7 +106,7 @@ class _Pairs:
         self.boxes = boxes
         self.image = image
         self.measure = measure
-        self.blocks = PriorBlocks.of(priors)
+        self.blocks = PriorBlocks.of(priors[None])
         self.ignored = None
         if ignore_mask is not None:
             fill = -priors.shape[0] % BLOCK
@@ -147,12 +120,13 @@ class _Pairs:
             tuple: overlap (B, P), the best box's index (B, P), best overlap a row (R,), and what
             was measured.
         """
-        count, device = len(self.blocks), self.boxes.device
+        count, device = self.blocks.count, self.boxes.device
         # Overlap and box in one number: the largest overlap wins, of equal ones the first box.
         best = torch.full((images * count, BLOCK), _NONE, device=device)
         box_best = self._least_overlap(images)
         found: list[Reach] = []
-        for row, block in self._hits():
+        every = self.measure is not None
+        for row, block in self.blocks.touched(self.boxes, self.image, every):
             overlap = self.overlap(row, block)
             place = self.image[row] * count + block
             key = _key(overlap, box[row])
@@ -177,7 +151,7 @@ class _Pairs:
         every: bool,
     ) -> Tensor:
         """The last box that takes each prior by a match of low quality, -1 for none, (B, P)."""
-        count, total = len(self.blocks), len(self.priors)
+        count, total = self.blocks.count, len(self.priors)
         size = count * BLOCK
         # One more place, past the priors, for what does not count.
         taken = torch.full((images * size + 1,), -1, device=box.device)
@@ -185,8 +159,9 @@ class _Pairs:
         chosen = touching[reach.row] & (reach.peak == box_best[reach.row])
         row, block = reach.row[chosen], reach.block[chosen]
         first = torch.full_like(box, size)
-        for part in range(0, len(row), _rows_at_a_time(BLOCK)):
-            r, b = (index[part : part + _rows_at_a_time(BLOCK)] for index in (row, block))
+        most = pairs_at_a_time()
+        for part in range(0, len(row), most):
+            r, b = row[part : part + most], block[part : part + most]
             equal = self.overlap(r, b) == box_best[r, None]
             lane = b[:, None] * BLOCK + torch.arange(BLOCK, device=b.device)
             if every:
@@ -218,15 +193,15 @@ class _Pairs:
 
     def overlap(self, row: Tensor, block: Tensor) -> Tensor:
         """Overlaps of rows (M,) with the priors of blocks (M,), (M, BLOCK); -1 where ignored."""
-        overlap = self._iou(row, block) if self.measure is None else self._measured(row, block)
+        overlap = (
+            self.blocks.iou(self.boxes[row], block)
+            if self.measure is None
+            else self._measured(row, block)
+        )
         if self.ignored is not None:
-            ignored = self.ignored[self.image[row] * len(self.blocks) + block]
+            ignored = self.ignored[self.image[row] * self.blocks.count + block]
             overlap.masked_fill_(ignored, -1.0)
         return overlap
-
-    def _iou(self, row: Tensor, block: Tensor) -> Tensor:
-        planes = [plane.index_select(0, block) for plane in self.blocks.planes]
-        return iou_of_planes(planes, self.boxes[row, :, None].unbind(1))
 
     def _measured(self, row: Tensor, block: Tensor) -> Tensor:
         assert self.measure is not None
@@ -236,19 +211,6 @@ class _Pairs:
         boxes = self.boxes[row].repeat_interleave(BLOCK, 0)
         value = self.measure(boxes, prior).to(self.boxes.dtype).view(-1, BLOCK)
         return value.masked_fill(~inside, -1.0)
-
-    def _hits(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows and blocks that can overlap, some at a time."""
-        count, most = len(self.blocks), _rows_at_a_time(BLOCK)
-        x1, y1, x2, y2 = self.blocks.bounds
-        for start, stop in matching.chunks(len(self.boxes), count):
-            left, top, right, bottom = self.boxes[start:stop, :, None].unbind(1)
-            gap = torch.minimum(x2, right).sub_(torch.maximum(x1, left))
-            gap = torch.minimum(gap, torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)))
-            hit = gap > 0 if self.measure is None else torch.ones_like(gap, dtype=torch.bool)
-            row, block = hit.nonzero(as_tuple=True)
-            for part in range(0, len(row), most):
-                yield row[part : part + most] + start, block[part : part + most]
 
     def _least_overlap(self, images: int) -> Tensor:
         """What each box reaches at least, (R,): 0 with the priors that it does not touch."""
@@ -302,6 +264,3 @@ def _unpack(key: Tensor) -> tuple[Tensor, Tensor]:
     # Without overlap the first box is as good as any.
     return overlap, index.where(overlap > 0, 0)
 
-
-def _rows_at_a_time(columns: int) -> int:
-    return max(1, matching.TABLE_ELEMENTS // columns)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from bench_train_step import random_batch, step
 from mmdet.utils import register_all_modules
-from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import MODELS
 from timing import Timing, compare, parse_arguments, report
 
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 def models(name: str) -> tuple[Any, Any]:
     """Stock's detector, and the same with our head and assigner."""
     path, assigner = NETWORKS[name]
-    config = Config.fromfile(path).model
+    config = get_config(path).model
     for part in (config.get('backbone', {}), config):
         part.pop('init_cfg', None)
     config.data_preprocessor.pop('batch_augments', None)

@@ -345,7 +345,8 @@ class WiseIoULoss(OverlapLoss):
     ) -> Tensor:
         """As ElementwiseLoss."""
         counted = None
-        if weight is not None:
+        # A weight that does not fit is named where it is used.
+        if weight is not None and weight.shape[: pred.dim() - 1] == pred.shape[:-1]:
             # Heads pass all anchors, those without a box with weight 0.
             counted = (weight > 0).reshape(*pred.shape[:-1], -1).any(-1)
         each = self.elementwise(pred, target, counted)

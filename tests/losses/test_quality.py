@@ -163,15 +163,17 @@ def test_slide_reductions_are_over_the_elements_with_the_mean_of_all() -> None:
     mean = target[1][target[0] < 5].mean().item()
     fixed = build('SlideLoss', mu=mean, loss_weight=2.0)
     torch.testing.assert_close(each, fixed(pred, target, reduction_override='none'))
-    weight = torch.rand(20, generator=seeded())
+    weight = torch.rand(20, generator=seeded()).clamp(min=0.1)
     torch.testing.assert_close(loss(pred, target), each.mean())
     torch.testing.assert_close(
         loss(pred, target, weight, avg_factor=3), (each * weight[:, None]).sum() / 3
     )
-    # A weight of 0 takes a sample out of the sum, not out of the mean score.
+    # A weight of 0 takes a sample out of the sum, and out of the mean score.
     first = torch.arange(20) < 10
+    half = (target[0][:10], target[1][:10])
     torch.testing.assert_close(
-        loss(pred, target, first.float(), avg_factor=1.0), each[:10].sum()
+        loss(pred, target, first.float(), avg_factor=1.0),
+        loss(pred[:10], half, reduction_override='sum'),
     )
 
 

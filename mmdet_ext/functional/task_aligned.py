@@ -85,6 +85,8 @@ def task_aligned_match(
     candidate, overlap, alignment = ranked
     x, y = box_centers(priors)[candidate].unbind(-1)
     positive = (alignment > 0) & (inside(gt_boxes, x, y) > INSIDE_MARGIN) & gt_valid[..., None]
+    if prior_valid is not None:  # a score of 0 to the power 0 counts
+        positive &= prior_valid.gather(1, candidate.flatten(1)).view_as(candidate)
     gt_index, best = resolve_claims(candidate, overlap, positive, total, unused)
     # The alignment with the box that won.
     winner = gt_index.gather(1, candidate.flatten(1)).view_as(candidate)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmdet_ext.testing.synthetic import random_boxes
+from mmdet_ext.testing.synthetic import grid_centers, random_boxes
 
 #: The kinds of `scene`, in turn.
 SCENE_KINDS = (
@@ -68,7 +68,7 @@ def pyramid_points(
     """
     levels = []
     for stride in strides:
-        center = _centers(width, height, stride, offset)
+        center = grid_centers(width, height, stride, offset)
         levels.append(torch.cat([center, torch.full_like(center, stride)], dim=1))
     return torch.cat(levels), [len(level) for level in levels]
 
@@ -82,16 +82,7 @@ def yolo_anchors(width: int = 320, height: int = 256) -> tuple[Tensor, list[int]
     """
     levels = []
     for stride, sides in YOLO_SIDES.items():
-        center = _centers(width, height, stride, 0.5)[:, None]
+        center = grid_centers(width, height, stride, 0.5)[:, None]
         half = torch.tensor(sides) / 2
         levels.append(torch.cat([center - half, center + half], dim=2).view(-1, 4))
     return torch.cat(levels), [len(level) for level in levels]
-
-
-def _centers(width: int, height: int, stride: int, offset: float) -> Tensor:
-    y, x = torch.meshgrid(
-        (torch.arange(-(-height // stride)) + offset) * stride,
-        (torch.arange(-(-width // stride)) + offset) * stride,
-        indexing='ij',
-    )
-    return torch.stack([x, y], dim=-1).view(-1, 2)

@@ -53,6 +53,16 @@ def fuzz_box_pairs(generator: torch.Generator, count: int) -> tuple[Tensor, Tens
     return pred, torch.where(both_flat[:, None], flat, target)
 
 
+def grid_centers(width: int, height: int, stride: int, offset: float = 0.0) -> Tensor:
+    """Places (P, 2), px, ``offset`` strides into each cell of a picture, x running faster."""
+    y, x = torch.meshgrid(
+        (torch.arange(-(-height // stride)) + offset) * stride,
+        (torch.arange(-(-width // stride)) + offset) * stride,
+        indexing='ij',
+    )
+    return torch.stack([x, y], dim=-1).view(-1, 2)
+
+
 def pyramid_anchors(
     width: int = 320,
     height: int = 256,
@@ -66,12 +76,7 @@ def pyramid_anchors(
     """
     levels = []
     for stride in strides:
-        y, x = torch.meshgrid(
-            torch.arange(-(-height // stride)) * float(stride),
-            torch.arange(-(-width // stride)) * float(stride),
-            indexing='ij',
-        )
-        center = torch.stack([x, y], dim=-1).view(-1, 2)
+        center = grid_centers(width, height, stride)
         half = scale * stride / 2
         levels.append(torch.cat([center - half, center + half], dim=1))
     return torch.cat(levels), [len(level) for level in levels]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from mmdet.models.task_modules.assigners import AssignResult
@@ -124,3 +126,16 @@ def test_ten_thousand_boxes_in_bounded_memory() -> None:
 def test_bad_options() -> None:
     with pytest.raises(ValueError, match='topk must be at least 1, got 0'):
         TaskAlignedAssigner(topk=0)
+
+
+def test_priors_that_are_not_there_are_nobodys_whatever_the_score_counts() -> None:
+    """With alpha 0 a score of 0 counts as 1."""
+    boxes, labels = torch.tensor([[20.0, 20, 120, 120]]), torch.tensor([1])
+    found, scores = predicted(4, boxes)
+    assigner, predictions = TaskAlignedAssigner(topk=13), Predictions(scores[None], found[None])
+    batch = BatchGeometry.from_lists(PRIORS, SIZES, [boxes], [labels])
+    chosen = assigner.match(batch, predictions, alpha=0, beta=6).positive_mask
+    assert chosen.any()
+    batch = replace(batch, prior_valid=~chosen)
+    result = assigner.match(batch, predictions, alpha=0, beta=6)
+    assert (result.gt_index[chosen] == -2).all()

@@ -109,8 +109,8 @@ class SDist(sdist):
         copy_mim_extension(Path(base_dir) / PACKAGE)
 
 
-EXTRAS = {name: read_requirements(name) for name in ('det', 'cls', 'mim', 'test', 'dev')}
-EXTRAS['all'] = sorted({*EXTRAS['det'], *EXTRAS['cls'], *EXTRAS['mim']})
+EXTRAS = {name: read_requirements(name) for name in ('det', 'cls', 'face', 'mim', 'test', 'dev')}
+EXTRAS['all'] = sorted({*EXTRAS['det'], *EXTRAS['cls'], *EXTRAS['face'], *EXTRAS['mim']})
 
 setup(
     name='mmdet-ext',

@@ -20,9 +20,21 @@ from mmdet_ext.engine.checkpoint import install_safe_loading
 #: Where each registry finds its components.
 LOCATIONS: dict[str, tuple[str, ...]] = {
     # In this order: the second replaces a loss of the first.
-    'model': ('mmdet_ext.losses', 'mmdet_ext.detection.losses', 'mmdet_ext.detection.heads'),
+    'model': (
+        'mmdet_ext.losses',
+        'mmdet_ext.detection.losses',
+        'mmdet_ext.detection.heads',
+        'mmdet_ext.recognition.heads',
+        'mmdet_ext.recognition.losses',
+        'mmdet_ext.recognition.backbones',
+        'mmdet_ext.recognition.preprocessor',
+    ),
     'task util': ('mmdet_ext.detection.assigners', 'mmdet_ext.detection.samplers'),
-    'dataset': ('mmdet_ext.detection.datasets',),
+    'dataset': ('mmdet_ext.detection.datasets', 'mmdet_ext.recognition.datasets'),
+    'transform': ('mmdet_ext.recognition.transforms',),
+    'data sampler': ('mmdet_ext.recognition.samplers',),
+    'metric': ('mmdet_ext.recognition.metrics',),
+    'hook': ('mmdet_ext.recognition.hooks',),
 }
 
 #: What to tell a user who lacks a host package.
@@ -154,6 +166,10 @@ def _explain_unknown_options(cls: type) -> None:
 MODELS = ExtRegistry('model', parent=root.MODELS)
 TASK_UTILS = ExtRegistry('task util', parent=root.TASK_UTILS)
 DATASETS = ExtRegistry('dataset', parent=root.DATASETS)
+TRANSFORMS = ExtRegistry('transform', parent=root.TRANSFORMS)
+DATA_SAMPLERS = ExtRegistry('data sampler', parent=root.DATA_SAMPLERS)
+METRICS = ExtRegistry('metric', parent=root.METRICS)
+HOOKS = ExtRegistry('hook', parent=root.HOOKS)
 
 # Whoever names a type of ours in a config gets checkpoints that load under torch >= 2.6.
 install_safe_loading()

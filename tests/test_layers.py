@@ -24,7 +24,10 @@ RULES: list[tuple[str, set[str]]] = [
             f'mmdet_ext.datasets.{name}',
             {'numpy', 'cv2', 'PIL', 'mmdet_ext.datasets', 'mmdet_ext.utils'},
         )
-        for name in ('coco_json', 'voc', 'shapes', 'images', 'layout', 'class_counts')
+        for name in (
+            'coco_json', 'voc', 'shapes', 'images', 'layout', 'class_counts', 'face_folder',
+            'face_pairs', 'record_io', 'safe_pickle',
+        )
     ),
     ('mmdet_ext.evaluation', {
         'numpy', 'matplotlib', 'cv2', 'PIL', 'pycocotools', 'mmdet_ext.utils',
@@ -32,6 +35,10 @@ RULES: list[tuple[str, set[str]]] = [
     ('mmdet_ext.detection', {
         'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmdet_ext.functional',
         'mmdet_ext.structures', 'mmdet_ext.registry', 'mmdet_ext.datasets', 'mmdet_ext.losses',
+    }),
+    ('mmdet_ext.recognition', {
+        'torch', 'numpy', 'cv2', 'sklearn', 'mmengine', 'mmcv', 'mmdet_ext.functional',
+        'mmdet_ext.registry', 'mmdet_ext.datasets', 'mmdet_ext.evaluation', 'mmdet_ext.utils',
     }),
     ('mmdet_ext.losses', {
         'torch', 'mmengine', 'mmdet_ext.functional', 'mmdet_ext.structures', 'mmdet_ext.registry',

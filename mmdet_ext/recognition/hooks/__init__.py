@@ -1,0 +1,1 @@
+"""Hooks: schedules of margin and scale, pictures of 2-D features."""

@@ -1,0 +1,1 @@
+"""Open-set evaluation: verification and identification."""

@@ -35,6 +35,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     'data sampler': ('mmdet_ext.recognition.samplers',),
     'metric': ('mmdet_ext.recognition.metrics',),
     'hook': ('mmdet_ext.recognition.hooks',),
+    'margin': ('mmdet_ext.recognition.heads',),
 }
 
 #: What to tell a user who lacks a host package.
@@ -57,7 +58,7 @@ class ExtRegistry(root.Registry):
 
     _imported: bool
 
-    def __init__(self, name: str, parent: root.Registry) -> None:
+    def __init__(self, name: str, parent: root.Registry | None) -> None:
         super().__init__(name, parent=parent, scope='mmdet_ext')
         self._places = LOCATIONS[name]
         self._absent: dict[str, str] = {}
@@ -170,6 +171,8 @@ TRANSFORMS = ExtRegistry('transform', parent=root.TRANSFORMS)
 DATA_SAMPLERS = ExtRegistry('data sampler', parent=root.DATA_SAMPLERS)
 METRICS = ExtRegistry('metric', parent=root.METRICS)
 HOOKS = ExtRegistry('hook', parent=root.HOOKS)
+# Of no host: only a margin head asks for one, by a name with or without the scope.
+MARGINS = ExtRegistry('margin', parent=None)
 
 # Whoever names a type of ours in a config gets checkpoints that load under torch >= 2.6.
 install_safe_loading()

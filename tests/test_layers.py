@@ -39,6 +39,7 @@ RULES: list[tuple[str, set[str]]] = [
     ('mmdet_ext.recognition', {
         'torch', 'numpy', 'cv2', 'sklearn', 'mmengine', 'mmcv', 'mmdet_ext.functional',
         'mmdet_ext.registry', 'mmdet_ext.datasets', 'mmdet_ext.evaluation', 'mmdet_ext.utils',
+        'mmdet_ext.losses',
     }),
     ('mmdet_ext.losses', {
         'torch', 'mmengine', 'mmdet_ext.functional', 'mmdet_ext.structures', 'mmdet_ext.registry',

@@ -1,0 +1,4 @@
+# IResNet-18, otherwise as IResNet-50.
+_base_ = './iresnet50.py'
+
+model = dict(backbone=dict(depth=18))

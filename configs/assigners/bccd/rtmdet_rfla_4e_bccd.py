@@ -1,6 +1,0 @@
-# Points as receptive fields, the three nearest to each box.
-_base_ = './rtmdet_soft_label_4e_bccd.py'
-
-model = dict(
-    train_cfg=dict(assigner=dict(_delete_=True, type='mmdet_ext.RFLAAssigner')),
-)

@@ -1,5 +1,5 @@
 # MobileFaceNet under ArcFace, as its paper has it: 112 x 112 pictures as (x - 127.5) / 128, 128
-# numbers an embedding. The network ends in the embedding: no neck. num_classes is the leaf's to set.
+# numbers an embedding. The network ends in the embedding: no neck. num_classes is the leaf's.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor'),

@@ -1,0 +1,9 @@
+# IResNet-50, ArcFace, MS1MV3: InsightFace's ms1mv3_r50.
+_base_ = [
+    '../../_base_/models/iresnet50.py',
+    '../../_base_/datasets/ms1mv3.py',
+    '../../_base_/schedules/face_insightface_20e.py',
+    '../../_base_/face_runtime.py',
+]
+
+model = dict(head=dict(num_classes=93431))

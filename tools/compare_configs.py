@@ -2,13 +2,14 @@
 
     python tools/compare_configs.py CONFIG [CONFIG ...] --seeds 0 1 --out docs/results/NAME
     python tools/compare_configs.py CONFIG [CONFIG ...] --seeds 0 --best 3 --out docs/results/NAME
+    python tools/compare_configs.py CONFIG [CONFIG ...] --metrics auc tar@far=1e-02 --out ...
 
 The first config is the reference; a config named twice counts once, so that a reference may be
-followed by a pattern. With --best the reference and the so many configs of highest mAP run with
---best-seeds too: what leads by luck with the first seeds shows there. Each run goes through
-``mim train mmdet`` and ``mim test mmdet``, --jobs of them side by side, the cores shared out. A run
-that is finished is not run again, so that the command can be repeated after a break. Writes
-NAME.json (all figures), NAME.md (the table) and NAME.png (loss and validation curves).
+followed by a pattern. With --best the reference and the so many configs that are best by the first
+of --metrics run with --best-seeds too: what leads by luck with the first seeds shows there. Each
+run goes through ``mim train mmdet`` and ``mim test mmdet``, --jobs of them side by side, the cores
+shared out. A run that is finished is not run again, so that the command can be repeated after a
+break. Writes NAME.json (all figures), NAME.md (the table) and NAME.png (loss and validation).
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from mmdet_ext.evaluation.run_report import find_scalars, read_scalars
 from mmdet_ext.utils.files import write_json, write_text
 from mmdet_ext.utils.mim import MimError, run_mim
 
+#: What is shown of a detector; each class's precision goes with them.
+COCO_METRICS = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75')
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -41,7 +45,7 @@ class RunResult:
         seconds_per_iter: median over the logged training iterations.
         iterations: of each logged loss.
         loss: total loss at those.
-        val: (iteration, mAP) of each validation.
+        val: (iteration, first validation metric) of each validation.
     """
 
     config: str
@@ -72,16 +76,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         results = run_all(configs, args.seeds, args)
         if args.best:
-            chosen = {names[0], *best_names(results, names[1:], args.best)}
+            chosen = {names[0], *best_names(results, names[1:], args.best, args.metrics[0])}
             again = [config for config in configs if config.stem in chosen]
             results += run_all(again, args.best_seeds, args)
+        table = markdown_table(names, results, args.metrics)
     except MimError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     write_json(args.out.with_suffix('.json'), {'runs': [asdict(result) for result in results]})
-    table = markdown_table(names, results)
     write_text(args.out.with_suffix('.md'), _page(args, table))
-    draw_curves(names, results, args.out.with_suffix('.png'))
+    draw_curves(names, results, args.out.with_suffix('.png'), args.metrics[0])
     print(table)
     return 0
 
@@ -93,7 +97,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('configs', type=Path, nargs='+', metavar='CONFIG')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1], help='default: 0 1')
     parser.add_argument('--best', type=int, default=0, metavar='K',
-                        help='so many of highest mAP get --best-seeds too')  # fmt: skip
+                        help='so many of the best get --best-seeds too')
+    parser.add_argument('--metrics', nargs='+', default=list(COCO_METRICS), metavar='NAME',
+                        help='test metrics, more is better, the first ranks (default: those of '
+                        'COCO, with each class)')  # fmt: skip
     parser.add_argument('--best-seeds', type=int, nargs='+', default=[1, 2], help='default: 1 2')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side, default 1')
     parser.add_argument('--out', type=Path, required=True, help='files to write, without suffix')
@@ -130,11 +137,13 @@ def run_all(
             raise
 
 
-def best_names(results: Sequence[RunResult], names: Sequence[str], count: int) -> list[str]:
-    """The so many of the names whose runs have the highest mean mAP."""
+def best_names(
+    results: Sequence[RunResult], names: Sequence[str], count: int, metric: str = COCO_METRICS[0]
+) -> list[str]:
+    """The so many of the names whose runs have the highest mean of a metric."""
 
     def score(name: str) -> float:
-        return statistics.mean(run.metrics['bbox_mAP'] for run in _of(results, name))
+        return statistics.mean(run.metrics[metric] for run in _of(results, name))
 
     return sorted(names, key=score, reverse=True)[:count]
 
@@ -169,32 +178,42 @@ def read_result(name: str, seed: int, folder: Path) -> RunResult:
     seconds = statistics.median(r['time'] for r in records if 'loss' in r)
     newest = max((folder / 'test').glob('*/*.json'), key=lambda path: path.stat().st_mtime)
     metrics = json.loads(newest.read_text(encoding='utf-8').splitlines()[-1])
+    # 'coco/bbox_mAP' is 'bbox_mAP' here; times have no prefix.
     kept = {
-        key.removeprefix('coco/'): float(value)
+        key.partition('/')[2]: float(value)
         for key, value in metrics.items()
-        if key.startswith('coco/')
+        if '/' in key and isinstance(value, (int, float))
     }
     val = [(iteration, value) for iteration, _, value in curve.val]
     return RunResult(name, seed, kept, seconds, curve.iterations, curve.losses['loss'], val)
 
 
-def markdown_table(names: Sequence[str], results: Sequence[RunResult]) -> str:
-    """Mean test figures of each config, each seed's mAP, the gap to the first, and the time.
+def markdown_table(
+    names: Sequence[str], results: Sequence[RunResult], metrics: Sequence[str] = COCO_METRICS
+) -> str:
+    """Mean test figures of each config, the first by seed, its gap to the first row, and the time.
 
     The gap is over the seeds that both have.
     """
-    classes = sorted(k for k in results[0].metrics if k.endswith('_precision'))
-    shown = ['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', *classes]
+    shown, first = list(metrics), metrics[0]
+    absent = [name for name in shown if name not in results[0].metrics]
+    if absent:
+        raise MimError(
+            f'the tests have no metric {", ".join(absent)} (--metrics); they have '
+            f'{", ".join(sorted(results[0].metrics))}'
+        )
+    if tuple(shown) == COCO_METRICS:
+        shown += sorted(k for k in results[0].metrics if k.endswith('_precision'))
     title = [name.removeprefix('bbox_').removesuffix('_precision') for name in shown]
     rows = [
-        ['config', *title, 'mAP by seed', 'mAP to first', 's / iteration'],
+        ['config', *title, f'{title[0]} by seed', f'{title[0]} to first', 's / iteration'],
         ['---'] + ['---:'] * (len(title) + 3),
     ]
-    reference = {run.seed: run.metrics['bbox_mAP'] for run in _of(results, names[0])}
+    reference = {run.seed: run.metrics[first] for run in _of(results, names[0])}
     for name in names:
         runs = _of(results, name)
-        by_seed = [run.metrics['bbox_mAP'] for run in runs]
-        gap = statistics.mean(run.metrics['bbox_mAP'] - reference[run.seed] for run in runs)
+        by_seed = [run.metrics[first] for run in runs]
+        gap = statistics.mean(run.metrics[first] - reference[run.seed] for run in runs)
         rows.append([
             f'`{name}`',
             *(f'{statistics.mean(run.metrics[key] for run in runs):.3f}' for key in shown),
@@ -213,6 +232,8 @@ def _page(args: argparse.Namespace, table: str) -> str:
         again = ' '.join(map(str, args.best_seeds))
         options += f' --best {args.best} --best-seeds {again}'
         also = f'; the first row and the best {args.best} also have {again}'
+    if tuple(args.metrics) != COCO_METRICS:
+        options += f' --metrics {" ".join(args.metrics)}'
     if args.cfg_options:
         options += f' --cfg-options {" ".join(args.cfg_options)}'
     command = (
@@ -225,8 +246,14 @@ def _page(args: argparse.Namespace, table: str) -> str:
     )
 
 
-def draw_curves(names: Sequence[str], results: Sequence[RunResult], path: Path) -> None:
-    """Loss and validation mAP by iteration, and test mAP, a colour a config, a line a seed."""
+def draw_curves(
+    names: Sequence[str],
+    results: Sequence[RunResult],
+    path: Path,
+    metric: str = COCO_METRICS[0],
+) -> None:
+    """Loss and validation by iteration, and the test's metric, a colour a config, a line a seed."""
+    title = metric.removeprefix('bbox_')
     figure = new_figure(16, max(4.5, 0.3 * len(names)))
     axes = figure.subplots(1, 3)
     for index, name in enumerate(names):
@@ -237,15 +264,16 @@ def draw_curves(names: Sequence[str], results: Sequence[RunResult], path: Path) 
                 color=colour, linestyle='--' if index == 0 else '-', alpha=0.8
             )
             axes[0].plot(run.iterations, run.loss, **style)
-            axes[1].plot(*zip(*run.val, strict=True), marker='.', **style)
-        scores = [run.metrics['bbox_mAP'] for run in runs]
+            if run.val:
+                axes[1].plot(*zip(*run.val, strict=True), marker='.', **style)
+        scores = [run.metrics[metric] for run in runs]
         axes[2].plot(scores, [index] * len(runs), 'o', color=colour, alpha=0.5)
         axes[2].plot(statistics.mean(scores), index, '|', color=colour, markersize=16)
         if index == 0:
             axes[2].axvline(statistics.mean(scores), color=GREY, linestyle='--', linewidth=1)
     axes[0].set(title='training loss', xlabel='iteration', ylim=(0, None))
-    axes[1].set(title='validation mAP, a line a seed', xlabel='iteration', ylim=(0, None))
-    axes[2].set(title='test mAP, a dot a seed, the bar their mean')
+    axes[1].set(title=f'validation {title}, a line a seed', xlabel='iteration', ylim=(0, None))
+    axes[2].set(title=f'test {title}, a dot a seed, the bar their mean')
     axes[2].set_yticks(range(len(names)), names)
     axes[2].invert_yaxis()
     for index, label in enumerate(axes[2].get_yticklabels()):

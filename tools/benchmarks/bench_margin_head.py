@@ -61,12 +61,13 @@ def main(argv: list[str] | None = None) -> int:
     report('Margin head, forward and backward', [(work, timings)], args.out)
     ours = timings[-1]
     floor = floor_ms(features, centres, args.runs)
-    best = min((t.median_ms for t in timings[:-1]), default=float('nan'))
-    least = min((t.peak_mib for t in timings[:-1]), default=float('nan'))
-    print(f'ours {ours.median_ms:.0f} ms: {ours.median_ms / timings[0].median_ms:.2f} of the first, '
-          f'{ours.median_ms / best:.2f} of the best other')
-    print(f'memory {ours.peak_mib:.1f} MiB: {ours.peak_mib / timings[0].peak_mib:.3f} of the first, '
-          f'{ours.peak_mib / least:.3f} of the least other')
+    if len(timings) > 1:
+        first, others = timings[0], timings[:-1]
+        best, least = (min(getattr(t, key) for t in others) for key in ('median_ms', 'peak_mib'))
+        print(f'ours {ours.median_ms:.0f} ms: {ours.median_ms / first.median_ms:.2f} of the '
+              f'first, {ours.median_ms / best:.2f} of the best other')
+        print(f'memory {ours.peak_mib:.1f} MiB: {ours.peak_mib / first.peak_mib:.3f} of the '
+              f'first, {ours.peak_mib / least:.3f} of the least other')
     print(f'floor (four matrix products) {floor:.0f} ms; ours is {ours.median_ms / floor:.2f} x it')
     return 0
 

@@ -11,6 +11,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmdet_ext.functional.class_competition import Path, class_competition, unit_vectors
+from mmdet_ext.recognition.losses import FeatureLoss
 from mmdet_ext.registry import MARGINS, MODELS
 
 from .margins import Margin
@@ -164,7 +165,7 @@ class MarginHead(BaseModule):
         if self.margin is not None:
             losses.update(self._margin_losses(embedding, labels))
         for name, module in self.aux_losses.items():
-            for key, value in module(embedding, labels).items():
+            for key, value in cast(FeatureLoss, module).losses(embedding, labels).items():
                 losses[f'loss_{name}' if key == 'loss' else f'{name}_{key}'] = value
         return losses
 
@@ -324,7 +325,15 @@ def _build_losses(configs: Sequence[Mapping[str, Any]]) -> dict[str, nn.Module]:
     """The auxiliary losses by short names: 'center' of CenterLoss; a second one is 'center_2'."""
     losses: dict[str, nn.Module] = {}
     for cfg in configs:
-        module = MODELS.build(dict(cfg))
+        options = dict(cfg)
+        if '.' not in str(options.get('type')):
+            options['type'] = f'mmdet_ext.{options.get("type")}'
+        module = MODELS.build(options)
+        if not isinstance(module, FeatureLoss):
+            raise TypeError(
+                f'aux_losses take losses on features and labels (CenterLoss, TripletLoss, '
+                f'ContrastiveLoss), got {options["type"]}'
+            )
         name = type(module).__name__.removesuffix('Loss').lower()
         repeats = sum(key.partition('_')[0] == name for key in losses)
         losses[f'{name}_{repeats + 1}' if repeats else name] = module

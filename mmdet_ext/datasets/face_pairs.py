@@ -373,7 +373,8 @@ def _kind(value: Any) -> str:
 
 
 def _entries(path: Path, value: Any) -> Iterable[Any]:
-    if not isinstance(value, (list, tuple, np.ndarray)) or np.ndim(value) == 0:
+    listed = value.ndim > 0 if isinstance(value, np.ndarray) else isinstance(value, (list, tuple))
+    if not listed:
         raise PairsError(f'{path} must hold two lists, pictures and bools; one is {_kind(value)}')
     return value
 
@@ -384,7 +385,7 @@ def _encoded(path: Path, place: int, value: Any) -> bytes:
         value.size == max(value.shape, default=0)
     ):
         value = value.tobytes()
-    if not isinstance(value, bytes) or not value:
+    if not isinstance(value, bytes) or value == b'':
         raise PairsError(
             f'{path}: picture {place} must be the bytes of an encoded picture, it is {_kind(value)}'
         )

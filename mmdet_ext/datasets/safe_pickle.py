@@ -298,8 +298,9 @@ class _Unpickler(pickle._Unpickler):
 
     def load_bytearray8(self) -> None:
         """Take the bytes that are there; stock first makes room for as many as a file claims."""
-        (size,) = struct.unpack('<Q', self.read(8))
-        self.append(bytearray(self.read(min(size, sys.maxsize))))
+        machine: Any = self  # its methods are set as it starts
+        (size,) = struct.unpack('<Q', machine.read(8))
+        machine.append(bytearray(machine.read(min(size, sys.maxsize))))
 
     dispatch[ord(pickle.BYTEARRAY8)] = load_bytearray8
 

@@ -202,19 +202,17 @@ def tar_at_far(counts: ScoreCounts, fars: Sequence[float]) -> list[OperatingPoin
     [(0.6, 1.0), (0.3, 1.0)]
     """
     genuine, impostors = counts.totals()
-    allowed = [allowed_errors(far, impostors, 'fars', 'impostor pairs') for far in fars]
     accepted_genuine, accepted_impostors = counts.accepted()
-    falling = -accepted_impostors
     points = []
-    for far, most in zip(fars, allowed, strict=True):
-        first = int(torch.searchsorted(falling, -most))
-        if first == len(falling):
-            points.append(OperatingPoint(float(far), math.inf, 0.0, 0.0, 0))
-            continue
-        wrong = int(accepted_impostors[first])
-        tar = int(accepted_genuine[first]) / genuine
+    for far in fars:
+        most = allowed_errors(far, impostors, 'fars', 'impostor pairs')
+        first = int(torch.searchsorted(-accepted_impostors, -most))
+        threshold, wrong, right = math.inf, 0, 0
+        if first < len(counts.scores):
+            threshold = float(counts.scores[first])
+            wrong, right = int(accepted_impostors[first]), int(accepted_genuine[first])
         points.append(
-            OperatingPoint(float(far), float(counts.scores[first]), wrong / impostors, tar, wrong)
+            OperatingPoint(float(far), threshold, wrong / impostors, right / genuine, wrong)
         )
     return points
 
@@ -304,22 +302,18 @@ def best_accuracy(counts: ScoreCounts, balanced: bool = False) -> tuple[float, f
     """
     genuine, impostors = counts.totals()
     accepted_genuine, accepted_impostors = counts.accepted()
+    # What is gained over accepting nothing, which stands last.
+    gain = accepted_genuine - accepted_impostors
     if balanced:
-        rates = accepted_genuine.double() / genuine - accepted_impostors.double() / impostors
-        right = torch.cat([rates, rates.new_zeros(1)])
-    else:
-        right = torch.cat([accepted_genuine - accepted_impostors, accepted_genuine.new_zeros(1)])
-    place = int((right == right.max()).nonzero()[-1])
-    if balanced:
-        accuracy = (1 + float(right[place])) / 2
-    else:
-        accuracy = (impostors + int(right[place])) / (genuine + impostors)
+        gain = accepted_genuine.double() / genuine - accepted_impostors.double() / impostors
+    gain = torch.cat([gain, gain.new_zeros(1)])
+    place = int((gain == gain.max()).nonzero()[-1])
+    most = gain[place].item()
+    accuracy = (1 + most) / 2 if balanced else (impostors + most) / (genuine + impostors)
     return accuracy, _threshold_below(counts.scores, place)
 
 
-def fold_accuracy(
-    similarities: Tensor, same: Tensor, folds: int | Tensor = 10
-) -> FoldAccuracy:
+def fold_accuracy(similarities: Tensor, same: Tensor, folds: int | Tensor = 10) -> FoldAccuracy:
     """The LFW protocol: accuracy on each fold at the threshold that is best on the others.
 
     The threshold is that of `best_accuracy`: exact, not one of a list of guesses.

@@ -210,7 +210,7 @@ def test_stand_ins_stay_as_they_are() -> None:
 
 
 def test_cut_or_no_pickle(tmp_path: Path) -> None:
-    content = pickle.dumps(CONTENT, 2)
+    content = pickle.dumps(CONTENT, 4)
     for cut in range(0, len(content), 7):
         with pytest.raises(BrokenPickleError, match='Is the file whole'):
             loads_safe_pickle(content[:cut])

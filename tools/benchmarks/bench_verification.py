@@ -1,0 +1,107 @@
+"""All pairs of many embeddings: time and peak memory of exact verification.
+
+    python tools/benchmarks/bench_verification.py [--embeddings 100000] [--dim 512] [--out FILE.json]
+
+Random embeddings about one centre an identity; AUC, equal error rate, TAR at FAR and the hardest
+pairs of all N (N - 1) / 2 pairs. The floor is the time of the matrix products alone, taken on some
+blocks. The peak is the most that the whole process held, with the embeddings and with Python and
+torch, which take some 0.5 GiB. Returns 1 if it is above --limit.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import torch
+from timing import environment, parse_arguments
+from torch import Tensor
+
+from mmdet_ext.functional.all_pairs import BLOCK, count_all_pairs
+from mmdet_ext.functional.verification import equal_error_rate, roc_auc, tar_at_far
+from mmdet_ext.utils.files import write_json
+
+FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark."""
+    args = parse_arguments(
+        __doc__,
+        argv,
+        embeddings={'type': int, 'default': 100_000},
+        dim={'type': int, 'default': 512},
+        pictures={'type': int, 'default': 10, 'help': 'of an identity'},
+        block={'type': int, 'default': BLOCK, 'help': 'embeddings a side of one product'},
+        limit={'type': float, 'default': 4.0, 'help': 'GiB that the process may hold'},
+    )
+    embeddings, labels = faces(args.embeddings, args.dim, args.pictures, args.seed)
+    before = peak_gib()
+    start = time.perf_counter()
+    found = count_all_pairs(
+        embeddings, labels, hardest=20, block=args.block,
+        progress=progress if sys.stderr.isatty() else None,
+    )  # fmt: skip
+    counted = time.perf_counter() - start
+    genuine, impostors = found.counts.totals()
+    points = tar_at_far(found.counts, [far for far in FARS if far * impostors >= 1])
+    figures = {'auc': roc_auc(found.counts), 'eer': equal_error_rate(found.counts)[0]}
+    figures |= {f'tar@far={point.bound:.0e}': point.tar for point in points}
+    seconds = time.perf_counter() - start
+    floor = product_seconds(args.dim, args.block) * (genuine + impostors)
+    peak = peak_gib()
+    print('# Verification over all pairs\n')
+    print(', '.join(f'{key} {value}' for key, value in environment().items()))
+    print(f'\n{args.embeddings:,} embeddings of {args.dim}: {genuine:,} genuine and {impostors:,} '
+          f'impostor pairs, {len(found.counts.scores):,} distinct similarities')  # fmt: skip
+    print(', '.join(f'{name} {value:.6f}' for name, value in figures.items()))
+    print(f'{seconds:.1f} s, {seconds - counted:.2f} s of it for the figures; products alone '
+          f'{floor:.1f} s: {seconds / floor:.2f} x the floor')  # fmt: skip
+    holds = peak <= args.limit
+    print(f'peak {peak:.2f} GiB, {before:.2f} GiB before; limit {args.limit:g} GiB: '
+          f'{"holds" if holds else "MISSED"}')  # fmt: skip
+    if args.out is not None:
+        write_json(args.out, {
+            'environment': environment(), 'embeddings': args.embeddings, 'dim': args.dim,
+            'pairs': genuine + impostors, 'seconds': seconds, 'floor_seconds': floor,
+            'peak_gib': peak, 'peak_gib_before': before, 'figures': figures,
+        })  # fmt: skip
+        print(f'written to {args.out}')
+    return int(not holds)
+
+
+def faces(count: int, dim: int, pictures: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Embeddings about one centre an identity, in random order, and their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randperm(count, generator=generator) // pictures
+    centres = torch.randn(int(labels.max()) + 1, dim, generator=generator)
+    return centres[labels].mul_(0.7) + torch.randn(count, dim, generator=generator), labels
+
+
+def product_seconds(dim: int, block: int, runs: int = 20) -> float:
+    """Seconds a pair of the matrix products, the median of some."""
+    rows, columns = torch.randn(block, dim), torch.randn(block, dim)
+    out = torch.empty(block, block)
+    taken = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        torch.mm(rows, columns.T, out=out)
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[runs // 2] / block**2
+
+
+def peak_gib() -> float:
+    """GiB that the process held at most so far; Linux counts KiB, macOS bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**30 if sys.platform == 'darwin' else most / 2**20
+
+
+def progress(done: int, total: int) -> None:
+    """A line that is overwritten."""
+    end = '\n' if done == total else ''
+    print(f'\r{done / total:.1%} of {total:,} pairs', end=end, file=sys.stderr, flush=True)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

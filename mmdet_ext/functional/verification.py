@@ -357,10 +357,8 @@ def fold_accuracy(similarities: Tensor, same: Tensor, folds: int | Tensor = 10) 
         accuracies.append(float((judged == same[inside].bool()).double().mean()))
         thresholds.append(threshold)
     found = torch.tensor(accuracies, dtype=torch.float64)
-    std = float(found.std())
-    return FoldAccuracy(
-        float(found.mean()), std, std / math.sqrt(len(found)), accuracies, thresholds
-    )
+    mean, std = float(found.mean()), float(found.std())
+    return FoldAccuracy(mean, std, std / math.sqrt(len(found)), accuracies, thresholds)
 
 
 def _contiguous(count: int, folds: int) -> Tensor:
@@ -382,9 +380,7 @@ def _threshold_below(scores: Tensor, place: int) -> float:
     """Midway between the score at ``place`` and the one below; in float64, so between them."""
     if place == len(scores):
         return math.inf
-    if place == 0:
-        return float(scores[0])
-    return (float(scores[place - 1]) + float(scores[place])) / 2
+    return (float(scores[max(place - 1, 0)]) + float(scores[place])) / 2
 
 
 def _spread(genuine: Tensor, impostors: Tensor, most: int) -> Tensor:

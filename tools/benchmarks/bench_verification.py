@@ -1,6 +1,6 @@
 """All pairs of many embeddings: time and peak memory of exact verification.
 
-    python tools/benchmarks/bench_verification.py [--embeddings 100000] [--dim 512] [--out FILE.json]
+    python tools/benchmarks/bench_verification.py [--embeddings N] [--dim D] [--out FILE.json]
 
 Random embeddings about one centre an identity; AUC, equal error rate, TAR at FAR and the hardest
 pairs of all N (N - 1) / 2 pairs. The floor is the time of the matrix products alone, taken on some

@@ -103,7 +103,7 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
                 int(sample['sample_idx']),
                 _one_label(sample.get('gt_label')),
                 # A copy, so that it does not keep the whole batch alive.
-                np.array(embedding.float().cpu()),
+                embedding.float().cpu().numpy().copy(),
                 None if path is None else str(path),
             ))
 

@@ -1,0 +1,342 @@
+"""Pictures of the embeddings as training goes on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmdet_ext.evaluation.scatter_figures import (
+    Projection,
+    Scatter,
+    draw_scatter,
+    fit_projection,
+    write_animation,
+    write_picture,
+)
+from mmdet_ext.recognition.heads import MarginHead
+from mmdet_ext.registry import DATASETS, HOOKS
+from mmdet_ext.utils.files import whole_file
+
+Projecting = Literal['auto', 'pca', 'pca_each']
+_PARTS = ('train', 'val', 'test')
+#: Labels are read of at most this many pictures for each one that is drawn.
+_LOOKED_AT = 20
+_FRAME = 'epoch_{:04d}.png'
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Which pictures are drawn.
+
+    Attributes:
+        dataset: that they are of.
+        index: places in it, ascending.
+        names: of its classes, by label.
+        unseen: labels that are not in training.
+        centre_of: label -> class of training.
+    """
+
+    dataset: Any
+    index: list[int]
+    names: list[str]
+    unseen: frozenset[int]
+    centre_of: dict[int, int]
+
+
+@HOOKS.register_module()
+class FeatureScatterHook(Hook):  # type: ignore[misc]
+    """Draws embeddings as points in the plane, a colour a class: at first, at times, at last.
+
+    Before training, after every ``interval`` epochs and after the last, the model computes the
+    embeddings of the same pictures. Each drawing is ``epoch_0005.png`` in ``out_dir``, and goes to
+    the runner's visualizer as 'scatter'; at the end they become ``scatter.gif``. Embeddings of two
+    numbers are drawn as they are, with the classes' centres as rays where the head has them; longer
+    ones in the two directions in which they spread most. Classes that were not in training are
+    crosses.
+
+    Training is as without it: modes of modules and the state of random numbers are put back. Only
+    the main process draws.
+
+    Args:
+        interval: epochs from drawing to drawing, at least 1.
+        max_samples: how many pictures, at most.
+        dataset: 'train', 'val' or 'test' for the data set of that loader, or the config of one.
+            It must give what the model's ``data_preprocessor`` takes, with ``gt_label``.
+        out_dir: None for ``scatter`` in the runner's work folder.
+        animation: whether there is one.
+        projection: of embeddings that have more than two numbers. 'auto' and 'pca': fitted to the
+            first drawing and kept (in ``projection.npz``, for a resumed training), so that
+            pictures are of one view; 'pca' also where they have two. 'pca_each': fitted to each
+            drawing, which shows more where an untrained network's view is a bad one.
+        max_classes: how many classes, at most, those of most pictures.
+        seed: of the choice of pictures.
+
+    Raises:
+        ValueError: if an option is out of its range. Before training: if the loader asked for is
+            not there, or its pictures have no ``gt_label``.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        interval: int = 5,
+        max_samples: int = 1000,
+        dataset: str | Mapping[str, Any] = 'val',
+        out_dir: str | None = None,
+        animation: bool = True,
+        projection: Projecting = 'auto',
+        max_classes: int = 20,
+        seed: int = 0,
+    ) -> None:
+        for name, value, least in (('interval', interval, 1), ('max_samples', max_samples, 1),
+                                   ('max_classes', max_classes, 1), ('seed', seed, 0)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f'{name} must be a whole number from {least} on, got {value!r}')
+        if isinstance(dataset, str) and dataset not in _PARTS:
+            raise ValueError(f'dataset must be one of {_PARTS} or a config, got {dataset!r}')
+        if projection not in get_args(Projecting):
+            raise ValueError(f'projection must be one of {get_args(Projecting)}, got '
+                             f'{projection!r}')  # fmt: skip
+        self.interval, self.max_samples, self.dataset = interval, max_samples, dataset
+        self.animation, self.projection = animation, projection
+        self.max_classes, self.seed = max_classes, seed
+        self.out_dir = None if out_dir is None else Path(out_dir)
+        self._chosen: _Chosen | None = None
+        self._view: Projection | None = None
+        self._frames: list[Path] = []
+
+    def before_train(self, runner: Any) -> None:
+        """Choose the pictures, and draw the untrained network's embeddings of them."""
+        with untouched_random_state():
+            # On all processes, so that what is wrong is wrong for all.
+            self._chosen = self._choose(runner)
+        if not is_main_process():
+            return
+        folder = self._folder(runner)
+        self._view, self._frames = None, []
+        if runner.epoch == 0:
+            self._draw(runner)
+            return
+        # Resumed: drawings of the epochs before are there.
+        self._frames = [
+            path for path in sorted(folder.glob('epoch_*.png'))
+            if path.stem.removeprefix('epoch_').isdigit()
+            and int(path.stem.removeprefix('epoch_')) <= runner.epoch
+        ]
+        kept = folder / 'projection.npz'
+        if self.projection != 'pca_each' and kept.is_file():
+            with np.load(kept, allow_pickle=False) as file:
+                self._view = Projection(file['mean'], file['axes'], float(file['share']))
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Draw, every ``interval`` epochs and after the last."""
+        # The loop counts the epoch only after its hooks.
+        done = runner.epoch + 1
+        if is_main_process() and (done % self.interval == 0 or done == runner.max_epochs):
+            self._draw(runner, done)
+
+    def after_train(self, runner: Any) -> None:
+        """Write the animation."""
+        if is_main_process() and self.animation and self._frames:
+            path = self._folder(runner) / 'scatter.gif'
+            write_animation(self._frames, path)
+            runner.logger.info(f'FeatureScatterHook: {len(self._frames)} drawings, {path}')
+
+    def _folder(self, runner: Any) -> Path:
+        return self.out_dir if self.out_dir is not None else Path(runner.work_dir) / 'scatter'
+
+    def _choose(self, runner: Any) -> _Chosen:
+        dataset = self._find_dataset(runner)
+        names = _class_names(dataset)
+        index, labels = _labelled_sample(dataset, self.max_samples * _LOOKED_AT, self.seed)
+        found, counts = np.unique(labels, return_counts=True)
+        kept = found[np.argsort(-counts, kind='stable')[: self.max_classes]]
+        index = np.sort(index[np.isin(labels, kept)][: self.max_samples])
+        count = max(int(found.max()) + 1, len(names or ()))
+        trained = _class_names(runner.train_dataloader.dataset)
+        if names is not None and trained is not None:
+            place = {name: number for number, name in enumerate(trained)}
+            centre_of = {
+                label: place[name] for label, name in enumerate(names) if name in place
+            }
+        else:
+            head = getattr(_unwrapped(runner.model), 'head', None)
+            centre_of = {label: label for label in range(min(count, getattr(
+                head, 'num_classes', count)))}
+        full = [str(label) for label in range(count)]
+        full[: len(names or ())] = names or ()
+        return _Chosen(
+            dataset, index.tolist(), full, frozenset(range(count)) - set(centre_of), centre_of
+        )
+
+    def _find_dataset(self, runner: Any) -> Any:
+        if not isinstance(self.dataset, str):
+            dataset = DATASETS.build(dict(self.dataset))
+        elif self.dataset == 'train':
+            dataset = runner.train_dataloader.dataset
+        else:
+            if getattr(runner, f'_{self.dataset}_dataloader') is None:
+                raise ValueError(
+                    f'dataset={self.dataset!r}: the config has no {self.dataset}_dataloader. Add '
+                    "it, or set dataset to 'train' or to the config of a data set"
+                )
+            dataset = getattr(runner, f'{self.dataset}_loop').dataloader.dataset
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+        return dataset
+
+    def _draw(self, runner: Any, epoch: int = 0) -> None:
+        """Draw the embeddings of the chosen pictures."""
+        assert self._chosen is not None
+        model, chosen = _unwrapped(runner.model), self._chosen
+        with evaluating(model), untouched_random_state():
+            _seed_all(self.seed)
+            points, labels = _embeddings(model, chosen.dataset, chosen.index)
+        finite = np.isfinite(points).all(1)
+        if not finite.any():
+            print_log(f'FeatureScatterHook: no embedding is finite after epoch {epoch}, nothing '
+                      'to draw', 'current', 30)  # fmt: skip
+            return
+        title = f'{finite.sum():,} embeddings after epoch {epoch}'
+        if not finite.all():
+            title += f'; {(~finite).sum():,} are not finite'
+        points, labels = points[finite], labels[finite]
+        as_they_are = points.shape[1] == 2 and self.projection == 'auto'
+        if not as_they_are:
+            points, share = self._project(points, self._folder(runner))
+            title += f' ({share:.0%} of their variance)'
+        scatter = Scatter(points, labels, chosen.names, chosen.unseen,
+                          _centres(model, chosen) if as_they_are else {})  # fmt: skip
+        picture = draw_scatter(scatter, title, around_zero=as_they_are)
+        path = self._folder(runner) / _FRAME.format(epoch)
+        write_picture(picture, path)
+        self._frames = [frame for frame in self._frames if frame != path] + [path]
+        runner.visualizer.add_image('scatter', picture, step=epoch)
+
+    def _project(self, points: np.ndarray, folder: Path) -> tuple[np.ndarray, float]:
+        """Coordinates in the view, and the share of the variance that it shows."""
+        if self.projection == 'pca_each' or self._view is None or (
+            self._view.axes.shape[1] != points.shape[1]
+        ):
+            self._view = fit_projection(points)
+            if self.projection != 'pca_each':
+                with whole_file(folder / 'projection.npz') as part, part.open('wb') as file:
+                    np.savez(file, mean=self._view.mean, axes=self._view.axes,
+                             share=self._view.share)  # fmt: skip
+        flat = self._view(points)
+        total = float(points.var(0, dtype=np.float64).sum())
+        return flat, float(flat.var(0).sum() / total) if total else 1.0
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]
+
+
+def _class_names(dataset: Any) -> list[str] | None:
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    return None if classes is None else [str(name) for name in classes]
+
+
+def _labelled_sample(dataset: Any, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of pictures, in an order drawn with the seed, and their labels.
+
+    Raises:
+        ValueError: if there is no picture, or none has a label.
+    """
+    index = np.random.default_rng(seed).permutation(len(dataset))
+    if hasattr(dataset, 'get_gt_labels'):
+        labels = np.asarray(dataset.get_gt_labels())[index]
+    else:
+        index = index[:most]
+        found = [dataset.get_data_info(int(place)).get('gt_label') for place in index]
+        labels = np.array([-1 if label is None else int(label) for label in found], np.int64)
+    known = labels >= 0
+    if not known.any():
+        raise ValueError(
+            f'of the {len(dataset)} pictures of {type(dataset).__name__} none has a gt_label: '
+            'choose another dataset for FeatureScatterHook'
+        )
+    return index[known], labels[known]
+
+
+@torch.no_grad()
+def _embeddings(
+    model: nn.Module, dataset: Any, index: list[int], batch: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (N, D) and labels (N,) of pictures, as the model gives them at test.
+
+    Raises:
+        ValueError: if the model writes no ``embedding``.
+    """
+    points, labels = [], []
+    for start in range(0, len(index), batch):
+        data = pseudo_collate([dataset[place] for place in index[start : start + batch]])
+        for sample in model.test_step(data):  # type: ignore[operator]
+            if 'embedding' not in sample:
+                raise ValueError(
+                    f'{type(model).__name__} wrote no embedding onto its data samples: '
+                    "FeatureScatterHook wants head=dict(type='mmdet_ext.MarginHead', ...)"
+                )
+            points.append(sample.embedding.float().cpu().numpy())
+            labels.append(int(sample.gt_label))
+    return np.stack(points), np.array(labels, np.int64)
+
+
+def _centres(model: nn.Module, chosen: _Chosen) -> dict[int, np.ndarray]:
+    """Centres of the classes drawn, where the head has any and they have two numbers."""
+    head = getattr(model, 'head', None)
+    if not isinstance(head, MarginHead) or head.margin is None or head.weight.shape[1] != 2:
+        return {}
+    table = head.weight.detach().float().cpu().numpy().reshape(head.num_classes, -1, 2)
+    return {
+        label: table[place] for label, place in chosen.centre_of.items() if place < len(table)
+    }
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def untouched_random_state() -> Iterator[None]:
+    """Afterwards the random numbers of Python, numpy and torch go on as if nothing had been."""
+    python, arrays, processor = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    accelerator = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
+        torch.set_rng_state(processor)
+        if accelerator is not None:
+            torch.cuda.set_rng_state(accelerator)
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)

@@ -9,44 +9,56 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional import matching
-from mmdet_ext.functional.boxes import iou_of_planes
 
 #: Priors next to each other that are looked at together.
 BLOCK = 64
 
+#: Floor of a union's area, px**2, as stock's.
+_EPS = 1e-6
 
-def pairs_at_a_time() -> int:
+
+def pairs_at_a_time(size: int = BLOCK) -> int:
     """Pairs of a box and a block that are measured at a time: several tables fit the cache."""
-    return max(1, matching.TABLE_ELEMENTS // (4 * BLOCK))
+    return max(1, matching.TABLE_ELEMENTS // (4 * size))
 
 
 @dataclass(frozen=True)
 class PriorBlocks:
-    """Boxes of priors, BLOCK in a row to a block, the last one filled up with the last prior.
+    """Boxes of priors, some in a row to a block, the last one filled up with boxes of no overlap.
+
+    Corners stand as -x1, -y1, x2, y2, so that one minimum cuts boxes to what they share.
 
     Attributes:
-        planes: x1, y1, x2, y2 and area of each, (5, S * N, BLOCK), px; S sets of N blocks.
-        bounds: x1, y1, x2, y2 of the smallest box around each block, (4, S, N), px.
+        corners: of each, (S * N, 4, size), px; S sets of N blocks.
+        areas: of each, (S * N, size), px**2.
+        bounds: corners of the smallest box around each block, (4, S, N), px.
     """
 
-    planes: Tensor
+    corners: Tensor
+    areas: Tensor
     bounds: Tensor
 
     @classmethod
-    def of(cls, priors: Tensor) -> PriorBlocks:
+    def of(cls, priors: Tensor, size: int = BLOCK) -> PriorBlocks:
         """Blocks of sets of priors (S, P, 4): one that all images share, or one an image."""
         sets, total, _ = priors.shape
-        if total % BLOCK:
-            priors = torch.cat([priors, priors[:, -1:].expand(-1, -total % BLOCK, 4)], 1)
-        x1, y1, x2, y2 = corners = priors.permute(2, 0, 1).reshape(4, -1, BLOCK)
-        planes = torch.cat([corners, ((x2 - x1) * (y2 - y1)).clamp_(min=0)[None]])
-        bounds = torch.cat([corners[:2].amin(-1), corners[2:].amax(-1)])
-        return cls(planes, bounds.view(4, sets, -1))
+        if total % size:
+            # From infinity to minus infinity: they meet nothing and widen no bounds.
+            nothing = priors.new_tensor([torch.inf, torch.inf, -torch.inf, -torch.inf])
+            priors = torch.cat([priors, nothing.expand(sets, -total % size, 4)], 1)
+        corners = _outward(priors.reshape(-1, size, 4).transpose(1, 2))
+        bounds = corners.amax(-1).view(sets, -1, 4)
+        return cls(corners, _areas(corners), bounds.permute(2, 0, 1).contiguous())
 
     @property
     def count(self) -> int:
         """N, blocks a set."""
         return int(self.bounds.shape[2])
+
+    @property
+    def size(self) -> int:
+        """Priors a block."""
+        return int(self.areas.shape[1])
 
     def place(self, image: Tensor, block: Tensor) -> Tensor:
         """Where the blocks of images stand among those of all sets."""
@@ -65,19 +77,37 @@ class PriorBlocks:
         Yields:
             tuple: row among the boxes (M,) and block (M,).
         """
+        sides = _outward(boxes[..., None])
         for start, stop in matching.chunks(len(boxes), self.count):
-            sets = image[start:stop] if self.bounds.shape[1] > 1 else [0]
-            x1, y1, x2, y2 = self.bounds[:, sets]
-            left, top, right, bottom = boxes[start:stop, :, None].unbind(1)
-            gap = torch.minimum(x2, right).sub_(torch.maximum(x1, left))
-            gap = torch.minimum(gap, torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)))
+            one = self.bounds.shape[1] == 1
+            x1, y1, x2, y2 = self.bounds if one else self.bounds[:, image[start:stop]]
+            left, top, right, bottom = sides[start:stop].unbind(1)
+            gap = torch.minimum(x2, right).add_(torch.minimum(x1, left))
+            gap = torch.minimum(gap, torch.minimum(y2, bottom).add_(torch.minimum(y1, top)))
             hit = torch.ones_like(gap, dtype=torch.bool) if every else gap > 0
             row, block = hit.nonzero(as_tuple=True)
-            most = pairs_at_a_time()
+            most = pairs_at_a_time(self.size)
             for part in range(0, len(row), most):
                 yield row[part : part + most] + start, block[part : part + most]
 
     def iou(self, boxes: Tensor, place: Tensor) -> Tensor:
-        """IoU of boxes (M, 4) with the priors of blocks at places (M,), (M, BLOCK)."""
-        planes = [plane.index_select(0, place) for plane in self.planes]
-        return iou_of_planes(planes, boxes[:, :, None].unbind(1))
+        """IoU of boxes (M, 4) with the priors of blocks at places (M,), (M, size)."""
+        sides = _outward(boxes[..., None])
+        corners = self.corners.index_select(0, place).clamp_(max=sides)
+        width_height = corners[:, :2].add_(corners[:, 2:]).clamp_(min=0)
+        shared = width_height[:, 0] * width_height[:, 1]
+        union = self.areas.index_select(0, place).add_(_areas(sides))
+        return shared.div_(union.sub_(shared).clamp_(min=_EPS))
+
+
+def _outward(corners: Tensor) -> Tensor:
+    """x1, y1, x2, y2 in the second dimension as -x1, -y1, x2, y2, in new memory."""
+    outward = corners.clone(memory_format=torch.contiguous_format)
+    outward[:, :2].neg_()
+    return outward
+
+
+def _areas(outward: Tensor) -> Tensor:
+    """Areas (M, size) from corners of `_outward`, 0 at least."""
+    sides = outward[:, :2] + outward[:, 2:]
+    return (sides[:, 0] * sides[:, 1]).clamp_(min=0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmdet_ext.detection.assigners import OneToOneTaskAlignedAssigner, TaskAlignedAssigner
 from mmdet_ext.functional.boxes import box_iou
-from mmdet_ext.functional.task_aligned import power_of
+from mmdet_ext.functional.task_aligned import power_of, task_aligned_match
 from mmdet_ext.structures import BatchGeometry, Predictions
 from mmdet_ext.testing.memory import peak_bytes
 from mmdet_ext.testing.scenes import scene
@@ -121,6 +121,47 @@ def test_ten_thousand_boxes_in_bounded_memory() -> None:
     found = Predictions(torch.rand(1, len(priors), 80, generator=generator), priors[None])
     assigner = TaskAlignedAssigner(topk=13)
     assert peak_bytes(lambda: assigner.match(batch, found)) < 2**27
+
+
+@pytest.mark.parametrize(
+    ('total', 'number', 'topk'), [(5, 3, 13), (50, 8, 4), (333, 20, 13), (1500, 40, 1)]
+)
+def test_blocks_give_what_all_pairs_do(total: int, number: int, topk: int) -> None:
+    """Few and many priors, blocks that are not full, scores of 0 or above 1, priors left out."""
+    positives = 0
+    for case in range(24):
+        generator = torch.Generator().manual_seed(case)
+        boxes = random_boxes(generator, 2 * number, 200, 200, 4, 150).view(2, number, 4)
+        found = random_boxes(generator, 2 * total, 200, 200, 4, 150).view(2, total, 4)
+        near = torch.randint(number, (2, total // 2, 1), generator=generator).expand(-1, -1, 4)
+        found[:, : total // 2] = torch.lerp(found[:, : total // 2], boxes.gather(1, near), 0.8)
+        scores = torch.rand(2, total, CLASSES, generator=generator)
+        if case % 3 == 0:  # for most priors no class at all: no block tells what is reached
+            scores *= torch.rand(scores.shape, generator=generator) < 0.05
+        if case % 4 == 0:
+            scores[1] *= 30
+        labels = torch.randint(CLASSES, (2, number), generator=generator)
+        valid = torch.rand(2, number, generator=generator) < 0.9
+        taking_part = torch.rand(2, total, generator=generator) < 0.8 if case % 2 else None
+        own = ((1, 6), (0.5, 2.5), (0, 3))[case // 2 % 3]
+        given = (found[0], found, scores, boxes, labels, valid, topk, *own, taking_part)
+        blocks = task_aligned_match(*given)
+        pairs = task_aligned_match(*given, lambda box, other: box_iou(box[:, None], other))
+        for one, other in zip(blocks, pairs, strict=True):
+            assert torch.equal(one, other), case
+        positives += int((blocks[0] >= 0).sum())
+    assert positives > 10
+
+
+def test_a_picture_of_boxes_that_touch_nothing() -> None:
+    found = torch.tensor([[0.0, 0, 10, 10], [90, 90, 100, 100]])[None]
+    boxes = torch.tensor([[[40.0, 40, 50, 50], [5, 50, 95, 60]]])  # the second meets their bounds
+    labels, valid = torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool)
+    index, overlap, metric = task_aligned_match(
+        found[0], found, torch.ones(1, 2, 1), boxes, labels, valid
+    )
+    assert index.tolist() == [[-1, -1]]
+    assert overlap.tolist() == metric.tolist() == [[0, 0]]
 
 
 def test_bad_options() -> None:

@@ -48,6 +48,7 @@ RULES: list[tuple[str, set[str]]] = [
     ('mmdet_ext.registry', {'mmengine', 'mmdet_ext.engine'}),
     ('mmdet_ext.testing', {
         'torch', 'numpy', 'mmengine', 'mmdet_ext.functional', 'mmdet_ext.structures',
+        'mmdet_ext.datasets', 'mmdet_ext.utils',
     }),
     ('mmdet_ext.utils', set()),
     ('mmdet_ext.version', set()),
@@ -147,6 +148,31 @@ WRONG = {
     'data tools import torch': ('mmdet_ext.datasets.voc', 'import torch'),
     'data tools import a host': ('mmdet_ext.datasets.shapes', 'from mmcv import imread'),
     'figures import a host': ('mmdet_ext.evaluation.run_report', 'import mmengine'),
+    'recognition imports mmdet': (
+        'mmdet_ext.recognition.heads.margin_head', 'from mmdet.registry import MODELS'),
+    'recognition imports mmpretrain': (
+        'mmdet_ext.recognition.heads.any', 'def f():\n    import mmpretrain.models'),
+    'recognition imports detection': (
+        'mmdet_ext.recognition.datasets.any', 'from mmdet_ext.detection import datasets'),
+    'recognition, relative, imports detection': (
+        'mmdet_ext.recognition.hooks.any', 'from ...detection import compat'),
+    'recognition imports what tests share': (
+        'mmdet_ext.recognition.samplers.any', 'from mmdet_ext.testing.faces import TRAINED'),
+    'losses import recognition': (
+        'mmdet_ext.losses.iou', 'from mmdet_ext.recognition.losses import FeatureLoss'),
+    'detection imports recognition': (
+        'mmdet_ext.detection.heads.any', 'from mmdet_ext.recognition.heads import MarginHead'),
+    'functional imports recognition': (
+        'mmdet_ext.functional.margins', 'from mmdet_ext.recognition.heads import margins'),
+    'functional imports numpy': ('mmdet_ext.functional.similarity', 'import numpy as np'),
+    'readers of faces import torch': ('mmdet_ext.datasets.record_io.faces', 'import torch'),
+    'readers of faces import a host': (
+        'mmdet_ext.datasets.face_pairs', 'from mmengine.fileio import get'),
+    'readers of faces import recognition': (
+        'mmdet_ext.datasets.face_folder', 'from mmdet_ext.recognition import datasets'),
+    'figures of faces import torch': ('mmdet_ext.evaluation.face_figures', 'import torch'),
+    'what tests share imports recognition': (
+        'mmdet_ext.testing.faces', 'from mmdet_ext.recognition.datasets import DigitsDataset'),
     'the package imports torch': ('mmdet_ext', 'import torch'),
     'the package imports its registry': ('mmdet_ext', 'from mmdet_ext.registry import MODELS'),
 }
@@ -165,3 +191,10 @@ def test_the_check_lets_arrows_of_the_right_way_pass() -> None:
         'from mmdet_ext.detection import compat\nfrom . import atss\nfrom .base import X\n'
     )
     assert violations('mmdet_ext.detection.assigners.any', source) == []
+    source = (
+        'import numpy as np\nimport cv2\nfrom mmcv.transforms import BaseTransform\n'
+        'from mmdet_ext.registry import MODELS\nfrom mmdet_ext.losses.class_counts import x\n'
+        'from mmdet_ext.evaluation.face_figures import draw_roc\n'
+        'from mmdet_ext.recognition.losses import FeatureLoss\nfrom ..heads import margins\n'
+    )
+    assert violations('mmdet_ext.recognition.metrics.any', source) == []

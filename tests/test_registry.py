@@ -18,6 +18,7 @@ from mmdet_ext import registry
 from mmdet_ext.testing import cases
 
 REPO = Path(mmdet_ext.__file__).resolve().parents[1]
+OURS = [nodes for nodes in vars(registry).values() if isinstance(nodes, registry.ExtRegistry)]
 
 # Puts a host out of reach, as if it were not installed.
 BLOCK = '''
@@ -65,6 +66,44 @@ def test_types_resolve_without_custom_imports(scope: str, blocked: list[str]) ->
     )
     result = fresh(RESOLVE.format(scope=scope, before=before), *blocked)
     assert result == ['mmdet_ext.losses.iou', 2.0, 'mmdet_ext.detection.assigners.atss', 5, scope]
+
+
+FACES = '''
+import json
+from {scope}.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
+{before}
+data = DATASETS.build(dict(type='mmdet_ext.DigitsDataset', digits=(3, 8), indices=8))
+built = [
+    data,
+    MODELS.build(dict(type='mmdet_ext.MarginHead', num_classes=3, in_channels=4,
+                      margin=dict(type={margin!r}), aux_losses=[dict(type='TripletLoss')])),
+    MODELS.build(dict(type='mmdet_ext.MobileFaceNet', width=0.25)),
+    MODELS.build(dict(type='mmdet_ext.FaceDataPreprocessor')),
+    TRANSFORMS.build(dict(type='mmdet_ext.LoadFace')),
+    DATA_SAMPLERS.build(dict(type='mmdet_ext.IdentityBalancedSampler', dataset=data,
+                             identities_per_batch=2, pictures_per_identity=2)),
+    METRICS.build(dict(type='mmdet_ext.FaceVerificationMetric')),
+    HOOKS.build(dict(type='mmdet_ext.FeatureScatterHook')),
+]
+parts = [built[1].margin, *built[1].aux_losses.values()]
+print(json.dumps([type(item).__module__ for item in [*built, *parts]]))
+'''
+
+
+@pytest.mark.parametrize(('scope', 'blocked'), [
+    ('mmdet', ['mmpretrain']), ('mmpretrain', ['mmdet']), ('mmengine', ['mmdet', 'mmpretrain']),
+])
+def test_recognition_resolves_from_any_scope_and_needs_neither_host(
+    scope: str, blocked: list[str]
+) -> None:
+    before = '' if scope == 'mmengine' else (
+        'from mmengine.registry import DefaultScope\n'
+        f"DefaultScope.get_instance('run', scope_name={scope!r})"
+    )
+    margin = 'ArcFace' if scope == 'mmdet' else 'mmdet_ext.ArcFace'
+    modules = fresh(FACES.format(scope=scope, before=before, margin=margin), *blocked)
+    assert len(modules) == 10
+    assert all(module.startswith('mmdet_ext.recognition.') for module in modules)
 
 
 def test_import_is_fast_and_loads_no_host() -> None:
@@ -141,6 +180,11 @@ def test_misspelt_type_is_answered_with_the_nearest() -> None:
     ('TASK_UTILS', dict(type='mmdet_ext.ATSSAssigner', topkk=9), 'topkk', 'topk'),
     ('DATASETS', dict(type='mmdet_ext.CocoDataset', bad_image='drop'), 'bad_image', 'bad_images'),
     ('DATASETS', dict(type='mmdet_ext.CocoDataset', test_mod=True), 'test_mod', 'test_mode'),
+    ('MODELS', dict(type='mmdet_ext.MarginHead', num_classes=2, in_channels=2, scal=64.0), 'scal',
+     'scale'),
+    ('TRANSFORMS', dict(type='mmdet_ext.AlignFace', sise=(112, 112)), 'sise', 'size'),
+    ('METRICS', dict(type='mmdet_ext.FaceVerificationMetric', far=(0.1,)), 'far', 'fars'),
+    ('HOOKS', dict(type='mmdet_ext.MarginScheduleHook', stopp=0.5), 'stopp', 'stop'),
 ])
 def test_misspelt_option_is_named(kind: str, cfg: dict[str, Any], wrong: str, right: str) -> None:
     import mmdet.registry
@@ -174,17 +218,11 @@ def test_in_asks_without_raising() -> None:
 
 
 @pytest.mark.parametrize(
-    'row',
-    [
-        *cases.LOSSES, *cases.HEADS, *cases.SAMPLERS, *cases.ASSIGNERS, *cases.CALCULATORS,
-        *cases.DATASETS,
-    ],
-    ids=lambda row: row.name,
+    'row', [row for rows in cases.TABLE.values() for row in rows], ids=lambda row: row.name
 )
 def test_twins_say_so(row: Any) -> None:
     """A component under a stock name says how it stands to stock's; a new one has no such name."""
-    nodes = (registry.MODELS, registry.TASK_UTILS, registry.DATASETS)
-    (cls,) = [found.module_dict[row.name] for found in nodes if row.name in found]
+    (cls,) = [nodes.module_dict[row.name] for nodes in OURS if row.name in nodes]
     assert cls.__name__ == row.name
     if row.twin is not None:
         assert 'stock' in (cls.__doc__ or '').lower()
@@ -204,11 +242,16 @@ import mmdet_ext
 names = [m.name for m in pkgutil.walk_packages(mmdet_ext.__path__, 'mmdet_ext.')]
 for name in names:
     importlib.import_module(name)
-from mmdet_ext.registry import MODELS, TASK_UTILS, DATASETS
+from mmdet_ext import registry
 changed = [n.name for k, n in nodes.items() if n.module_dict != before[k]]
 print(json.dumps([len(nodes), sum(map(len, before.values())), changed, len(names),
-                  sum(len(n.module_dict) for n in (MODELS, TASK_UTILS, DATASETS))]))
+                  {n.name: len(n.module_dict) for n in vars(registry).values()
+                   if isinstance(n, registry.ExtRegistry)}]))
 '''
     registries, stock, changed, modules, ours = fresh(script)
-    assert registries > 40 and stock > 500 and modules > 15 and ours >= 3  # it looked at something
+    # It looked at something, and at all of ours.
+    assert registries > 40 and stock > 500 and modules > 15
+    assert ours == {
+        name: len({row.name for row in rows}) for name, rows in cases.TABLE.items()
+    }
     assert changed == []

@@ -15,7 +15,8 @@ import numpy as np
 from mmdet_ext.evaluation.run_figures import COLOURS, GREY, new_figure
 from mmdet_ext.utils.files import whole_file
 
-UNSEEN_COLOURS = ('black', '#8C564B', '#7F7F7F')
+UNSEEN_COLOURS = ('black', '#8C564B', '#5F5F5F')
+UNSEEN_MARKERS = ('x', '+', '1')
 SEEN_MARKERS = ('o', '^', 's', 'D')
 #: Degrees a bin, of the histogram of directions.
 BIN = 3
@@ -124,7 +125,8 @@ def styles(scatter: Scatter) -> dict[int, tuple[str, str]]:
     seen = unseen = 0
     for place in range(len(scatter.names)):
         if place in scatter.unseen:
-            found[place] = UNSEEN_COLOURS[unseen % len(UNSEEN_COLOURS)], 'x'
+            turn = unseen % len(UNSEEN_COLOURS)
+            found[place] = UNSEEN_COLOURS[turn], UNSEEN_MARKERS[turn]
             unseen += 1
         else:
             turn = seen // len(COLOURS) % len(SEEN_MARKERS)
@@ -133,7 +135,9 @@ def styles(scatter: Scatter) -> dict[int, tuple[str, str]]:
     return found
 
 
-def plot_scatter(axes: Any, scatter: Scatter, *, around_zero: bool, size: float = 14) -> None:
+def plot_scatter(
+    axes: Any, scatter: Scatter, *, around_zero: bool, size: float = 14, room: float = 0.06
+) -> None:
     """Draw points, and the rays of centres, into matplotlib axes of equal units.
 
     Args:
@@ -141,11 +145,12 @@ def plot_scatter(axes: Any, scatter: Scatter, *, around_zero: bool, size: float 
         scatter: what.
         around_zero: whether 0 is to be in the middle, as where directions count; rays ask for it.
         size: of a point, in square points of print.
+        room: around the points, as a share of how far they reach.
     """
     look = styles(scatter)
     points = scatter.points
     middle = np.zeros(2) if around_zero or not len(points) else (points.max(0) + points.min(0)) / 2
-    reach = 1.06 * float(np.abs(points - middle).max(initial=0)) or 1.0
+    reach = (1 + room) * float(np.abs(points - middle).max(initial=0)) or 1.0
     if around_zero:
         axes.axhline(0, color=GREY, linewidth=0.5, alpha=0.4, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.5, alpha=0.4, zorder=0)
@@ -155,8 +160,9 @@ def plot_scatter(axes: Any, scatter: Scatter, *, around_zero: bool, size: float 
     for place in scatter.present():
         colour, marker = look[place]
         own = points[scatter.labels == place]
-        if marker == 'x':
-            axes.scatter(*own.T, s=size, c=colour, marker='x', linewidths=0.9, alpha=0.8, zorder=2)
+        if marker in UNSEEN_MARKERS:
+            axes.scatter(*own.T, s=1.8 * size, c=colour, marker=marker, linewidths=0.9, alpha=0.8,
+                         zorder=2)  # fmt: skip
         else:
             axes.scatter(*own.T, s=size, c=colour, marker=marker, linewidths=0, alpha=0.75,
                          zorder=3)  # fmt: skip
@@ -182,12 +188,8 @@ def draw_scatter(scatter: Scatter, title: str, *, around_zero: bool = True) -> n
     plot_scatter(axes, scatter, around_zero=around_zero)
     axes.set_title(title, fontsize=11)
     axes.tick_params(labelsize=8)
-    look, there = styles(scatter), scatter.present()
-    handles = [
-        Line2D([], [], color=look[place][0], marker=look[place][1], linestyle='', markersize=5,
-               label=_short(scatter.names[place]) + (' (unseen)' if place in scatter.unseen else ''))
-        for place in there[:LEGEND_ROWS]
-    ]  # fmt: skip
+    there = scatter.present()
+    handles = _handles(scatter, there[:LEGEND_ROWS], 5)
     if len(there) > LEGEND_ROWS:
         handles.append(Line2D([], [], linestyle='', label=f'and {len(there) - LEGEND_ROWS} more'))
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=8)
@@ -218,34 +220,28 @@ def draw_comparison(runs: Sequence[Run], title: str, footer: str, path: Path) ->
         footer: below all.
         path: where the png goes.
     """
-    from matplotlib.lines import Line2D
-
-    figure = new_figure(3.7 * len(runs) + 0.2, 6.9)
+    figure = new_figure(3.7 * len(runs) + 0.2, 7.7)
     grid = figure.subplots(2, len(runs), squeeze=False, height_ratios=[2.6, 1])
     for column, run in enumerate(runs):
         above, below = grid[:, column]
-        plot_scatter(above, run.scatter, around_zero=True)
+        plot_scatter(above, run.scatter, around_zero=True, room=0.18)
         _name_classes(above, run.scatter)
         above.set_title(run.name, fontsize=12, fontweight='bold', pad=8 + 13 * len(run.notes))
         above.text(0.5, 1.015, '\n'.join(run.notes), transform=above.transAxes, ha='center',
                    va='bottom', fontsize=9, linespacing=1.3)  # fmt: skip
         above.tick_params(labelsize=8)
+        above.set_xlabel('first number of the embedding', fontsize=9)
         plot_directions(below, run.scatter)
     top = max(axes.get_ylim()[1] for axes in grid[1])
     for axes in grid[1]:
         axes.set_ylim(0, top)
     grid[1, 0].set_ylabel(f'share of a class\nin {BIN}°', fontsize=9)
     grid[0, 0].set_ylabel('second number of the embedding', fontsize=9)
-    scatter = runs[0].scatter
-    look = styles(scatter)
-    handles = [
-        Line2D([], [], color=look[place][0], marker=look[place][1], linestyle='', markersize=6,
-               label=f'{scatter.names[place]}{" (unseen)" if place in scatter.unseen else ""}')
-        for place in scatter.present()
-    ]  # fmt: skip
+    handles = _handles(runs[0].scatter, runs[0].scatter.present(), 6)
     figure.legend(handles=handles, loc='outside lower center', ncols=len(handles), frameon=False,
                   fontsize=10, title=footer, title_fontsize=9)  # fmt: skip
-    figure.suptitle(title, fontsize=13)
+    # An empty line apart from the names of the runs.
+    figure.suptitle(f'{title}\n', fontsize=13, linespacing=0.7)
     save_small(figure, path)
 
 
@@ -297,17 +293,32 @@ def angles_to_class(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return angles
 
 
+def _handles(scatter: Scatter, places: Sequence[int], size: float) -> list[Any]:
+    """What a legend shows of classes."""
+    from matplotlib.lines import Line2D
+
+    look = styles(scatter)
+    return [
+        Line2D([], [], color=look[place][0], marker=look[place][1], linestyle='', markersize=size,
+               label=_short(scatter.names[place]) + ' (unseen)' * (place in scatter.unseen))
+        for place in places
+    ]  # fmt: skip
+
+
 def _name_classes(axes: Any, scatter: Scatter) -> None:
     """Write the names of classes of training at the end of their points' direction."""
+    from matplotlib.patheffects import withStroke
+
     look, reach = styles(scatter), axes.get_xlim()[1]
     for place in scatter.present():
         if place not in scatter.unseen:
             own = scatter.points[scatter.labels == place]
             direction = _unit(_unit(own).mean(0, keepdims=True))[0]
-            far = float(np.percentile(own @ direction, 95)) + 0.1 * reach
-            spot = np.clip(direction * far, -0.93 * reach, 0.93 * reach)
+            far = float(np.percentile(own @ direction, 98)) + 0.1 * reach
+            spot = np.clip(direction * far, -0.94 * reach, 0.94 * reach)
             axes.text(*spot, scatter.names[place], color=look[place][0], ha='center', va='center',
-                      fontsize=13, fontweight='bold', zorder=5)  # fmt: skip
+                      fontsize=13, fontweight='bold', zorder=5,
+                      path_effects=[withStroke(linewidth=3, foreground='white')])  # fmt: skip
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -210,7 +210,8 @@ def _plain(
 ) -> Competition:
     """The reference: the whole table, and autograd."""
     centres = unit_vectors(weight)[0] if options.normalize else weight
-    best = F.linear(x, centres).view(len(x), -1, options.subcenters).max(2)
+    classes = len(weight) // options.subcenters
+    best = F.linear(x, centres).view(len(x), classes, options.subcenters).max(2)
     similarity, column = best.values, labels[:, None]
     norm = x.new_ones(len(x))
     if not options.normalize:
@@ -295,9 +296,9 @@ class _Exact(torch.autograd.Function):
             work = _Work(x, weight, bias, labels, ctx.options, ctx.inverse)
             work.others = ctx.others
             grad_x, grad_weight, grad_bias = work.gradients(
-                grad_target, grad_total, total, nearest
+                grad_target, grad_total, total, nearest, ctx.needs_input_grad[:3]
             )
-            if not ctx.options.normalize:
+            if grad_weight is not None and not ctx.options.normalize:
                 _add_norm_gradient(grad_weight, weight, nearest, grad_norm)
         return grad_x, grad_weight, grad_bias, None, None
 
@@ -374,7 +375,8 @@ class _Work:
             table *= self.inverse[chunk.rows]
         if self.options.subcenters == 1:
             return table, None
-        best = table.view(len(self.x), -1, self.options.subcenters).max(2)
+        classes = chunk.stop - chunk.start
+        best = table.view(len(self.x), classes, self.options.subcenters).max(2)
         return best.values, best.indices
 
     def scores(self, similarity: Tensor, chunk: _Chunk) -> Tensor:
@@ -394,17 +396,21 @@ class _Work:
         table.scatter_(1, column, torch.where(inside, values, table.gather(1, column)))
 
     def gradients(
-        self, grad_target: Tensor, grad_total: Tensor, total: Tensor, nearest: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Gradients of features, centres and biases."""
+        self,
+        grad_target: Tensor,
+        grad_total: Tensor,
+        total: Tensor,
+        nearest: Tensor,
+        wanted: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of features, centres and biases, None for those not ``wanted``."""
         options = self.options
-        grad_x = torch.zeros_like(self.x)
-        grad_weight = torch.empty_like(self.weight)
-        grad_bias = None if self.bias is None else torch.empty_like(self.bias)
+        grad_x = torch.zeros_like(self.x) if wanted[0] else None
+        grad_weight = torch.empty_like(self.weight) if wanted[1] else None
+        grad_bias = torch.empty_like(self.bias) if self.bias is not None and wanted[2] else None
         own = grad_target[:, None]
         for chunk in _chunks(self.classes, options):
             similarity, place = self.similarity(chunk)
-            kept = similarity.clone() if self.others is not None else similarity
             table = self.scores(similarity, chunk)
             if options.kind == 'sigmoid':
                 table.sigmoid_()
@@ -416,7 +422,7 @@ class _Work:
                 torch.sum(table, 0, out=grad_bias[chunk.start : chunk.stop])
             if options.scale != 1:
                 table *= options.scale
-            slope = None if self.others is None else self.others.slope(kept)
+            slope = None if self.others is None else self.others.slope(similarity)
             if slope is not None:
                 table *= slope
             self.put(table, chunk, own)
@@ -434,16 +440,18 @@ class _Work:
         return wide.scatter_(2, place[..., None], table[..., None]).flatten(1)
 
     def add_products(
-        self, table: Tensor, chunk: _Chunk, grad_x: Tensor, grad_weight: Tensor
+        self, table: Tensor, chunk: _Chunk, grad_x: Tensor | None, grad_weight: Tensor | None
     ) -> None:
         """The two products of a chunk: onto the features, and its centres' own gradient."""
-        centres, own = self.weight[chunk.rows], grad_weight[chunk.rows]
-        torch.mm(table.t(), self.x, out=own)
-        if self.inverse is None:
-            grad_x.addmm_(table, centres)
+        centres = self.weight[chunk.rows]
+        inverse = None if self.inverse is None else self.inverse[chunk.rows]
+        own = None if grad_weight is None else grad_weight[chunk.rows]
+        if own is not None:
+            torch.mm(table.t(), self.x, out=own)
+        if grad_x is not None:
+            grad_x.addmm_(table if inverse is None else table.mul_(inverse), centres)
+        if own is None or inverse is None:
             return
-        inverse = self.inverse[chunk.rows]
-        grad_x.addmm_(table.mul_(inverse), centres)
         # d(w / |w|): what points along the centre does not turn it.
         along = torch.linalg.vecdot(own, centres).mul_(inverse).mul_(inverse)
         own.addcmul_(centres, along[:, None], value=-1)

@@ -9,11 +9,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mmdet_ext.testing.face_cases import (
+    BACKBONES,
+    DATA_SAMPLERS,
+    FACE_DATASETS,
+    FACE_HEADS,
+    FEATURE_LOSSES,
+    HOOKS,
+    MARGINS,
+    METRICS,
+    PREPROCESSORS,
+    TRANSFORMS,
+    BackboneCase,
+    FaceDatasetCase,
+    FeatureLossCase,
+    MarginCase,
+    PartCase,
+)
 from mmdet_ext.testing.loss_cases import LOSSES, LossCase
 
 __all__ = [
-    'ASSIGNERS', 'CALCULATORS', 'DATASETS', 'HEADS', 'LOSSES', 'SAMPLERS', 'AssignerCase',
-    'CalculatorCase', 'DatasetCase', 'HeadCase', 'LossCase', 'SamplerCase',
+    'ASSIGNERS', 'BACKBONES', 'CALCULATORS', 'DATASETS', 'DATA_SAMPLERS', 'FACE_DATASETS',
+    'FACE_HEADS', 'FEATURE_LOSSES', 'HEADS', 'HOOKS', 'LOSSES', 'MARGINS', 'METRICS',
+    'PREPROCESSORS', 'SAMPLERS', 'TABLE', 'TRANSFORMS', 'AssignerCase', 'BackboneCase',
+    'CalculatorCase', 'DatasetCase', 'FaceDatasetCase', 'FeatureLossCase', 'HeadCase', 'LossCase',
+    'MarginCase', 'PartCase', 'SamplerCase',
 ]
 
 
@@ -147,3 +167,14 @@ HEADS = tuple(
         'SSDHead', 'TOODHead', 'YOLOV3Head', 'YOLOXHead',
     )
 )  # fmt: skip
+#: All rows, by the name of the registry in which their components are.
+TABLE: dict[str, tuple[Any, ...]] = {
+    'model': (*LOSSES, *HEADS, *FACE_HEADS, *FEATURE_LOSSES, *BACKBONES, *PREPROCESSORS),
+    'task util': (*ASSIGNERS, *CALCULATORS, *SAMPLERS),
+    'dataset': (*DATASETS, *FACE_DATASETS),
+    'transform': TRANSFORMS,
+    'data sampler': DATA_SAMPLERS,
+    'metric': METRICS,
+    'hook': HOOKS,
+    'margin': MARGINS,
+}

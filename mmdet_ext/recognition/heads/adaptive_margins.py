@@ -38,11 +38,11 @@ class AdaFace(Margin):
     mean: Tensor
     deviation: Tensor
 
+    limits = {'m': (0, math.pi / 2), 'h': (0, math.inf), 'momentum': (0, 1)}
+
     def __init__(self, m: float = 0.4, h: float = 0.333, momentum: float = 0.01) -> None:
         super().__init__()
-        if not 0 <= m < math.pi / 2:
-            raise ValueError(f'm must be from 0 to below pi / 2, got {m!r}')
-        _check_momentum(momentum)
+        self.check(m=m, h=h, momentum=momentum)
         self.m, self.h, self.momentum = float(m), h, momentum
         self.register_buffer('mean', torch.tensor(20.0))
         self.register_buffer('deviation', torch.tensor(100.0))
@@ -91,11 +91,12 @@ class CurricularFace(Margin):
         CVPR 2020, eqs. 5-8.
     """
 
+    limits = {'momentum': (0, 1)}
     pace: Tensor
 
     def __init__(self, m: MarginOption = 0.5, momentum: float = 0.01) -> None:
         super().__init__()
-        _check_momentum(momentum)
+        self.check(momentum=momentum)
         self.m, self.momentum = ClassMargins('m', m, (0, math.pi)), momentum
         self.register_buffer('pace', torch.zeros(()))
 
@@ -136,6 +137,8 @@ class MagFace(Margin):
         Assessment, CVPR 2021, eq. 3.
     """
 
+    limits = {'penalty_weight': (0, math.inf)}
+
     def __init__(
         self,
         norms: tuple[float, float] = (10.0, 110.0),
@@ -144,6 +147,7 @@ class MagFace(Margin):
         easy_margin: bool = False,
     ) -> None:
         super().__init__()
+        self.check(penalty_weight=penalty_weight)
         if not 0 < norms[0] < norms[1] < math.inf:
             raise ValueError(f'norms must be two lengths, 0 < l < u, got {norms!r}')
         if not 0 <= margins[0] <= margins[1] < math.pi:
@@ -192,10 +196,11 @@ class SphereFaceR(Margin):
         sections 3 and 4 (hard feature normalisation).
     """
 
+    limits = {'m': (1, 16)}
+
     def __init__(self, m: float = 1.5, version: Literal['v0', 'v1', 'v2'] = 'v1') -> None:
         super().__init__()
-        if not 1 <= m <= 16:
-            raise ValueError(f'm must be from 1 to 16, got {m!r}: it multiplies the angle')
+        self.check(m=m)
         if version not in ('v0', 'v1', 'v2'):
             raise ValueError(f"version must be 'v0', 'v1' or 'v2', got {version!r}")
         self.m, self.version = float(m), version
@@ -229,18 +234,20 @@ class UniFace(Margin):
     """
 
     kind: Kind = 'sigmoid'
+    limits = {'negative_weight': (0, math.inf)}
 
     def __init__(
         self, m: MarginOption = 0.4, negative_weight: float = 1.0, bias: float | None = None
     ) -> None:
         super().__init__()
+        self.check(negative_weight=negative_weight)
         self.m, self.negative_weight = ClassMargins('m', m), negative_weight
-        self.start = bias
+        self._start = bias
         self.bias = nn.Parameter(torch.zeros(()))
 
     def bind(self, num_classes: int) -> None:
         super().bind(num_classes)
-        start = math.log(10 * num_classes) if self.start is None else self.start
+        start = math.log(10 * num_classes) if self._start is None else self._start
         nn.init.constant_(self.bias, start)
 
     def cosine_margin(self, cosine: Tensor, norm: Tensor, labels: Tensor) -> Tensor:
@@ -253,13 +260,14 @@ class UniFace(Margin):
         return unified_cross_entropy_loss(target, others, self.negative_weight)
 
 
-def _check_momentum(momentum: float) -> None:
-    if not 0 <= momentum <= 1:
-        raise ValueError(f'momentum must be from 0 to 1, got {momentum!r}')
-
-
 def _move(buffer: Tensor, value: Tensor, momentum: float) -> None:
-    """Move a running mean towards a batch's value, the mean over all ranks."""
-    value = value.detach().clone()
+    """Move a running mean towards a batch's value, the mean over all ranks.
+
+    A batch without samples, or with features that overflowed, has no such value: it would stay in
+    the mean for good. Its rank votes for the mean as it is.
+    """
+    value = value.detach().float()
+    value = torch.where(value.isfinite(), value, buffer.float())
     all_reduce(value, 'mean')
-    buffer.lerp_(value, momentum)
+    # The buffer may be of half precision.
+    buffer.copy_(buffer.float().lerp(value, momentum))

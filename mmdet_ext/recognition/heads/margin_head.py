@@ -137,9 +137,10 @@ class MarginHead(BaseModule):
             centres = unit_vectors(centres)[0]
         if self.margin.normalize_features:
             embedding, factor = unit_vectors(embedding)[0], self.scale
-        scores = nn.functional.linear(embedding, centres) * factor
+        with torch.autocast(embedding.device.type, enabled=False):
+            scores = nn.functional.linear(embedding, centres) * factor
         if self.num_subcenters > 1:
-            scores = scores.view(len(scores), -1, self.num_subcenters).amax(2)
+            scores = scores.view(len(scores), self.num_classes, self.num_subcenters).amax(2)
         bias = self.margin.class_bias(self.num_classes)
         return scores if bias is None else scores + bias
 
@@ -176,15 +177,16 @@ class MarginHead(BaseModule):
                     'data_samples have gt_score: a margin is for one identity a picture. Take '
                     'mixing augmentations (Mixup, CutMix) out of train_cfg'
                 )
-        labels = torch.cat([torch.as_tensor(sample.gt_label).view(-1) for sample in data_samples])
+        given = [torch.as_tensor(sample.gt_label).view(-1) for sample in data_samples]
+        labels = torch.cat(given) if given else torch.zeros(0, dtype=torch.int64)
         if len(labels) != len(embedding):
             raise ValueError(
                 f'data_samples hold {len(labels)} labels for {len(embedding)} pictures: one each '
                 'is wanted'
             )
-        # Here they lie on the CPU as a rule, and looking at them costs nothing.
+        # On a GPU this waits for the embedding; a kernel that fails would say nothing of labels.
         outside = (labels < 0) | (labels >= self.num_classes)
-        if labels.device.type == 'cpu' and bool(outside.any()):
+        if bool(outside.any()):
             place = int(outside.nonzero()[0])
             path = getattr(data_samples[place], 'img_path', None)
             raise ValueError(
@@ -193,7 +195,7 @@ class MarginHead(BaseModule):
                 f'{int(labels[place])}{f" of {path}" if path else ""}: compare num_classes with '
                 'the data set'
             )
-        return labels.to(embedding.device)
+        return labels.to(embedding.device, torch.int64)
 
     def _margin_losses(self, embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
         margin = cast(Margin, self.margin)
@@ -217,7 +219,9 @@ class MarginHead(BaseModule):
             if self.training:
                 with torch.no_grad():
                     margin.observe(cosine, norm)
-            score = length * margin.cosine_margin(cosine, norm, labels)
+            score = margin.cosine_margin(cosine, norm, labels)
+            # What has no length still pulls: the plain score by itself, the margin on top.
+            score = length * score if scaled else target + length * (score - cosine)
             if bias is not None:
                 score = score + bias[labels]
             losses = {'loss': self._mean(margin.loss(score, others)) * self.loss_weight}
@@ -283,8 +287,12 @@ def build_margin(cfg: Mapping[str, Any], num_classes: int) -> Margin:
     name = options.pop('type', None)
     if not isinstance(name, str):
         raise TypeError(f"margin must be dict(type='ArcFace', ...), got {cfg!r}")
-    cls = MARGINS.get(name)
-    if cls is None:
+    try:
+        cls = MARGINS.get(name)
+    except RuntimeError:
+        # MMEngine's, for a name with dots that it cannot import.
+        cls = None
+    if not (isinstance(cls, type) and issubclass(cls, Margin)):
         names = ', '.join(sorted(MARGINS.module_dict))
         raise KeyError(f'there is no margin named {name!r}; there are: {names}')
     built = cast(Margin, cls(**options))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,26 @@ class Margin(nn.Module):
             is not used.
         normalize_weight: whether centres are normalised; |w| |x| cos t otherwise.
         kind: how classes compete: in a softmax, or each against a threshold.
+        limits: from where to where its numbers may be.
     """
 
     normalize_features = True
     normalize_weight = True
     kind: Kind = 'softmax'
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}
+
+    def check(self, **numbers: float) -> None:
+        """Check numbers by the names of their options.
+
+        Raises:
+            ValueError: if one is out of its limits, or not finite.
+        """
+        for name, value in numbers.items():
+            low, high = self.limits.get(name, (-math.inf, math.inf))
+            if not (math.isfinite(value) and low <= value <= high):
+                span = f'from {low:.4g} to {high:.4g}' if high < math.inf else (
+                    f'at least {low:.4g} and finite' if low > -math.inf else 'finite')
+                raise ValueError(f'{name} of {type(self).__name__} must be {span}, got {value!r}')
 
     def bind(self, num_classes: int) -> None:
         """Learn for how many classes it is, once, from the head."""
@@ -72,18 +87,19 @@ class Margin(nn.Module):
         """Set an option that is a number, as a schedule does.
 
         Raises:
-            ValueError: if there is no such number.
+            ValueError: if there is no such number, or it does not take the value.
         """
         current = getattr(self, name, None)
         if isinstance(current, ClassMargins):
             current.set(value)
         elif isinstance(current, (int, float)) and not isinstance(current, bool):
+            self.check(**{name: value})
             setattr(self, name, value)
         else:
             numbers = [
                 key for key, own in {**vars(self), **self._modules}.items()
                 if not key.startswith('_') and key != 'training'
-                and isinstance(own, (int, float, ClassMargins))
+                and isinstance(own, (int, float, ClassMargins)) and not isinstance(own, bool)
             ]
             raise ValueError(
                 f'{type(self).__name__} has no number named {name!r} to set; it has: '
@@ -133,6 +149,8 @@ class _Annealed(Margin):
     """psi, mixed with the cosine by a lambda that falls: (l cos t + psi(t)) / (1 + l)."""
 
     normalize_features = False
+    limits = {'m': (1, 16), **dict.fromkeys(('lambda_max', 'lambda_min', 'gamma', 'power'),
+                                            (0, math.inf))}  # fmt: skip
 
     def __init__(
         self,
@@ -143,16 +161,17 @@ class _Annealed(Margin):
         power: float = 1.0,
     ) -> None:
         super().__init__()
-        if m != int(m) or not 1 <= m <= 16:
-            raise ValueError(f'm must be a whole number from 1 to 16, got {m!r}: it multiplies t')
-        for name, value in (('lambda_max', lambda_max), ('lambda_min', lambda_min),
-                            ('gamma', gamma), ('power', power)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f'{name} must be at least 0 and finite, got {value!r}')
+        self.check(m=m, lambda_max=lambda_max, lambda_min=lambda_min, gamma=gamma, power=power)
         self.m, self.power, self.gamma = int(m), power, gamma
         self.lambda_max, self.lambda_min = lambda_max, lambda_min
         self.register_buffer('step', torch.zeros((), dtype=torch.int64))
         self.step: Tensor
+
+    def check(self, **numbers: float) -> None:
+        super().check(**numbers)
+        m = numbers.get('m', 1)
+        if m != int(m):
+            raise ValueError(f'm must be a whole number, got {m!r}: it multiplies the angle')
 
     def observe(self, cosine: Tensor, norm: Tensor) -> None:
         self.step += 1
@@ -163,7 +182,7 @@ class _Annealed(Margin):
         return falling.clamp(min=self.lambda_min)
 
     def cosine_margin(self, cosine: Tensor, norm: Tensor, labels: Tensor) -> Tensor:
-        moved = F.multiplicative_angular_margin(cosine, self.m)
+        moved = F.multiplicative_angular_margin(cosine, int(self.m))
         return cosine + (moved - cosine) / (1 + self.annealing())
 
 
@@ -278,12 +297,13 @@ class CombinedMargin(Margin):
         Deng et al., ArcFace, CVPR 2019, eq. 4.
     """
 
+    limits = {'m1': (1, 16)}
+
     def __init__(
         self, m1: float = 1.0, m2: MarginOption = 0.3, m3: MarginOption = 0.2
     ) -> None:
         super().__init__()
-        if not 1 <= m1 <= 16:
-            raise ValueError(f'm1 must be from 1 to 16, got {m1!r}: it multiplies the angle')
+        self.check(m1=m1)
         self.m1 = float(m1)
         self.m2 = ClassMargins('m2', m2, (0, math.pi))
         self.m3 = ClassMargins('m3', m3)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmdet_ext.evaluation.scatter_figures import (
@@ -27,6 +27,7 @@ from mmdet_ext.evaluation.scatter_figures import (
     write_picture,
 )
 from mmdet_ext.recognition.heads import MarginHead
+from mmdet_ext.recognition.hooks.common import check_counts_epochs, unwrapped
 from mmdet_ext.registry import DATASETS, HOOKS
 from mmdet_ext.utils.files import whole_file
 
@@ -34,7 +35,7 @@ Projecting = Literal['auto', 'pca', 'pca_each']
 _PARTS = ('train', 'val', 'test')
 #: Labels are read of at most this many pictures for each one that is drawn.
 _LOOKED_AT = 20
-_FRAME = 'epoch_{:04d}.png'
+_VIEW = 'projection.npz'
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,18 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
     """Draws embeddings as points in the plane, a colour a class: at first, at times, at last.
 
     Before training, after every ``interval`` epochs and after the last, the model computes the
-    embeddings of the same pictures. Each drawing is ``epoch_0005.png`` in ``out_dir``, and goes to
-    the runner's visualizer as 'scatter'; at the end they become ``scatter.gif``. Embeddings of two
-    numbers are drawn as they are, with the classes' centres as rays where the head has them; longer
-    ones in the two directions in which they spread most. Classes that were not in training are
-    crosses.
+    embeddings of the same pictures. Each drawing is a file, ``epoch_000005.png``, in ``out_dir``,
+    and goes to the runner's visualizer as 'scatter'; at the end all become ``scatter.gif``.
+    Embeddings of two numbers are drawn as they are, with the classes' centres as rays where the
+    head has them; longer ones in the two directions in which they spread most. Classes that were
+    not in training are crosses: told by their names where both data sets have ``classes``, else
+    by labels that are not below the head's ``num_classes``.
 
     Training is as without it: modes of modules and the state of random numbers are put back. Only
     the main process draws.
 
     Args:
-        interval: epochs from drawing to drawing, at least 1.
+        interval: epochs, or steps, from drawing to drawing, at least 1.
         max_samples: how many pictures, at most.
         dataset: 'train', 'val' or 'test' for the data set of that loader, or the config of one.
             It must give what the model's ``data_preprocessor`` takes, with ``gt_label``.
@@ -82,7 +84,8 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
             pictures are of one view; 'pca' also where they have two. 'pca_each': fitted to each
             drawing, which shows more where an untrained network's view is a bad one.
         max_classes: how many classes, at most, those of most pictures.
-        seed: of the choice of pictures.
+        by_epoch: whether ``interval`` counts epochs, or steps.
+        seed: of the choice of pictures, and of what is random in the data set's pipeline.
 
     Raises:
         ValueError: if an option is out of its range. Before training: if the loader asked for is
@@ -100,6 +103,7 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         animation: bool = True,
         projection: Projecting = 'auto',
         max_classes: int = 20,
+        by_epoch: bool = True,
         seed: int = 0,
     ) -> None:
         for name, value, least in (('interval', interval, 1), ('max_samples', max_samples, 1),
@@ -113,48 +117,72 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
                              f'{projection!r}')  # fmt: skip
         self.interval, self.max_samples, self.dataset = interval, max_samples, dataset
         self.animation, self.projection = animation, projection
-        self.max_classes, self.seed = max_classes, seed
+        self.max_classes, self.by_epoch, self.seed = max_classes, by_epoch, seed
         self.out_dir = None if out_dir is None else Path(out_dir)
         self._chosen: _Chosen | None = None
         self._view: Projection | None = None
         self._frames: list[Path] = []
+        self._drawn_at = -1
 
     def before_train(self, runner: Any) -> None:
         """Choose the pictures, and draw the untrained network's embeddings of them."""
+        if self.by_epoch:
+            check_counts_epochs(runner)
         with untouched_random_state():
             # On all processes, so that what is wrong is wrong for all.
             self._chosen = self._choose(runner)
         if not is_main_process():
             return
-        folder = self._folder(runner)
         self._view, self._frames = None, []
-        if runner.epoch == 0:
-            self._draw(runner)
-            return
-        # Resumed: drawings of the epochs before are there.
-        self._frames = [
-            path for path in sorted(folder.glob('epoch_*.png'))
-            if path.stem.removeprefix('epoch_').isdigit()
-            and int(path.stem.removeprefix('epoch_')) <= runner.epoch
-        ]
-        kept = folder / 'projection.npz'
+        done = self._done(runner)
+        if done == 0:
+            self._draw(runner, 0)
+        else:
+            self._take_up(self._folder(runner), done)
+
+    def _take_up(self, folder: Path, done: int) -> None:
+        """Go on with the drawings that are there, as training was resumed."""
+        times = {path: path.stem.removeprefix(f'{self._unit}_') for path in folder.glob('*.png')}
+        self._frames = sorted(
+            path for path, time in times.items() if time.isdecimal() and int(time) <= done
+        )
+        self._drawn_at = done if folder / self._file_name(done) in self._frames else -1
+        kept = folder / _VIEW
         if self.projection != 'pca_each' and kept.is_file():
             with np.load(kept, allow_pickle=False) as file:
                 self._view = Projection(file['mean'], file['axes'], float(file['share']))
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Draw, every ``interval`` epochs and after the last."""
-        # The loop counts the epoch only after its hooks.
-        done = runner.epoch + 1
-        if is_main_process() and (done % self.interval == 0 or done == runner.max_epochs):
-            self._draw(runner, done)
+        """Draw, every ``interval`` epochs."""
+        # The loop counts an epoch, or a step, only after its hooks.
+        if self.by_epoch and is_main_process() and (runner.epoch + 1) % self.interval == 0:
+            self._draw(runner, runner.epoch + 1)
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        """Draw, every ``interval`` steps where it is by steps."""
+        if not self.by_epoch and is_main_process() and (runner.iter + 1) % self.interval == 0:
+            self._draw(runner, runner.iter + 1)
 
     def after_train(self, runner: Any) -> None:
-        """Write the animation."""
-        if is_main_process() and self.animation and self._frames:
+        """Draw, and write the animation."""
+        if not is_main_process():
+            return
+        if self._drawn_at != self._done(runner):
+            self._draw(runner, self._done(runner))
+        if self.animation and self._frames:
             path = self._folder(runner) / 'scatter.gif'
             write_animation(self._frames, path)
             runner.logger.info(f'FeatureScatterHook: {len(self._frames)} drawings, {path}')
+
+    @property
+    def _unit(self) -> str:
+        return 'epoch' if self.by_epoch else 'step'
+
+    def _file_name(self, time: int) -> str:
+        return f'{self._unit}_{time:06d}.png'
+
+    def _done(self, runner: Any) -> int:
+        return int(runner.epoch if self.by_epoch else runner.iter)
 
     def _folder(self, runner: Any) -> Path:
         return self.out_dir if self.out_dir is not None else Path(runner.work_dir) / 'scatter'
@@ -174,7 +202,7 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
                 label: place[name] for label, name in enumerate(names) if name in place
             }
         else:
-            head = getattr(_unwrapped(runner.model), 'head', None)
+            head = getattr(unwrapped(runner.model), 'head', None)
             centre_of = {label: label for label in range(min(count, getattr(
                 head, 'num_classes', count)))}
         full = [str(label) for label in range(count)]
@@ -189,29 +217,30 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         elif self.dataset == 'train':
             dataset = runner.train_dataloader.dataset
         else:
-            if getattr(runner, f'_{self.dataset}_dataloader') is None:
+            loop = runner.val_loop if self.dataset == 'val' else runner.test_loop
+            if loop is None:
                 raise ValueError(
                     f'dataset={self.dataset!r}: the config has no {self.dataset}_dataloader. Add '
                     "it, or set dataset to 'train' or to the config of a data set"
                 )
-            dataset = getattr(runner, f'{self.dataset}_loop').dataloader.dataset
+            dataset = loop.dataloader.dataset
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
         return dataset
 
-    def _draw(self, runner: Any, epoch: int = 0) -> None:
+    def _draw(self, runner: Any, time: int) -> None:
         """Draw the embeddings of the chosen pictures."""
         assert self._chosen is not None
-        model, chosen = _unwrapped(runner.model), self._chosen
+        model, chosen = unwrapped(runner.model), self._chosen
         with evaluating(model), untouched_random_state():
-            _seed_all(self.seed)
-            points, labels = _embeddings(model, chosen.dataset, chosen.index)
+            seed_all(self.seed)
+            points, labels = embeddings_of(model, chosen.dataset, chosen.index)
         finite = np.isfinite(points).all(1)
         if not finite.any():
-            print_log(f'FeatureScatterHook: no embedding is finite after epoch {epoch}, nothing '
-                      'to draw', 'current', 30)  # fmt: skip
+            print_log(f'FeatureScatterHook: no embedding is finite after {self._unit} {time}, '
+                      'nothing to draw', 'current', logging.WARNING)  # fmt: skip
             return
-        title = f'{finite.sum():,} embeddings after epoch {epoch}'
+        title = f'{finite.sum():,} embeddings after {self._unit} {time}'
         if not finite.all():
             title += f'; {(~finite).sum():,} are not finite'
         points, labels = points[finite], labels[finite]
@@ -222,10 +251,11 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         scatter = Scatter(points, labels, chosen.names, chosen.unseen,
                           _centres(model, chosen) if as_they_are else {})  # fmt: skip
         picture = draw_scatter(scatter, title, around_zero=as_they_are)
-        path = self._folder(runner) / _FRAME.format(epoch)
+        path = self._folder(runner) / self._file_name(time)
         write_picture(picture, path)
         self._frames = [frame for frame in self._frames if frame != path] + [path]
-        runner.visualizer.add_image('scatter', picture, step=epoch)
+        runner.visualizer.add_image('scatter', picture, step=time)
+        self._drawn_at = time
 
     def _project(self, points: np.ndarray, folder: Path) -> tuple[np.ndarray, float]:
         """Coordinates in the view, and the share of the variance that it shows."""
@@ -234,16 +264,12 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         ):
             self._view = fit_projection(points)
             if self.projection != 'pca_each':
-                with whole_file(folder / 'projection.npz') as part, part.open('wb') as file:
+                with whole_file(folder / _VIEW) as part, part.open('wb') as file:
                     np.savez(file, mean=self._view.mean, axes=self._view.axes,
                              share=self._view.share)  # fmt: skip
         flat = self._view(points)
         total = float(points.var(0, dtype=np.float64).sum())
         return flat, float(flat.var(0).sum() / total) if total else 1.0
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]
 
 
 def _class_names(dataset: Any) -> list[str] | None:
@@ -274,10 +300,16 @@ def _labelled_sample(dataset: Any, most: int, seed: int) -> tuple[np.ndarray, np
 
 
 @torch.no_grad()
-def _embeddings(
-    model: nn.Module, dataset: Any, index: list[int], batch: int = 64
+def embeddings_of(
+    model: nn.Module, dataset: Any, index: Sequence[int], batch: int = 64
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (N, D) and labels (N,) of pictures, as the model gives them at test.
+
+    Args:
+        model: not wrapped, in evaluation mode.
+        dataset: of the pictures.
+        index: places of the pictures in it.
+        batch: pictures at a time.
 
     Raises:
         ValueError: if the model writes no ``embedding``.
@@ -334,7 +366,7 @@ def untouched_random_state() -> Iterator[None]:
             torch.cuda.set_rng_state(accelerator)
 
 
-def _seed_all(seed: int) -> None:
+def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)

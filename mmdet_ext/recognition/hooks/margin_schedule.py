@@ -8,11 +8,10 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from torch import nn
 
 from mmdet_ext.recognition.heads import MarginHead
 from mmdet_ext.recognition.heads.class_margins import ClassMargins
+from mmdet_ext.recognition.hooks.common import check_counts_epochs, margin_head
 from mmdet_ext.registry import HOOKS
 
 Kind = Literal['linear', 'cosine', 'step']
@@ -127,11 +126,8 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
                 f'{len(twins)} MarginScheduleHook set {self.param!r}: leave one, with '
                 "kind='step' or other begin and end"
             )
-        if self.by_epoch and type(runner.train_loop).__name__ == 'IterBasedTrainLoop':
-            raise ValueError(
-                'IterBasedTrainLoop counts no epochs: set by_epoch=False and give begin and end in '
-                'steps'
-            )
+        if self.by_epoch:
+            check_counts_epochs(runner)
         self._check_head(head)
         for value in self._values():
             self._set(head, value)
@@ -173,29 +169,6 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
                 f'{self.param} of {name} has a value a class, which a schedule would make one for '
                 'all: give it as one number, or take the hook out'
             )
-
-
-def margin_head(model: nn.Module, user: str) -> MarginHead:
-    """The `MarginHead` with a margin that a model, wrapped or not, has as its ``head``.
-
-    Args:
-        model: of the runner.
-        user: who asks, for the message.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    model = model.module if is_model_wrapper(model) else model  # type: ignore[assignment]
-    head = getattr(model, 'head', None)
-    if not isinstance(head, MarginHead) or head.margin is None:
-        found = 'a MarginHead without a margin' if isinstance(head, MarginHead) else (
-            'none' if head is None else type(head).__name__
-        )
-        raise ValueError(
-            f"{user} needs a model whose head is dict(type='mmdet_ext.MarginHead', "
-            f'margin=dict(...), ...); the head of {type(model).__name__} is {found}'
-        )
-    return head
 
 
 def _number(name: str, value: Any) -> float:

@@ -1,0 +1,22 @@
+# A small IResNet for digits of 28 x 28, and an embedding of two numbers, which can be drawn as they
+# are: no batch norm behind it, so that it has a length of its own. The margin is the leaf's.
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor'),
+    backbone=dict(
+        type='mmdet_ext.IResNet',
+        depth=18,
+        base_channels=8,
+        input_size=28,
+        with_embedding=False,
+    ),
+    neck=None,
+    head=dict(
+        type='mmdet_ext.MarginHead',
+        num_classes=7,
+        # 64 channels of 2 x 2
+        in_channels=256,
+        neck='fc',
+        embedding_channels=2,
+    ),
+)

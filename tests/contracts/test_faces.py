@@ -1,0 +1,254 @@
+"""What every backbone, metric and hook of face recognition does."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from mmdet_ext.registry import HOOKS, METRICS, MODELS, ExtRegistry
+from mmdet_ext.testing import cases
+from mmdet_ext.testing.face_cases import CHANNELS, INPUT_SIZE, case_id
+from mmdet_ext.testing.faces import face_picture
+from mmdet_ext.testing.options import assert_misspelt_options_are_named
+from mmdet_ext.testing.same import assert_same
+
+HALF = pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+
+
+def over(rows: Sequence[Any]) -> Any:
+    return pytest.mark.parametrize('case', rows, ids=case_id)
+
+
+def build(nodes: ExtRegistry, case: Any, **options: Any) -> Any:
+    return nodes.build({'type': f'mmdet_ext.{case.name}', **case.options, **options})
+
+
+each_backbone = over(cases.BACKBONES)
+
+
+def network(case: Any, seed: int = 0, **options: Any) -> Any:
+    torch.manual_seed(seed)
+    model = build(MODELS, case, **options)
+    model.init_weights()
+    return model
+
+
+def pictures(count: int = 4) -> Tensor:
+    made = [face_picture(i, 0, (INPUT_SIZE, INPUT_SIZE)) for i in range(count)]
+    return (torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).float() - 127.5) / 128
+
+
+@each_backbone
+def test_backbone_ends_in_an_embedding_that_tells_pictures_apart(case: Any) -> None:
+    model = network(case).eval()
+    output = model(pictures())
+    assert isinstance(output, tuple) and output[-1].shape == (4, model.num_features)
+    assert model.num_features == CHANNELS
+    assert torch.isfinite(output[-1]).all() and output[-1].std(0).min() > 0
+
+
+@each_backbone
+def test_backbone_trains_all_that_it_means_to(case: Any) -> None:
+    model = network(case)
+    before = copy.deepcopy(model.state_dict())
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    weigh = torch.randn(4, CHANNELS, generator=torch.Generator().manual_seed(1))
+    (model(pictures())[-1] * weigh).sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
+    optimiser.step()
+    for name, value in model.state_dict().items():
+        changed = not torch.equal(before[name], value)
+        fixed = name in dict(model.named_parameters()) and not dict(model.named_parameters())[
+            name].requires_grad
+        assert changed is not fixed, name
+
+
+@each_backbone
+def test_evaluation_is_the_same_each_time_and_for_each_picture_alone(case: Any) -> None:
+    model = network(case)
+    with torch.no_grad():
+        for _ in range(3):
+            model(pictures(6))
+        model.eval()
+        first, second = model(pictures())[-1], model(pictures())[-1]
+        alone = torch.cat([model(picture[None])[-1] for picture in pictures()])
+    assert torch.equal(first, second)
+    torch.testing.assert_close(alone, first, rtol=1e-4, atol=1e-4)
+
+
+@each_backbone
+def test_seed_and_state_make_the_network(case: Any) -> None:
+    one, same, other = network(case), network(case), network(case, seed=1)
+    assert_same(dict(one.state_dict()), dict(same.state_dict()))
+    with torch.no_grad():
+        expected = one.eval()(pictures())[-1]
+        assert not torch.equal(other.eval()(pictures())[-1], expected)
+        assert other.load_state_dict(one.state_dict()) == ([], [])
+        twins = [other, copy.deepcopy(one), pickle.loads(pickle.dumps(one))]
+        for twin in twins:
+            assert torch.equal(twin.eval()(pictures())[-1], expected)
+
+
+@each_backbone
+@HALF
+def test_embedding_is_of_full_precision_under_autocast(case: Any, dtype: torch.dtype) -> None:
+    model = network(case).eval()
+    with torch.no_grad():
+        expected = model(pictures())[-1]
+        with torch.autocast('cpu', dtype):
+            output = model(pictures())[-1]
+    assert output.dtype == torch.float32
+    cosine = torch.nn.functional.cosine_similarity(output, expected)
+    assert (cosine > 0.99).all()
+
+
+@each_backbone
+def test_backbone_refuses_what_it_was_not_built_for(case: Any) -> None:
+    assert_misspelt_options_are_named(
+        lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name))
+    model = network(case)
+    with pytest.raises(ValueError, match=rf'input_size=\({INPUT_SIZE}, {INPUT_SIZE}\)'):
+        model(torch.zeros(2, 3, INPUT_SIZE + 1, INPUT_SIZE))
+    with pytest.raises(ValueError, match='batch of 1 picture'):
+        model(pictures(1))
+    for option in ('num_features', 'input_size'):
+        with pytest.raises((TypeError, ValueError), match=option):
+            build(MODELS, case, **{option: 0})
+
+
+# --- Metrics --------------------------------------------------------------------------------------
+
+each_metric = over(cases.METRICS)
+PEOPLE, EACH = 6, 4
+
+
+def embedded(noise: float = 1.0, seed: int = 0) -> list[dict[str, Any]]:
+    """Data samples of six people, four pictures each, as an evaluator hands them on."""
+    rng = np.random.default_rng(seed)
+    centres = np.eye(PEOPLE, 16)
+    return [
+        {
+            'embedding': torch.tensor(
+                centres[i // EACH] + noise * rng.normal(0, 0.4, 16), dtype=torch.float32),
+            'gt_label': torch.tensor([i // EACH]), 'sample_idx': i, 'img_path': f'{i}.jpg',
+        }
+        for i in range(PEOPLE * EACH)
+    ]
+
+
+def evaluate(case: Any, samples: list[dict[str, Any]], size: int | None = None) -> dict[str, Any]:
+    evaluator = Evaluator(build(METRICS, case))
+    for start in range(0, len(samples), 5):
+        evaluator.process(samples[start: start + 5])
+    return evaluator.evaluate(len(samples) if size is None else size)
+
+
+def shares(figures: dict[str, Any]) -> dict[str, float]:
+    """What is better the higher it is: no threshold, no count, no rate of errors."""
+    kinds = ('auc', 'tar@', 'rank-', 'tpir@', 'accuracy_best')
+    return {
+        key: value for key, value in figures.items()
+        if key.partition('/')[2].startswith(kinds) and 'threshold' not in key
+    }
+
+
+@each_metric
+def test_perfect_embeddings_are_perfect_and_all_figures_are_floats(case: Any) -> None:
+    perfect, good, bad = (evaluate(case, embedded(noise)) for noise in (0.0, 1.0, 50.0))
+    assert all(type(value) is float for value in (*perfect.values(), *good.values()))
+    assert all(key.startswith('face/') for key in perfect)
+    assert shares(perfect) and set(shares(perfect).values()) == {1.0}
+    assert all(value <= 1 for value in shares(good).values())
+    assert sum(shares(bad).values()) < sum(shares(good).values()) < sum(shares(perfect).values())
+
+
+@each_metric
+def test_order_length_and_repeats_of_pictures_change_nothing(case: Any) -> None:
+    samples = embedded()
+    expected = evaluate(case, samples)
+    order = np.random.default_rng(1).permutation(len(samples))
+    assert evaluate(case, [samples[i] for i in order]) == pytest.approx(expected, abs=1e-9)
+    # As ranks repeat pictures so that each has equally many.
+    assert evaluate(case, [*samples, *samples[:3]], len(samples)) == expected
+    longer = [{**one, 'embedding': 8 * one['embedding']} for one in samples]
+    assert evaluate(case, longer) == pytest.approx(expected, rel=1e-6)
+    half = [{**one, 'embedding': one['embedding'].half()} for one in samples]
+    assert shares(evaluate(case, half)) == pytest.approx(shares(expected), abs=0.05)
+
+
+@each_metric
+def test_data_samples_of_mmengine_count_as_mappings_do(case: Any) -> None:
+    samples = embedded()
+    elements = []
+    for one in samples:
+        element = BaseDataElement(
+            metainfo={'sample_idx': one['sample_idx'], 'img_path': one['img_path']})
+        element.embedding, element.gt_label = one['embedding'], one['gt_label']
+        elements.append(element)
+    assert evaluate(case, elements) == evaluate(case, samples)
+
+
+@each_metric
+def test_metric_refuses_what_cannot_be_evaluated(case: Any) -> None:
+    assert_misspelt_options_are_named(
+        lambda **wrong: build(METRICS, case, **wrong), METRICS.get(case.name))
+    samples = embedded()
+    for key, error in (('embedding', KeyError), ('sample_idx', KeyError)):
+        lacks = [{k: v for k, v in one.items() if k != key} for one in samples]
+        with pytest.raises(error, match=f'{case.name}.*{key}'):
+            evaluate(case, lacks)
+    broken = [*samples[1:], {**samples[0], 'embedding': torch.full((16,), float('nan'))}]
+    with pytest.raises(ValueError, match='1 of 24 embeddings hold NaN .*sample_idx 0'):
+        evaluate(case, broken)
+    with pytest.raises(ValueError, match='no picture was evaluated'):
+        build(METRICS, case).compute_metrics([])
+
+
+@each_metric
+def test_metric_writes_its_figures_where_told(case: Any, tmp_path: Path) -> None:
+    told = evaluate(case, embedded())
+    evaluator = Evaluator(build(METRICS, case, out_dir=str(tmp_path / 'out'), prefix='mine'))
+    evaluator.process(embedded())
+    figures = evaluator.evaluate(PEOPLE * EACH)
+    assert figures == {key.replace('face/', 'mine/'): value for key, value in told.items()}
+    written = {path.suffix for path in (tmp_path / 'out').iterdir()}
+    assert written == {'.json', '.png'}
+    assert not list((tmp_path / 'out').glob('*.part'))
+
+
+def test_metrics_stand_side_by_side() -> None:
+    """MMEngine refuses two metrics that give a figure of one name."""
+    evaluator = Evaluator([build(METRICS, row) for row in cases.METRICS])
+    evaluator.process(embedded())
+    figures = evaluator.evaluate(PEOPLE * EACH)
+    assert len(shares(figures)) == sum(
+        len(shares(evaluate(row, embedded()))) for row in cases.METRICS)
+
+
+# --- The head, the preprocessor, the hooks --------------------------------------------------------
+
+
+@over((*cases.FACE_HEADS, *cases.PREPROCESSORS))
+def test_part_of_the_model_refuses_misspelt_options(case: Any) -> None:
+    assert_misspelt_options_are_named(
+        lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name))
+
+
+@over(cases.HOOKS)
+def test_hook_builds_and_refuses_misspelt_options(case: Any) -> None:
+    hook = build(HOOKS, case)
+    assert {key: getattr(hook, key) for key in case.options} == case.options
+    assert_misspelt_options_are_named(
+        lambda **wrong: build(HOOKS, case, **wrong), HOOKS.get(case.name))

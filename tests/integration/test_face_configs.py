@@ -1,0 +1,249 @@
+"""Every leaf config of face recognition builds with the stock runner, trains and validates."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmdet_ext import registry
+from mmdet_ext.testing.configs import face_leaf_configs, leaf_configs, shrink_face
+from mmdet_ext.testing.faces import make_faces
+
+#: What a leaf may name without the scope: margins and losses, to the head.
+UNPREFIXED = ('margin', 'aux_losses')
+
+
+class Recorder(Hook):
+    """Keeps the weights before training and what each iteration gave."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, torch.Tensor] = {}
+        self.outputs: list[dict[str, float]] = []
+        self.pictures: list[torch.Tensor] = []
+
+    def before_train(self, runner: Runner) -> None:
+        self.weights = copy.deepcopy(runner.model.state_dict())
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self.pictures.append(torch.stack(list(data_batch['inputs'])))
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Any = None) -> None:
+        self.outputs.append({name: value.item() for name, value in outputs.items()})
+
+
+@dataclass
+class Run:
+    """A finished run of a shrunk leaf, and what it gave at test."""
+
+    leaf: Path
+    runner: Runner
+    recorder: Recorder
+    tested: dict[str, float]
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def head(self) -> Any:
+        return self.runner.model.head
+
+    def validated(self) -> dict[str, Any]:
+        """The line of the validation, its figures alone."""
+        (line,) = [line for line in self.lines if 'face/auc' in line]
+        return {key: value for key, value in line.items() if '/' in key}
+
+
+@pytest.fixture(scope='module')
+def faces_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('faces')
+    make_faces(root)
+    return root
+
+
+@pytest.fixture(
+    scope='module', params=face_leaf_configs(), ids=lambda leaf: leaf.stem
+)
+def run(
+    request: pytest.FixtureRequest, faces_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Run]:
+    """Each leaf, trained for an epoch of two iterations, validated and tested."""
+    work_dir = tmp_path_factory.mktemp(request.param.stem)
+    cfg = shrink_face(request.param, faces_root, work_dir=str(work_dir))
+    recorder = Recorder()
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(recorder)
+    runner.train()
+    scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    yield Run(request.param, runner, recorder, runner.test(), lines)
+
+
+def test_two_iterations_with_finite_losses(run: Run) -> None:
+    logged = [line for line in run.lines if 'loss' in line]
+    assert [line['step'] for line in logged] == [1, 2]
+    first, second = run.recorder.outputs
+    assert all(math.isfinite(value) for value in (*first.values(), *second.values()))
+    assert first['loss'] > 0 or run.head.margin is None
+    # The sum of what is a loss; 'own_cosine' and counts are logged alone.
+    parts = [key for key in first if key.startswith('loss_')]
+    assert len(parts) == len(run.head.aux_losses) + (type(run.head.margin).__name__ == 'MagFace')
+    assert logged[0]['loss'] == pytest.approx(first['loss'], rel=1e-5)
+    assert logged[1]['loss'] == pytest.approx((first['loss'] + second['loss']) / 2, rel=1e-5)
+
+
+def test_batches_are_of_different_pictures_and_vary_within(run: Run) -> None:
+    one, other = run.recorder.pictures
+    assert len(one) == len(other) == 4 and one.dtype == torch.uint8
+    together = torch.cat([one, other]).flatten(1)
+    assert len(together.unique(dim=0)) >= 4
+    assert (together.float().std(1) > 1).all()
+
+
+def test_backbone_and_centres_move_and_stay_finite(run: Run) -> None:
+    before, moved = run.recorder.weights, set()
+    for name, parameter in run.runner.model.named_parameters():
+        assert torch.isfinite(parameter).all(), name
+        changed = not torch.equal(before[name], parameter)
+        assert parameter.requires_grad or not changed, name
+        # A bias in front of a batch norm, and a gain of one, may be lost in rounding.
+        if parameter.requires_grad and parameter.ndim > 1:
+            assert changed, name
+        moved |= {name.partition('.')[0]} if changed else set()
+    assert 'backbone' in moved
+    if run.head.margin is not None:
+        rows = before['head.weight'].ne(run.head.weight).any(1)
+        # All centres feel a batch, by what they are not.
+        assert rows.all()
+    for name, value in run.runner.model.state_dict().items():
+        if name.endswith('running_var'):
+            assert not torch.equal(before[name], value), name
+
+
+def test_validation_gives_the_metrics_of_its_evaluator(run: Run) -> None:
+    found = run.validated()
+    for key, value in found.items():
+        # No threshold is high enough to be right where refusing everybody is best.
+        assert math.isfinite(value) or ('threshold' in key and value > 0), key
+        if re.search(r'/(auc|eer|(balanced_)?accuracy(_best)?|rank-.*|(tar|tpir)@.*)$', key):
+            assert 0 <= value <= 1, key
+    assert {'face/auc', 'face/eer'} <= set(found)
+    assert found['face/zero_embeddings'] == 0
+    # An independent count. A hardly trained network gives nearly equal embeddings, whose order
+    # hangs on rounding: such pairs may count for either side.
+    same, cosine = pairs_of(run)
+    assert found['face/genuine_pairs'] == same.sum() > 0
+    assert found['face/impostor_pairs'] == (~same).sum() > 0
+    above = cosine[same][:, None] - cosine[~same]
+    least, most = (above > 1e-6).mean(), (above > -1e-6).mean()
+    assert least - 1e-9 <= found['face/auc'] <= most + 1e-9
+
+
+def test_test_gives_what_validation_gave(run: Run) -> None:
+    cfg = run.runner.cfg
+    if any(cfg[f'val_{part}'] != cfg[f'test_{part}'] for part in ('dataloader', 'evaluator')):
+        pytest.skip('this leaf tests otherwise than it validates')
+    assert run.tested == pytest.approx(run.validated(), rel=1e-6)
+
+
+def pairs_of(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each pair of the validation is of one identity, and its cosine."""
+    model, loader = run.runner.model.eval(), run.runner.val_loop.dataloader
+    with torch.no_grad():
+        samples = [sample for batch in loader for sample in model.val_step(batch)]
+    table = torch.stack([sample.embedding for sample in samples]).double()
+    labels = np.array([int(sample.gt_label) for sample in samples])
+    numbers = [sample.sample_idx for sample in samples]
+    assert numbers == list(range(len(loader.dataset)))
+    unit = torch.nn.functional.normalize(table).numpy()
+    pairs = loader.dataset.metainfo.get('pairs')
+    if pairs is None:
+        index = np.stack(np.triu_indices(len(labels), 1), 1)
+        same = labels[index[:, 0]] == labels[index[:, 1]]
+    else:
+        index, same = pairs['index'], pairs['same']
+    return same, (unit[index[:, 0]] * unit[index[:, 1]]).sum(1)
+
+
+def test_holds_the_types_that_the_config_names(run: Run) -> None:
+    runner = run.runner
+    loops = (runner.train_loop, runner.val_loop, runner.test_loop)
+    objects: list[Any] = list(runner.hooks)
+    for loop in loops:
+        loader = loop.dataloader
+        objects += [loader.dataset, loader.sampler, *loader.dataset.pipeline.transforms]
+        objects += getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+    objects += runner.model.modules()
+    ours = set().union(*(
+        nodes.module_dict.values() for nodes in vars(registry).values()
+        if isinstance(nodes, registry.ExtRegistry)
+    ))
+    held = {type(item).__name__ for item in objects if type(item) in ours}
+    assert held == named_types(run.leaf)
+
+
+def named_types(leaf: Path) -> set[str]:
+    """The types of ours that a config names."""
+    cfg = Config.fromfile(leaf)
+    named = set(re.findall(r"'mmdet_ext\.(\w+)'", str(cfg.to_dict())))
+    for key in UNPREFIXED:
+        part = cfg.model.head.get(key) or []
+        for option in [part] if isinstance(part, dict) else part:
+            named.add(option['type'].removeprefix('mmdet_ext.'))
+    return named
+
+
+def test_shrinking_keeps_all_types_but_half_precision(faces_root: Path) -> None:
+    for leaf in face_leaf_configs():
+        whole, small = (
+            [value.replace('AmpOptimWrapper', 'OptimWrapper') for value in types(cfg.to_dict())]
+            for cfg in (Config.fromfile(leaf), shrink_face(leaf, faces_root))
+        )
+        assert whole == small, leaf
+
+
+def types(node: Any) -> Iterator[str]:
+    """All types that a config names, in its order of keys."""
+    if isinstance(node, dict):
+        yield from [node['type']] if 'type' in node else []
+        for key in sorted(node):
+            yield from types(node[key])
+    elif isinstance(node, (list, tuple)):
+        for part in node:
+            yield from types(part)
+
+
+def test_every_leaf_is_of_detection_or_of_faces() -> None:
+    faces, others = face_leaf_configs(), leaf_configs()
+    assert faces == sorted(faces) and others == sorted(others)
+    assert all(path.parent.parent.name == 'face' for path in faces)
+    assert not set(faces) & set(others) and not any('face' in path.parts for path in others)
+    # mim finds a config by its stem.
+    stems = [path.stem for path in faces]
+    assert len(set(stems)) == len(stems) and not set(stems) & {path.stem for path in others}
+
+
+def test_num_classes_are_those_of_the_data_where_they_are_published() -> None:
+    published = {
+        'ms1mv3': 93431, 'glint360k': 360232, 'webface42m': 2059906, 'webface12m': 617970,
+        'digits': 7,
+    }
+    counted = 0
+    for leaf in face_leaf_configs():
+        data = leaf.stem.rpartition('_')[2]
+        if data in published:
+            cfg = Config.fromfile(leaf)
+            assert cfg.model.head.num_classes == published[data], leaf
+            counted += 1
+    assert counted >= len(published)

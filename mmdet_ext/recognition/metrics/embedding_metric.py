@@ -15,6 +15,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmdet_ext.functional.similarity import GRID
 from mmdet_ext.functional.verification import allowed_errors
 
 _NAMED = 5
@@ -198,6 +199,16 @@ def checked_rates(rates: Sequence[float] | None, name: str) -> tuple[float, ...]
     for rate in rates:
         allowed_errors(rate, 2**62, name, 'trials')
     return tuple(float(rate) for rate in rates)
+
+
+def above_all(figures: dict[str, float]) -> dict[str, float]:
+    """The figures with a number for thresholds that accept nobody: just above any cosine.
+
+    MMEngine logs figures as json, which knows no infinity.
+    """
+    return {
+        name: 1 + 1 / GRID if value == math.inf else value for name, value in figures.items()
+    }
 
 
 def plain(value: float) -> float | None:

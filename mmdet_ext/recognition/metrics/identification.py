@@ -21,6 +21,7 @@ from mmdet_ext.functional.identification import (
 from mmdet_ext.recognition.metrics.embedding_metric import (
     Collected,
     EmbeddingMetric,
+    above_all,
     checked_rates,
     plain,
     rate_name,
@@ -42,7 +43,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
     the share of mated searches with their mate within ``tpir_rank`` and at or above the threshold
     that lets at most that share of non-mated searches return anybody (open set); the counts
     ``mated_probes``, ``nonmated_probes``, ``gallery_identities``, ``gallery_pictures``,
-    ``zero_embeddings``.
+    ``zero_embeddings_searched``.
 
     Args:
         gallery: 'first' enrols the first pictures of each identity, by ``sample_idx``; 'dataset'
@@ -131,11 +132,11 @@ class FaceIdentificationMetric(EmbeddingMetric):
             'nonmated_probes': float(len(found.mated) - mated),
             'gallery_identities': float(identities),
             'gallery_pictures': float(enrolled.sum()),
-            'zero_embeddings': float(pictures.zeros),
+            'zero_embeddings_searched': float(pictures.zeros),
         }
         if self.out_dir is not None:
             self._write(self.out_dir, figures, rates, points)
-        return figures
+        return above_all(figures)
 
     def _open_set(self, found: Searches) -> list[OpenSetPoint]:
         nonmated = int((~found.mated).sum())

@@ -32,6 +32,7 @@ from mmdet_ext.functional.verification import (
 from mmdet_ext.recognition.metrics.embedding_metric import (
     Collected,
     EmbeddingMetric,
+    above_all,
     checked_rates,
     plain,
     rate_name,
@@ -61,7 +62,8 @@ class FaceVerificationMetric(EmbeddingMetric):
 
     Figures (all floats, behind ``prefix``): ``auc``; ``eer`` and ``eer_threshold``;
     ``tar@far=1e-02`` and ``threshold@far=1e-02`` of each FAR; ``genuine_pairs``,
-    ``impostor_pairs`` and ``zero_embeddings``, the counts.
+    ``impostor_pairs`` and ``zero_embeddings``, the counts. A threshold that accepts nobody is
+    given as 1.000001, above any cosine.
 
     With the pairs of the data set, by LFW's protocol: ``accuracy``, ``accuracy_std`` and
     ``accuracy_se`` over the folds, each at the threshold that is best on the others;
@@ -147,7 +149,7 @@ class FaceVerificationMetric(EmbeddingMetric):
         }
         if self.out_dir is not None:
             self._write(self.out_dir, pictures, found, figures)
-        return figures
+        return above_all(figures)
 
     def _of_dataset(self, pictures: Collected) -> _Evaluated:
         pairs = (self.dataset_meta or {}).get('pairs')

@@ -157,7 +157,7 @@ def _explain_unknown_options(cls: type) -> None:
                 hint = f'; did you mean {close[0]!r}?' if close else '.'
                 raise TypeError(
                     f'mmdet_ext.{cls.__name__} has no option {name!r}{hint} '
-                    f'Its options: {", ".join(options)}'
+                    f'Its options: {", ".join(options) or "none"}'
                 )
         init(self, *args, **kwargs)
 

@@ -5,6 +5,7 @@ On matplotlib's Agg canvas: no display.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,7 +221,11 @@ def draw_comparison(runs: Sequence[Run], title: str, footer: str, path: Path) ->
         footer: below all.
         path: where the png goes.
     """
-    figure = new_figure(3.7 * len(runs) + 0.2, 7.7)
+    handles = _handles(runs[0].scatter, runs[0].scatter.present(), 6)
+    columns = min(len(handles), 3 * len(runs))
+    title, footer = _wrapped(title, 40 * len(runs)), _wrapped(footer, 56 * len(runs))
+    lines = footer.count('\n') + title.count('\n') + -(-len(handles) // columns)
+    figure = new_figure(3.7 * len(runs) + 0.2, 7.2 + 0.2 * lines)
     grid = figure.subplots(2, len(runs), squeeze=False, height_ratios=[2.6, 1])
     for column, run in enumerate(runs):
         above, below = grid[:, column]
@@ -237,11 +242,10 @@ def draw_comparison(runs: Sequence[Run], title: str, footer: str, path: Path) ->
         axes.set_ylim(0, top)
     grid[1, 0].set_ylabel(f'share of a class\nin {BIN}°', fontsize=9)
     grid[0, 0].set_ylabel('second number of the embedding', fontsize=9)
-    handles = _handles(runs[0].scatter, runs[0].scatter.present(), 6)
-    figure.legend(handles=handles, loc='outside lower center', ncols=len(handles), frameon=False,
+    figure.legend(handles=handles, loc='outside lower center', ncols=columns, frameon=False,
                   fontsize=10, title=footer, title_fontsize=9)  # fmt: skip
     # An empty line apart from the names of the runs.
-    figure.suptitle(f'{title}\n', fontsize=13, linespacing=0.7)
+    figure.suptitle(f'{title}\n', fontsize=13, linespacing=1)
     save_small(figure, path)
 
 
@@ -324,6 +328,10 @@ def _name_classes(axes: Any, scatter: Scatter) -> None:
 def _unit(vectors: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def _wrapped(text: str, letters: int) -> str:
+    return '\n'.join(part for line in text.splitlines() for part in textwrap.wrap(line, letters))
 
 
 def _short(name: str, letters: int = 14) -> str:

@@ -560,6 +560,8 @@ import runpy, sys
 import torch
 torch.distributed.init_process_group('gloo')
 runpy.run_path(sys.argv.pop(1), run_name='__main__')
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 '''
 
 

@@ -129,7 +129,7 @@ def test_demonstration_writes_what_it_says(shown: Path) -> None:
         with Image.open(scatter / 'scatter.gif') as animation:
             assert animation.n_frames == 2
     with Image.open(shown / 'digits.png') as picture:
-        assert picture.width > picture.height > 500
+        assert picture.width > 700 and picture.height > 700
 
 
 def test_same_seed_same_figures(shown: Path, tmp_path: Path) -> None:

@@ -141,6 +141,9 @@ class NormFace(Margin):
         Wang et al., NormFace: L2 Hypersphere Embedding for Face Verification, ACM MM 2017, eq. 5.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def cosine_margin(self, cosine: Tensor, norm: Tensor, labels: Tensor) -> Tensor:
         return cosine
 

@@ -159,6 +159,8 @@ def class_competition(
     check_one_of('path', path, Path)
     _check_shapes(features, weight, labels, class_bias, num_subcenters)
     classes = len(weight) // num_subcenters
+    if chunk is not None and chunk < 1:
+        raise ValueError(f'chunk must be at least 1, got {chunk}')
     if chunk is None:
         elements = _CHUNK_ELEMENTS.get(features.device.type, _CHUNK_ELEMENTS_ELSEWHERE)
         chunk = max(elements // max(len(features) * num_subcenters, 1), 64)
@@ -216,7 +218,7 @@ def _plain(
     norm = x.new_ones(len(x))
     if not options.normalize:
         nearest = labels * options.subcenters + best.indices.gather(1, column).squeeze(1)
-        norm = torch.linalg.vector_norm(weight[nearest], dim=1)
+        norm = unit_vectors(weight[nearest])[1]
     target = similarity.gather(1, column).squeeze(1)
     if options.others is not None:
         rescore = options.others(target.detach())
@@ -305,9 +307,7 @@ class _Exact(torch.autograd.Function):
 
 def _add_norm_gradient(grad: Tensor, weight: Tensor, row: Tensor, grad_norm: Tensor) -> None:
     """Add the gradient of the own centre's length: d|w| / dw = w / |w|."""
-    own = weight[row]
-    length = torch.linalg.vector_norm(own, dim=1, keepdim=True)
-    direction = torch.where(length > 0, own / length, 0)
+    direction, _ = unit_vectors(weight[row])
     grad.index_add_(0, row, direction * grad_norm[:, None])
 
 
@@ -346,7 +346,7 @@ class _Work:
         nearest = rows.gather(1, place[:, None]).squeeze(1)
         if self.inverse is not None:
             return target, nearest, torch.ones_like(target)
-        return target, nearest, torch.linalg.vector_norm(self.weight[nearest], dim=1)
+        return target, nearest, unit_vectors(self.weight[nearest])[1]
 
     def sum_of_others(self) -> Tensor:
         """The log-sum-exp, or sum of softplus, over all classes but the own."""

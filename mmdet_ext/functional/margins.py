@@ -212,6 +212,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, margin: float) -> Tensor:
     tensor([0.1000])
     """
     cosine = cosine.float()
+    quality = quality.float()
     turn = -margin * quality
     turned = cosine * turn.cos() - sine_of(cosine) * turn.sin()
     known = cosine.detach()

@@ -89,7 +89,9 @@ class MarginHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         for name, value in (('num_classes', num_classes), ('in_channels', in_channels),
-                            ('num_subcenters', num_subcenters)):
+                            ('num_subcenters', num_subcenters),
+                            ('embedding_channels',
+                             in_channels if embedding_channels is None else embedding_channels)):
             if value != int(value) or value < 1:
                 raise ValueError(f'{name} must be a whole number from 1 on, got {value!r}')
         if not 0 < scale < float('inf'):
@@ -184,6 +186,8 @@ class MarginHead(BaseModule):
                 f'data_samples hold {len(labels)} labels for {len(embedding)} pictures: one each '
                 'is wanted'
             )
+        if labels.is_floating_point():
+            raise ValueError(f'labels must be whole numbers, got {labels.dtype}')
         # On a GPU this waits for the embedding; a kernel that fails would say nothing of labels.
         outside = (labels < 0) | (labels >= self.num_classes)
         if bool(outside.any()):
@@ -295,7 +299,7 @@ def build_margin(cfg: Mapping[str, Any], num_classes: int) -> Margin:
     if not (isinstance(cls, type) and issubclass(cls, Margin)):
         names = ', '.join(sorted(MARGINS.module_dict))
         raise KeyError(f'there is no margin named {name!r}; there are: {names}')
-    built = cast(Margin, cls(**options))
+    built = cls(**options)
     built.bind(num_classes)
     return built
 
@@ -310,6 +314,8 @@ def _build_neck(
 ) -> nn.Sequential | None:
     neck = neck or ('bn-fc-bn' if embedding is not None else 'none')
     _check_choice('neck', neck, _NECKS)
+    if dropout and 'dropout' not in neck:
+        raise ValueError(f"dropout={dropout} is for neck='bn-dropout-fc-bn', got neck={neck!r}")
     if neck == 'none':
         if embedding is not None and embedding != channels:
             raise ValueError(

@@ -10,6 +10,15 @@ model = dict(
         base_channels=16,
         num_features=512,
         input_size=(28, 23),
+        # torch's own; InsightFace's, the network's default, is for a thousand times the steps.
+        init_cfg=dict(
+            type='Kaiming',
+            layer='Conv2d',
+            a=5**0.5,
+            mode='fan_in',
+            nonlinearity='leaky_relu',
+            distribution='uniform',
+        ),
     ),
     neck=None,
     head=dict(

@@ -1,5 +1,5 @@
 # Anchors as receptive fields, the three nearest to each box.
-_base_ = './atss_batched_4e_bccd.py'
+_base_ = './gfl_batched_4e_bccd.py'
 
 model = dict(
     train_cfg=dict(

@@ -1,5 +1,5 @@
 # The anchors of most overlap, as RetinaNet takes them.
-_base_ = './atss_batched_4e_bccd.py'
+_base_ = './gfl_batched_4e_bccd.py'
 
 model = dict(
     train_cfg=dict(

@@ -1,5 +1,5 @@
 # ATSS by the Wasserstein distance instead of the overlap.
-_base_ = './atss_batched_4e_bccd.py'
+_base_ = './gfl_batched_4e_bccd.py'
 
 model = dict(
     train_cfg=dict(

@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 CANDIDATES = $(if $(PYTHON),$(PYTHON),$(BIN)/python python3.11 python3 python3.12 python3.10 python3.13)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint clean
+.PHONY: help env demo demo-face test lint clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  VENV=<folder>    where the environment lies (default .venv)'
 	@echo '  PYTHON=<python>  which Python to make it with, 3.10 or newer'
@@ -31,6 +31,9 @@ env: ## Create or update the environment (first time: some GB to load, minutes t
 
 demo: env ## Train, test and draw on a small made set, or on your own: DATA=<folder>
 	@$(BIN)/python tools/demo.py $(if $(DATA),--data "$(DATA)") --work-dir work_dirs/demo
+
+demo-face: env ## Train and test a face recogniser on digits, or on DATA=<folder a person>
+	@$(BIN)/python tools/face/demo.py $(if $(DATA),--data "$(DATA)") --work-dir work_dirs/face_demo
 
 test: lint ## Lint, types and all tests
 	$(BIN)/python -m pytest

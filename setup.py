@@ -115,12 +115,12 @@ EXTRAS['all'] = sorted({*EXTRAS['det'], *EXTRAS['cls'], *EXTRAS['face'], *EXTRAS
 setup(
     name='mmdet-ext',
     version=read_version(),
-    description='Losses, label assigners and data tools that stock MMDetection runners train',
+    description='Losses, label assigners and face recognition for stock OpenMMLab runners',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],
-    keywords='object detection, OpenMMLab, mmdet, label assignment, loss',
+    keywords='object detection, face recognition, OpenMMLab, mmdet, label assignment, loss',
     classifiers=[
         'Development Status :: 3 - Alpha',
         'Programming Language :: Python :: 3 :: Only',

@@ -1,10 +1,10 @@
-"""Write the tables of README.md and docs/assigners.md: components, and the assigners' benchmark.
+"""Write the tables of README.md, docs/assigners.md and docs/face.md: components and benchmarks.
 
     python tools/readme_tables.py            (writes)
     python tools/readme_tables.py --check    (exit code 1 where README.md is out of date)
 
 The components come from the contract table and the docstrings, the figures from
-docs/results/bench_assigners.json.
+docs/results/bench_assigners.json and docs/results/bench_margin_head.json.
 """
 
 from __future__ import annotations
@@ -23,13 +23,28 @@ REPO = Path(__file__).resolve().parents[1]
 README = REPO / 'README.md'
 ASSIGNERS_PAGE = REPO / 'docs' / 'assigners.md'
 FIGURES = REPO / 'docs' / 'results' / 'bench_assigners.json'
-GROUPS: tuple[tuple[str, registry.ExtRegistry, tuple[Any, ...]], ...] = (
+FACE_PAGE = REPO / 'docs' / 'face.md'
+HEAD_FIGURES = REPO / 'docs' / 'results' / 'bench_margin_head.json'
+Groups = tuple[tuple[str, registry.ExtRegistry, tuple[Any, ...]], ...]
+GROUPS: Groups = (
     ('loss', registry.MODELS, cases.LOSSES),
     ('head', registry.MODELS, cases.HEADS),
     ('sampler', registry.TASK_UTILS, cases.SAMPLERS),
     ('label assigner', registry.TASK_UTILS, cases.ASSIGNERS),
     ('overlap measure', registry.TASK_UTILS, cases.CALCULATORS),
     ('data set', registry.DATASETS, cases.DATASETS),
+)
+FACE_GROUPS: Groups = (
+    ('head', registry.MODELS, cases.FACE_HEADS),
+    ('margin', registry.MARGINS, cases.MARGINS),
+    ('loss on features', registry.MODELS, cases.FEATURE_LOSSES),
+    ('backbone', registry.MODELS, cases.BACKBONES),
+    ('preprocessor', registry.MODELS, cases.PREPROCESSORS),
+    ('data set', registry.DATASETS, cases.FACE_DATASETS),
+    ('sampler', registry.DATA_SAMPLERS, cases.DATA_SAMPLERS),
+    ('transform', registry.TRANSFORMS, cases.TRANSFORMS),
+    ('metric', registry.METRICS, cases.METRICS),
+    ('hook', registry.HOOKS, cases.HOOKS),
 )
 
 
@@ -40,7 +55,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     content = json.loads(FIGURES.read_text(encoding='utf-8'))
     tables = (
-        (README, {'components': components(), 'figures': figures(content, ('300 boxes',))}),
+        (README, {
+            'components': components(GROUPS),
+            'face components': components(FACE_GROUPS),
+            'figures': figures(content, ('300 boxes',)),
+        }),
+        (FACE_PAGE, {'figures': head_figures(json.loads(HEAD_FIGURES.read_text('utf-8')))}),
         (ASSIGNERS_PAGE, {'figures': figures(content), 'crowd': crowd(content)}),
     )
     stale = 0
@@ -65,10 +85,10 @@ def with_table(text: str, name: str, table: str) -> str:
     return f'{head}{start}\n{table}\n{stop}{rest.partition(stop)[2]}'
 
 
-def components() -> str:
+def components(groups: Groups) -> str:
     """One line a component: its type, what it is, the stock class that it stands in for."""
     lines = ['| type | kind | what it is | replaces |', '| --- | --- | --- | --- |']
-    for kind, nodes, rows in GROUPS:
+    for kind, nodes, rows in groups:
         # A component may have several rows, of which the one with a twin tells.
         twins_last = sorted(rows, key=lambda row: (row.name, row.twin is not None))
         for case in {row.name: row for row in twins_last}.values():
@@ -100,6 +120,24 @@ def figures(content: dict[str, Any], only: tuple[str, ...] = ('',)) -> str:
             f'| {ours["ratio"]:.1f} x | {ours["memory_share"]:.4f} '
             f'| {ours["median_ms"] / floor:.0f} x |'
         )
+    return '\n'.join(lines)
+
+
+def head_figures(content: dict[str, Any]) -> str:
+    """One line a contender: times, memory beyond the gradients, both to the first, the floor."""
+    lines = [
+        '| work | head | ms | of the first | memory, MiB | of the first | of the floor |',
+        '| --- | --- | ---: | ---: | ---: | ---: | ---: |',
+    ]
+    for row in content['rows']:
+        floor, several = content['floor_ms'][row['work']], len(row['timings']) > 1
+        for t in row['timings']:
+            cells = [row['work'], t['name'], f'{t["median_ms"]:,.0f}']
+            cells.append(f'{1 / t["ratio"]:.2f}' if several else '')
+            cells.append(f'{t["peak_mib"]:,.1f}')
+            cells.append(f'{t["memory_share"]:.3f}' if several else '')
+            cells.append(f'{t["median_ms"] / floor:.2f} x')
+            lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
 

@@ -1,7 +1,6 @@
 """ArcFace over many identities: ours against three others, forward and backward, and the floor.
 
-    python tools/benchmarks/bench_margin_head.py [--classes 100000] [--out FILE.json]
-    python tools/benchmarks/bench_margin_head.py --classes 1000000 --only-ours
+    python tools/benchmarks/bench_margin_head.py [--out FILE.json]
 
 The others are mmpretrain's ``ArcFaceClsHead``, ArcFace as InsightFace has it (the target's logit
 gathered, then cross entropy), and pytorch-metric-learning's ``ArcFaceLoss`` where that package is
@@ -15,18 +14,20 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from mmengine.structures import BaseDataElement
-from timing import Timing, compare, parse_arguments, report
+from timing import Timing, compare, environment, parse_arguments, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdet_ext.recognition.heads import MarginHead
+from mmdet_ext.utils.files import write_json
 
 MARGIN, SCALE = 0.5, 64.0
 Step = Callable[[], tuple[Tensor, Tensor, Tensor]]
+Maker = Callable[[Tensor, Tensor, Tensor], 'Step | None']
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,41 +36,52 @@ def main(argv: list[str] | None = None) -> int:
         __doc__,
         argv,
         classes={'type': int, 'default': 100_000},
+        many={'type': int, 'default': 1_000_000, 'help': 'classes for ours alone; 0 for none'},
         samples={'type': int, 'default': 256},
         channels={'type': int, 'default': 512},
-        **{'only-ours': {'action': 'store_true', 'help': 'no contenders, one run more'}},
     )
-    generator = torch.Generator().manual_seed(args.seed)
-    features = torch.randn(args.samples, args.channels, generator=generator)
-    centres = torch.randn(args.classes, args.channels, generator=generator)
-    labels = torch.randint(args.classes, (args.samples,), generator=generator)
-    makers = {} if args.only_ours else {
-        'mmpretrain.ArcFaceClsHead': mmpretrain_step,
-        'InsightFace ArcFace': insightface_step,
-        'pytorch-metric-learning': metric_learning_step,
-    }
-    makers['mmdet_ext.MarginHead'] = our_step
-    steps: dict[str, Step] = {}
-    for name, make in makers.items():
-        step = make(features, centres, labels)
-        if step is not None:
-            steps[name] = step
-    timings = compare(steps, differing, args.runs, warmup=1)
-    gradients = 4 * (centres.numel() + features.numel())
-    timings = beyond(timings, gradients / 2**20)
-    work = f'ArcFace, N {args.samples}, D {args.channels}, C {args.classes:,}'
-    report('Margin head, forward and backward', [(work, timings)], args.out)
+    rows: list[tuple[str, list[Timing]]] = []
+    floors: dict[str, float] = {}
+    ours: dict[str, Maker] = {'mmdet_ext.MarginHead': our_step}
+    for classes, makers in ((args.classes, {**OTHERS, **ours}), (args.many, ours)):
+        if not classes:
+            continue
+        generator = torch.Generator().manual_seed(args.seed)
+        features = torch.randn(args.samples, args.channels, generator=generator)
+        centres = torch.randn(classes, args.channels, generator=generator)
+        labels = torch.randint(classes, (args.samples,), generator=generator)
+        steps = {name: make(features, centres, labels) for name, make in makers.items()}
+        known = {name: step for name, step in steps.items() if step is not None}
+        gradients = 4 * (centres.numel() + features.numel()) / 2**20
+        work = f'ArcFace, {args.samples} x {args.channels}, {classes:,} classes'
+        rows.append((work, beyond(compare(known, differing, args.runs, warmup=1), gradients)))
+        floors[work] = floor_ms(features, centres, args.runs)
+    report('Margin head, forward and backward', rows, None)
+    for work, timings in rows:
+        say(work, timings, floors[work])
+    if args.out is not None:
+        write_json(args.out, {
+            'title': 'Margin head, forward and backward',
+            'environment': environment(),
+            'rows': [{'work': work, 'timings': [asdict(t) for t in ts]} for work, ts in rows],
+            'floor_ms': floors,
+        })  # fmt: skip
+        print(f'written to {args.out}')
+    return 0
+
+
+def say(work: str, timings: list[Timing], floor: float) -> None:
+    """Print how ours stands to the first, to the best, and to the floor."""
     ours = timings[-1]
-    floor = floor_ms(features, centres, args.runs)
+    print(f'{work}: ours {ours.median_ms:.0f} ms, {ours.median_ms / floor:.2f} x the floor of '
+          f'{floor:.0f} ms (four matrix products)')  # fmt: skip
     if len(timings) > 1:
         first, others = timings[0], timings[:-1]
         best, least = (min(getattr(t, key) for t in others) for key in ('median_ms', 'peak_mib'))
-        print(f'ours {ours.median_ms:.0f} ms: {ours.median_ms / first.median_ms:.2f} of the '
-              f'first, {ours.median_ms / best:.2f} of the best other')
-        print(f'memory {ours.peak_mib:.1f} MiB: {ours.peak_mib / first.peak_mib:.3f} of the '
-              f'first, {ours.peak_mib / least:.3f} of the least other')
-    print(f'floor (four matrix products) {floor:.0f} ms; ours is {ours.median_ms / floor:.2f} x it')
-    return 0
+        print(f'  time: {ours.median_ms / first.median_ms:.2f} of the first, '
+              f'{ours.median_ms / best:.2f} of the best other')  # fmt: skip
+        print(f'  memory: {ours.peak_mib / first.peak_mib:.3f} of the first, '
+              f'{ours.peak_mib / least:.3f} of the least other')  # fmt: skip
 
 
 def our_step(features: Tensor, centres: Tensor, labels: Tensor) -> Step:
@@ -188,6 +200,13 @@ def floor_ms(features: Tensor, centres: Tensor, runs: int, columns: int = 1024) 
     # The whole chunks alone were counted.
     share = len(centres) / (len(centres) // columns * columns)
     return statistics.median(seconds[1:]) * share * 1e3
+
+
+OTHERS: dict[str, Maker] = {
+    'mmpretrain.ArcFaceClsHead': mmpretrain_step,
+    'ArcFace as InsightFace': insightface_step,
+    'pytorch-metric-learning': metric_learning_step,
+}
 
 
 if __name__ == '__main__':

@@ -1,0 +1,65 @@
+"""The demonstration of face recognition, on a few made faces and on bad folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmdet_ext.testing.faces import make_faces
+from tools.face import demo
+
+
+def test_digits_become_a_folder_an_identity(tmp_path: Path) -> None:
+    faces = demo.digits(tmp_path)
+    assert faces.train == list('0123456') and faces.test == list('789')
+    assert not faces.mirrored
+    written = {path.name: len(list(path.iterdir())) for path in tmp_path.iterdir()}
+    assert sum(written.values()) == 1797 and set(written) == set('0123456789')
+    assert faces.train_pictures == sum(written[name] for name in faces.train)
+
+
+def test_own_people_are_parted(tmp_path: Path) -> None:
+    make_faces(tmp_path)
+    faces = demo.own_faces(tmp_path / 'faces', seed=0)
+    assert not set(faces.train) & set(faces.test)
+    assert len(faces.test) >= 2 and len(faces.train) >= 2
+    assert faces.train_pictures == sum(
+        len(list((tmp_path / 'faces' / name).iterdir())) for name in faces.train
+    )
+    assert demo.own_faces(tmp_path / 'faces', seed=0) == faces
+
+
+@pytest.mark.parametrize(('people', 'message'), [(0, 'identit'), (3, 'at least 4 are wanted')])
+def test_too_few_people_are_an_error(
+    people: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_faces(tmp_path / 'made')
+    folder = tmp_path / 'people'
+    folder.mkdir()
+    for source in sorted((tmp_path / 'made' / 'faces').iterdir())[:people]:
+        source.rename(folder / source.name)
+    assert demo.main(['--data', str(folder), '--work-dir', str(tmp_path / 'work')]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_it_trains_tests_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_faces(tmp_path)
+    work = tmp_path / 'work'
+    before = sorted(tmp_path.joinpath('faces').rglob('*'))
+    code = demo.main([
+        '--data', str(tmp_path / 'faces'), '--work-dir', str(work), '--epochs', '1',
+    ])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert code == 0, printed[-2000:]
+    report = json.loads((work / 'report.json').read_text())
+    assert set(report['figures']) == {'softmax', 'ArcFace'}
+    for name, figures in report['figures'].items():
+        assert 0 <= figures['auc'] <= 1
+        assert f'| {name} | {figures["auc"]:.3f} |' in printed
+    for picture in ('roc.png', 'hardest_pairs.png', 'similarities.png', 'scatter.png'):
+        assert (work / picture).read_bytes().startswith(b'\x89PNG'), picture
+    assert sorted(tmp_path.joinpath('faces').rglob('*')) == before

@@ -1,39 +1,8 @@
 # WebFace42M: 42,474,557 pictures of 2,059,906 people, in InsightFace's records. Its subset
 # WebFace12M (WebFace600K by its people) has 12,720,066 of 617,970: its leaves name another folder.
-# Pictures are aligned to 112 x 112. lfw.bin, cfp_fp.bin and agedb_30.bin lie in the same folder:
-# to test on another, --cfg-options test_dataloader.dataset.ann_file=agedb_30.bin
+_base_ = './ms1mv3.py'
+
 data_root = 'data/webface42m/'
-
-train_pipeline = [
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
-]
-test_pipeline = [dict(type='PackInputs')]
-
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='mmdet_ext.FaceRecordDataset',
-        data_root=data_root,
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=256,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='mmdet_ext.FacePairsDataset',
-        data_root=data_root,
-        ann_file='lfw.bin',
-        pipeline=test_pipeline,
-    ),
-)
-val_evaluator = dict(type='mmdet_ext.FaceVerificationMetric', pairs='dataset')
+train_dataloader = dict(dataset=dict(data_root=data_root))
+val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator

@@ -316,4 +316,4 @@ def test_make_refuses_an_old_python_and_shows_help_by_default() -> None:
     assert old.returncode == 2
     assert 'no working Python 3.10 or newer (tried: no-such-python)' in old.stderr
     shown = subprocess.run(['make'], cwd=ROOT, capture_output=True, text=True).stdout
-    assert 'make test   Lint, types and all tests' in shown
+    assert 'make test      Lint, types and all tests' in shown

@@ -18,9 +18,8 @@ instead of three, and memory that does not grow with C.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,29 +27,23 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from mmdet_ext.functional.checks import check_one_of
+from mmdet_ext.functional.chunked_competition import (
+    LOWEST,
+    ChunkedCompetition,
+    Kind,
+    Options,
+    OtherScores,
+)
+from mmdet_ext.functional.unit_vectors import unit_vectors
 
-Kind = Literal['softmax', 'sigmoid']
+__all__ = ['Competition', 'Kind', 'OtherScores', 'Path', 'class_competition']
+
 Path = Literal['plain', 'exact']
 
 # Elements of one chunk of the table. On a CPU it shares a second-level cache with its centres; a
 # GPU wants large products.
 _CHUNK_ELEMENTS = {'cpu': 2**18}
 _CHUNK_ELEMENTS_ELSEWHERE = 2**25
-# A feature or centre shorter than this has the gradient of one of this length.
-_SHORTEST = 1e-4
-# Shorter than this a centre has no direction.
-_NO_LENGTH = 1e-12
-_LOWEST = torch.finfo(torch.float32).min / 2
-
-
-class OtherScores(Protocol):
-    """What becomes of a batch's similarity to other classes (CurricularFace, SphereFace-R v2)."""
-
-    def score(self, similarity: Tensor) -> Tensor:
-        """The score f(d) of similarities (N, c), as a new table."""
-
-    def slope(self, similarity: Tensor) -> Tensor | None:
-        """The derivative f'(d) of a table (N, c) that may be overwritten, None for 1."""
 
 
 class Competition(NamedTuple):
@@ -65,57 +58,6 @@ class Competition(NamedTuple):
     target: Tensor
     centre_norm: Tensor
     others: Tensor
-
-
-@dataclass(frozen=True)
-class _Options:
-    normalize: bool
-    scale: float
-    subcenters: int
-    kind: Kind
-    others: Callable[[Tensor], OtherScores] | None
-    chunk: int
-
-
-class _Unit(torch.autograd.Function):
-    """x / |x| along the last dimension, and |x|; a gradient that no short vector makes large."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        # Divided by the largest component first: squares of 1e-30 and of 1e30 leave float32.
-        peak = x.abs().amax(1, keepdim=True) if x.shape[1] else x.new_ones(len(x), 1)
-        peak = torch.where(peak > 0, peak, 1)
-        length = torch.linalg.vector_norm(x / peak, dim=1, keepdim=True)
-        unit = torch.where(length > 0, x / peak / length, 0)
-        norm = (length * peak).squeeze(1)
-        ctx.save_for_backward(unit, norm)
-        return unit, norm
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_unit: Tensor, grad_norm: Tensor) -> Tensor:
-        unit, norm = ctx.saved_tensors
-        across = grad_unit - (grad_unit * unit).sum(1, keepdim=True) * unit
-        result: Tensor = across / norm[:, None].clamp(min=_SHORTEST) + grad_norm[:, None] * unit
-        return result
-
-
-def unit_vectors(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Directions and lengths of vectors: u = x / |x|, and |x|.
-
-    Args:
-        x: vectors, (N, D), any float type; computed in float32.
-
-    Returns:
-        u (N, D) and |x| (N,), float32. A zero vector has the direction 0 and the length 0.
-        Vectors shorter than 1e-4 get the gradient of one of that length: large, never infinite.
-
-    >>> unit_vectors(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    (tensor([[0.6000, 0.8000],
-            [0.0000, 0.0000]]), tensor([5., 0.]))
-    """
-    unit, norm = _Unit.apply(x.float())  # type: ignore[no-untyped-call]
-    return unit, norm
 
 
 def class_competition(
@@ -164,7 +106,7 @@ def class_competition(
     if chunk is None:
         elements = _CHUNK_ELEMENTS.get(features.device.type, _CHUNK_ELEMENTS_ELSEWHERE)
         chunk = max(elements // max(len(features) * num_subcenters, 1), 64)
-    options = _Options(
+    options = Options(
         normalize_weight, float(scale), num_subcenters, kind, others, min(chunk, max(classes, 1))
     )
     with torch.autocast(features.device.type, enabled=False):
@@ -172,8 +114,8 @@ def class_competition(
         bias = None if class_bias is None else class_bias.float()
         if path == 'plain':
             return _plain(features, weight, labels, bias, options)
-        numbers = _Exact.apply(features, weight, bias, labels, options)  # type: ignore[no-untyped-call]
-        return Competition(*numbers)
+        apply: Any = ChunkedCompetition.apply
+        return Competition(*apply(features, weight, bias, labels, options))
 
 
 def _check_shapes(
@@ -208,7 +150,7 @@ def _check_shapes(
 
 
 def _plain(
-    x: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, options: _Options
+    x: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, options: Options
 ) -> Competition:
     """The reference: the whole table, and autograd."""
     centres = unit_vectors(weight)[0] if options.normalize else weight
@@ -232,7 +174,7 @@ def _plain(
     lowest = torch.full_like(target, -torch.inf)[:, None]
     rest = scores.scatter(1, column, lowest)
     # With one class there are no others: their weight is 0, its logarithm is finite here.
-    return Competition(target, norm, rest.logsumexp(1).clamp(min=_LOWEST))
+    return Competition(target, norm, rest.logsumexp(1).clamp(min=LOWEST))
 
 
 class _Rescored(torch.autograd.Function):
@@ -249,210 +191,3 @@ class _Rescored(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         slope = ctx.others.slope(ctx.saved_tensors[0].clone())
         return (grad if slope is None else grad * slope), None
-
-
-class _Chunk(NamedTuple):
-    """Classes ``start`` to ``stop``; ``rows`` are their centres."""
-
-    start: int
-    stop: int
-    rows: slice
-
-
-def _chunks(classes: int, options: _Options) -> Iterator[_Chunk]:
-    for start in range(0, classes, options.chunk):
-        stop = min(start + options.chunk, classes)
-        yield _Chunk(
-            start, stop, slice(start * options.subcenters, stop * options.subcenters)
-        )
-
-
-class _Exact(torch.autograd.Function):
-    """The same numbers by chunks of classes, computed again in the backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        labels: Tensor,
-        options: _Options,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        work = _Work(x, weight, bias, labels, options)
-        target, nearest, norm = work.own()
-        if options.others is not None:
-            work.others = options.others(target)
-        total = work.sum_of_others()
-        ctx.save_for_backward(x, weight, bias, labels, nearest, total)
-        ctx.options, ctx.inverse, ctx.others = options, work.inverse, work.others
-        return target, norm, total
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, grad_target: Tensor, grad_norm: Tensor, grad_total: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        x, weight, bias, labels, nearest, total = ctx.saved_tensors
-        with torch.autocast(x.device.type, enabled=False):
-            work = _Work(x, weight, bias, labels, ctx.options, ctx.inverse)
-            work.others = ctx.others
-            grad_x, grad_weight, grad_bias = work.gradients(
-                grad_target, grad_total, total, nearest, ctx.needs_input_grad[:3]
-            )
-            if grad_weight is not None and not ctx.options.normalize:
-                _add_norm_gradient(grad_weight, weight, nearest, grad_norm)
-        return grad_x, grad_weight, grad_bias, None, None
-
-
-def _add_norm_gradient(grad: Tensor, weight: Tensor, row: Tensor, grad_norm: Tensor) -> None:
-    """Add the gradient of the own centre's length: d|w| / dw = w / |w|."""
-    direction, _ = unit_vectors(weight[row])
-    grad.index_add_(0, row, direction * grad_norm[:, None])
-
-
-class _Work:
-    """Buffers of one pass, and what is done to a chunk in them."""
-
-    def __init__(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        labels: Tensor,
-        options: _Options,
-        inverse: Tensor | None = None,
-    ) -> None:
-        self.x, self.weight, self.bias, self.labels = x, weight, bias, labels
-        self.options = options
-        self.others: OtherScores | None = None
-        self.classes = len(weight) // options.subcenters
-        self.buffer = x.new_empty(len(x) * options.chunk * options.subcenters)
-        self.inverse = inverse
-        if inverse is None and options.normalize:
-            self.inverse = x.new_empty(len(weight))
-            for chunk in _chunks(self.classes, options):
-                length = torch.linalg.vector_norm(weight[chunk.rows], dim=1)
-                torch.reciprocal(length.clamp_(min=_NO_LENGTH), out=self.inverse[chunk.rows])
-
-    def own(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Similarity to the own class, the row of the centre that gives it, and its length."""
-        count = self.options.subcenters
-        rows = self.labels[:, None] * count + torch.arange(count, device=self.labels.device)
-        dots = torch.stack([(self.weight[row] * self.x).sum(1) for row in rows.unbind(1)], 1)
-        if self.inverse is not None:
-            dots *= self.inverse[rows]
-        target, place = dots.max(1)
-        nearest = rows.gather(1, place[:, None]).squeeze(1)
-        if self.inverse is not None:
-            return target, nearest, torch.ones_like(target)
-        return target, nearest, unit_vectors(self.weight[nearest])[1]
-
-    def sum_of_others(self) -> Tensor:
-        """The log-sum-exp, or sum of softplus, over all classes but the own."""
-        size = len(self.x)
-        highest = self.x.new_full((size, 1), _LOWEST)
-        total = self.x.new_zeros(size, 1)
-        for chunk in _chunks(self.classes, self.options):
-            scores = self.scores(self.similarity(chunk)[0], chunk)
-            self.put(scores, chunk, torch.full_like(highest, -torch.inf))
-            if self.options.kind == 'sigmoid':
-                total += F.softplus(scores).sum(1, keepdim=True)
-                continue
-            before, highest = highest, torch.maximum(highest, scores.amax(1, keepdim=True))
-            total *= (before - highest).exp_()
-            total += scores.sub_(highest).exp_().sum(1, keepdim=True)
-        if self.options.kind == 'sigmoid':
-            return total.squeeze(1)
-        return (highest + total.log_()).clamp_(min=_LOWEST).squeeze(1)
-
-    def similarity(self, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
-        """Similarities to a chunk's classes, in the buffer, and which sub-centre gave each."""
-        rows = (chunk.stop - chunk.start) * self.options.subcenters
-        table = self.buffer[: len(self.x) * rows].view(len(self.x), rows)
-        torch.mm(self.x, self.weight[chunk.rows].t(), out=table)
-        if self.inverse is not None:
-            table *= self.inverse[chunk.rows]
-        if self.options.subcenters == 1:
-            return table, None
-        classes = chunk.stop - chunk.start
-        best = table.view(len(self.x), classes, self.options.subcenters).max(2)
-        return best.values, best.indices
-
-    def scores(self, similarity: Tensor, chunk: _Chunk) -> Tensor:
-        """What the similarities weigh; may overwrite them."""
-        if self.others is not None:
-            similarity = self.others.score(similarity)
-        scores = similarity.mul_(self.options.scale) if self.options.scale != 1 else similarity
-        return scores if self.bias is None else scores.add_(self.bias[chunk.start : chunk.stop])
-
-    def put(self, table: Tensor, chunk: _Chunk, values: Tensor) -> None:
-        """Write ``values`` (N, 1) where the own class is among a chunk's columns."""
-        column = self.labels[:, None] - chunk.start
-        width = chunk.stop - chunk.start
-        # Rows without such a column write back what is there: nothing waits for a GPU to say so.
-        inside = (column >= 0) & (column < width)
-        column = column.clamp(0, width - 1)
-        table.scatter_(1, column, torch.where(inside, values, table.gather(1, column)))
-
-    def gradients(
-        self,
-        grad_target: Tensor,
-        grad_total: Tensor,
-        total: Tensor,
-        nearest: Tensor,
-        wanted: tuple[bool, bool, bool],
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients of features, centres and biases, None for those not ``wanted``."""
-        options = self.options
-        grad_x = torch.zeros_like(self.x) if wanted[0] else None
-        grad_weight = torch.empty_like(self.weight) if wanted[1] else None
-        grad_bias = torch.empty_like(self.bias) if self.bias is not None and wanted[2] else None
-        own = grad_target[:, None]
-        for chunk in _chunks(self.classes, options):
-            similarity, place = self.similarity(chunk)
-            table = self.scores(similarity, chunk)
-            if options.kind == 'sigmoid':
-                table.sigmoid_()
-            else:
-                table.sub_(total[:, None]).exp_()
-            table *= grad_total[:, None]
-            if grad_bias is not None:
-                self.put(table, chunk, torch.zeros_like(own))
-                torch.sum(table, 0, out=grad_bias[chunk.start : chunk.stop])
-            if options.scale != 1:
-                table *= options.scale
-            slope = None if self.others is None else self.others.slope(similarity)
-            if slope is not None:
-                table *= slope
-            self.put(table, chunk, own)
-            if place is not None:
-                table = self.spread(table, place, chunk, nearest)
-            self.add_products(table, chunk, grad_x, grad_weight)
-        return grad_x, grad_weight, grad_bias
-
-    def spread(self, table: Tensor, place: Tensor, chunk: _Chunk, nearest: Tensor) -> Tensor:
-        """Hand each class's gradient to the sub-centre that gave its similarity."""
-        # The own class's sub-centre is that of `own`, should rounding see two as equal.
-        self.put(place, chunk, (nearest % self.options.subcenters)[:, None])
-        shape = (*table.shape, self.options.subcenters)
-        wide = self.buffer[: table.numel() * shape[2]].view(shape).zero_()
-        return wide.scatter_(2, place[..., None], table[..., None]).flatten(1)
-
-    def add_products(
-        self, table: Tensor, chunk: _Chunk, grad_x: Tensor | None, grad_weight: Tensor | None
-    ) -> None:
-        """The two products of a chunk: onto the features, and its centres' own gradient."""
-        centres = self.weight[chunk.rows]
-        inverse = None if self.inverse is None else self.inverse[chunk.rows]
-        own = None if grad_weight is None else grad_weight[chunk.rows]
-        if own is not None:
-            torch.mm(table.t(), self.x, out=own)
-        if grad_x is not None:
-            grad_x.addmm_(table if inverse is None else table.mul_(inverse), centres)
-        if own is None or inverse is None:
-            return
-        # d(w / |w|): what points along the centre does not turn it.
-        along = torch.linalg.vecdot(own, centres).mul_(inverse).mul_(inverse)
-        own.addcmul_(centres, along[:, None], value=-1)
-        own *= inverse.clamp(max=1 / _SHORTEST)[:, None]

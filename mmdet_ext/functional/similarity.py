@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+
+from mmdet_ext.functional.unit_vectors import unit_vectors
 
 #: Similarities are multiples of 1 / GRID, about 1e-6. In float32, the cosine of the same two
 #: embeddings differs by some 1e-7 with the size of the matrix product that it is a part of. Rounded
@@ -22,7 +23,7 @@ def unit_embeddings(embeddings: Tensor) -> Tensor:
 
     Returns:
         Tensor: (N, D) float32. A row of zeros stays zeros, so that its similarities are 0. No
-        length overflows or vanishes, as each row is first divided by its largest value.
+        length overflows or vanishes.
 
     Raises:
         ValueError: if the shape is not (N, D) with D >= 1, or a value is not finite.
@@ -42,10 +43,7 @@ def unit_embeddings(embeddings: Tensor) -> Tensor:
             f'embeddings: {broken} of {len(embeddings)} rows hold NaN or infinite values; find out '
             'where the network makes them'
         )
-    rows = embeddings.detach()
-    rows = rows if rows.dtype == torch.float64 else rows.float()
-    largest = rows.abs().amax(1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
-    return normalize((rows / largest).float(), dim=1)
+    return unit_vectors(embeddings.detach())[0]
 
 
 def on_grid(similarities: Tensor) -> Tensor:

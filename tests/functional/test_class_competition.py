@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmdet_ext.functional.class_competition import Competition, class_competition, unit_vectors
+from mmdet_ext.functional.class_competition import Competition, class_competition
+from mmdet_ext.functional.unit_vectors import unit_vectors
 from mmdet_ext.testing.memory import peak_bytes
 
 PATHS = ('plain', 'exact')

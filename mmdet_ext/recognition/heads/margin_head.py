@@ -10,7 +10,8 @@ from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmdet_ext.functional.class_competition import Path, class_competition, unit_vectors
+from mmdet_ext.functional.class_competition import Path, class_competition
+from mmdet_ext.functional.unit_vectors import unit_vectors
 from mmdet_ext.recognition.losses import FeatureLoss
 from mmdet_ext.registry import MARGINS, MODELS
 

@@ -1,4 +1,4 @@
-"""Whether picture files are whole, and how large they are, without decoding all of them.
+"""Whether picture files are whole, and how large they are, without decoding all; and decoding.
 
 A picture cut short by an interrupted copy stops a training hours later, so it is looked for
 beforehand. JPEG and PNG say where they end: reading their header and their last bytes tells nearly
@@ -7,13 +7,16 @@ every cut file from a whole one. Only what stays in doubt is decoded.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import cv2
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 _JPEG_START = b'\xff\xd8'
@@ -82,6 +85,33 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         width, height = image.size
         quarter_turned = image.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8)
     return (height, width) if quarter_turned else (width, height)
+
+
+def decode_picture(data: bytes, *, any_depth: bool = False) -> np.ndarray[Any, Any]:
+    """Decode a picture to (height, width, 3), BGR; grey and CMYK ones become so.
+
+    Args:
+        data: an encoded picture.
+        any_depth: keep the type of the pixels; False makes them uint8.
+
+    Raises:
+        ValueError: with a short reason, if it cannot be decoded whole.
+    """
+    if not data:
+        raise ValueError('no picture in it')
+    # OpenCV 4 fills what a cut JPEG lacks with grey and says nothing.
+    if data.startswith(_JPEG_START) and (
+        _JPEG_END not in data or _jpeg_ended(io.BytesIO(data)) is False
+    ):
+        raise ValueError('truncated JPEG (no end marker)')
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if any_depth else 0)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ValueError(f'picture cannot be decoded ({error})') from error
+    if image is None:
+        raise ValueError('picture cannot be decoded')
+    return image if any_depth else np.asarray(image, np.uint8)
 
 
 def find_bad_images(paths: Iterable[Path], workers: int = 8) -> dict[Path, str]:

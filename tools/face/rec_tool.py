@@ -14,7 +14,6 @@ size byte for byte.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,19 +22,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmdet_ext.datasets.images import image_problem
+from mmdet_ext.datasets.face_folder import PICTURE_SUFFIXES, natural_key
+from mmdet_ext.datasets.images import decode_picture, image_problem
 from mmdet_ext.datasets.record_io import (
     FaceRecords,
     RecordError,
     RecordFile,
-    decode_picture,
     read_face_records,
     read_property,
     write_face_records,
 )
 from mmdet_ext.utils.files import whole_file, write_json
 
-_PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.pgm', '.ppm', '.webp', '.tif', '.tiff')
 _ENDINGS = (
     (b'\xff\xd8', '.jpg'), (b'\x89PNG', '.png'), (b'BM', '.bmp'), (b'P5', '.pgm'), (b'P6', '.ppm'),
 )
@@ -123,7 +121,7 @@ def write(args: argparse.Namespace) -> None:
     rec = args.out / 'train.rec'
     if rec.exists() and not args.force:
         raise ToolError(f'{rec} is there already: give another folder, or --force')
-    folders = sorted((p for p in args.folder.iterdir() if p.is_dir()), key=_natural)
+    folders = sorted((p for p in args.folder.iterdir() if p.is_dir()), key=_natural_order)
     if not folders:
         raise ToolError(f'{args.folder} has no folders: it must have a folder an identity')
     encoder = _Encoder(tuple(args.size), args.quality, args.bad_pictures)
@@ -148,8 +146,8 @@ class _Encoder:
 
     def identity(self, folder: Path) -> list[bytes]:
         """The encoded pictures of a folder."""
-        files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural)
-        pictures = [path for path in files if path.suffix.lower() in _PICTURES]
+        files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural_order)
+        pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
         self.others += len(files) - len(pictures)
         stored = [data for path in pictures if (data := self._picture(path)) is not None]
         if not stored:
@@ -308,12 +306,8 @@ def _tracked(tasks: Any) -> Iterator[Any]:
     print(file=sys.stderr)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts s2 before s10."""
-    return [
-        (int(part), '') if part.isdecimal() else (-1, part)
-        for part in re.split(r'(\d+)', path.name)
-    ]
+def _natural_order(path: Path) -> Any:
+    return natural_key(path.name)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -1,25 +1,27 @@
-"""Files of records: MXNet's RecordIO (`container`) and InsightFace's faces in it (`faces`)."""
+"""Files of records: MXNet's RecordIO (`layout`, `container`) and InsightFace's faces (`faces`)."""
 
+from mmdet_ext.datasets.images import decode_picture
 from mmdet_ext.datasets.record_io.container import (
     EXACT_FLOAT,
-    MAGIC,
     PROBLEMS,
     Headers,
-    Record,
-    RecordError,
     RecordFile,
-    encode,
-    pack,
     read_index,
-    unpack,
-    write_records,
 )
 from mmdet_ext.datasets.record_io.faces import (
     FaceRecords,
-    decode_picture,
     read_face_records,
     read_property,
     write_face_records,
+)
+from mmdet_ext.datasets.record_io.layout import (
+    MAGIC,
+    Record,
+    RecordError,
+    encode,
+    pack,
+    unpack,
+    write_records,
 )
 
 __all__ = [

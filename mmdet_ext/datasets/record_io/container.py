@@ -1,17 +1,6 @@
-"""MXNet's RecordIO: reading and writing, without MXNet.
+"""Files of records (see `layout`): random access by their numbers, without MXNet.
 
-A file of records, all numbers little-endian::
-
-    record   magic uint32 = 0xced7230a
-             word  uint32 = continuation << 29 | length of what follows
-             payload, then zeros up to a multiple of 4 bytes
-    payload  IRHeader: flag uint32, label float32, id uint64, id2 uint64
-             flag float32 labels, which stand for the label where flag > 0
-             the encoded picture
-
-A payload that holds the magic at a multiple of 4 bytes is written in parts, without that magic:
-the parts have continuation 1 (first), 2, ... and 3 (last); a record of one part has 0. The text
-file ``.idx`` beside it tells of each record ``number<TAB>offset``.
+The text file ``.idx`` beside a ``.rec`` tells of each record ``number<TAB>offset``.
 """
 
 from __future__ import annotations
@@ -19,27 +8,31 @@ from __future__ import annotations
 import io
 import mmap
 import os
-import struct
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmdet_ext.datasets.record_io.layout import (
+    HEADER,
+    MAGIC,
+    MAGIC_BYTES,
+    MAX_LENGTH,
+    WORDS,
+    Record,
+    RecordError,
+    index_text,
+    unpack,
+)
 from mmdet_ext.utils.files import whole_file
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
-MAGIC = 0xCED7230A
 #: Up to here a float32, as which records hold their labels, tells neighbouring integers apart.
 EXACT_FLOAT = 1 << 24
 
-_MAGIC_BYTES = struct.pack('<I', MAGIC)
-_WORDS = struct.Struct('<II')
-_HEADER = struct.Struct('<IfQQ')
-_MAX_LENGTH = (1 << 29) - 1
 _CHUNK = 1 << 18
 _PROGRESS_STEP = 1 << 20
 
@@ -60,34 +53,8 @@ PROBLEMS = (
  LARGE_LABEL) = range(len(PROBLEMS))
 
 
-class RecordError(ValueError):
-    """A record, or a file of records, that cannot be read.
-
-    Attributes:
-        index: number of the record, None where the file as a whole is meant.
-    """
-
-    def __init__(self, message: str, index: int | None = None) -> None:
-        super().__init__(message)
-        self.index = index
-
-
 class _Broken(Exception):
     """Why a record cannot be read; whoever knows its number makes a `RecordError` of it."""
-
-
-class Record(NamedTuple):
-    """One record.
-
-    Attributes:
-        labels: (k,) float32; k is 1 where the header itself holds the label.
-        record_id: the number that the header bears.
-        data: what follows the header: an encoded picture, or nothing.
-    """
-
-    labels: np.ndarray[Any, np.dtype[np.float32]]
-    record_id: int
-    data: bytes
 
 
 class Headers(NamedTuple):
@@ -102,59 +69,6 @@ class Headers(NamedTuple):
     labels: np.ndarray[Any, np.dtype[np.float32]]
     sizes: IntArray
     problems: np.ndarray[Any, np.dtype[np.uint8]]
-
-
-def pack(labels: float | Sequence[float], data: bytes, record_id: int = 0) -> bytes:
-    """The payload of a record: header, labels, data.
-
-    >>> unpack(pack(7, b'picture', record_id=3))
-    Record(labels=array([7.], dtype=float32), record_id=3, data=b'picture')
-    """
-    if np.ndim(labels) == 0:
-        return _HEADER.pack(0, labels, record_id, 0) + data
-    more = np.asarray(labels, '<f4')
-    return _HEADER.pack(len(more), 0, record_id, 0) + more.tobytes() + data
-
-
-def unpack(payload: bytes) -> Record:
-    """Take the payload of a record apart.
-
-    Raises:
-        RecordError: if it is shorter than its header says.
-    """
-    if len(payload) < _HEADER.size:
-        raise RecordError(f'header too short: {len(payload)} bytes, {_HEADER.size} are needed')
-    flag, label, record_id, _ = _HEADER.unpack_from(payload)
-    end = _HEADER.size + 4 * flag
-    if end > len(payload):
-        raise RecordError(f'header too short: it announces {flag} labels in {len(payload)} bytes')
-    if not flag:
-        return Record(np.array([label], np.float32), record_id, payload[end:])
-    labels = np.frombuffer(payload, '<f4', flag, _HEADER.size).astype(np.float32)
-    return Record(labels, record_id, payload[end:])
-
-
-def encode(payload: bytes) -> bytes:
-    """A record as it stands in a file, in parts where the payload holds the magic.
-
-    Raises:
-        RecordError: if the payload is longer than the 2**29 - 1 bytes that a record holds.
-    """
-    if len(payload) > _MAX_LENGTH:
-        raise RecordError(f'a record holds at most {_MAX_LENGTH} bytes, got {len(payload)}')
-    pieces, start, at = [], 0, payload.find(_MAGIC_BYTES)
-    while at != -1:
-        if at % 4 == 0:
-            pieces.append(payload[start:at])
-            start = at + 4
-        at = payload.find(_MAGIC_BYTES, at + (4 if at % 4 == 0 else 1))
-    pieces.append(payload[start:])
-    last = len(pieces) - 1
-    out = b''
-    for number, piece in enumerate(pieces):
-        flag = 0 if not last else 1 if number == 0 else 3 if number == last else 2
-        out += _WORDS.pack(MAGIC, flag << 29 | len(piece)) + piece + bytes(-len(piece) % 4)
-    return out
 
 
 def read_index(path: Path) -> tuple[IntArray, IntArray]:
@@ -238,7 +152,7 @@ class RecordFile:
         self.notes: list[str] = []
         self.broken: dict[int, str] = {}
         self.scanned = False
-        if self.size < 8 + _HEADER.size:
+        if self.size < 8 + HEADER.size:
             raise RecordError(f'{self.path} has {self.size} bytes, less than a record')
         index = self.path.with_suffix('.idx') if idx_path is None else Path(idx_path)
         self.keys, self.offsets = np.empty(0, np.int64), np.empty(0, np.int64)
@@ -271,7 +185,7 @@ class RecordFile:
         content = self._content()
         try:
             parts, _ = _parts(content, offset)
-            return unpack(_MAGIC_BYTES.join(bytes(content[a:b]) for a, b in parts))
+            return unpack(MAGIC_BYTES.join(bytes(content[a:b]) for a, b in parts))
         except (_Broken, RecordError) as error:
             raise RecordError(f'{self.path}: record {index}: {error}', index) from None
 
@@ -315,8 +229,7 @@ class RecordFile:
     def write_index(self, path: Path) -> None:
         """Write the ``.idx`` of this file."""
         with whole_file(path) as part, part.open('w', encoding='ascii', newline='') as file:
-            for key, offset in zip(self.keys.tolist(), self.offsets.tolist(), strict=True):
-                file.write(f'{key}\t{offset}\n')
+            file.write(index_text(zip(self.keys.tolist(), self.offsets.tolist(), strict=True)))
 
     def _content(self) -> memoryview:
         """The bytes of the file, mapped anew in a process that has not done so."""
@@ -357,13 +270,13 @@ class RecordFile:
         def word(place: int) -> np.ndarray[Any, Any]:
             return words[np.minimum(at + place, len(words) - 1)]
 
-        length, part = (word(1) & _MAX_LENGTH).astype(np.int64), word(1) >> 29
+        length, part = (word(1) & MAX_LENGTH).astype(np.int64), word(1) >> 29
         flag = word(2).astype(np.int64)
-        sizes = length - _HEADER.size - 4 * flag
+        sizes = length - HEADER.size - 4 * flag
         problems = np.select(
             [
                 offsets > self.size - 8, ~readable, word(0) != MAGIC, part > 1,
-                offsets + 8 + length > self.size, (length < _HEADER.size) | (sizes < 0),
+                offsets + 8 + length > self.size, (length < HEADER.size) | (sizes < 0),
             ],
             [BEHIND, _UNALIGNED, BAD_MAGIC, _CONTINUATION, _CUT, _SHORT],
         )
@@ -383,8 +296,8 @@ def _parts(content: memoryview, offset: int) -> tuple[list[tuple[int, int]], int
     while True:
         if offset + 8 > size:
             raise _Broken(PROBLEMS[_CUT if parts else BEHIND])
-        magic, word = _WORDS.unpack_from(content, offset)
-        flag, length = word >> 29, word & _MAX_LENGTH
+        magic, word = WORDS.unpack_from(content, offset)
+        flag, length = word >> 29, word & MAX_LENGTH
         if magic != MAGIC:
             raise _Broken(f'{PROBLEMS[BAD_MAGIC]} {magic:#010x} at byte {offset}')
         if flag not in ((2, 3) if parts else (0, 1)):
@@ -440,19 +353,3 @@ def _show_progress(what: str, done: int, total: int) -> None:
     if total > 2 * _PROGRESS_STEP:
         end = '\n' if done == total else ''
         print(f'\r{done} of {total} {what}', end=end, file=sys.stderr, flush=True)
-
-
-def append(file: BinaryIO, offsets: list[int], payload: bytes) -> None:
-    offsets.append(file.tell())
-    file.write(encode(payload))
-
-
-def write_records(payloads: Iterable[bytes], rec_path: Path) -> int:
-    """Write payloads (see `pack`) as ``.rec`` and ``.idx``, numbered from 0; return how many."""
-    offsets: list[int] = []
-    with whole_file(rec_path) as rec, whole_file(rec_path.with_suffix('.idx')) as idx:
-        with rec.open('wb') as file:
-            for payload in payloads:
-                append(file, offsets, payload)
-        idx.write_text(''.join(f'{n}\t{at}\n' for n, at in enumerate(offsets)), encoding='ascii')
-    return len(offsets)

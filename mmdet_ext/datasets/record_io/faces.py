@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mmdet_ext.datasets.record_io.container import (
@@ -29,16 +28,11 @@ from mmdet_ext.datasets.record_io.container import (
     LARGE_LABEL,
     PROBLEMS,
     IntArray,
-    RecordError,
     RecordFile,
-    append,
-    encode,
-    pack,
 )
+from mmdet_ext.datasets.record_io.layout import RecordError, append, encode, index_text, pack
 from mmdet_ext.utils.files import whole_file
 
-_JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
-_TAIL = 4096
 # What follows the header of records 0 and F.. is nothing, or too little to be a picture.
 _NO_PICTURE = 16
 # float32 is off by at most this between 2**24 and 2**26.
@@ -206,26 +200,6 @@ def _labels_of_ranges(
     return by_key[keys]
 
 
-def decode_picture(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Decode a picture to (height, width, 3), BGR, uint8; grey and CMYK ones become so.
-
-    Raises:
-        ValueError: with a short reason, if it cannot be decoded whole.
-    """
-    if not data:
-        raise ValueError('no picture in it')
-    # OpenCV 4 fills what a cut JPEG lacks with grey and says nothing.
-    if data.startswith(_JPEG_START) and _JPEG_END not in data[-_TAIL:]:
-        raise ValueError('truncated JPEG (no end marker)')
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ValueError(f'picture cannot be decoded ({error})') from error
-    if image is None:
-        raise ValueError('picture cannot be decoded')
-    return np.asarray(image, np.uint8)
-
-
 def read_property(path: Path) -> tuple[int, int, int]:
     """Read a ``property`` file: number of classes, height, width.
 
@@ -286,6 +260,6 @@ def write_face_records(
                 append(file, offsets, pack(bounds, b'', record_id=len(offsets)))
             file.seek(0)
             file.write(encode(pack((first, len(offsets)), b'')))
-        idx.write_text(''.join(f'{n}\t{at}\n' for n, at in enumerate(offsets)), encoding='ascii')
+        idx.write_text(index_text(enumerate(offsets)), encoding='ascii')
         prop.write_text(f'{len(ranges)},{size[0]},{size[1]}\n', encoding='ascii')
     return [stop - start for start, stop in ranges]

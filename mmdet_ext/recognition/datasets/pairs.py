@@ -18,7 +18,7 @@ from mmdet_ext.datasets.face_pairs import (
     read_lfw_pairs,
     read_table_pairs,
 )
-from mmdet_ext.datasets.record_io import decode_picture
+from mmdet_ext.datasets.images import decode_picture
 from mmdet_ext.registry import DATASETS
 
 _FORMS = {'.bin': 'bin', '.csv': 'table', '.tsv': 'table'}

@@ -10,6 +10,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
 
+from mmdet_ext.datasets.images import decode_picture
 from mmdet_ext.registry import TRANSFORMS
 
 #: Below this, a 16-bit picture is taken for one of 12 bits in the wrong scale.
@@ -72,16 +73,12 @@ class LoadFace(BaseTransform):  # type: ignore[misc]
         if not content:
             raise ValueError('the file is empty')
         try:
-            image = cv2.imdecode(
-                np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-            )
-        except cv2.error as error:
-            raise ValueError(f'OpenCV cannot decode it ({error.err})') from error
-        if image is None:
+            image = decode_picture(content, any_depth=True)
+        except ValueError as error:
             raise ValueError(
                 f'no picture that OpenCV {cv2.__version__} can decode: cut short, or of another '
-                'kind of file'
-            )
+                f'kind of file ({error})'
+            ) from error
         if image.dtype == np.uint8:
             return image
         if image.dtype != np.uint16:

@@ -25,6 +25,18 @@ def check_above(name: str, value: float, bound: float, why: str) -> None:
         raise ValueError(f'{name} must be above {bound} and finite, got {value!r}: {why}')
 
 
+def check_not_negative(name: str, value: float, why: str) -> None:
+    """Raise ValueError, naming the option, unless it is a finite number of at least 0."""
+    if value != 0:
+        check_above(name, value, 0, f'0 will do as well; {why}')
+
+
+def check_whole(name: str, value: object, least: int = 1) -> None:
+    """Raise ValueError, naming the option, unless it is a whole number from ``least`` on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f'{name} must be a whole number from {least} on, got {value!r}')
+
+
 def check_one_of(name: str, value: object, options: object) -> None:
     """Raise ValueError, naming the option, unless it is one of a ``Literal``'s."""
     names = get_args(options)

@@ -44,6 +44,16 @@ def angle_of(cosine: Tensor) -> Tensor:
     return torch.atan2(sine, known) - (cosine - known) / sine.clamp(min=_SMALLEST_SINE)
 
 
+def turned_cosine(cosine: Tensor, angle: Margin) -> Tensor:
+    """cos(t + a) = cos t cos a - sin t sin a, for t from 0 to pi and an angle a of either sign.
+
+    >>> turned_cosine(torch.tensor([0.0, 1.0]), math.pi / 6)
+    tensor([-0.5000,  0.8660])
+    """
+    angle = torch.as_tensor(angle, dtype=torch.float32, device=cosine.device)
+    return cosine * angle.cos() - sine_of(cosine) * angle.sin()
+
+
 def additive_cosine_margin(cosine: Tensor, margin: Margin) -> Tensor:
     """CosFace: cos t - m.
 
@@ -92,7 +102,7 @@ def additive_angular_margin(
     cosine = cosine.float()
     known = cosine.detach() if straight_through else cosine
     margin = torch.as_tensor(margin, dtype=torch.float32, device=cosine.device)
-    turned = known * margin.cos() - sine_of(known) * margin.sin()
+    turned = turned_cosine(known, margin)
     if easy_margin:
         turned = torch.where(known > 0, turned, known)
     else:
@@ -214,7 +224,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, margin: float) -> Tensor:
     cosine = cosine.float()
     quality = quality.float()
     turn = -margin * quality
-    turned = cosine * turn.cos() - sine_of(cosine) * turn.sin()
+    turned = turned_cosine(cosine, turn)
     known = cosine.detach()
     # t + turn above pi, or below 0: the ends of the angle.
     turned = torch.where((turn > 0) & (known < -turn.cos()), -1.0, turned)

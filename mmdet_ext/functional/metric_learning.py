@@ -79,12 +79,6 @@ def check_feature_batch(features: Tensor, labels: Tensor, num_classes: int | Non
         )
 
 
-def check_not_negative(name: str, value: float, why: str) -> None:
-    """Raise ValueError, naming the option, unless it is a finite number of at least 0."""
-    if value != 0:
-        check_above(name, value, 0, f'0 will do as well; {why}')
-
-
 def center_loss(features: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
     r"""Half the squared distance of each sample to the centre of its identity.
 

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmdet_ext.functional.checks import check_one_of
+from mmdet_ext.functional.checks import check_not_negative, check_one_of
 from mmdet_ext.functional.derivative import with_derivative
 from mmdet_ext.functional.metric_learning import (
     CHUNK_ELEMENTS,
     Distance,
     check_feature_batch,
-    check_not_negative,
     pairwise_distance,
 )
 

@@ -13,7 +13,6 @@ the speed with which this machine copies memory.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -30,7 +29,6 @@ from torch import Tensor
 
 from mmdet_ext.testing.scenes import pyramid_points
 from mmdet_ext.testing.synthetic import pyramid_anchors, random_boxes
-from mmdet_ext.utils.files import write_json
 
 WIDTH, HEIGHT = 1344, 800
 SIDE = 640
@@ -118,15 +116,12 @@ def main(argv: list[str] | None = None) -> int:
             verdicts += [f'{name}: {line}; {timings[1].median_ms / floors[name]:.0f} x the floor '
                          f'of {floors[name]:.2f} ms']  # fmt: skip
             missed += not holds
-    report('Label assignment', rows, args.out)
-    print('\n'.join(verdicts))
     crowds = {} if args.crowd < 1 else crowd(works(generator), args, generator)
-    if args.out is not None:
-        content = json.loads(args.out.read_text(encoding='utf-8'))
-        content['copy_gb_per_s'] = speed / 1e9
-        content['floor_ms'] = floors
-        content['crowd'] = {'boxes': args.crowd, 'rows': crowds}
-        write_json(args.out, content)
+    report(
+        'Label assignment', rows, args.out, copy_gb_per_s=speed / 1e9, floor_ms=floors,
+        crowd={'boxes': args.crowd, 'rows': crowds},
+    )  # fmt: skip
+    print('\n'.join(verdicts))
     return int(missed > 0)
 
 

@@ -14,16 +14,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 from mmengine.structures import BaseDataElement
-from timing import Timing, compare, environment, parse_arguments, report
+from timing import Timing, compare, parse_arguments, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdet_ext.recognition.heads import MarginHead
-from mmdet_ext.utils.files import write_json
 
 MARGIN, SCALE = 0.5, 64.0
 Step = Callable[[], tuple[Tensor, Tensor, Tensor]]
@@ -56,17 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         work = f'ArcFace, {args.samples} x {args.channels}, {classes:,} classes'
         rows.append((work, beyond(compare(known, differing, args.runs, warmup=1), gradients)))
         floors[work] = floor_ms(features, centres, args.runs)
-    report('Margin head, forward and backward', rows, None)
+    report('Margin head, forward and backward', rows, args.out, floor_ms=floors)
     for work, timings in rows:
         say(work, timings, floors[work])
-    if args.out is not None:
-        write_json(args.out, {
-            'title': 'Margin head, forward and backward',
-            'environment': environment(),
-            'rows': [{'work': work, 'timings': [asdict(t) for t in ts]} for work, ts in rows],
-            'floor_ms': floors,
-        })  # fmt: skip
-        print(f'written to {args.out}')
     return 0
 
 

@@ -178,8 +178,17 @@ def table(rows: Sequence[tuple[str, Sequence[Timing]]]) -> str:
     return '\n'.join(lines)
 
 
-def report(title: str, rows: Sequence[tuple[str, Sequence[Timing]]], out: Path | None) -> None:
-    """Print the environment and the table; with ``out`` write them as JSON too, atomically."""
+def report(
+    title: str, rows: Sequence[tuple[str, Sequence[Timing]]], out: Path | None, **more: Any
+) -> None:
+    """Print the environment and the table; with ``out`` write them as JSON too, atomically.
+
+    Args:
+        title: of the benchmark.
+        rows: work and the timings of its contenders.
+        out: the JSON file.
+        **more: what else the file is to hold.
+    """
     print(f'# {title}\n')
     print(', '.join(f'{key} {value}' for key, value in environment().items()))
     print(f'\n{table(rows)}\n')
@@ -189,6 +198,7 @@ def report(title: str, rows: Sequence[tuple[str, Sequence[Timing]]], out: Path |
         'title': title,
         'environment': environment(),
         'rows': [{'work': work, 'timings': [asdict(t) for t in ts]} for work, ts in rows],
+        **more,
     }
     write_json(out, content)
     print(f'written to {out}')

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 
+from mmdet_ext.recognition.datasets.labelled import LabelledDataset
 from mmdet_ext.registry import DATASETS
 
 #: The largest value of a pixel in scikit-learn's digits.
@@ -15,7 +15,7 @@ _WHITE = 16
 
 
 @DATASETS.register_module()
-class DigitsDataset(BaseDataset):  # type: ignore[misc]
+class DigitsDataset(LabelledDataset):
     """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn.
 
     They are held in memory: an entry has ``img``, (8, 8, 3) uint8 of three equal channels, bright
@@ -84,14 +84,6 @@ class DigitsDataset(BaseDataset):  # type: ignore[misc]
             )
             for i in np.flatnonzero(np.isin(digits, self.digits) & self._in_part(digits))
         ]
-
-    def get_gt_labels(self) -> np.ndarray:
-        """The labels of all pictures, int64 of shape (N,)."""
-        return np.array([self.get_data_info(i)['gt_label'] for i in range(len(self))], np.int64)
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """The label of a picture, in a list, as MMEngine's ClassBalancedDataset asks for it."""
-        return [self.get_data_info(idx)['gt_label']]
 
     def _in_part(self, digits: np.ndarray) -> np.ndarray:
         """Which pictures belong to the part, a mask of the shape of ``digits``."""

@@ -6,16 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from mmdet_ext.datasets.face_folder import BadImages, list_faces
+from mmdet_ext.recognition.datasets.labelled import LabelledDataset
 from mmdet_ext.registry import DATASETS
 
 
 @DATASETS.register_module()
-class FaceFolderDataset(BaseDataset):  # type: ignore[misc]
+class FaceFolderDataset(LabelledDataset):
     """Pictures of identities, read once and reported in one line.
 
     By default every folder right under ``data_root`` is an identity; labels number them in natural
@@ -94,11 +93,3 @@ class FaceFolderDataset(BaseDataset):  # type: ignore[misc]
         self._metainfo['classes'] = faces.classes
         return [dict(img_path=path, gt_label=label)
                 for path, label in zip(faces.paths, faces.labels, strict=True)]
-
-    def get_gt_labels(self) -> np.ndarray:
-        """The labels of all pictures, int64 of shape (N,)."""
-        return np.array([self.get_data_info(i)['gt_label'] for i in range(len(self))], np.int64)
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """The label of a picture, in a list, as MMEngine's ClassBalancedDataset asks for it."""
-        return [self.get_data_info(idx)['gt_label']]

@@ -19,13 +19,14 @@ from mmdet_ext.datasets.face_pairs import (
     read_table_pairs,
 )
 from mmdet_ext.datasets.images import decode_picture
+from mmdet_ext.recognition.datasets.labelled import LabelledDataset
 from mmdet_ext.registry import DATASETS
 
 _FORMS = {'.bin': 'bin', '.csv': 'table', '.tsv': 'table'}
 
 
 @DATASETS.register_module()
-class FacePairsDataset(BaseDataset):  # type: ignore[misc]
+class FacePairsDataset(LabelledDataset):
     """The pictures of a list of pairs, each once, and the pairs in its meta information.
 
     ``metainfo['pairs']`` holds ``index`` (K, 2) int64, the ``sample_idx`` of the two pictures of
@@ -129,17 +130,6 @@ class FacePairsDataset(BaseDataset):  # type: ignore[misc]
                 img_path=f'{self.ann_file}#{info["sample_idx"]}',
             )
         return info
-
-    def get_gt_labels(self) -> np.ndarray:
-        """The labels of all pictures, int64 of shape (N,), -1 where unknown."""
-        return np.array(
-            [super(FacePairsDataset, self).get_data_info(i)['gt_label'] for i in range(len(self))],
-            np.int64,
-        )
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """The label of a picture, in a list."""
-        return [super().get_data_info(idx)['gt_label']]
 
     def get_subset_(self, indices: Sequence[int] | int) -> None:
         """Refused: pairs would lose a picture."""

@@ -104,8 +104,7 @@ class CurricularFace(Margin):
         def rescore(cosine: Tensor) -> OtherScores:
             if self.training:
                 _move(self.pace, cosine.mean(), self.momentum)
-            margin = torch.as_tensor(self.m(labels), device=cosine.device)
-            turned = cosine * margin.cos() - F.sine_of(cosine) * margin.sin()
+            turned = F.turned_cosine(cosine, self.m(labels))
             # A copy: the pace moves on before this batch's backward pass may have come.
             return _CurricularScores(turned, self.pace.clone())
 

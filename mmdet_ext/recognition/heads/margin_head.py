@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmdet_ext.functional.checks import check_one_of
 from mmdet_ext.functional.class_competition import Path, class_competition
 from mmdet_ext.functional.unit_vectors import unit_vectors
 from mmdet_ext.recognition.losses import FeatureLoss
@@ -19,7 +20,7 @@ from .margins import Margin
 
 Neck = Literal['none', 'fc', 'fc-bn', 'bn-fc-bn', 'bn-dropout-fc-bn']
 FlipFusion = Literal['concat', 'sum']
-_NECKS = ('none', 'fc', 'fc-bn', 'bn-fc-bn', 'bn-dropout-fc-bn')
+ChosenPath = Literal['auto', 'plain', 'exact']
 # Up to this many elements the table costs nothing worth saving.
 _PLAIN_UP_TO = 2**16
 
@@ -84,7 +85,7 @@ class MarginHead(BaseModule):
         embedding_channels: int | None = None,
         neck: Neck | None = None,
         dropout: float = 0.0,
-        path: Literal['auto', 'plain', 'exact'] = 'auto',
+        path: ChosenPath = 'auto',
         loss_weight: float = 1.0,
         init_cfg: Any = None,
     ) -> None:
@@ -97,8 +98,9 @@ class MarginHead(BaseModule):
                 raise ValueError(f'{name} must be a whole number from 1 on, got {value!r}')
         if not 0 < scale < float('inf'):
             raise ValueError(f'scale must be above 0 and finite, got {scale!r}')
-        _check_choice('flip_fusion', flip_fusion, (None, 'concat', 'sum'))
-        _check_choice('path', path, ('auto', 'plain', 'exact'))
+        if flip_fusion is not None:
+            check_one_of('flip_fusion', flip_fusion, FlipFusion)
+        check_one_of('path', path, ChosenPath)
         if margin is None and not aux_losses:
             raise ValueError("give a margin, such as margin=dict(type='ArcFace'), or aux_losses")
         self.num_classes, self.in_channels = int(num_classes), int(in_channels)
@@ -305,23 +307,18 @@ def build_margin(cfg: Mapping[str, Any], num_classes: int) -> Margin:
     return built
 
 
-def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {tuple(choices)}, got {value!r}')
-
-
 def _build_neck(
     neck: Neck | None, channels: int, embedding: int | None, dropout: float
 ) -> nn.Sequential | None:
     neck = neck or ('bn-fc-bn' if embedding is not None else 'none')
-    _check_choice('neck', neck, _NECKS)
+    check_one_of('neck', neck, Neck)
     if dropout and 'dropout' not in neck:
         raise ValueError(f"dropout={dropout} is for neck='bn-dropout-fc-bn', got neck={neck!r}")
     if neck == 'none':
         if embedding is not None and embedding != channels:
             raise ValueError(
                 f'embedding_channels={embedding} differs from in_channels={channels}: that needs '
-                f'a neck, one of {_NECKS[1:]}'
+                f'a neck, one of {get_args(Neck)[1:]}'
             )
         return None
     embedding = embedding or channels

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from mmdet_ext.evaluation.scatter_figures import (
     write_animation,
     write_picture,
 )
+from mmdet_ext.functional.checks import check_one_of, check_whole
 from mmdet_ext.recognition.heads import MarginHead
 from mmdet_ext.recognition.hooks.common import check_counts_epochs, unwrapped
 from mmdet_ext.registry import DATASETS, HOOKS
@@ -108,13 +109,10 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
     ) -> None:
         for name, value, least in (('interval', interval, 1), ('max_samples', max_samples, 1),
                                    ('max_classes', max_classes, 1), ('seed', seed, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f'{name} must be a whole number from {least} on, got {value!r}')
+            check_whole(name, value, least)
         if isinstance(dataset, str) and dataset not in _PARTS:
             raise ValueError(f'dataset must be one of {_PARTS} or a config, got {dataset!r}')
-        if projection not in get_args(Projecting):
-            raise ValueError(f'projection must be one of {get_args(Projecting)}, got '
-                             f'{projection!r}')  # fmt: skip
+        check_one_of('projection', projection, Projecting)
         self.interval, self.max_samples, self.dataset = interval, max_samples, dataset
         self.animation, self.projection = animation, projection
         self.max_classes, self.by_epoch, self.seed = max_classes, by_epoch, seed

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from mmengine.hooks import Hook
 
+from mmdet_ext.functional.checks import check_one_of, check_whole
 from mmdet_ext.recognition.heads import MarginHead
 from mmdet_ext.recognition.heads.class_margins import ClassMargins
 from mmdet_ext.recognition.hooks.common import check_counts_epochs, margin_head
@@ -61,8 +62,7 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
         kind: Kind = 'linear',
         values: Sequence[tuple[int, float]] | None = None,
     ) -> None:
-        if kind not in get_args(Kind):
-            raise ValueError(f'kind must be one of {get_args(Kind)}, got {kind!r}')
+        check_one_of('kind', kind, Kind)
         if not isinstance(param, str) or not param.isidentifier():
             raise ValueError(f"param must be 'scale' or a number of the margin, got {param!r}")
         self.param, self.kind, self.by_epoch = param, kind, by_epoch
@@ -82,9 +82,9 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
                     f"kind={kind!r} takes start and stop; values are for kind='step'. Got "
                     f'start={start!r}, stop={stop!r}, values={values!r}'
                 )
-            _check_time('begin', begin)
+            check_whole('begin', begin, 0)
             if end is not None:
-                _check_time('end', end)
+                check_whole('end', end, 0)
                 if end <= begin:
                     raise ValueError(f'end must be after begin={begin}, got {end}')
             self.start, self.stop = _number('start', start), _number('stop', stop)
@@ -179,11 +179,6 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def _check_time(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f'{name} must be a whole number from 0 on, got {value!r}')
-
-
 def _checked_steps(values: Any) -> list[tuple[int, float]]:
     if not isinstance(values, Sequence) or not values or any(
         not isinstance(pair, Sequence) or len(pair) != 2 for pair in values
@@ -193,7 +188,7 @@ def _checked_steps(values: Any) -> list[tuple[int, float]]:
         )
     steps = []
     for time, value in values:
-        _check_time('a time in values', time)
+        check_whole('a time in values', time, 0)
         steps.append((int(time), _number('a value in values', value)))
     times = [time for time, _ in steps]
     if times != sorted(set(times)):

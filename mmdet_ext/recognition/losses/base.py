@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmdet_ext.functional.metric_learning import check_not_negative
+from mmdet_ext.functional.checks import check_not_negative
 
 
 class FeatureLoss(nn.Module):

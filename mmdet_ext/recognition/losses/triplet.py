@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmdet_ext.functional.checks import check_one_of
-from mmdet_ext.functional.metric_learning import Distance, check_not_negative
+from mmdet_ext.functional.checks import check_not_negative, check_one_of
+from mmdet_ext.functional.metric_learning import Distance
 from mmdet_ext.functional.triplet import Mining, triplet_loss
 from mmdet_ext.recognition.losses.base import FeatureLoss
 from mmdet_ext.registry import MODELS

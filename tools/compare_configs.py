@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
     try:
         results = run_all(configs, args.seeds, args)
+        check_metrics(results, args.metrics)
         if args.best:
             chosen = {names[0], *best_names(results, names[1:], args.best, args.metrics[0])}
             again = [config for config in configs if config.stem in chosen]
@@ -137,6 +138,17 @@ def run_all(
             raise
 
 
+def check_metrics(results: Sequence[RunResult], metrics: Sequence[str]) -> None:
+    """Raise MimError, naming what there is, unless all runs have these metrics."""
+    for run in results:
+        absent = [name for name in metrics if name not in run.metrics]
+        if absent:
+            raise MimError(
+                f'the test of {run.config} gave no {", ".join(absent)} (--metrics); it gave '
+                f'{", ".join(sorted(run.metrics))}'
+            )
+
+
 def best_names(
     results: Sequence[RunResult], names: Sequence[str], count: int, metric: str = COCO_METRICS[0]
 ) -> list[str]:
@@ -196,12 +208,6 @@ def markdown_table(
     The gap is over the seeds that both have.
     """
     shown, first = list(metrics), metrics[0]
-    absent = [name for name in shown if name not in results[0].metrics]
-    if absent:
-        raise MimError(
-            f'the tests have no metric {", ".join(absent)} (--metrics); they have '
-            f'{", ".join(sorted(results[0].metrics))}'
-        )
     if tuple(shown) == COCO_METRICS:
         shown += sorted(k for k in results[0].metrics if k.endswith('_precision'))
     title = [name.removeprefix('bbox_').removesuffix('_precision') for name in shown]

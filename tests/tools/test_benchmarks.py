@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -15,14 +16,26 @@ import torch
 FOLDER = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks'
 
 
-@pytest.fixture
-def assigners(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+@contextmanager
+def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(FOLDER))
     threads = torch.get_num_threads()
-    yield importlib.import_module('bench_assigners')
+    yield importlib.import_module(name)
     torch.set_num_threads(threads)
-    for name in ('bench_assigners', 'timing'):
-        sys.modules.pop(name, None)
+    for module in (name, 'timing'):
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def assigners(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    with benchmark('bench_assigners', monkeypatch) as module:
+        yield module
+
+
+@pytest.fixture
+def margin_head(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    with benchmark('bench_margin_head', monkeypatch) as module:
+        yield module
 
 
 def test_assigners_are_set_against_stock_with_their_floor(
@@ -50,3 +63,35 @@ def test_a_missed_requirement_is_told(assigners: ModuleType) -> None:
     assert assigners.verdict(work, 100, timing)[1]
     line, holds = assigners.verdict(work, 300, timing)
     assert not holds and '9.0 x (at least 10)' in line and 'MISSED' in line
+
+
+def test_heads_give_one_result_and_are_set_against_the_products(
+    margin_head: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'out.json'
+    args = ['--classes', '2048', '--many', '3000', '--samples', '8', '--channels', '16']
+    assert margin_head.main([*args, '--runs', '2', '--out', str(out)]) == 0
+    content = json.loads(out.read_text())
+    first, many = content['rows']
+    names = [timing['name'] for timing in first['timings']]
+    assert names[0] == 'mmpretrain.ArcFaceClsHead' and names[-1] == 'mmdet_ext.MarginHead'
+    assert [timing['name'] for timing in many['timings']] == ['mmdet_ext.MarginHead']
+    # Beyond the gradients stock holds several tables of scores, ours parts of one.
+    assert first['timings'][0]['peak_mib'] > 3 * 8 * 2048 * 4 / 2**20
+    assert first['timings'][-1]['memory_share'] < 0.5
+    assert all(content['floor_ms'][row['work']] > 0 for row in content['rows'])
+    assert 'x the floor' in capsys.readouterr().out
+
+
+def test_heads_that_differ_are_not_timed(
+    margin_head: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = margin_head.our_step
+
+    def wrong(*given: torch.Tensor) -> object:
+        step = right(*given)
+        return lambda: tuple(1.01 * value for value in step())
+
+    monkeypatch.setattr(margin_head, 'our_step', wrong)
+    with pytest.raises(sys.modules['timing'].ResultsDifferError, match='relative gaps'):
+        margin_head.main(['--classes', '1024', '--many', '0', '--samples', '4', '--runs', '2'])

@@ -95,6 +95,32 @@ def test_the_best_and_the_reference_get_more_seeds() -> None:
     assert '| 0.500, 0.300 | +0.050 | 1.00 |' in table[4]
 
 
+def test_any_metric_of_the_test_ranks_and_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_once(config: Path, seed: int, *_: object) -> RunResult:
+        lead = {'a': 0.0, 'b': 0.1, 'c': 0.2}[config.stem]
+        return RunResult(config.stem, seed, {'auc': 0.9 - lead, 'tar@far=1e-02': 0.5 + lead},
+                         1.0, [1], [2.0], [])  # fmt: skip
+
+    monkeypatch.setattr(compare_configs, 'run_once', run_once)
+    configs = [tmp_path / f'{name}.py' for name in 'abc']
+    for config in configs:
+        config.touch()
+    command = [*map(str, configs), '--seeds', '0', '--best', '1', '--best-seeds', '5']
+    command += ['--out', str(tmp_path / 'x'), '--metrics']
+    assert compare_configs.main([*command, 'tar@far=1e-02', 'auc']) == 0
+    table = (tmp_path / 'x.md').read_text()
+    assert '| config | tar@far=1e-02 | auc | tar@far=1e-02 by seed |' in table
+    assert '| `a` | 0.500 | 0.900 | 0.500, 0.500 | +0.000 |' in table
+    assert '| `b` | 0.600 | 0.800 | 0.600 | +0.100 |' in table
+    assert '| `c` | 0.700 | 0.700 | 0.700, 0.700 | +0.200 |' in table
+    assert '--metrics tar@far=1e-02 auc' in table
+    capsys.readouterr()
+    assert compare_configs.main([*command, 'tar']) == 1
+    assert 'the test of a gave no tar (--metrics); it gave auc, tar@' in capsys.readouterr().err
+
+
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare_configs.main([str(tmp_path / 'no.py'), '--out', str(tmp_path / 'x')]) == 2
     assert 'no such config' in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,12 @@ import pytest
 from PIL import Image
 
 from mmdet_ext.datasets import images
-from mmdet_ext.datasets.images import find_bad_images, image_problem, image_size
+from mmdet_ext.datasets.images import (
+    decode_picture,
+    find_bad_images,
+    image_problem,
+    image_size,
+)
 
 NO_END = 'truncated JPEG (no end marker)'
 
@@ -78,6 +84,9 @@ def test_end_of_the_thumbnail_is_not_the_end_of_the_picture(file, kept: int) -> 
     cut = content[:behind + kept]
     assert b'\xff\xd9' in cut[-4096:]  # so a look at the file's end alone is fooled
     assert image_problem(file(cut)) == NO_END
+    with pytest.raises(ValueError, match=re.escape(NO_END)):
+        decode_picture(cut)
+    assert decode_picture(content).shape == (120, 200, 3)
 
 
 @pytest.mark.parametrize('share', [0.6, 0.999])

@@ -537,3 +537,25 @@ def test_two_iterations_with_the_stock_runner(shapes_root: Path, tmp_path: Path)
         assert type(runner.model.bbox_head).__module__.startswith(f'{scope}.')
         trained[scope] = runner.model.state_dict()
     torch.testing.assert_close(trained['mmdet_ext'], trained['mmdet'], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('rule', [
+    dict(type='MaxIoUAssigner', pos_iou_thr=0.2, neg_iou_thr=0.2, min_pos_iou=0),
+    dict(type='RFLAAssigner', receptive_fields=[16, 32, 64]),
+])
+def test_atss_head_learns_by_rules_that_look_beyond_the_box(rule: dict[str, Any]) -> None:
+    """Stock's own head ends there with a bare assertion: its centerness is no number outside."""
+    counts = (9, 5, 0)
+    rule = {**rule, 'type': f'mmdet_ext.{rule["type"]}'}
+    stock = build('ATSSHead', 'mmdet', train_cfg=dict(assigner=rule))
+    with pytest.raises(AssertionError):
+        Batch(counts).losses(stock)
+    ours = build('ATSSHead', 'mmdet_ext', train_cfg=dict(assigner=rule))
+    batch = Batch(counts)
+    losses, gradients = outcome(ours, batch)
+    assert value(losses, 'loss_centerness') > 0
+    assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
+    outside = ours.centerness_target(
+        torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 8.0, 8.0]]),
+        torch.tensor([[5.0, 5.0, 50.0, 50.0], [0.0, 0.0, 8.0, 8.0]]))
+    assert outside.tolist() == [0.0, 1.0]

@@ -1,5 +1,5 @@
 # The first row of the comparison of assigners: stock's GFL head with ATSS, four epochs. GFL takes
-# any rule; ATSS's own head takes only places inside of a box, for its centerness.
+# any rule; stock's ATSS head takes only places inside of a box, for its centerness.
 _base_ = '../../losses/bccd/atss_stock_4e_bccd.py'
 
 model = dict(

@@ -9,6 +9,10 @@ from typing import get_args
 from torch import Tensor
 
 
+class OptionError(ValueError, AssertionError):
+    """An option that stock asserts, so that callers may catch either."""
+
+
 def check_overlap_options(eps: float, power: float, inner_ratio: float) -> None:
     """Raise ValueError, naming the option, unless all three are above 0."""
     for name, value, why in (

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmdet_ext.functional.checks import OptionError
+
 Reduction = Literal['none', 'mean', 'sum']
 REDUCTIONS: tuple[Reduction, ...] = ('none', 'mean', 'sum')
 
@@ -14,8 +16,8 @@ REDUCTIONS: tuple[Reduction, ...] = ('none', 'mean', 'sum')
 AVG_FACTOR_EPS = torch.finfo(torch.float32).eps
 
 
-class ReductionError(ValueError, AssertionError):
-    """No such reduction. Stock's losses assert this, so that callers may catch either."""
+class ReductionError(OptionError):
+    """No such reduction."""
 
 
 def check_reduction(reduction: object) -> None:

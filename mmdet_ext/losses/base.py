@@ -58,6 +58,8 @@ class ElementwiseLoss(nn.Module):
             ReductionError, ValueError: as :func:`mmdet_ext.functional.reduction.weighted_reduce`.
             TypeError: for any other keyword.
         """
+        if reduction_override is not None:
+            check_reduction(reduction_override)  # before work that would be for nothing
         each = self.elementwise(pred, target)
         return self.reduced(each, weight, avg_factor, reduction_override)
 

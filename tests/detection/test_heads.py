@@ -559,3 +559,17 @@ def test_atss_head_learns_by_rules_that_look_beyond_the_box(rule: dict[str, Any]
         torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 8.0, 8.0]]),
         torch.tensor([[5.0, 5.0, 50.0, 50.0], [0.0, 0.0, 8.0, 8.0]]))
     assert outside.tolist() == [0.0, 1.0]
+
+
+def test_fcos_options_set_after_construction_count_as_in_stock() -> None:
+    ours, stock = build('FCOSHead', 'mmdet_ext'), build('FCOSHead', 'mmdet')
+    batch = Batch((5, 3))
+    first = assert_as_stock(ours, stock, batch)
+    for options in (dict(center_sampling=True, center_sample_radius=0.5),
+                    dict(center_sample_radius=1.1),
+                    dict(regress_ranges=((-1, 12), (12, 30), (30, 1e8)))):
+        for head in (ours, stock):
+            vars(head).update(options)
+        losses = assert_as_stock(ours, stock, batch)
+        assert value(losses, 'loss_cls') != value(first, 'loss_cls'), options
+        first = losses

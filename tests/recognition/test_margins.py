@@ -582,6 +582,7 @@ def test_margins_a_class_move_with_the_head_and_stay_out_of_checkpoints() -> Non
     (dict(type='ArcFace', m=dict(counts=[1, -1])), ValueError, 'counts'),
     (dict(type='ArcFace', m=dict(counts='absent.json')), FileNotFoundError, 'absent.json'),
     (dict(type='ArcFace', m='0.5'), TypeError, "m must be a number, a list .*'0.5'"),
+    (dict(type='ArcFace', m=[0.1, '0.1']), TypeError, "m must be numbers, got '0.1'"),
     (dict(type='ArcFace', m=math.pi), ValueError, 'm must be from 0 to below 3.142'),
     (dict(type='ArcFace', m=[0.1, -0.1]), ValueError, 'm must be from 0 .*-0.1'),
     (dict(type='CosFace', m=math.nan), ValueError, 'm must be finite, got nan'),

@@ -10,6 +10,7 @@ from mmdet_ext.detection.assigners.base import (
     needed_predictions,
 )
 from mmdet_ext.detection.assigners.dynamic_k import pairwise_measure
+from mmdet_ext.functional.checks import OptionError
 from mmdet_ext.functional.task_aligned import task_aligned_match
 from mmdet_ext.registry import TASK_UTILS
 from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
@@ -28,7 +29,7 @@ class TaskAlignedAssigner(BatchAssigner):
         iou_calculator: config of an overlap measure; None is the IoU.
 
     Raises:
-        ValueError: if ``topk`` is under 1.
+        OptionError: if ``topk`` is under 1.
     """
 
     unassigned_overlap = -1e8
@@ -36,7 +37,7 @@ class TaskAlignedAssigner(BatchAssigner):
 
     def __init__(self, topk: int, iou_calculator: dict[str, Any] | None = None) -> None:
         if topk < 1:
-            raise ValueError(f'topk must be at least 1, got {topk}')
+            raise OptionError(f'topk must be at least 1, got {topk}')
         self.topk = topk
         self.iou_calculator = build_calculator(iou_calculator)
 

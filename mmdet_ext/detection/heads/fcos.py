@@ -51,6 +51,9 @@ class FCOSHead(BatchTargets, StockFCOSHead):  # type: ignore[misc]
             torch.cat([level, level.new_tensor(stride).expand_as(level)], dim=1)
             for level, stride in zip(points, self.prior_generator.strides, strict=True)
         ]
+        # As in stock, options that were set after construction count.
+        for name in ('regress_ranges', 'center_sampling', 'center_sample_radius'):
+            setattr(self.assigner, name, getattr(self, name))
         geometry = batch_geometry(levels, batch_gt_instances)
         matched = MatchedBatch(geometry, self.assigner.match(geometry))
         center, box = matched.priors[:, :2], geometry.gt_boxes[matched.place[0], matched.box_index]

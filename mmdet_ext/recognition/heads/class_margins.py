@@ -44,13 +44,13 @@ class ClassMargins(nn.Module):
         super().__init__()
         self.name, self.bounds = name, bounds
         self.number: float | None = None
-        values: list[float] | None = None
+        values: list[Any] | None = None
         if isinstance(option, Mapping):
             values = _from_counts(name, dict(option))
         elif isinstance(option, Real):
             self.number = self._checked(option)
         elif isinstance(option, (Sequence, Tensor)) and not isinstance(option, str):
-            values = [float(value) for value in option]
+            values = option.tolist() if isinstance(option, Tensor) else list(option)
         else:
             raise TypeError(
                 f'{name} must be a number, a list of one a class, or dict(counts=...), got '
@@ -62,6 +62,8 @@ class ClassMargins(nn.Module):
         self.register_buffer('values', table, persistent=False)
 
     def _checked(self, value: Any) -> float:
+        if not isinstance(value, Real):
+            raise TypeError(f'{self.name} must be numbers, got {value!r}')
         low, high = self.bounds
         if not math.isfinite(value) or not low <= value < high:
             span = f'from {low:g} to below {high:.4g}' if high < math.inf else 'finite'

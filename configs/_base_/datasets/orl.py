@@ -7,16 +7,7 @@ data_root = 'data/orl/'
 train_pipeline = [
     dict(type='mmdet_ext.LoadFace'),
     dict(
-        # Up to 10 degrees either way.
-        type='Rotate',
-        prob=1.0,
-        magnitude_level=10,
-        total_level=10,
-        magnitude_range=(0, 10),
-        magnitude_std='inf',
-        interpolation='bilinear',
-    ),
-    dict(
+        # Up to 8 % either way, grey behind.
         type='Translate',
         prob=1.0,
         magnitude_level=10,
@@ -43,8 +34,8 @@ train_pipeline = [
         interpolation='area',
     ),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='ColorJitter', brightness=0.25, contrast=0.25),
-    dict(type='RandomErasing', erase_prob=0.5, max_area_ratio=0.12),
+    dict(type='ColorJitter', brightness=0.1, contrast=0.5),
+    dict(type='RandomErasing', erase_prob=0.25, max_area_ratio=0.12),
     dict(type='PackInputs'),
 ]
 test_pipeline = [

@@ -65,7 +65,7 @@ class ClassMargins(nn.Module):
         if not isinstance(value, Real):
             raise TypeError(f'{self.name} must be numbers, got {value!r}')
         low, high = self.bounds
-        if not math.isfinite(value) or not low <= value < high:
+        if not math.isfinite(value) or not low <= float(value) < high:
             span = f'from {low:g} to below {high:.4g}' if high < math.inf else 'finite'
             raise ValueError(f'{self.name} must be {span}, got {value!r}')
         return float(value)

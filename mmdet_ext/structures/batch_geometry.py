@@ -89,14 +89,14 @@ class BatchGeometry:
             priors: (P, 4).
             level_sizes: priors of each level.
             gt_boxes: B tensors (G_i, 4).
-            gt_labels: B tensors (G_i,).
+            gt_labels: B tensors (G_i,); of any shape where empty, as stock takes them.
             ignore_boxes: B tensors (I_i, 4), None for no regions to ignore.
             strides: (P,).
             prior_valid: (B, P) bool.
             gt_centers: B tensors (G_i, 2), None for the middles of the boxes.
         """
         padded_boxes, gt_valid = _pad(gt_boxes)
-        padded_labels, _ = _pad(gt_labels)
+        padded_labels, _ = _pad([row if row.numel() else row.flatten() for row in gt_labels])
         ignored, ignore_valid = (None, None) if ignore_boxes is None else _pad(ignore_boxes)
         return cls(
             priors=priors,

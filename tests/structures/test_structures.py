@@ -27,6 +27,17 @@ def test_lists_are_padded_and_masked(geometry: BatchGeometry) -> None:
     assert built.gt_valid.tolist() == [[True, True], [False, False]]
 
 
+@pytest.mark.parametrize('others', [0, 1])
+def test_labels_of_no_box_may_have_any_empty_shape(geometry: BatchGeometry, others: int) -> None:
+    boxes = [torch.zeros(0, 4)] + others * [torch.tensor([[0.0, 0.0, 8.0, 8.0]])]
+    labels = [torch.zeros(0, 2, dtype=torch.int64)] + others * [torch.tensor([3])]
+    built = BatchGeometry.from_lists(geometry.priors, geometry.level_sizes, boxes, labels)
+    assert built.gt_labels.shape == (1 + others, others)
+    with pytest.raises(ValueError, match='gt_labels must have shape'):
+        BatchGeometry.from_lists(
+            geometry.priors, geometry.level_sizes, boxes, [torch.zeros(2, 2, dtype=torch.int64)])
+
+
 def test_terms_are_computed_once(geometry: BatchGeometry) -> None:
     assert geometry.grids is geometry.grids
     assert geometry.prior_centers is geometry.prior_centers

@@ -4,36 +4,39 @@
 dataset_type = 'mmdet_ext.FaceFolderDataset'
 data_root = 'data/orl/'
 
+shift = dict(
+    type='Translate',
+    prob=1.0,
+    magnitude_level=10,
+    total_level=10,
+    magnitude_std='inf',
+    interpolation='bilinear',
+)
+cut = dict(
+    type='RandomResizedCrop',
+    scale=(28, 23),
+    aspect_ratio_range=(0.76, 0.89),
+    interpolation='area',
+)
+# Half of the pictures are shifted before grey, and only enlarged; half have their border go on, so
+# that they are made smaller as well, by up to a sixth. The first parts people, the second holds
+# together those who come nearer.
+grey_border = [
+    dict(magnitude_range=(0, 0.08), **shift),
+    dict(magnitude_range=(0, 0.08), direction='vertical', **shift),
+    dict(crop_ratio_range=(0.8, 1.0), **cut),
+]
+replicated_border = [
+    dict(type='RandomCrop', crop_size=(130, 110), pad_if_needed=True, padding_mode='edge'),
+    dict(magnitude_range=(0, 0.06), **shift),
+    dict(magnitude_range=(0, 0.06), direction='vertical', **shift),
+    dict(crop_ratio_range=(0.6, 0.95), **cut),
+]
 train_pipeline = [
     dict(type='mmdet_ext.LoadFace'),
-    dict(
-        # Up to 8 % either way, grey behind.
-        type='Translate',
-        prob=1.0,
-        magnitude_level=10,
-        total_level=10,
-        magnitude_range=(0, 0.08),
-        magnitude_std='inf',
-        interpolation='bilinear',
-    ),
-    dict(
-        type='Translate',
-        prob=1.0,
-        magnitude_level=10,
-        total_level=10,
-        magnitude_range=(0, 0.08),
-        magnitude_std='inf',
-        direction='vertical',
-        interpolation='bilinear',
-    ),
-    dict(
-        type='RandomResizedCrop',
-        scale=(28, 23),
-        crop_ratio_range=(0.8, 1.0),
-        aspect_ratio_range=(0.76, 0.89),
-        interpolation='area',
-    ),
+    dict(type='RandomChoice', transforms=[grey_border, replicated_border]),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    # A person's pictures are equally bright: brightness stays much as it is.
     dict(type='ColorJitter', brightness=0.1, contrast=0.5),
     dict(type='RandomErasing', erase_prob=0.25, max_area_ratio=0.12),
     dict(type='PackInputs'),

@@ -58,21 +58,14 @@ class ElementwiseLoss(nn.Module):
             ReductionError, ValueError: as :func:`mmdet_ext.functional.reduction.weighted_reduce`.
             TypeError: for any other keyword.
         """
-        if reduction_override is not None:
-            check_reduction(reduction_override)  # before work that would be for nothing
-        each = self.elementwise(pred, target)
-        return self.reduced(each, weight, avg_factor, reduction_override)
-
-    def reduced(
-        self,
-        each: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: Reduction | None = None,
-    ) -> Tensor:
-        """What `forward` makes of the elements' losses."""
         reduction = self.reduction if reduction_override is None else reduction_override
+        check_reduction(reduction)  # before work that would be for nothing
+        each = self.elementwise_weighed(pred, target, weight)
         return self.loss_weight * weighted_reduce(each, weight, avg_factor, reduction)
+
+    def elementwise_weighed(self, pred: Tensor, target: Any, weight: Tensor | None) -> Tensor:
+        """`elementwise`, of a loss to which it matters which elements count; not yet weighted."""
+        return self.elementwise(pred, target)
 
     def extra_repr(self) -> str:
         """The options, as printed with a model."""

@@ -335,22 +335,14 @@ class WiseIoULoss(OverlapLoss):
         self.alpha = alpha
         self.delta = delta
 
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: Reduction | None = None,
-    ) -> Tensor:
-        """As ElementwiseLoss."""
+    def elementwise_weighed(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """`elementwise`, the mean over boxes with a weight alone."""
         counted = None
         # A weight that does not fit is named where it is used.
         if weight is not None and weight.shape[: pred.dim() - 1] == pred.shape[:-1]:
             # Heads pass all anchors, those without a box with weight 0.
             counted = (weight > 0).reshape(*pred.shape[:-1], -1).any(-1)
-        each = self.elementwise(pred, target, counted)
-        return self.reduced(each, weight, avg_factor, reduction_override)
+        return self.elementwise(pred, target, counted)
 
     def elementwise(
         self, pred: Tensor, target: Tensor, counted_mask: Tensor | None = None

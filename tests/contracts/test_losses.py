@@ -120,6 +120,9 @@ def test_unknown_reduction_keyword_option_and_weight_are_refused(case: LossCase)
     for error in (ValueError, AssertionError):  # the latter is what stock raises
         with pytest.raises(error, match="got 'median'"):
             build(case)(*inputs(case), reduction_override='median')
+    # Told before anything is computed, as stock does: the target may be of any kind.
+    with pytest.raises(ValueError, match="got 'median'"):
+        build(case)(inputs(case)[0], None, reduction_override='median')
     with pytest.raises(TypeError, match='lable'):
         build(case)(*inputs(case), lable=1)
     with pytest.raises(TypeError, match="no option 'los_weight'; did you mean 'loss_weight'"):

@@ -19,8 +19,7 @@ cut = dict(
     interpolation='area',
 )
 # Half of the pictures are shifted before grey, and only enlarged; half have their border go on, so
-# that they are made smaller as well, by up to a sixth. The first parts people, the second holds
-# together those who come nearer.
+# that they are made smaller as well, by up to an eighth: people come nearer and go away.
 grey_border = [
     dict(magnitude_range=(0, 0.08), **shift),
     dict(magnitude_range=(0, 0.08), direction='vertical', **shift),
@@ -36,7 +35,6 @@ train_pipeline = [
     dict(type='mmdet_ext.LoadFace'),
     dict(type='RandomChoice', transforms=[grey_border, replicated_border]),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    # A person's pictures are equally bright: brightness stays much as it is.
     dict(type='ColorJitter', brightness=0.1, contrast=0.5),
     dict(type='RandomErasing', erase_prob=0.25, max_area_ratio=0.12),
     dict(type='PackInputs'),

@@ -6,6 +6,8 @@ import copy
 import json
 import math
 import re
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +69,7 @@ class Run:
 @pytest.fixture(scope='module', params=leaf_configs(), ids=lambda leaf: leaf.stem)
 def run(
     request: pytest.FixtureRequest, shapes_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Run:
+) -> Iterator[Run]:
     """Each leaf, trained for an epoch of two iterations and validated."""
     work_dir = tmp_path_factory.mktemp(request.param.stem)
     cfg = shrink(request.param, shapes_root, work_dir=str(work_dir))
@@ -75,7 +77,9 @@ def run(
     runner = Runner.from_cfg(cfg)
     runner.register_hook(recorder)
     runner.train()
-    return Run(request.param, runner, recorder)
+    yield Run(request.param, runner, recorder)
+    # The checkpoints of all leaves are more than 13 GB.
+    shutil.rmtree(work_dir)
 
 
 def test_two_iterations_with_finite_losses(run: Run) -> None:

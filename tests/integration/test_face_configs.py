@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,7 @@ def run(
     scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
     yield Run(request.param, runner, recorder, runner.test(), lines)
+    shutil.rmtree(work_dir)
 
 
 def test_two_iterations_with_finite_losses(run: Run) -> None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
 from mmdet.models.task_modules.assigners import BaseAssigner
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_ext.detection.assigners import BatchAssigner
-from mmdet_ext.detection.compat import as_tensor, parse_assign_call
+from mmdet_ext.detection.compat import as_tensor
 from mmdet_ext.functional.boxes import box_centers
 from mmdet_ext.functional.matching import BACKGROUND, IGNORE
 
 
+class NoPlaceError(TypeError):
+    """An assigner goes by what has no place in a picture; the message names it."""
+
+
 @dataclass(frozen=True)
 class AssignmentRecord:
-    """What one assigner did with one picture.
+    """What one call of an assigner did with one picture.
 
     Attributes:
         assigner: class name, stock's with ``mmdet.`` before it.
@@ -29,6 +35,8 @@ class AssignmentRecord:
         level: (P,) int64, pyramid level of each, from 0.
         gt_boxes: (G, 4) corners, px, of the picture as the network sees it.
         gt_index: (P,) int64: box, -1 background, -2 ignored.
+        places: what was assigned: priors, or, where there are none (DETR), the predicted boxes.
+            Priors that the picture does not have, as those beyond ``allowed_border``, are left out.
     """
 
     assigner: str
@@ -37,6 +45,7 @@ class AssignmentRecord:
     level: Tensor
     gt_boxes: Tensor
     gt_index: Tensor
+    places: Literal['priors', 'predicted boxes'] = 'priors'
 
 
 @dataclass
@@ -50,7 +59,7 @@ class _Grids:
         if sizes is not None and len(sizes) > 1:
             index = torch.arange(len(sizes))
             return index.repeat_interleave(torch.tensor(sizes))
-        if _are_points(priors):
+        if priors.shape[1] > 2 and _are_points(priors):
             return priors[:, 2].unique(return_inverse=True)[1]
         place = {
             tuple(row): number
@@ -60,37 +69,65 @@ class _Grids:
         return torch.tensor([place.get(tuple(row), 0) for row in priors.tolist()])
 
 
+#: Where torch keeps tensors and children, which are searched by their names.
+_TORCHS_OWN = ('_parameters', '_buffers', '_modules')
+
+
 @contextmanager
 def recorded_assignments(model: nn.Module) -> Iterator[list[AssignmentRecord]]:
     """While open, every assignment of the model is kept, picture by picture.
 
-    Stock's assigners are looked on at ``assign``, ours at ``match``.
+    Stock's assigners are looked on at ``assign``, ours at ``match``, wherever the model holds
+    them: in a head, or in a list or dict of one, as Cascade R-CNN's for its stages.
 
     Args:
         model: a detector of mmdet. Compute a loss with it meanwhile.
 
     Yields:
         list: what was assigned, in the order of the calls; it grows.
+
+    Raises:
+        NoPlaceError: in the computation of the loss, by an assigner that goes neither by priors
+            nor by boxes, but, say, by masks.
     """
     records: list[AssignmentRecord] = []
     grids = _Grids()
     with ExitStack() as stack:
-        seen: set[int] = set()
-        for path, module in model.named_modules():
-            for value in list(vars(module).values()):
-                if id(value) in seen:
-                    continue
-                seen.add(id(value))
-                if isinstance(value, BatchAssigner):
-                    call = _batch_call(value, path, grids, records)
-                    stack.enter_context(patch.object(value, 'match', call))
-                elif isinstance(value, BaseAssigner):
-                    call = _stock_call(value, path, grids, records)
-                    stack.enter_context(patch.object(value, 'assign', call))
-                elif hasattr(value, 'grid_priors'):
-                    call = _generator_call(value, grids)
-                    stack.enter_context(patch.object(value, 'grid_priors', call))
+        for path, value in _held(model, '', {}):
+            if isinstance(value, BatchAssigner):
+                name, call = 'match', _batch_call(value, path, grids, records)
+            elif isinstance(value, BaseAssigner):
+                name, call = 'assign', _stock_call(value, path, grids, records)
+            else:
+                name, call = 'grid_priors', _generator_call(value, grids)
+            stack.enter_context(patch.object(value, name, call))
         yield records
+
+
+def _held(node: Any, path: str, seen: dict[int, Any]) -> Iterator[tuple[str, Any]]:
+    """Assigners and prior generators in a module, list or dict, with the path of their module.
+
+    Args:
+        node: to search.
+        path: of the module that has it.
+        seen: what was searched before, by id; kept, so that no id is given to another object.
+    """
+    if id(node) in seen:
+        return
+    seen[id(node)] = node
+    if isinstance(node, BaseAssigner):
+        yield path, node
+    elif isinstance(node, nn.Module):
+        for name, child in node.named_children():
+            yield from _held(child, f'{path}.{name}' if path else name, seen)
+        attributes = vars(node).items()
+        for value in [value for name, value in attributes if name not in _TORCHS_OWN]:
+            yield from _held(value, path, seen)
+    elif isinstance(node, (dict, list, tuple)):
+        for value in list(node.values() if isinstance(node, dict) else node):
+            yield from _held(value, path, seen)
+    elif hasattr(node, 'grid_priors'):
+        yield path, node
 
 
 def _generator_call(generator: Any, grids: _Grids) -> Callable[..., Any]:
@@ -112,15 +149,16 @@ def _batch_call(
     def match(geometry: Any, *args: Any, **kwargs: Any) -> Any:
         assignment = plain(geometry, *args, **kwargs)
         priors = geometry.priors.detach().cpu()
-        level = grids.level_of(priors, geometry.level_sizes)
-        for boxes, valid, index in zip(
-            geometry.gt_boxes, geometry.gt_valid, assignment.gt_index, strict=True
-        ):
+        level, centers = grids.level_of(priors, geometry.level_sizes), _centers(priors)
+        for picture, index in enumerate(assignment.gt_index.cpu()):
+            has = torch.ones(len(priors), dtype=torch.bool)
+            if geometry.prior_valid is not None:
+                has = geometry.prior_valid[picture].cpu()
+            boxes = geometry.gt_boxes[picture][geometry.gt_valid[picture]].detach().cpu()
             records.append(
                 AssignmentRecord(
-                    type(assigner).__name__, path, _centers(priors), level,
-                    boxes[valid].detach().cpu(), index.cpu(),
-                )  # fmt: skip
+                    type(assigner).__name__, path, centers[has], level[has], boxes, index[has]
+                )
             )
         return assignment
 
@@ -131,27 +169,57 @@ def _stock_call(
     assigner: Any, path: str, grids: _Grids, records: list[AssignmentRecord]
 ) -> Callable[..., Any]:
     plain, name = assigner.assign, type(assigner).__name__
+    if type(assigner).__module__.startswith('mmdet.'):
+        name = f'mmdet.{name}'
 
     def assign(*args: Any, **kwargs: Any) -> Any:
         result = plain(*args, **kwargs)
-        call = parse_assign_call(name, ('alpha', 'beta'), *args, **kwargs)
-        priors = as_tensor(call.pred_instances.priors)[:, :4].detach().cpu()
+        given = _arguments(plain, args, kwargs)
+        pred, gt = given.get('pred_instances', ()), given.get('gt_instances', ())
+        if 'bboxes' not in gt or not ('priors' in pred or 'bboxes' in pred):
+            raise NoPlaceError(
+                f'{name} of {path or "the head"} is not given pred_instances with priors or bboxes '
+                f'and gt_instances with bboxes, but {_listed(given)}: what it assigns, such as '
+                'masks, has no place in the picture'
+            )
         index = result.gt_inds.cpu() - 1
-        records.append(
-            AssignmentRecord(
-                f'mmdet.{name}', path, _centers(priors),
-                grids.level_of(priors, call.num_level_priors),
-                as_tensor(call.gt_instances.bboxes).detach().cpu(),
-                index.where(index >= IGNORE, BACKGROUND),
-            )  # fmt: skip
-        )
+        index = index.where(index >= IGNORE, BACKGROUND)
+        gt_boxes = as_tensor(gt.bboxes).detach().cpu()
+        if 'priors' in pred:
+            priors = as_tensor(pred.priors)[:, :4].detach().cpu()
+            sizes = given.get('num_level_priors', given.get('num_level_anchors'))
+            level = grids.level_of(priors, None if sizes is None else tuple(sizes))
+            record = AssignmentRecord(name, path, _centers(priors), level, gt_boxes, index)
+        else:
+            centers = box_centers(as_tensor(pred.bboxes).detach().cpu())
+            level = torch.zeros(len(centers), dtype=torch.int64)
+            record = AssignmentRecord(
+                name, path, centers, level, gt_boxes, index, 'predicted boxes'
+            )
+        records.append(record)
         return result
 
     return assign
 
 
+def _arguments(call: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call by their names."""
+    given = dict(inspect.signature(call).bind(*args, **kwargs).arguments)
+    return {**given.pop('kwargs', {}), **given}
+
+
+def _listed(given: dict[str, Any]) -> str:
+    """Names of arguments, those of instances with what they have."""
+    return ', '.join(
+        f'{name} with {" and ".join(value.keys())}' if isinstance(value, InstanceData) else name
+        for name, value in given.items()
+    )
+
+
 def _are_points(priors: Tensor) -> bool:
-    """Whether rows are (x, y, stride, stride), not corners."""
+    """Whether rows are (x, y), (x, y, stride) or (x, y, stride, stride), not corners."""
+    if priors.shape[1] < 4:
+        return True
     return len(priors) > 0 and bool((priors[:, 2] == priors[:, 3]).all())
 
 

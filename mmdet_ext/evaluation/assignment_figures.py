@@ -65,29 +65,29 @@ class PictureAssignment:
 
 
 def draw_assignments(
-    image: np.ndarray, rows: Sequence[PictureAssignment], path: Path
+    image: np.ndarray | Sequence[np.ndarray], rows: Sequence[PictureAssignment], path: Path
 ) -> None:
     """A row an assigner, a panel a level: dots in the colour of their box, crosses for ignored.
 
     A box without a prior on any level is drawn dashed.
 
     Args:
-        image: (H, W, 3) uint8, RGB, as the network sees it.
+        image: (H, W, 3) uint8, RGB, as the network sees it; or one for each row, where they differ.
         rows: to set one above the other.
         path: PNG to write.
     """
-    height, width = image.shape[:2]
+    images = [image] * len(rows) if isinstance(image, np.ndarray) else image
     columns = max(len(row.levels) for row in rows)
-    panel_height = PANEL_WIDTH * height / width
-    figure = new_figure(PANEL_WIDTH * columns, (panel_height + 0.35) * len(rows))
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, row in zip(axes, rows, strict=True):
+    heights = [PANEL_WIDTH * each.shape[0] / each.shape[1] + 0.35 for each in images]
+    figure = new_figure(PANEL_WIDTH * columns, sum(heights))
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    for line, row, shown in zip(axes, rows, images, strict=True):
         counts = row.counts()
         for number, axis in enumerate(line):
             if number >= len(row.levels):
                 axis.set_axis_off()
                 continue
-            _draw_level(axis, image, row, number, counts['priors_of_box'])
+            _draw_level(axis, shown, row, number, counts['priors_of_box'])
         without = counts['boxes_without_prior']
         line[0].set_ylabel(
             f'{row.title}\n{counts["positive"]:,} positives, {counts["ignored"]:,} ignored,\n'

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
-from mmdet_ext.detection.assignment_record import recorded_assignments
+from mmdet_ext.detection.assignment_record import NoPlaceError, recorded_assignments
+from mmdet_ext.evaluation.assignment_figures import (
+    LevelAssignment,
+    PictureAssignment,
+    draw_assignments,
+)
 from mmdet_ext.testing.cases import ASSIGNERS
 from mmdet_ext.testing.configs import CONFIGS, shrink
 from tools import plot_assigners, show_assignment
@@ -71,18 +79,294 @@ def test_two_stages_by_name_with_a_checkpoint(
     assert 'neither a number below' in capsys.readouterr().err
 
 
+def drawn(out: Path, *args: str) -> dict[str, list[dict[str, Any]]]:
+    """The counts of a run with these arguments, a row an assigner, by picture."""
+    assert show_assignment.main([*args, '--out', str(out)]) == 0
+    pictures = json.loads((out / 'counts.json').read_text())['pictures']
+    assert {path.stem for path in out.glob('*.png')} >= set(pictures)
+    return pictures
+
+
+def stock_config(name: str, root: Path, folder: Path, **options: Any) -> str:
+    """A config of mmdet's, made small, as a file."""
+    leaf, path = folder / f'{Path(name).stem}_leaf.py', folder / f'{Path(name).stem}.py'
+    leaf.write_text(f'_base_ = {"mmdet::" + name!r}\n')
+    shrink(leaf, root, **options).dump(path)
+    return str(path)
+
+
+def test_priors_beyond_the_border_count_for_no_one(configs: list[str], tmp_path: Path) -> None:
+    """Stock's assigner never sees them, ours sees them marked."""
+    ((ours, stock),) = drawn(
+        tmp_path / 'out', configs[0], '--versus', configs[1], '--count', '1', '--cfg-options',
+        'model.bbox_head.type=mmdet_ext.ATSSHead', 'model.train_cfg.allowed_border=0',
+        'model.bbox_head.anchor_generator.octave_base_scale=2',
+    ).values()  # fmt: skip
+    ours.pop('title'), stock.pop('title')
+    assert ours == stock
+    # Of 96 x 72 px, anchors of 16 px at every 8th, not up to the last edge; 32 at 16, 64 at 32.
+    assert [level['priors'] for level in ours['levels']] == [10 * 7, 4 * 3, 1]
+    assert ours['positive'] > 0 and ours['ignored'] == 0
+
+
+def test_a_rule_that_changes_is_that_of_the_last_epoch(shapes_root: Path, tmp_path: Path) -> None:
+    """TOOD assigns by ATSS in its first four epochs; who asks for one of these gets it."""
+    stock = stock_config(
+        'tood/tood_r50_fpn_1x_coco.py', shapes_root, tmp_path, **{'train_cfg.max_epochs': 12}
+    )
+    ours = tmp_path / 'ours.py'
+    leaf = CONFIGS / 'assigners' / 'tood_r50_task_aligned_1x_coco.py'
+    shrink(leaf, shapes_root, **{'train_cfg.max_epochs': 12}).dump(ours)
+    before = dict(MessageHub.get_current_instance().runtime_info)
+    args = [str(ours), '--versus', stock, '--count', '1']
+    for epoch, rule in (([], 'TaskAlignedAssigner'), (['--epoch', '4'], 'ATSSAssigner')):
+        ((one, other),) = drawn(tmp_path / 'out', *args, *epoch).values()
+        assert one.pop('title') == f'ours\n{rule}'
+        assert other.pop('title') == f'tood_r50_fpn_1x_coco\nmmdet.{rule}'
+        assert one == other and one['positive'] > 0
+    assert MessageHub.get_current_instance().runtime_info == before
+
+
+def test_stages_in_lists_and_masks(shapes_root: Path, tmp_path: Path) -> None:
+    """Cascade R-CNN has an assigner a stage, and masks, which the made boxes do not have."""
+    config = stock_config(
+        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', shapes_root, tmp_path
+    )
+    few = [f'model.train_cfg.rcnn.{stage}.sampler.num=8' for stage in range(3)]
+    rows, others = drawn(
+        tmp_path / 'out', config, '--count', '2', '--cfg-options', *few
+    ).values()
+    assert [row['title'].partition('\n')[2] for row in rows] == [
+        'mmdet.MaxIoUAssigner in rpn_head',
+        *(f'mmdet.MaxIoUAssigner in roi_head, {stage} of 3' for stage in (1, 2, 3)),
+    ]
+    # Fifty proposals, then those that the stage before sampled.
+    assert rows[1]['priors'] == 50 and rows[2]['priors'] <= 8
+    # Stages sample at random; the seed is set for each picture anew.
+    (alone,) = drawn(
+        tmp_path / 'out', config, '--images', '1', '--cfg-options', *few
+    ).values()
+    assert others == alone
+
+
+class Holder(torch.nn.Module):
+    """Assigners where stock's heads do not have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        costs = [dict(type='BBoxL1Cost', box_format='xyxy')]
+        self.queries = {'stages': [TASK_UTILS.build(
+            dict(type='HungarianAssigner', match_costs=costs))]}  # fmt: skip
+        regions = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5)
+        self.proposals = (TASK_UTILS.build(regions),)
+        self.again = self.proposals
+
+
+def test_assigners_in_dicts_of_lists_and_predicted_boxes() -> None:
+    boxes = torch.tensor([[0.0, 0, 8, 8], [20, 20, 40, 60]])
+    gt = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
+    found = torch.tensor([[21.0, 20, 41, 60], [1, 1, 9, 9], [70, 70, 80, 80]])
+    holder = Holder()
+    meta = {'img_meta': {'img_shape': (100, 100)}}
+    with recorded_assignments(holder) as records:
+        assigner = holder.queries['stages'][0]
+        assigner.assign(InstanceData(bboxes=found), gt, **meta)
+        holder.again[0].assign(InstanceData(priors=found), gt, **meta)
+        masks = InstanceData(masks=torch.zeros(3, 4, 4), bboxes=found)
+        masks.pop('bboxes')
+        with pytest.raises(NoPlaceError, match=r'HungarianAssigner of the head .* with masks'):
+            holder.queries['stages'][0].match_costs = [lambda **_: torch.zeros(3, 2)]
+            assigner.assign(masks, gt, **meta)
+    assert [record.places for record in records] == ['predicted boxes', 'priors']
+    for record in records:
+        assert record.gt_index.tolist() == [1, 0, -1]
+        assert record.centers.tolist() == [[31, 40], [5, 5], [75, 75]]
+        assert record.level.tolist() == [0, 0, 0]
+    assert 'assign' not in vars(assigner) | vars(holder.again[0])
+
+
+def test_options_are_read_as_in_other_tools(
+    configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [configs[0], '--count', '1', '--cfg-options']
+    (four,) = drawn(tmp_path / 'out', *args, 'model.train_cfg.assigner.topk=4').values()
+    (nine,) = drawn(tmp_path / 'out', *args[:-1]).values()
+    assert 0 < four[0]['positive'] < nine[0]['positive']
+    out = ['--out', str(tmp_path / 'out')]
+    for option, message in (
+        ('model.train_cfg.assigner.top=4', "did you mean 'topk'?"),
+        ('model.neck.num_outs=3', 'cannot compute its loss of the picture: '),
+        ('model.neck.num_outs=three', 'cannot build the model of'),
+        ('val_dataloader.dataset.pipeline.99.a=1', 'cannot set --cfg-options val_dataloader.'),
+        ('a=(1,(2)', 'cannot set --cfg-options a=(1,(2)'),
+    ):
+        assert show_assignment.main([*args, option, *out]) == 2
+        assert message in one_error(capsys)
+
+
+def test_each_config_prepares_the_picture_by_itself(
+    configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    larger = Config.fromfile(configs[0])
+    (resize,) = [s for s in larger.val_dataloader.dataset.pipeline if s.type == 'Resize']
+    resize.scale = (192, 144)
+    larger.dump(tmp_path / 'larger.py')
+    both = [configs[0], '--versus', str(tmp_path / 'larger.py'), '--count', '1']
+    (rows,) = drawn(tmp_path / 'out', *both).values()
+    assert 'larger 192 x 144 px and 19 boxes' in capsys.readouterr().out
+    alone = [drawn(tmp_path / 'out', path, '--count', '1') for path in (both[0], both[2])]
+    assert rows == [row for pictures in alone for row in next(iter(pictures.values()))]
+    assert rows[1]['priors'] > 3 * rows[0]['priors']
+    assert 'px and' not in capsys.readouterr().out
+
+
+def test_each_row_is_drawn_on_its_own_picture(tmp_path: Path) -> None:
+    level = LevelAssignment(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
+    row = PictureAssignment('title', np.zeros((0, 4)), (level,))
+    wide, square = np.zeros((40, 80, 3), np.uint8), np.zeros((80, 80, 3), np.uint8)
+    wide[..., 0] = square[..., 2] = 255
+    draw_assignments([wide, square], [row, row], tmp_path / 'x.png')
+    shown = cv2.imread(str(tmp_path / 'x.png'))[..., ::-1].astype(int)
+    (red, _), (blue, _) = (
+        np.nonzero((shown[..., one] == 255) & (shown[..., other] < 150))
+        for one, other in ((0, 2), (2, 0))
+    )
+    assert red.max() < blue.min()
+    assert np.ptp(blue) == pytest.approx(2 * np.ptp(red), rel=0.05)
+
+
+def test_pictures_of_one_name(shapes_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / 'cameras'
+    shutil.copytree(shapes_root, root)
+    listing = root / 'annotations' / 'instances_train.json'
+    content = json.loads(listing.read_text())
+    for image, camera in zip(content['images'], ('cam1', 'cam2'), strict=False):
+        (root / 'images' / 'train' / camera).mkdir()
+        path = root / 'images' / 'train' / image['file_name']
+        image['file_name'] = f'{camera}/0001.jpg'
+        path.rename(path.with_name(camera) / '0001.jpg')
+    listing.write_text(json.dumps(content))
+    shrink(OURS, root).dump(tmp_path / 'config.py')
+    config = str(tmp_path / 'config.py')
+    both = drawn(tmp_path / 'both', config, '--images', '0', '1')
+    assert list(both) == ['cam1_0001', 'cam2_0001']
+    assert both['cam1_0001'] != both['cam2_0001']
+    one = drawn(tmp_path / 'one', config, '--images', 'cam2/0001.jpg')
+    assert one == {'cam2_0001': both['cam2_0001']}
+    assert [path.name for path in (tmp_path / 'one').glob('*.png')] == ['cam2_0001.png']
+
+
+def test_only_pictures_that_are_drawn_must_be_whole(
+    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / 'broken'
+    shutil.copytree(shapes_root, root)
+    missing, broken, whole = sorted((root / 'images' / 'train').iterdir())[:3]
+    missing.unlink()
+    broken.write_bytes(b'not a picture')
+    config, out = tmp_path / 'config.py', tmp_path / 'out'
+    shrink(OURS, root, **{'train_dataloader.dataset.type': 'mmdet_ext.CocoDataset'}).dump(config)
+    assert list(drawn(out, str(config), '--images', whole.name)) == [whole.stem]
+    for path, message in ((missing, 'No such file'), (broken, f'{broken}: not a picture')):
+        args = [str(config), '--images', path.name, '--out', str(out)]
+        assert show_assignment.main(args) == 2
+        assert message in one_error(capsys)
+
+
+def test_weights_that_do_not_fit(
+    configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = MODELS.build(Config.fromfile(configs[0]).model).state_dict()
+    path = tmp_path / 'x.pth'
+    args = [configs[0], '--checkpoint', str(path), '--count', '1']
+    torch.save({'state_dict': {f'module.{key}': value for key, value in weights.items()}}, path)
+    drawn(tmp_path / 'out', *args)
+    assert 'warning' not in capsys.readouterr().err
+    half = {key: value for key, value in weights.items() if key.startswith('backbone')}
+    torch.save({'state_dict': half}, path)
+    drawn(tmp_path / 'out', *args)
+    assert f'has {len(half)} of the {len(weights)} weights' in capsys.readouterr().err
+    for content, message in (
+        ({'state_dict': {'conv1.weight': torch.zeros(1)}}, 'has none of the'),
+        ({'state_dict': {key: torch.zeros(0) for key in weights}}, 'has none of the'),
+        ([1, 2], 'cannot load the checkpoint'),
+    ):
+        torch.save(content, path)
+        assert show_assignment.main([*args, '--out', str(tmp_path / 'out')]) == 2
+        assert message in one_error(capsys)
+    path.write_text('text')
+    assert show_assignment.main([*args, '--out', str(tmp_path / 'out')]) == 2
+    assert 'cannot load the checkpoint' in one_error(capsys)
+
+
+def one_error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The line that a run wrote last; there is no traceback."""
+    err = capsys.readouterr().err
+    assert 'Traceback' not in err
+    (line,) = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert err.endswith(line + '\n')
+    return line
+
+
 def test_bad_input(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = ['--out', str(tmp_path / 'out')]
+    file, out = tmp_path / 'file.txt', tmp_path / 'out'
+    file.write_text('text')
+    for name, content in (
+        ('syntax', b'model = dict(\n'), ('base', b"_base_ = 'nowhere.py'\n"),
+        ('code', b'\xff\xfe\x00'), ('empty', b'a = 1\n'),
+        ('typo', Path(configs[0]).read_bytes().replace(b'ATSSAssigner', b'ATSAssigner')),
+        ('no_model', Path(configs[0]).read_bytes() + b'model = None\n'),
+        ('elsewhere', Path(configs[0]).read_bytes().replace(b'instances_train', b'nothing')),
+    ):  # fmt: skip
+        (tmp_path / f'{name}.py').write_bytes(content)
+    config = configs[0]
     for args, message in (
         ([str(tmp_path / 'no.py')], 'no such config'),
-        ([configs[0], '--checkpoint', str(tmp_path / 'no.pth')], 'no such checkpoint'),
-        ([configs[0], '--cfg-options', 'a'], 'is not KEY=VALUE'),
+        ([str(tmp_path)], 'no such config'),
+        ([str(file)], f'cannot read the config {file}: Only py'),
+        ([str(tmp_path / 'syntax.py')], 'SyntaxError'),
+        ([str(tmp_path / 'base.py')], 'nowhere.py'),
+        ([str(tmp_path / 'code.py')], "'utf-8' codec can't decode"),
+        ([str(tmp_path / 'empty.py')], 'no train_dataloader'),
+        ([str(tmp_path / 'no_model.py')], 'has no model'),
+        ([str(tmp_path / 'typo.py')], "did you mean 'ATSSAssigner'"),
+        ([str(tmp_path / 'elsewhere.py')], 'cannot read the train data of elsewhere: '),
+        ([config, '--versus', str(tmp_path / 'no.py')], 'no such config'),
+        ([config, '--checkpoint', str(tmp_path / 'no.pth')], 'no such checkpoint'),
+        ([config, '--versus-checkpoint', str(file)], '--versus, which is not given'),
+        ([config, '--cfg-options', 'a'], 'is not KEY=VALUE'),
+        ([config, '--images', '²'], '--images ²: neither a number'),
+        ([config, '--images', '99'], '--images 99: neither a number below 4'),
+        ([config, '--count', '0'], '--count must be 1 or more, got 0'),
+        ([config, '--count', '-3'], '--count must be 1 or more, got -3'),
+        ([config, '--epoch', '0'], '--epoch must be 1 or more'),
     ):
-        assert show_assignment.main([*args, *out]) == 2
-        assert message in capsys.readouterr().err
-    assert not (tmp_path / 'out').exists()
+        assert show_assignment.main([*args, '--out', str(out)]) == 2
+        assert message in one_error(capsys), args
+    assert not out.exists()
+    for folder in (file, file / 'below'):
+        assert show_assignment.main([config, '--count', '1', '--out', str(folder)]) == 2
+        assert f'--out {folder}' in one_error(capsys)
+
+
+def test_the_other_config_must_have_the_picture(
+    configs: list[str], shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(shapes_root, tmp_path / 'copy')
+    shrink(STOCK, tmp_path / 'copy').dump(tmp_path / 'other.py')
+    args = [configs[0], '--versus', str(tmp_path / 'other.py'), '--out', str(tmp_path / 'out')]
+    assert show_assignment.main(args) == 2
+    assert 'other does not have the picture' in one_error(capsys)
+
+
+def test_a_config_beside_itself(configs: list[str], tmp_path: Path) -> None:
+    ((one, other),) = drawn(
+        tmp_path / 'out', configs[0], '--versus', configs[0], '--count', '1'
+    ).values()
+    assert other.pop('title') == one.pop('title').replace('\n', ' (--versus)\n')
+    assert one == other
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmdet_ext'])

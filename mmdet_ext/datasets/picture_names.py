@@ -1,0 +1,91 @@
+"""Which pictures of a data set a user means, and what to call a file that is made of each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+_CANDIDATES = 5
+
+
+def choose_pictures(paths: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Numbers of the pictures named, each once.
+
+    Args:
+        paths: of all pictures.
+        wanted: numbers from 0, paths, or ends of paths: whole parts, the suffix may lack.
+
+    Raises:
+        ValueError: for a name or number that there is not, or that several pictures have.
+
+    >>> choose_pictures(['cam1/0001.jpg', 'cam2/0001.jpg'], ['cam2/0001', '0', '1'])
+    [1, 0]
+    """
+    places = picture_places(paths)
+    return list(dict.fromkeys(_find(paths, places, name) for name in wanted))
+
+
+def picture_places(paths: Sequence[str]) -> dict[str, int]:
+    """The number of each picture by its absolute path; of the first where it is there twice."""
+    places: dict[str, int] = {}
+    for index, path in enumerate(paths):
+        places.setdefault(os.path.abspath(path), index)
+    return places
+
+
+def picture_names(paths: Sequence[str], chosen: Sequence[int]) -> dict[int, str]:
+    """What to call the chosen pictures: as the file, with its folders where others are called so.
+
+    Args:
+        paths: of all pictures.
+        chosen: their numbers.
+
+    Returns:
+        dict: a name for each number, without a suffix, none twice.
+
+    >>> picture_names(['cam1/0001.jpg', 'cam2/0001.jpg', 'cam2/0002.jpg'], [1, 2])
+    {1: 'cam2_0001', 2: '0002'}
+    """
+    parts = {place: Path(place).with_suffix('').parts[1:] for place in picture_places(paths)}
+    names: dict[int, str] = {}
+    for depth in range(1, max(map(len, parts.values()), default=0) + 1):
+        times = Counter('_'.join(each[-depth:]) for each in parts.values())
+        for index in chosen:
+            name = '_'.join(parts[os.path.abspath(paths[index])][-depth:])
+            if index not in names and times[name] == 1 and name not in names.values():
+                names[index] = name
+        if len(names) == len(chosen):
+            break
+    for index in chosen:  # what has no name yet differs from others in the suffix alone
+        if index not in names:
+            name = f'{Path(paths[index]).stem}_{index}'
+            while name in names.values():
+                name += '_'
+            names[index] = name
+    return {index: names[index] for index in chosen}
+
+
+def _find(paths: Sequence[str], places: dict[str, int], name: str) -> int:
+    # '000001' is the name of a file: numbers are written without zeros before them.
+    if name.isdecimal() and str(int(name)) == name and int(name) < len(paths):
+        return int(name)
+    if os.path.abspath(name) in places:
+        return places[os.path.abspath(name)]
+    end = os.path.join(os.sep, os.path.normpath(name))
+    found = [
+        place for place in places if place.endswith(end) or os.path.splitext(place)[0].endswith(end)
+    ]
+    if len(found) == 1 and not os.path.isabs(name):
+        return places[found[0]]
+    if found and not os.path.isabs(name):
+        more = ', ...' if len(found) > _CANDIDATES else ''
+        raise ValueError(
+            f'{name} is the name of {len(found)} pictures; give more of the path, or the number: '
+            f'{", ".join(found[:_CANDIDATES])}{more}'
+        )
+    raise ValueError(
+        f'{name}: neither a number below {len(paths)} nor a file of this data, such as '
+        f'{next(iter(paths), "")}'
+    )

@@ -8,6 +8,9 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Each process has seen other pictures: without it, validation in several processes would mix
+    # networks whose batch norms differ.
+    sync_buffers=dict(type='SyncBuffersHook'),
 )
 
 env_cfg = dict(

@@ -1,9 +1,9 @@
 """Similarities of all pairs of many embeddings, counted without being stored.
 
-100,000 embeddings make 5e9 pairs. Their similarities are multiples of ``1 / GRID``, so that a small
-table of integers holds how often each occurs, and every figure of
-:mod:`mmdet_ext.functional.verification` follows exactly, at any threshold, after one pass of matrix
-products, to which the counting adds less than they take from some 200 dimensions on.
+100,000 embeddings make 5e9 pairs. Their similarities are multiples of ``1 / GRID`` (of less, where
+all are close to 1), so that a small table of integers holds how often each occurs, and every figure
+of :mod:`mmdet_ext.functional.verification` follows exactly, at any threshold, after one pass of
+matrix products, to which the counting adds less than they take from some 200 dimensions on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.similarity import GRID, unit_embeddings
+from mmdet_ext.functional.similarity import GRID, Comparable, comparable
 from mmdet_ext.functional.verification import ScoreCounts
 
 #: Rows and columns of one product: it stays in the cache until it is counted.
@@ -31,7 +31,7 @@ class ExtremePairs(NamedTuple):
 
     Attributes:
         pairs: (H, 2) int64, rows of the embeddings, the lower one first.
-        similarity: (H,) float32.
+        similarity: (H,), of the type of the counts' scores.
     """
 
     pairs: Tensor
@@ -64,7 +64,7 @@ def count_all_pairs(
     """Count the cosines of all pairs i < j, genuine where the labels are equal.
 
     Memory: two copies of the embeddings, some tables of ``block * block``, and some of 16 MiB, as
-    many as there may be pairs.
+    many as there may be pairs. Embeddings that are all close to each other take some copies more.
 
     Args:
         embeddings: (N, D), floating point, finite, of any length; zeros have the similarity 0.
@@ -90,18 +90,19 @@ def count_all_pairs(
     _check(embeddings, labels, hardest, block)
     # Sorted by label, most blocks hold pairs of one kind alone.
     labels, order = labels.sort(stable=True)
-    unit = unit_embeddings(embeddings)[order]
-    total = len(unit) * (len(unit) - 1) // 2
-    kinds = tuple(_Kind(hardest, sign, block * block, unit.device) for sign in (1, -1))
-    scaled = unit.new_empty(block * block)
-    levels = torch.empty(block * block, dtype=torch.int64, device=unit.device)
+    ready = comparable(embeddings[order])
+    left, right = ready.left, ready.right
+    total = len(left) * (len(left) - 1) // 2
+    kinds = tuple(_Kind(hardest, sign, block * block, left.device) for sign in (1, -1))
+    scaled = left.new_empty(block * block)
+    levels = torch.empty(block * block, dtype=torch.int64, device=left.device)
     done = 0
-    for rows, columns in _blocks(len(unit), block):
-        shape = (len(unit[rows]), len(unit[columns]))
+    for rows, columns in _blocks(len(left), block):
+        shape = (len(left[rows]), len(right[columns]))
         size = shape[0] * shape[1]
         product = scaled[:size].view(shape)
-        with torch.autocast(unit.device.type, enabled=False):
-            torch.mm(unit[rows], unit[columns].T, out=product)
+        with torch.autocast(left.device.type, enabled=False):
+            torch.mm(left[rows], right[columns].T, out=product)
         flat = product.mul_(GRID).round_().clamp_(-GRID, GRID).view(-1)
         places = levels[:size].copy_(flat).add_(GRID)
         start = (rows.start, columns.start, shape[1])
@@ -112,8 +113,11 @@ def count_all_pairs(
         if progress is not None:
             progress(done, total)
     impostors, genuine = kinds
-    counts = _counts(genuine.table, impostors.table)
-    return AllPairs(counts, impostors.extreme(order), genuine.extreme(order))
+    return AllPairs(
+        _counts(genuine.table, impostors.table, ready),
+        impostors.extreme(order, ready),
+        genuine.extreme(order, ready),
+    )
 
 
 def _check(embeddings: Tensor, labels: Tensor, hardest: int, block: int) -> None:
@@ -210,12 +214,13 @@ class _Kind:
         order = order[found[order].argsort(stable=True, descending=True)][: self._hardest]
         self._values, self._pairs = found[order], pairs[order]
 
-    def extreme(self, order: Tensor) -> ExtremePairs:
+    def extreme(self, order: Tensor, ready: Comparable) -> ExtremePairs:
         """The extreme pairs, as rows of the embeddings before they were sorted."""
         index = order[self._pairs].sort(dim=1).values
-        return ExtremePairs(index, self._values * self._sign / GRID)
+        return ExtremePairs(index, ready.cosines(self._values * self._sign / GRID))
 
 
-def _counts(genuine: Tensor, impostors: Tensor) -> ScoreCounts:
+def _counts(genuine: Tensor, impostors: Tensor, ready: Comparable) -> ScoreCounts:
     levels = (genuine + impostors).nonzero().squeeze(1)
-    return ScoreCounts((levels - GRID).float() / GRID, genuine[levels], impostors[levels])
+    scores = ready.cosines((levels - GRID).float() / GRID)
+    return ScoreCounts(scores, genuine[levels], impostors[levels])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.similarity import on_grid, unit_embeddings
+from mmdet_ext.functional.similarity import comparable, on_grid
 from mmdet_ext.functional.verification import allowed_errors
 
 #: Elements of a table of probes x identities: 64 MiB of it are held at once.
@@ -26,8 +26,9 @@ class Searches(NamedTuple):
     Attributes:
         mated: (Q,) bool, whether the probe's identity is in the gallery.
         rank: (Q,) int64, place of that identity from 1 on; 0 where not mated.
-        mate: (Q,) float32, its similarity; -inf where not mated.
-        top: (Q,) float32, similarity of the best identity, whichever it is.
+        mate: (Q,), its similarity; -inf where not mated. Float32; float64 where all embeddings
+            are close to each other.
+        top: (Q,), similarity of the best identity, whichever it is; likewise.
         top_label: (Q,) int64, that identity; of equal ones the lowest label.
     """
 
@@ -95,8 +96,9 @@ def search_gallery(
     _check(probes, probe_labels, gallery, gallery_labels)
     identities, identity = gallery_labels.unique(return_inverse=True)
     order = identity.argsort(stable=True)
-    identity, templates = identity[order], unit_embeddings(gallery)[order]
-    probes = unit_embeddings(probes)
+    ready = comparable(torch.cat([probes, gallery[order]]))
+    probes, templates = ready.left[: len(probes)], ready.right[len(probes) :]
+    identity = identity[order]
     place = torch.searchsorted(identities, probe_labels).clamp_(max=len(identities) - 1)
     mated = identities[place] == probe_labels
     rows = max(1, table_elements // len(identities))
@@ -118,7 +120,7 @@ def search_gallery(
         empty = probes.new_empty(0)
         return Searches(mated, empty.long(), empty, empty, empty.long())
     rank, mate, top, label = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Searches(mated, rank, mate, top, label)
+    return Searches(mated, rank, ready.cosines(mate), ready.cosines(top), label)
 
 
 def _check(probes: Tensor, probe_labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> None:

@@ -33,7 +33,8 @@ class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
 
     Raises:
         ValueError: if ``std`` is not above 0, ``mean`` or ``std`` is not of 1 or 3 numbers, or
-            ``batch_augments`` is given; in use, if pictures differ in size.
+            ``batch_augments`` is given; in use, if there are no pictures, they differ in size, or
+            ``mean`` or ``std`` is of more channels than they.
     """
 
     mean: Tensor
@@ -79,6 +80,8 @@ class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
         data_samples = data.get('data_samples')
         inputs = data['inputs']
         if not isinstance(inputs, Tensor):
+            if not len(inputs):
+                raise ValueError('inputs is empty: a batch has at least one picture')
             _check_sizes(inputs, data_samples)
             inputs = torch.stack(list(inputs))
         if inputs.ndim != 4:
@@ -86,6 +89,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
                 'inputs must be (N, C, H, W), or a list of (C, H, W), got a tensor of shape '
                 f'{tuple(inputs.shape)}'
             )
+        _check_channels(inputs.shape[1], mean=self.mean, std=self.std)
         inputs = self.cast_data(inputs)
         if self.to_rgb and inputs.shape[1] == 3:
             inputs = inputs.flip(1)
@@ -93,6 +97,17 @@ class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
         if self.flip_at_test and not training:
             inputs = torch.cat([inputs, inputs.flip(-1)])
         return dict(inputs=inputs, data_samples=self.cast_data(data_samples))
+
+
+def _check_channels(channels: int, **constants: Tensor) -> None:
+    """Raise unless each constant is one number or one a channel."""
+    for name, numbers in constants.items():
+        if len(numbers) not in (1, channels):
+            raise ValueError(
+                f'{name} has {len(numbers)} numbers, {numbers.flatten().tolist()}, but the '
+                f'pictures have {channels} channels: give one number, or load pictures of '
+                f'{len(numbers)} channels (mmdet_ext.LoadFace gives three)'
+            )
 
 
 def _check_sizes(inputs: Sequence[Tensor], data_samples: Sequence[Any] | None) -> None:

@@ -230,8 +230,7 @@ def test_truncated_file(tmp_path: Path, with_index: bool) -> None:
     found = read_face_records(file)
     assert found.keys.tolist() == [0, 1, 2]
     behind = {'starts behind the end of the file (truncated)': [4, 5]} if with_index else {}
-    cut = 'ends behind the end of the file (truncated)' if with_index else 'bad magic number'
-    assert found.bad == {**behind, cut: [3]}
+    assert found.bad == {**behind, 'ends behind the end of the file (truncated)': [3]}
 
 
 def test_record_in_parts_that_lacks_its_last(tmp_path: Path) -> None:

@@ -93,6 +93,26 @@ def test_a_network_that_tells_nobody_apart_is_last() -> None:
     assert match_rates(found, 6).tolist() == [0, 0, 0, 0, 1, 1]
 
 
+@pytest.mark.parametrize('factor', [1e3, 3e4])
+def test_searches_among_collapsed_embeddings_are_those_of_float64(factor: float) -> None:
+    probes, probe_labels, gallery, labels = scene(5)
+    size = probes.shape[1]
+    shift = factor * torch.randn(size, generator=torch.Generator().manual_seed(1))
+    probes, gallery = 5 * torch.rand_like(probes) + probes + shift, gallery + shift
+    found = search_gallery(probes, probe_labels, gallery, labels)
+    one, two = (torch.nn.functional.normalize(rows.double()) for rows in (probes, gallery))
+    apart = torch.cdist(one, two, compute_mode='donot_use_mm_for_euclid_dist').square() / 2
+    nearest = apart.min(1)
+    assert found.top_label.tolist() == labels[nearest.indices].tolist()
+    assert float((1 - found.top - nearest.values).abs().max()) < 1e-5 * float(apart.max())
+    mates = torch.where(labels == probe_labels[:, None], apart, math.inf).amin(1)
+    owners = labels.unique()
+    best = torch.stack([apart[:, labels == owner].amin(1) for owner in owners], 1)
+    rank = (best <= mates[:, None]).sum(1).where(found.mated, 0)
+    assert found.rank.tolist() == rank.tolist() and len(rank.unique()) > 3
+    assert found.mate[~found.mated].isneginf().all()
+
+
 def test_an_identity_counts_once_with_its_best_template() -> None:
     # Identity 1 has three templates nearer than the mate's: the mate is still second.
     gallery = torch.tensor([[1.0, 0.9], [1.0, 0.1], [1.0, 0.0], [1.0, 0.2], [-1.0, 0.0]])
@@ -175,7 +195,7 @@ def test_wrong_galleries_are_named() -> None:
         search_gallery(probes, labels, torch.zeros(2, 3), labels)
     with pytest.raises(ValueError, match=r'one size, got \(3, 3\) and \(4, 4\)'):
         search_gallery(probes, labels, torch.eye(4), torch.arange(4))
-    with pytest.raises(ValueError, match='1 of 3 rows hold NaN'):
+    with pytest.raises(ValueError, match='1 of 6 rows hold NaN'):
         search_gallery(probes / (1 - labels[:, None]), labels, probes, labels)
 
 

@@ -15,7 +15,14 @@ from sklearn.model_selection import KFold
 from torch import Tensor
 
 from mmdet_ext.functional.all_pairs import AllPairs, count_all_pairs
-from mmdet_ext.functional.similarity import GRID, on_grid, pair_similarities, unit_embeddings
+from mmdet_ext.functional.similarity import (
+    GRID,
+    NARROW,
+    comparable,
+    on_grid,
+    pair_similarities,
+    unit_embeddings,
+)
 from mmdet_ext.functional.verification import (
     ScoreCounts,
     allowed_errors,
@@ -381,6 +388,48 @@ def test_equal_embeddings_tie_in_blocks_of_any_size() -> None:
             assert counts.scores.tolist() == [1.0]
             assert counts.genuine.tolist() == [100] and counts.impostors.tolist() == [19_800]
             assert roc_auc(counts) == 0.5
+
+
+def collapsed(factor: float, count: int = 200) -> tuple[Tensor, Tensor]:
+    """Embeddings around one direction, the closer the larger the factor; and labels."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(20, (count,), generator=generator)
+    own = torch.randn(20, 32, generator=generator)[labels]
+    noise = torch.randn(count, 32, generator=generator)
+    return factor * torch.randn(1, 32, generator=generator) + own + 2 * noise, labels
+
+
+@pytest.mark.parametrize('factor', [0.0, 3.0, 30.0, 300.0, 3e3, 3e4])
+def test_pairs_are_told_apart_however_narrow_their_cosines(factor: float) -> None:
+    embeddings, labels = collapsed(factor)
+    index = torch.combinations(torch.arange(len(labels)))
+    unit = torch.nn.functional.normalize(embeddings.double())
+    apart = (unit[index[:, 0]] - unit[index[:, 1]]).square().sum(1) / 2
+    same = labels[index[:, 0]] == labels[index[:, 1]]
+    auc = roc_auc_score(same, -apart)
+    found = count_all_pairs(embeddings, labels, hardest=5, block=64)
+    listed = pair_similarities(embeddings, index)
+    for counts in (found.counts, count_scores(listed, same)):
+        assert roc_auc(counts) == pytest.approx(auc, abs=2e-5)
+    # To a step of the ordinary grid, or of one that is as fine as the spread.
+    reach = float(apart.max())
+    step = (1 if reach > 2 * NARROW else 8 * reach) / GRID
+    assert float((1 - listed.double() - apart).abs().max()) <= 2 * step
+    for extreme, kind, sign in ((found.impostors, ~same, 1), (found.genuine, same, -1)):
+        values = extreme.similarity.double()
+        expected = (1 - apart[kind]).topk(5, largest=sign > 0).values
+        assert float((values - expected).abs().max()) <= 2 * step
+
+
+def test_ordinary_embeddings_are_compared_as_they_are() -> None:
+    embeddings, _ = collapsed(3.0)
+    ready = comparable(embeddings)
+    assert ready.left is ready.right and ready.scale == 1
+    assert torch.equal(ready.left, unit_embeddings(embeddings))
+    # Rows of zeros are like nobody, and two rows are no set that has collapsed unless alike.
+    close = torch.tensor([[1.0, 0.0], [1.0, 1e-3], [0.0, 0.0]])
+    assert comparable(close).scale == 1 and comparable(close[:2]).scale < NARROW
+    assert pair_similarities(close, torch.tensor([[0, 2]])).tolist() == [0.0]
 
 
 def test_zero_embeddings_have_similarity_zero() -> None:

@@ -240,6 +240,25 @@ def test_every_leaf_is_of_detection_or_of_faces() -> None:
     assert len(set(stems)) == len(stems) and not set(stems) & {path.stem for path in others}
 
 
+def test_batches_are_as_large_as_a_balanced_sampler_makes_them() -> None:
+    """A sampler is not told the size of the loader's batches."""
+    counted = 0
+    for leaf in face_leaf_configs():
+        loader = Config.fromfile(leaf).train_dataloader
+        if loader.sampler.type == 'mmdet_ext.IdentityBalancedSampler':
+            sampler = loader.sampler
+            assert loader.batch_size == (
+                sampler.identities_per_batch * sampler.pictures_per_identity), leaf
+            counted += 1
+    assert counted
+
+
+def test_buffers_are_the_same_on_all_processes_when_evaluated() -> None:
+    for leaf in face_leaf_configs():
+        hooks = Config.fromfile(leaf).default_hooks
+        assert hooks.sync_buffers.type == 'SyncBuffersHook', leaf
+
+
 def test_num_classes_are_those_of_the_data_where_they_are_published() -> None:
     published = {
         'ms1mv3': 93431, 'glint360k': 360232, 'webface42m': 2059906, 'webface12m': 617970,

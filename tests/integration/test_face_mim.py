@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -234,21 +235,11 @@ def test_two_gloo_processes_equal_one(root: Path, tmp_path: Path) -> None:
             type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05), clip_grad=dict(max_norm=1)
         )
         cfg.param_scheduler = []
-        # The runner's default names a CUDA device.
-        cfg.model_wrapper_cfg = dict(
-            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
-        )
-        cfg.env_cfg.dist_cfg.backend = 'gloo'
         cfg.merge_from_dict(dict(val_cfg=None, val_dataloader=None, val_evaluator=None))
         if processes == 1:
             Runner.from_cfg(cfg).train()
         else:
-            cfg.launcher = 'pytorch'
-            cfg.dump(tmp_path / 'config.py')
-            (tmp_path / 'worker.py').write_text(WORKER)
-            python('-m', 'torch.distributed.run', f'--nproc_per_node={processes}',
-                   f'--master_port={free_port()}', tmp_path / 'worker.py',
-                   tmp_path / 'config.py', cwd=tmp_path)
+            in_two_processes(cfg, tmp_path)
         states.append(load(work_dir / 'epoch_1.pth')['state_dict'])
     one, two = states
     assert one.keys() == two.keys()
@@ -256,6 +247,37 @@ def test_two_gloo_processes_equal_one(root: Path, tmp_path: Path) -> None:
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6,
                                    msg=lambda text, name=name: f'{name}: {text}')
+
+
+def test_two_processes_validate_one_network(root: Path, tmp_path: Path) -> None:
+    """What they validate together is what one process tests of the checkpoint."""
+    cfg = without_shifts(small(root, tmp_path / 'run', log_level='WARNING'))
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_cfg.max_epochs = 1
+    in_two_processes(cfg, tmp_path)
+    (scalars,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    (validated,) = [line for line in lines if 'face/auc' in line]
+    tested = Runner.from_cfg(without_shifts(small(
+        root, tmp_path / 'test', load_from=str(tmp_path / 'run' / 'epoch_1.pth'),
+        log_level='WARNING'))).test()
+    assert tested['face/impostor_pairs'] > 100
+    # Each sees every other digit, so that a mixture of two networks gives other figures.
+    assert validated == pytest.approx({**validated, **tested}, abs=1e-5)
+
+
+def in_two_processes(cfg: Config, folder: Path) -> None:
+    """Train in two processes on one CPU."""
+    # The runner's default names a CUDA device.
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+    )
+    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    cfg.launcher = 'pytorch'
+    cfg.dump(folder / 'config.py')
+    (folder / 'worker.py').write_text(WORKER)
+    python('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}',
+           folder / 'worker.py', folder / 'config.py', cwd=folder)
 
 
 def free_port() -> int:

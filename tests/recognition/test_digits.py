@@ -83,6 +83,8 @@ def test_fragment_keeps_three_digits_unseen() -> None:
     (dict(part='val'), "part must be 'train', 'test' or 'all', got 'val'"),
     (dict(test_fraction=1.0), r'test_fraction must be in \(0, 1\), got 1.0'),
     (dict(metainfo=dict(classes=('a',))), 'metainfo names classes'),
+    (dict(data_root='data', data_prefix={}), "DigitsDataset takes no data_root='data': the pic"),
+    (dict(ann_file='a.txt'), "takes no ann_file='a.txt'"),
 ])
 def test_errors(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -116,3 +116,29 @@ def test_face_folder_fragment_tests_on_other_people(tmp_path: Path) -> None:
         **config[name].dataset, 'data_root': str(tmp_path), 'pipeline': []}).metainfo['classes'])
         for name in ('train_dataloader', 'val_dataloader'))
     assert (len(train), len(val), len(train | val)) == (8, 2, 10)
+
+
+@pytest.mark.parametrize('named', [False, True])
+def test_prefix_is_the_folder_of_the_pictures(root: Path, named: bool) -> None:
+    prefix = dict(img_path=root.name) if named else root.name
+    data = build(root.parent, data_prefix=prefix)
+    assert data.metainfo['classes'] == ('b2', 'b10')
+    assert data.get_data_info(0)['img_path'] == str(root / 'b2' / '0.png')
+    (root / 'list.txt').write_text('b10/0.png\n')
+    listed = build(root.parent, data_prefix=prefix, ann_file=f'{root.name}/list.txt')
+    assert [info['img_path'] for info in listed] == [str(root / 'b10' / '0.png')]
+    with pytest.raises(ValueError, match=r"a folder or dict\(img_path='folder'\), got .'img': "):
+        build(root.parent, data_prefix=dict(img='faces'))
+
+
+@pytest.mark.parametrize('split', [
+    dict(identity_split='train'), dict(identity_split=dict(name='train')),
+    dict(identity_split=dict(part='train', val_share=0.3)), dict(picture_split='first'),
+    dict(picture_split=dict(part='first')),
+])  # fmt: skip
+def test_splits_that_are_none_are_shown_what_one_is(root: Path, split: dict) -> None:
+    ((name, value),) = split.items()
+    example = "part='train'" if name == 'identity_split' else "part='first', count=1"
+    with pytest.raises(ValueError, match=f'{name} must be a dict') as error:
+        build(root, **split)
+    assert f'such as dict({example}), got {value!r}' in str(error.value)

@@ -170,12 +170,24 @@ def test_what_cannot_be_evaluated_is_named(options: dict[str, Any], message: str
     ({'gallery': 'last'}, "got 'last'"),
     ({'unknown': 'probes'}, "'distractors' or 'nonmated', got 'probes'"),
     ({'nonmated': 1.5}, r'share must be in \(0, 1\), got 1\.5'),
-    ({'ranks': []}, r'ranks must be numbers from 1 on, got \[\]'),
-    ({'ranks': [0, 1]}, r'got \[0, 1\]'),
-    ({'gallery_per_identity': 0}, 'gallery_per_identity is 0'),
-    ({'tpir_rank': 0}, 'tpir_rank is 0'),
+    ({'nonmated': 1}, 'a list of labels or names, or a share of the identities .*, got 1'),
+    ({'nonmated': 's1'}, "a list of labels or names, or a share of the identities .*, got 's1'"),
+    ({'distractors': 's1'}, "distractors must be a list of labels or names, got 's1'"),
+    ({'gallery': 3}, "got 3. For the first k pictures .* gallery_per_identity=k"),
+    ({'ranks': []}, 'ranks is empty'),
+    ({'ranks': [0, 1]}, 'ranks must be a whole number from 1 on, got 0'),
+    ({'ranks': (1, 1.5)}, r'ranks must be a whole number from 1 on, got 1\.5'),
+    ({'gallery_per_identity': 0}, 'gallery_per_identity must be a whole number from 1 on, got 0'),
+    ({'tpir_rank': 0}, 'tpir_rank must be a whole number from 1 on, got 0'),
     ({'fpirs': [2.0]}, r'fpirs holds 2\.0'),
+    ({'fpirs': ['0.1']}, "fpirs holds '0.1'; a rate is a number"),
 ])  # fmt: skip
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FaceIdentificationMetric(**options)
+
+
+def test_one_rank_and_one_rate_may_stand_without_brackets() -> None:
+    found = evaluated(FaceIdentificationMetric(ranks=2, fpirs=0.5, nonmated=0.3), *faces())
+    listed = evaluated(FaceIdentificationMetric(ranks=[2], fpirs=[0.5], nonmated=0.3), *faces())
+    assert found == listed and {'face/rank-2', 'face/tpir@fpir=5e-01'} <= set(found)

@@ -124,3 +124,12 @@ def test_image_classifier_trains_on_it() -> None:
     torch.testing.assert_close(losses['loss'], expected)
     with pytest.raises(ValueError, match='mixed pictures have no one identity'):
         classifier(train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)))
+
+
+def test_an_empty_batch_and_constants_of_other_channels_are_named() -> None:
+    with pytest.raises(ValueError, match='inputs is empty'):
+        FaceDataPreprocessor()(dict(inputs=[]))
+    for name in ('mean', 'std'):
+        preprocess = FaceDataPreprocessor(**{name: (1, 2, 3)})
+        with pytest.raises(ValueError, match=f'{name} has 3 numbers.* pictures have 1 channels'):
+            preprocess(dict(inputs=pictures(channels=1)))

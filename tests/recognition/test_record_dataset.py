@@ -241,3 +241,21 @@ def test_error_of_a_worker_names_the_record(root: Path) -> None:
     loader = DataLoader(FaceRecordDataset(str(root)), num_workers=1, collate_fn=list)
     with pytest.raises(RecordError, match='record 2: bad magic number'):
         list(loader)
+
+
+def test_a_list_is_refused_and_a_prefix_followed(root: Path) -> None:
+    with pytest.raises(ValueError, match="no ann_file='x.rec': .*by rec_file"):
+        FaceRecordDataset(str(root), ann_file='x.rec')
+    assert len(FaceRecordDataset(str(root.parent), data_prefix=root.name)) == 6
+
+
+@pytest.mark.parametrize('index', [True, False], ids=['with idx', 'without'])
+def test_a_cut_record_is_called_so_with_and_without_index(root: Path, index: bool) -> None:
+    offsets = read_index(root / 'train.idx')[1]
+    path = root / 'train.rec'
+    path.write_bytes(path.read_bytes()[: offsets[6] + 40])
+    if not index:
+        (root / 'train.idx').unlink()
+    with pytest.raises(RecordError, match=r'1 ends behind the end .* \(record 6\)') as error:
+        FaceRecordDataset(str(root))
+    assert 'magic' not in str(error.value)

@@ -176,7 +176,8 @@ def test_identities_of_one_picture_can_be_skipped(monkeypatch: pytest.MonkeyPatc
     ([], {}, 'whole numbers|the data has 0'),
     ([-1, 0], {}, 'at least 0.*the least -1'),
     ([0.5, 1.0], {}, 'whole numbers.*float64'),
-    ([0, 1], dict(pictures_per_identity=0), 'must be at least 1, got 2 and 0'),
+    ([0, 1], dict(pictures_per_identity=0), 'pictures_per_identity must be .* from 1 on, got 0'),
+    ([0, 1], dict(identities_per_batch=2.0), r'must be a whole number from 1 on, got 2\.0'),
     ([0, 1], dict(single='drop'), "single must be 'repeat' or 'skip', got 'drop'"),
 ])
 def test_errors(labels: list, options: dict, message: str) -> None:

@@ -150,6 +150,9 @@ def test_wrong_landmarks_name_the_picture(landmarks: np.ndarray | None, message:
 def test_wrong_options_of_align() -> None:
     with pytest.raises(ValueError, match='size must be a width and a height'):
         AlignFace(size=(0, 112))
+    with pytest.raises(ValueError, match=r'whole numbers of at least 1 px; got \(112\.5, 112\)'):
+        AlignFace(size=(112.5, 112))
+    assert AlignFace(size=56).size == (56, 56)
     with pytest.raises(ValueError, match='template must be 5 points'):
         AlignFace(template=[[0, 0]])
 

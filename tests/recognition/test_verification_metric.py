@@ -241,6 +241,8 @@ def test_wrong_data_samples_are_named(
     ({'fars': []}, 'fars is empty'),
     ({'fars': [0.1, 0.0]}, r'fars holds 0\.0; a rate lies in'),
     ({'fars': [1.1]}, r'fars holds 1\.1'),
+    ({'fars': 2}, r'fars holds 2\.0; a rate lies in'),
+    ({'fars': '0.1'}, "fars holds '0'; a rate is a number"),
 ])  # fmt: skip
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -259,7 +261,75 @@ def test_names_of_rates(rate: float, name: str) -> None:
     assert rate_name(rate) == name
 
 
+def test_one_rate_may_stand_without_brackets() -> None:
+    assert evaluated(FaceVerificationMetric('all', 0.05), samples(*faces())) == evaluated(
+        FaceVerificationMetric('all', [0.05]), samples(*faces()))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What metrics say."""
+    said: list[str] = []
+    monkeypatch.setattr(FaceVerificationMetric, 'say', lambda self, text, *_: said.append(text))
+    return said
+
+
+@pytest.mark.parametrize('pairs', ['all', 'dataset'])
+def test_collapsed_embeddings_keep_their_order_and_are_reported(
+    pairs: Any, told: list[str]
+) -> None:
+    embeddings, labels = faces()
+    direction = torch.randn(1, 24, generator=torch.Generator().manual_seed(3))
+    collapsed = embeddings + 3000 * direction
+    metric = FaceVerificationMetric(pairs, fars=[0.05])
+    index, _, same = brute_force(embeddings, labels)
+    if pairs == 'dataset':
+        with_pairs(metric)
+        index = torch.from_numpy(metric.dataset_meta['pairs']['index'])
+        same = torch.from_numpy(metric.dataset_meta['pairs']['same'])
+    found = evaluated(metric, samples(collapsed, labels))
+    unit = torch.nn.functional.normalize(collapsed.double())
+    cosines = (unit[index[:, 0]] * unit[index[:, 1]]).sum(1)
+    assert float(cosines.min()) > 1 - 4e-6
+    assert found['face/auc'] == pytest.approx(roc_auc_score(same, cosines), abs=1e-5)
+    (point,) = tar_at_far(count_scores(cosines, same), [0.05])
+    assert found['face/tar@far=5e-02'] == pytest.approx(point.tar, abs=1e-9)
+    assert found['face/threshold@far=5e-02'] == pytest.approx(point.threshold, abs=1e-11)
+    assert any('have collapsed: all cosines lie within' in text for text in told)
+
+
+def test_most_pairs_tied_is_reported(told: list[str]) -> None:
+    embeddings, labels = faces()
+    embeddings = 1e-4 * embeddings + torch.ones(24)
+    evaluated(FaceVerificationMetric('all'), samples(embeddings, labels))
+    assert not any('same similarity' in text for text in told)
+    # One that is elsewhere makes the set an ordinary one, in which the others are all alike.
+    embeddings[0] *= -1
+    evaluated(FaceVerificationMetric('all'), samples(embeddings, labels))
+    assert any('of 1,770 pairs have the same similarity, 1.0000000' in text for text in told)
+
+
 # What is written
+
+
+def test_a_file_in_place_of_the_folder_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('x')
+    for name in ('file', 'file/below'):
+        with pytest.raises(NotADirectoryError, match=f'{name}.*file is no folder'):
+            FaceVerificationMetric('all', out_dir=str(tmp_path / name))
+
+
+def test_figures_outlive_a_picture_that_cannot_be_drawn(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError('no font')
+
+    monkeypatch.setattr('mmdet_ext.recognition.metrics.verification.draw_roc', fails)
+    found = evaluated(FaceVerificationMetric('all', out_dir=str(tmp_path)), samples(*faces()))
+    assert found == evaluated(FaceVerificationMetric('all'), samples(*faces()))
+    assert any('(RuntimeError: no font); the figures are not affected' in text for text in told)
+    assert (tmp_path / 'verification.json').is_file()
 
 
 @pytest.mark.parametrize('pairs', ['all', 'dataset'])

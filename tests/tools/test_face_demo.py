@@ -47,14 +47,19 @@ def test_too_few_people_are_an_error(
 def test_it_trains_tests_and_draws(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_faces(tmp_path)
-    work = tmp_path / 'work'
-    before = sorted(tmp_path.joinpath('faces').rglob('*'))
+    # What mim's --cfg-options would take for its own; and pictures that cannot be used.
+    root = tmp_path / "my [faces], a=(1) 'x\""
+    make_faces(root)
+    for name in ('p0', 'p5'):
+        (root / 'faces' / name / 'broken.jpg').write_bytes(b'\xff\xd8')
+    work = root / 'work, {1}'
+    before = sorted(root.joinpath('faces').rglob('*'))
     code = demo.main([
-        '--data', str(tmp_path / 'faces'), '--work-dir', str(work), '--epochs', '1',
+        '--data', str(root / 'faces'), '--work-dir', str(work), '--epochs', '1',
     ])  # fmt: skip
     printed = capsys.readouterr().out
     assert code == 0, printed[-2000:]
+    assert '16 pictures of 8 identities. Left out: 2 pictures, truncated JPEG' in printed
     report = json.loads((work / 'report.json').read_text())
     assert set(report['figures']) == {'softmax', 'ArcFace'}
     for name, figures in report['figures'].items():
@@ -62,4 +67,4 @@ def test_it_trains_tests_and_draws(
         assert f'| {name} | {figures["auc"]:.3f} |' in printed
     for picture in ('roc.png', 'hardest_pairs.png', 'similarities.png', 'scatter.png'):
         assert (work / picture).read_bytes().startswith(b'\x89PNG'), picture
-    assert sorted(tmp_path.joinpath('faces').rglob('*')) == before
+    assert sorted(root.joinpath('faces').rglob('*')) == before

@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from mmdet_ext.datasets.face_folder import list_faces
+from mmdet_ext.datasets.images import decode_picture
 from mmdet_ext.datasets.record_io import RecordFile, read_index
+from mmdet_ext.recognition.datasets.folder import FaceFolderDataset
 from mmdet_ext.recognition.datasets.records import FaceRecordDataset
 from tools.face.rec_tool import main
 
@@ -45,7 +48,7 @@ def test_round_trip_byte_for_byte(faces: Path, tmp_path: Path, capsys: Capture) 
     assert main(['write', str(faces), str(tmp_path / 'rec')]) == 0
     said = capsys.readouterr()
     assert '15 pictures of 3 identities (15 byte for byte, 0 encoded, 0 of them' in said.out
-    assert 'warning: 1 identities with one picture' in said.err
+    assert 'To be known: 1 identities of one picture, which give no genuine pair (s10)' in said.err
     assert (tmp_path / 'rec' / 'property').read_text() == '3,112,112\n'
     assert (tmp_path / 'rec' / 'identities.txt').read_text() == 's1\ns2\ns10\n'
     assert main(['extract', str(tmp_path / 'rec'), str(tmp_path / 'out')]) == 0
@@ -86,7 +89,7 @@ def test_resizing_is_counted(tmp_path: Path, capsys: Capture) -> None:
     said = capsys.readouterr()
     assert '5 pictures of 2 identities (1 byte for byte, 4 encoded, 3 of them resized)' in said.out
     assert 'warning: 2 pictures of another aspect ratio, stretched' in said.err
-    assert 'warning: 1 files that are no pictures, passed over' in said.err
+    assert "1 files whose suffix is no picture's (a/notes.txt)" in said.err
     dataset = FaceRecordDataset(str(tmp_path / 'rec'))
     assert {dataset[k]['img_shape'] for k in range(5)} == {(112, 112)}
     first = cv2.resize(cv2.imdecode(np.frombuffer(jpeg(1, 224, 224), np.uint8), 1), (112, 112),
@@ -153,14 +156,76 @@ def test_bad_pictures(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     (faces / 's10' / '1.jpg').write_bytes(b'no picture')
     assert main(['write', str(faces), str(tmp_path / 'rec')]) == 2
     said = capsys.readouterr().err
-    assert f'error: {faces / "s1" / "2.jpg"}: truncated JPEG (no end marker). Mend it' in said
-    assert not any((tmp_path / 'rec').iterdir())
+    assert '1 pictures, truncated JPEG (no end marker) (s1/2.jpg); 1 pictures, ' in said
+    assert '\nerror: 2 pictures cannot be used. Mend them, or give --bad-pictures drop' in said
+    assert not (tmp_path / 'rec').exists()
     assert main(['write', str(faces), str(tmp_path / 'rec'), '--bad-pictures', 'drop']) == 0
     said = capsys.readouterr().err
-    assert 'warning: 2 dropped, cannot be read: ' in said
-    assert 'warning: 1 folders without a usable picture, without a label: s10' in said
+    assert '1 identities without a picture (s10)' in said
     assert (tmp_path / 'rec' / 'identities.txt').read_text() == 's1\ns2\n'
     assert FaceRecordDataset(str(tmp_path / 'rec')).get_gt_labels().tolist() == [0] + [1] * 12
+
+
+def test_pixels_spoilt_in_the_middle_show_when_decoded(
+    faces: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(data: bytes) -> np.ndarray:
+        if data == jpeg(3):
+            raise ValueError('picture cannot be decoded')
+        return decode_picture(data)
+
+    monkeypatch.setattr('tools.face.rec_tool.decode_picture', decode)
+    assert main(['write', str(faces), str(tmp_path / 'rec')]) == 2
+    assert '\nerror: ' + str(faces / 's10' / '1.jpg') in capsys.readouterr().err
+    assert main(['write', str(faces), str(tmp_path / 'rec'), '--bad-pictures', 'drop']) == 0
+    said = capsys.readouterr().err
+    assert 'warning: 1 dropped, cannot be decoded: ' in said
+    assert 'warning: 1 folders without a usable picture, without a label: s10' in said
+    assert (tmp_path / 'rec' / 'identities.txt').read_text() == 's1\ns2\n'
+
+
+def test_identities_are_those_of_the_data_set_of_folders(
+    faces: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    for name in ('.cache/1.jpg', 's2/below/1.jpg', 's1/.hidden.jpg', 'loose.jpg', 's1/a.txt'):
+        (faces / name).parent.mkdir(exist_ok=True)
+        (faces / name).write_bytes(jpeg(99))
+    (faces / 'a_empty').mkdir()
+    assert main(['write', str(faces), str(tmp_path / 'rec')]) == 0
+    said = capsys.readouterr()
+    assert '15 pictures of 3 identities (15 byte for byte' in said.out
+    dataset = FaceFolderDataset(str(faces))
+    names = (tmp_path / 'rec' / 'identities.txt').read_text().split()
+    assert tuple(names) == dataset.metainfo['classes'] == ('s1', 's2', 's10')
+    records = FaceRecordDataset(str(tmp_path / 'rec'))
+    assert records.get_gt_labels().tolist() == dataset.get_gt_labels().tolist()
+    assert f'warning: {list_faces(faces)}\n' in said.err
+    for count in ('2 hidden files and folders (', '1 files beside the folders (loose.jpg)',
+                  '1 folders within folders (s2/below)', '1 identities without a picture ('):
+        assert count in said.err
+
+
+@pytest.mark.parametrize('scan', [[], ['--scan']])
+def test_what_can_be_read_is_extracted_and_the_rest_is_named(
+    scan: list[str], faces: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    main(['write', str(faces), str(tmp_path / 'rec')])
+    path, offsets = tmp_path / 'rec' / 'train.rec', read_index(tmp_path / 'rec' / 'train.idx')[1]
+    content = bytearray(path.read_bytes())
+    content[offsets[4]] ^= 255
+    content[offsets[7] + 32: offsets[8]] = bytes(offsets[8] - offsets[7] - 32)
+    path.write_bytes(content)
+    capsys.readouterr()
+    out = tmp_path / 'out'
+    assert main(['extract', str(tmp_path / 'rec'), str(out), *scan]) == 2
+    said = capsys.readouterr()
+    assert f'13 pictures of 3 identities in {out}' in said.out
+    assert '\nerror: 2 records are bad and were not extracted: record 4: bad magic' in said.err
+    assert '; record 7: picture cannot be decoded\n' in said.err
+    written = {int(file.stem): file.read_bytes() for file in out.rglob('*.*')}
+    assert sorted(written) == [k for k in range(1, 16) if k not in (4, 7)]
+    records = RecordFile(path)
+    assert all(records.read(k).data == data for k, data in written.items())
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -168,7 +233,7 @@ def test_bad_pictures(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     (['inspect', '.'], 'is not there'),
     (['extract', 'absent.rec', 'out'], 'is not there'),
     (['write', 'absent', 'out'], "folder 'absent' is not there"),
-    (['write', 'empty', 'out'], 'empty has no folders: it must have a folder an identity'),
+    (['write', 'empty', 'out'], "'empty' has no folder in it. Found: nothing; expected a folder"),
     (['write', 'hollow', 'out'], '0 pictures of 0 identities'),
     (['write', 'hollow', 'out', '--size', '0', '112'], '--size must be above 0'),
     (['write', 'hollow', 'out', '--quality', '101'], '--quality in 1..100, got'),

@@ -7,7 +7,8 @@ Without FOLDER it takes scikit-learn's handwritten digits for identities: 0 to 6
 to 9 are unseen. Of your own people, one in five is kept unseen (at least two). Runs ``mim train
 mmdet`` and ``mim test mmdet`` for plain softmax and for ArcFace as anyone would type them, prints
 the table, and writes to the work directory roc.png (both curves), scatter.png (unseen people's
-embeddings, in two dimensions), hardest_pairs.png and report.json. Nothing is written into FOLDER.
+embeddings, in two dimensions), hardest_pairs.png and report.json. Pictures of FOLDER that cannot be
+used are counted and passed over. Nothing is written into FOLDER.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from mmengine.config import Config
 
 from mmdet_ext.datasets.coco_json import LayoutError
 from mmdet_ext.datasets.face_folder import FaceList, list_faces, split_identities
@@ -166,7 +168,20 @@ def train_and_test(
     Raises:
         MimError: if a run fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    written = write_config(config, faces, folder, args)
+    run_mim('train', written, '--work-dir', folder)
+    checkpoint = Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip())
+    run_mim('test', written, '--checkpoint', checkpoint, '--work-dir', folder / 'test')
+    report = folder / 'verification' / 'verification.json'
+    result: dict[str, Any] = json.loads(report.read_text(encoding='utf-8'))
+    return result
+
+
+def write_config(config: Path, faces: Faces, folder: Path, args: argparse.Namespace) -> Path:
+    """Write the config for these people to the folder of the run.
+
+    A file, as paths may hold what would part the words of ``--cfg-options``.
+    """
     for part, names in (('train', faces.train), ('test', faces.test)):
         write_text(folder / f'{part}_identities.txt', '\n'.join(names) + '\n')
     # The last batch of an epoch is dropped where it is not full: a small set needs small ones.
@@ -180,30 +195,26 @@ def train_and_test(
         'param_scheduler.1.end': epochs,
         'model.head.num_classes': len(faces.train),
         'train_dataloader.batch_size': batch,
-        'train_dataloader.dataset.data_root': faces.root,
-        'train_dataloader.dataset.identities': folder / 'train_identities.txt',
-        'train_dataloader.dataset.identity_split': None,
-        'val_dataloader.dataset.data_root': faces.root,
-        'val_dataloader.dataset.identities': folder / 'test_identities.txt',
-        'val_dataloader.dataset.identity_split': None,
-        'test_dataloader.dataset.data_root': faces.root,
-        'test_dataloader.dataset.identities': folder / 'test_identities.txt',
-        'test_dataloader.dataset.identity_split': None,
-        'test_evaluator.out_dir': folder / 'verification',
+        'test_evaluator.out_dir': str(folder / 'verification'),
     }
+    for loader in ('train', 'val', 'test'):
+        part = 'train' if loader == 'train' else 'test'
+        options |= {f'{loader}_dataloader.dataset.{key}': value for key, value in {
+            'data_root': str(faces.root),
+            'identities': str(folder / f'{part}_identities.txt'),
+            'identity_split': None,
+            'bad_images': 'drop',
+        }.items()}  # fmt: skip
     if not faces.mirrored:
         options |= {
             'train_dataloader.dataset.pipeline.2.prob': 0.0,
             'model.data_preprocessor.flip_at_test': False,
             'model.head.flip_fusion': None,
         }
-    words = ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
-    run_mim('train', config, '--work-dir', folder, *words)
-    checkpoint = Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip())
-    run_mim('test', config, '--checkpoint', checkpoint, '--work-dir', folder / 'test', *words)
-    report = folder / 'verification' / 'verification.json'
-    result: dict[str, Any] = json.loads(report.read_text(encoding='utf-8'))
-    return result
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(options)
+    write_text(folder / config.name, cfg.pretty_text)
+    return folder / config.name
 
 
 def markdown_table(found: dict[str, dict[str, Any]]) -> str:

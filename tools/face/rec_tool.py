@@ -6,9 +6,10 @@
     python tools/face/rec_tool.py write faces data/mine --size 112 112
 
 A path may be the folder of train.rec or the file itself. `inspect` reads no picture; with --check
-it decodes all of them, lists the corrupt ones and ends with 2 if there are any. `write` wants a
-folder an identity, numbers them in natural order (s2 before s10) and stores JPEGs of the right
-size byte for byte.
+it decodes all of them, lists the corrupt ones and ends with 2 if there are any. `extract` writes
+all that can be read, names what cannot, and then ends with 2. `write` takes the identities that
+FaceFolderDataset finds in the folder, in its order, and stores JPEGs of the right size byte for
+byte.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from mmdet_ext.datasets.face_folder import PICTURE_SUFFIXES, natural_key
-from mmdet_ext.datasets.images import decode_picture, image_problem
+from mmdet_ext.datasets.face_folder import list_faces
+from mmdet_ext.datasets.images import decode_picture
 from mmdet_ext.datasets.record_io import (
     FaceRecords,
     RecordError,
@@ -36,6 +38,7 @@ from mmdet_ext.utils.files import whole_file, write_json
 
 _ENDINGS = (
     (b'\xff\xd8', '.jpg'), (b'\x89PNG', '.png'), (b'BM', '.bmp'), (b'P5', '.pgm'), (b'P6', '.ppm'),
+    (b'RIFF', '.webp'), (b'GIF8', '.gif'), (b'II*\0', '.tif'), (b'MM\0*', '.tif'),
 )
 _SAMPLE = 50
 _LISTED = 20
@@ -87,10 +90,11 @@ def inspect(args: argparse.Namespace) -> None:
 
 
 def extract(args: argparse.Namespace) -> None:
-    """Write pictures, byte for byte, to a folder an identity."""
+    """Write pictures, byte for byte, to a folder an identity; pass over what is no picture."""
     file, classes, _ = _opened(args)
     faces = read_face_records(file, scan=args.scan, classes=classes)
-    _warn([*faces.notes, *_reasons(faces)])
+    _warn(faces.notes)
+    bad = {key: reason for reason, keys in faces.bad.items() for key in keys}
     chosen = np.arange(len(faces.keys))
     if args.identities:
         absent = sorted(set(args.identities) - set(faces.labels.tolist()))
@@ -99,15 +103,28 @@ def extract(args: argparse.Namespace) -> None:
         chosen = chosen[np.isin(faces.labels, args.identities)]
     chosen = chosen[: args.limit]
     digits = len(str(int(faces.labels.max()))) if len(faces.labels) else 1
-    for row in _tracked(chosen.tolist()):
-        key = int(faces.keys[row])
-        data = file.read_at(int(faces.offsets[row]), key).data
-        ending = next((end for start, end in _ENDINGS if data.startswith(start)), '.img')
-        path = args.folder / f'{faces.labels[row]:0{digits}d}' / f'{key:08d}{ending}'
-        with whole_file(path) as part:
-            part.write_bytes(data)
-    print(f'{len(chosen)} pictures of {len(set(faces.labels[chosen].tolist()))} identities in '
-          f'{args.folder}')
+    written: list[int] = []
+    with _tracked(chosen.tolist()) as rows:
+        for row in rows:
+            key, label = int(faces.keys[row]), int(faces.labels[row])
+            try:
+                data = file.read_at(int(faces.offsets[row]), key).data
+                decode_picture(data)
+            except ValueError as error:
+                bad[key] = _reason(error, key)
+                continue
+            ending = next((end for start, end in _ENDINGS if data.startswith(start)), '.img')
+            with whole_file(args.folder / f'{label:0{digits}d}' / f'{key:08d}{ending}') as part:
+                part.write_bytes(data)
+            written.append(label)
+    print(f'{len(written)} pictures of {len(set(written))} identities in {args.folder}')
+    if bad:
+        shown = '; '.join(f'record {key}: {bad[key]}' for key in sorted(bad)[:_LISTED])
+        more = f'; and {len(bad) - _LISTED} more, see `inspect --check`'
+        raise ToolError(
+            f'{len(bad)} records are bad and were not extracted: {shown}'
+            + more * (len(bad) > _LISTED)
+        )
 
 
 def write(args: argparse.Namespace) -> None:
@@ -121,15 +138,25 @@ def write(args: argparse.Namespace) -> None:
     rec = args.out / 'train.rec'
     if rec.exists() and not args.force:
         raise ToolError(f'{rec} is there already: give another folder, or --force')
-    folders = sorted((p for p in args.folder.iterdir() if p.is_dir()), key=_natural_order)
-    if not folders:
-        raise ToolError(f'{args.folder} has no folders: it must have a folder an identity')
+    faces = list_faces(args.folder, bad_images='drop')
+    if faces.left_out or faces.oddities:
+        _warn([str(faces)])
+    if faces.bad and args.bad_pictures == 'error':
+        raise ToolError(
+            f'{faces.bad} pictures cannot be used. Mend them, or give --bad-pictures drop'
+        )
+    paths: dict[str, list[Path]] = {name: [] for name in faces.classes}
+    for path, label in zip(faces.paths, faces.labels, strict=True):
+        paths[faces.classes[label]].append(Path(path))
     encoder = _Encoder(tuple(args.size), args.quality, args.bad_pictures)
-    counts = write_face_records(map(encoder.identity, _tracked(folders)), rec, tuple(args.size))
-    names = [folder.name for folder in folders if folder.name not in encoder.empty]
+    with _tracked(list(paths.items())) as identities:
+        counts = write_face_records(
+            (encoder.identity(*identity) for identity in identities), rec, tuple(args.size)
+        )
+    names = [name for name in faces.classes if name not in encoder.empty]
     with whole_file(args.out / 'identities.txt') as part:
         part.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
-    _warn(encoder.notes(counts))
+    _warn(encoder.notes())
     print(f'{sum(counts)} pictures of {len(counts)} identities ({encoder.kept} byte for byte, '
           f'{encoder.encoded} encoded, {encoder.resized} of them resized)\n{rec}')
 
@@ -140,39 +167,30 @@ class _Encoder:
     def __init__(self, size: tuple[int, int], quality: int, bad_pictures: str) -> None:
         self.size = size
         self.quality, self.bad_pictures = quality, bad_pictures
-        self.kept = self.encoded = self.resized = self.stretched = self.others = 0
+        self.kept = self.encoded = self.resized = self.stretched = 0
         self.bad: list[str] = []
         self.empty: set[str] = set()
 
-    def identity(self, folder: Path) -> list[bytes]:
-        """The encoded pictures of a folder."""
-        files = sorted((path for path in folder.iterdir() if path.is_file()), key=_natural_order)
-        pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
-        self.others += len(files) - len(pictures)
-        stored = [data for path in pictures if (data := self._picture(path)) is not None]
+    def identity(self, name: str, paths: list[Path]) -> list[bytes]:
+        """The encoded pictures of an identity."""
+        stored = [data for path in paths if (data := self._picture(path)) is not None]
         if not stored:
-            self.empty.add(folder.name)
+            self.empty.add(name)
         return stored
 
-    def notes(self, counts: list[int]) -> list[str]:
-        """What a user should hear of."""
-        single = sum(count == 1 for count in counts)
+    def notes(self) -> list[str]:
+        """What a user should hear of, beyond what the list of the pictures says."""
         listed = ', '.join(sorted(self.empty)[:_LISTED])
         return [
             text for count, text in (
-                (len(self.bad), f'dropped, cannot be read: {"; ".join(self.bad[:_LISTED])}'),
+                (len(self.bad), f'dropped, cannot be decoded: {"; ".join(self.bad[:_LISTED])}'),
                 (len(self.empty), f'folders without a usable picture, without a label: {listed}'),
-                (self.others, 'files that are no pictures, passed over'),
                 (self.stretched, 'pictures of another aspect ratio, stretched'),
-                (single, 'identities with one picture, which gives no genuine pair'),
             ) if count for text in [f'{count} {text}']
         ]
 
     def _picture(self, path: Path) -> bytes | None:
-        problem = image_problem(path)
         try:
-            if problem is not None:
-                raise ValueError(problem)
             data = path.read_bytes()
             image = decode_picture(data)
         except ValueError as error:
@@ -247,15 +265,16 @@ def _decoded_sizes(
     sizes: dict[str, int] = {}
     broken: dict[int, str] = {}
     rows = range(0, len(faces.keys), step)
-    for row in _tracked(rows) if show else rows:
-        key = int(faces.keys[row])
-        try:
-            image = decode_picture(file.read_at(int(faces.offsets[row]), key).data)
-        except ValueError as error:
-            broken[key] = str(error).rpartition(f'record {key}: ')[2]
-            continue
-        name = f'{image.shape[0]} x {image.shape[1]}'
-        sizes[name] = sizes.get(name, 0) + 1
+    with _tracked(rows) if show else nullcontext(rows) as looked_at:
+        for row in looked_at:
+            key = int(faces.keys[row])
+            try:
+                image = decode_picture(file.read_at(int(faces.offsets[row]), key).data)
+            except ValueError as error:
+                broken[key] = _reason(error, key)
+                continue
+            name = f'{image.shape[0]} x {image.shape[1]}'
+            sizes[name] = sizes.get(name, 0) + 1
     return sizes, broken
 
 
@@ -283,6 +302,11 @@ def _print_report(report: dict[str, Any]) -> None:
         print(f'corrupt: and {len(corrupt) - _LISTED} more; --out writes all of them')
 
 
+def _reason(error: ValueError, key: int) -> str:
+    """An error without the file and the record that it names."""
+    return str(error).rpartition(f'record {key}: ')[2]
+
+
 def _reasons(faces: FaceRecords) -> list[str]:
     return [
         f'{len(keys)} records: {reason} (record {keys[0]} first)'
@@ -295,19 +319,21 @@ def _warn(notes: Iterable[str]) -> None:
         print(f'warning: {note}', file=sys.stderr)
 
 
-def _tracked(tasks: Any) -> Iterator[Any]:
-    """The tasks one by one, with a progress bar on stderr that moves at most 100 times."""
+@contextmanager
+def _tracked(tasks: Any) -> Iterator[Iterator[Any]]:
+    """The tasks one by one, with a progress bar on stderr that moves at most 100 times.
+
+    Its line ends where the context does, so that an error begins on one of its own.
+    """
     from mmengine.utils import track_iter_progress
 
     step = -(-len(tasks) // _STEPS) or 1
     parts = [tasks[start: start + step] for start in range(0, len(tasks), step)]
-    for part in track_iter_progress((parts, len(parts)), file=sys.stderr) if parts else ():
-        yield from part
-    print(file=sys.stderr)
-
-
-def _natural_order(path: Path) -> Any:
-    return natural_key(path.name)
+    tracked = track_iter_progress((parts, len(parts)), file=sys.stderr) if parts else ()
+    try:
+        yield (task for part in tracked for task in part)
+    finally:
+        print(file=sys.stderr)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

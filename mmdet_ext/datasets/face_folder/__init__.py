@@ -23,7 +23,11 @@ from mmdet_ext.datasets.face_folder.lists import (
     read_lines,
     read_list,
 )
-from mmdet_ext.datasets.face_folder.splits import split_identities, split_pictures
+from mmdet_ext.datasets.face_folder.splits import (
+    check_split,
+    split_identities,
+    split_pictures,
+)
 from mmdet_ext.datasets.images import find_bad_images
 
 __all__ = [
@@ -53,6 +57,7 @@ class FaceList:
         paths: of the pictures, those of an identity together: of a folder in natural order, of a
             list in its order.
         labels: of the pictures, 0 .. len(classes) - 1.
+        bad: how many pictures are left out as they cannot be used.
         left_out: what was there and is not used.
         oddities: what is used, but should be known of.
     """
@@ -61,6 +66,7 @@ class FaceList:
     classes: tuple[str, ...] = ()
     paths: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    bad: int = 0
     left_out: Tally = field(default_factory=Tally)
     oddities: Tally = field(default_factory=Tally)
 
@@ -113,7 +119,7 @@ def list_faces(
         LayoutError: if there are no such files, names or labels, or nothing is left.
         ValueError: if an option is out of its range, or two exclude each other.
     """
-    _check_options(identities, identity_split, min_pictures, bad_images)
+    _check_options(identities, identity_split, picture_split, min_pictures, bad_images)
     root = Path(root).expanduser()
     faces = FaceList(str(root if ann_file is None else ann_file))
     labels: dict[str, int] | None = None
@@ -146,12 +152,17 @@ def list_faces(
 
 
 def _check_options(
-    identities: object, identity_split: object, min_pictures: int, bad_images: str
+    identities: object, identity_split: object, picture_split: object, min_pictures: int,
+    bad_images: str,
 ) -> None:
     if bad_images not in ('error', 'drop', 'unchecked'):
         raise ValueError(f"bad_images must be 'error', 'drop' or 'unchecked', got {bad_images!r}")
     if min_pictures < 1:
         raise ValueError(f'min_pictures must be at least 1, got {min_pictures}')
+    if identity_split is not None:
+        check_split('identity_split', identity_split, split_identities)
+    if picture_split is not None:
+        check_split('picture_split', picture_split, split_pictures)
     if identities is not None and identity_split is not None:
         raise ValueError('identities and identity_split both choose identities: give one of them')
 
@@ -265,6 +276,7 @@ def _readable(
             faces.oddities.add(_MODES.get(mode, f'pictures of mode {mode}'), shown)
         if animated:
             faces.oddities.add('animated pictures, of which the first frame counts', shown)
+    faces.bad = len(bad)
     report = Tally() if bad_images == 'error' else faces.left_out
     for name, reason in bad.items():
         report.add(f'pictures, {reason}', place(name))

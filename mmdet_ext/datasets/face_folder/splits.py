@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Literal
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from mmdet_ext.datasets.coco_json import LayoutError
+
+_PARTS = {'identity_split': 'train', 'picture_split': 'first'}
+
+
+def check_split(option: str, value: Any, split: Callable[..., Any]) -> None:
+    """Raise ValueError unless ``value`` holds arguments of ``split`` behind its first one."""
+    _, *parameters = inspect.signature(split).parameters.values()
+    needed = {p.name for p in parameters if p.default is p.empty}
+    shown = ', '.join(p.name if p.default is p.empty else f'{p.name}={p.default}'
+                      for p in parameters)
+    if not isinstance(value, Mapping) or not needed <= set(value) <= {p.name for p in parameters}:
+        raise ValueError(
+            f'{option} must be a dict({shown}), such as dict(part={_PARTS[option]!r}'
+            f'{", count=1" if "count" in needed else ""}), got {value!r}'
+        )
 
 
 def split_identities(

@@ -53,6 +53,19 @@ PROBLEMS = (
  LARGE_LABEL) = range(len(PROBLEMS))
 
 
+def problem_code(reason: str) -> int:
+    """The index into `PROBLEMS` of a reason that begins like one of them.
+
+    Of a record in parts whose later part is wrong in another way, the magic number is not where
+    it should be.
+
+    >>> PROBLEMS[problem_code('bad magic number 0x00000000 at byte 12')]
+    'bad magic number'
+    """
+    codes = range(1, len(PROBLEMS))
+    return next((code for code in codes if reason.startswith(PROBLEMS[code])), BAD_MAGIC)
+
+
 class _Broken(Exception):
     """Why a record cannot be read; whoever knows its number makes a `RecordError` of it."""
 

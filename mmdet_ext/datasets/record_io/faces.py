@@ -21,7 +21,6 @@ import numpy as np
 
 from mmdet_ext.datasets.record_io.container import (
     BAD_LABEL,
-    BAD_MAGIC,
     BEHIND,
     EMPTY,
     EXACT_FLOAT,
@@ -29,6 +28,7 @@ from mmdet_ext.datasets.record_io.container import (
     PROBLEMS,
     IntArray,
     RecordFile,
+    problem_code,
 )
 from mmdet_ext.datasets.record_io.layout import RecordError, append, encode, index_text, pack
 from mmdet_ext.utils.files import whole_file
@@ -99,8 +99,7 @@ def read_face_records(
             )
         if identities and not scan:
             labels = _labels_of_ranges(file, keys, offsets, file.offsets[own], bounds[0], notes)
-    problems = np.where(_inside(file, offsets), 0, BEHIND).astype(np.uint8)
-    problems[np.isin(keys, list(file.broken)) & (problems == 0)] = BAD_MAGIC
+    problems = _known_problems(file, keys, offsets)
     rest = np.flatnonzero((labels < 0) & (problems == 0))
     labels[rest], problems[rest] = _labels_of_headers(file, offsets[rest])
     if classes is not None:
@@ -111,6 +110,16 @@ def read_face_records(
     return FaceRecords(
         keys[good], offsets[good], labels[good], bad, file.notes + notes, identities
     )
+
+
+def _known_problems(
+    file: RecordFile, keys: IntArray, offsets: IntArray
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """What is wrong with records, as far as offsets and reading through the file tell."""
+    problems = np.where(_inside(file, offsets), 0, BEHIND).astype(np.uint8)
+    for row in np.flatnonzero(np.isin(keys, list(file.broken)) & (problems == 0)):
+        problems[row] = problem_code(file.broken[int(keys[row])])
+    return problems
 
 
 def _inside(file: RecordFile, offsets: IntArray) -> np.ndarray[Any, np.dtype[np.bool_]]:

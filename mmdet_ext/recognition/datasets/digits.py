@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmdet_ext.recognition.datasets.labelled import LabelledDataset
+from mmdet_ext.recognition.datasets.labelled import LabelledDataset, refuse_options
 from mmdet_ext.registry import DATASETS
 
 #: The largest value of a pixel in scikit-learn's digits.
@@ -30,6 +30,9 @@ class DigitsDataset(LabelledDataset):
         test_fraction: share of each digit's pictures in 'test', in (0, 1).
         seed: of the split, at least 0.
         metainfo: as MMEngine's; ``classes`` cannot be given.
+        ann_file: refused, as there is no file; likewise the next two.
+        data_root: refused.
+        data_prefix: refused.
         **kwargs: as MMEngine's BaseDataset: pipeline, test_mode, indices, lazy_init, ...
 
     Raises:
@@ -48,8 +51,16 @@ class DigitsDataset(LabelledDataset):
         test_fraction: float = 0.25,
         seed: int = 0,
         metainfo: Mapping[str, Any] | None = None,
+        ann_file: str = '',
+        data_root: str | None = None,
+        data_prefix: str | Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse_options(
+            type(self).__name__,
+            dict(ann_file=ann_file, data_root=data_root, data_prefix=data_prefix),
+            'the pictures come with scikit-learn',
+        )
         self.digits = tuple(digits)
         if not self.digits or len(set(self.digits)) != len(self.digits) or not (
             set(self.digits) <= set(range(10))

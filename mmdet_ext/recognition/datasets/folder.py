@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmdet_ext.datasets.face_folder import BadImages, list_faces
-from mmdet_ext.recognition.datasets.labelled import LabelledDataset
+from mmdet_ext.recognition.datasets.labelled import LabelledDataset, picture_prefix
 from mmdet_ext.registry import DATASETS
 
 
@@ -30,9 +30,11 @@ class FaceFolderDataset(LabelledDataset):
     hidden files, other files, folders within folders, grey, CMYK, 16-bit and animated pictures.
 
     Args:
-        data_root: the folder; what an ``ann_file`` lists is relative to it.
+        data_root: the folder of the data.
         ann_file: a list, relative to ``data_root``: a path a line, whose folder names the
             identity, or a path and a label of 0 .. C - 1.
+        data_prefix: folder of the identities' folders, or of what a list names, relative to
+            ``data_root``.
         identities: names, or a text file of a name a line. By default all.
         identity_split: dict(part='train' | 'val' | 'test', val_fraction=0.2, test_fraction=0.,
             seed=0). Give all parts the same fractions and seed.
@@ -58,6 +60,7 @@ class FaceFolderDataset(LabelledDataset):
         self,
         data_root: str,
         ann_file: str = '',
+        data_prefix: str | Mapping[str, str] = '',
         *,
         identities: Sequence[str] | str | None = None,
         identity_split: Mapping[str, Any] | None = None,
@@ -74,13 +77,13 @@ class FaceFolderDataset(LabelledDataset):
         )
         super().__init__(
             ann_file=ann_file, metainfo=metainfo, data_root=data_root,
-            data_prefix=dict(img_path=''), **kwargs,
+            data_prefix=picture_prefix(data_prefix), **kwargs,
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Find the pictures, and say what was left out and what is odd."""
         faces = list_faces(
-            self.data_root,
+            self.data_prefix['img_path'],
             ann_file=self.ann_file or None,
             class_names=self._metainfo.get('classes'),
             **self._choice,

@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from mmengine.dataset import BaseDataset
+
+
+def picture_prefix(data_prefix: str | Mapping[str, str]) -> dict[str, str]:
+    """The folder of the pictures, relative to ``data_root``, as MMEngine's ``data_prefix``.
+
+    Raises:
+        ValueError: if it is neither a folder nor a dict of ``img_path``.
+
+    >>> picture_prefix('faces'), picture_prefix({})
+    ({'img_path': 'faces'}, {'img_path': ''})
+    """
+    prefix = data_prefix if isinstance(data_prefix, Mapping) else dict(img_path=data_prefix)
+    folder = prefix.get('img_path', '')
+    if set(prefix) - {'img_path'} or not isinstance(folder, str):
+        raise ValueError(
+            f"data_prefix must be a folder or dict(img_path='folder'), got {data_prefix!r}"
+        )
+    return dict(img_path=folder)
+
+
+def refuse_options(dataset: str, given: Mapping[str, Any], why: str) -> None:
+    """Raise ValueError if one of MMEngine's options is given that has no meaning here."""
+    wrong = {name: value for name, value in given.items() if value}
+    if wrong:
+        shown = ', '.join(f'{name}={value!r}' for name, value in wrong.items())
+        raise ValueError(f'{dataset} takes no {shown}: {why}')
 
 
 class LabelledDataset(BaseDataset):  # type: ignore[misc]

@@ -19,7 +19,7 @@ from mmdet_ext.datasets.face_pairs import (
     read_table_pairs,
 )
 from mmdet_ext.datasets.images import decode_picture
-from mmdet_ext.recognition.datasets.labelled import LabelledDataset
+from mmdet_ext.recognition.datasets.labelled import LabelledDataset, picture_prefix
 from mmdet_ext.registry import DATASETS
 
 _FORMS = {'.bin': 'bin', '.csv': 'table', '.tsv': 'table'}
@@ -82,10 +82,9 @@ class FacePairsDataset(LabelledDataset):
             raise ValueError(_no_subset(f'indices={indices!r}'))
         self._form = _FORMS.get(Path(ann_file).suffix.lower(), 'lfw') if form == 'auto' else form
         self._absent, self._folds = absent, folds
-        prefix = dict(img_path=data_prefix) if isinstance(data_prefix, str) else dict(data_prefix)
         super().__init__(
-            ann_file=ann_file, data_root=data_root, data_prefix=prefix, test_mode=test_mode,
-            **kwargs,
+            ann_file=ann_file, data_root=data_root, data_prefix=picture_prefix(data_prefix),
+            test_mode=test_mode, **kwargs,
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:

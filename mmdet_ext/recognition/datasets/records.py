@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from mmdet_ext.datasets.record_io import (
     read_face_records,
     read_property,
 )
+from mmdet_ext.recognition.datasets.labelled import picture_prefix, refuse_options
 from mmdet_ext.registry import DATASETS
 
 _EXAMPLES = 5
@@ -41,11 +42,13 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
 
     Args:
         data_root: folder of the files.
-        rec_file: the ``.rec``, relative to ``data_root``.
+        rec_file: the ``.rec``, relative to ``data_root`` and ``data_prefix``; so are the others.
         idx_file: its ``.idx``, by default the one beside it. Where it is absent or incomplete,
             the file is read through, which is said.
         property_file: 'classes,height,width'; by default ``property`` beside the ``.rec``, if it
             is there.
+        data_prefix: folder within ``data_root``.
+        ann_file: refused: files of records hold their labels.
         bad_records: what to do with records that are cut, corrupt or out of the classes: raise an
             'error' that names them, or 'drop' them, counted. What shows only when a picture is
             decoded is, with 'drop' in training, replaced by another picture and said.
@@ -58,7 +61,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         FileNotFoundError: if the file, or one that was named, is absent.
         mmdet_ext.datasets.record_io.RecordError: (a ValueError) if the files are not of that
             form, records are bad, or none is left.
-        ValueError: if ``bad_records`` is none of the above.
+        ValueError: if ``bad_records`` is none of the above, or ``ann_file`` is given.
 
     References:
         InsightFace, recognition/_datasets_ and recognition/arcface_torch: the files and their use.
@@ -73,6 +76,8 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         idx_file: str | None = None,
         property_file: str | None = None,
         *,
+        data_prefix: str | Mapping[str, str] = '',
+        ann_file: str = '',
         bad_records: Literal['error', 'drop'] = 'error',
         scan: bool = False,
         indices: int | Sequence[int] | None = None,
@@ -82,7 +87,11 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
     ) -> None:
         if bad_records not in ('error', 'drop'):
             raise ValueError(f"bad_records must be 'error' or 'drop', got {bad_records!r}")
-        root = Path(data_root or '')
+        refuse_options(
+            type(self).__name__, dict(ann_file=ann_file),
+            'records hold their labels. Name the file of records by rec_file',
+        )
+        root = Path(data_root or '') / picture_prefix(data_prefix)['img_path']
         self._rec_path = root / rec_file
         self._idx_path = None if idx_file is None else root / idx_file
         self._property_path = (

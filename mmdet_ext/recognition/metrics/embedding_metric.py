@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmdet_ext.functional.similarity import GRID
+from mmdet_ext.functional.similarity import GRID, comparable
 from mmdet_ext.functional.verification import allowed_errors
 
 _NAMED = 5
@@ -64,6 +65,9 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
         collect_device: as MMEngine's BaseMetric.
         prefix: of the figures' names.
         collect_dir: as MMEngine's BaseMetric.
+
+    Raises:
+        NotADirectoryError: if ``out_dir`` or what it lies in is a file.
     """
 
     default_prefix = 'face'
@@ -77,6 +81,11 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.out_dir = None if out_dir is None else Path(out_dir)
+        if self.out_dir is not None:
+            # Not made here: a metric that never evaluates leaves no folder behind.
+            there = next(path for path in (self.out_dir, *self.out_dir.parents) if path.exists())
+            if not there.is_dir():
+                raise NotADirectoryError(f'out_dir {str(out_dir)!r}: {there} is no folder')
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Take the embeddings of a batch up.
@@ -145,7 +154,32 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
                 f'{zeros:,} of {len(table):,} embeddings are all zero: their similarities count '
                 'as 0', logging.WARNING,
             )  # fmt: skip
+        scale = comparable(table).scale
+        if scale < 1 and len(table) > 1:
+            self.say(
+                f'embeddings have collapsed: all cosines lie within {2 * scale:.1g} of 1. They are '
+                'compared by what they differ in, but other evaluations, in half precision or '
+                'float32, may not tell them apart', logging.WARNING,
+            )  # fmt: skip
         return Collected(sample_idx, torch.tensor(labels), table, list(paths), zeros)
+
+    def write_files(self, write: Callable[[Path], None]) -> None:
+        """Write to ``out_dir`` if there is one; what fails costs a file, never the figures.
+
+        Args:
+            write: is given the folder.
+        """
+        if self.out_dir is None:
+            return
+        try:
+            write(self.out_dir)
+        except Exception as error:  # whatever files and drawing libraries raise
+            self.say(
+                f'files could not be written to {self.out_dir} ({type(error).__name__}: {error}); '
+                'the figures are not affected', logging.WARNING,
+            )  # fmt: skip
+        else:
+            self.say(f'figures written to {self.out_dir}')
 
     def say(self, message: str, level: int = logging.INFO) -> None:
         """Log, under the metric's name."""
@@ -186,19 +220,22 @@ def rate_name(rate: float) -> str:
     return repr(rate)
 
 
-def checked_rates(rates: Sequence[float] | None, name: str) -> tuple[float, ...] | None:
-    """Rates of an option, each in (0, 1].
+def checked_rates(rates: float | Sequence[float] | None, name: str) -> tuple[float, ...] | None:
+    """Rates of an option, each in (0, 1]; one alone may stand without brackets.
 
     Raises:
-        ValueError: if there are none, or one is out of range.
+        ValueError: if there are none, or one is out of range or no number.
     """
     if rates is None:
         return None
-    if not len(rates):
+    given = tuple(rates) if isinstance(rates, Iterable) else (rates,)
+    if not given:
         raise ValueError(f'{name} is empty; leave it out for the rates that the data can show')
-    for rate in rates:
-        allowed_errors(rate, 2**62, name, 'trials')
-    return tuple(float(rate) for rate in rates)
+    for rate in given:
+        if not isinstance(rate, Real):
+            raise ValueError(f'{name} holds {rate!r}; a rate is a number in (0, 1]')
+        allowed_errors(float(rate), 2**62, name, 'trials')
+    return tuple(map(float, given))
 
 
 def above_all(figures: dict[str, float]) -> dict[str, float]:

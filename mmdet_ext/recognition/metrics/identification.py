@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmdet_ext.evaluation.face_figures import draw_cmc
+from mmdet_ext.functional.checks import check_whole
 from mmdet_ext.functional.identification import (
     OpenSetPoint,
     Searches,
@@ -47,8 +49,8 @@ class FaceIdentificationMetric(EmbeddingMetric):
 
     Args:
         gallery: 'first' enrols the first pictures of each identity, by ``sample_idx``; 'dataset'
-            those whose ``sample_idx`` are in ``metainfo['gallery']``; or a list of them. All
-            others are probes, mated if their identity is enrolled.
+            those whose ``sample_idx`` are in ``metainfo['gallery']``; or a list of ``sample_idx``.
+            All others are probes, mated if their identity is enrolled.
         gallery_per_identity: pictures that 'first' enrols of each.
         distractors: identities, as labels or names of ``metainfo['classes']``, all of whose
             pictures are in the gallery alone.
@@ -56,10 +58,10 @@ class FaceIdentificationMetric(EmbeddingMetric):
             (0, 1), for that share of the identities, those of the highest labels, at least one.
         unknown: what pictures with ``gt_label`` below 0 are, each of a person of its own:
             'distractors' or 'nonmated' probes.
-        ranks: of the closed set.
-        fpirs: bounds on the false positive identification rate. One below 1 / non-mated probes is
-            refused. None takes those of 1e-1 to 1e-3 that the probes can show, and says which it
-            leaves out.
+        ranks: of the closed set, or one.
+        fpirs: bounds on the false positive identification rate, or one. What is below 1 /
+            non-mated probes is refused. None takes those of 1e-1 to 1e-3 that the probes can show,
+            and says which it leaves out.
         tpir_rank: candidates that an open-set search returns.
         out_dir: folder to write ``identification.json`` and ``cmc.png`` to; None writes none. Each
             evaluation overwrites them.
@@ -83,8 +85,8 @@ class FaceIdentificationMetric(EmbeddingMetric):
         distractors: Sequence[int | str] = (),
         nonmated: Sequence[int | str] | float = (),
         unknown: Literal['distractors', 'nonmated'] = 'distractors',
-        ranks: Sequence[int] = (1, 5, 10),
-        fpirs: Sequence[float] | None = None,
+        ranks: int | Sequence[int] = (1, 5, 10),
+        fpirs: float | Sequence[float] | None = None,
         tpir_rank: int = 1,
         out_dir: str | None = None,
         collect_device: str = 'cpu',
@@ -92,23 +94,15 @@ class FaceIdentificationMetric(EmbeddingMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(out_dir, collect_device, prefix, collect_dir)
-        if isinstance(gallery, str) and gallery not in ('first', 'dataset'):
-            raise ValueError(
-                f"gallery must be 'first', 'dataset' or a list of sample_idx, got {gallery!r}"
-            )
+        _check_roles(gallery, nonmated, distractors)
         if unknown not in ('distractors', 'nonmated'):
             raise ValueError(f"unknown must be 'distractors' or 'nonmated', got {unknown!r}")
-        if isinstance(nonmated, float) and not 0 < nonmated < 1:
-            raise ValueError(f'nonmated as a share must be in (0, 1), got {nonmated}')
-        if not len(ranks) or min(ranks) < 1:
-            raise ValueError(f'ranks must be numbers from 1 on, got {list(ranks)}')
         for name, value in (('gallery_per_identity', gallery_per_identity),
                             ('tpir_rank', tpir_rank)):
-            if value < 1:
-                raise ValueError(f'{name} is {value}; it must be at least 1')
+            check_whole(name, value)
         self.gallery, self.gallery_per_identity = gallery, gallery_per_identity
         self.distractors, self.nonmated, self.unknown = distractors, nonmated, unknown
-        self.ranks, self.tpir_rank = tuple(ranks), tpir_rank
+        self.ranks, self.tpir_rank = _checked_ranks(ranks), tpir_rank
         self.fpirs = checked_rates(fpirs, 'fpirs')
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
@@ -134,8 +128,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
             'gallery_pictures': float(enrolled.sum()),
             'zero_embeddings_searched': float(pictures.zeros),
         }
-        if self.out_dir is not None:
-            self._write(self.out_dir, figures, rates, points)
+        self.write_files(lambda folder: self._write(folder, figures, rates, points))
         return above_all(figures)
 
     def _open_set(self, found: Searches) -> list[OpenSetPoint]:
@@ -222,7 +215,37 @@ class FaceIdentificationMetric(EmbeddingMetric):
         name = (f'{int(figures["mated_probes"]):,} mated searches of '
                 f'{int(figures["gallery_identities"]):,} identities')  # fmt: skip
         draw_cmc({name: rates.tolist()}, folder / 'cmc.png')
-        self.say(f'figures written to {folder}')
+
+
+def _check_roles(gallery: Any, nonmated: Any, distractors: Any) -> None:
+    """Raise ValueError unless the options that part the pictures are of their forms."""
+    if isinstance(gallery, str) or np.ndim(gallery) != 1:
+        if gallery not in ('first', 'dataset'):
+            raise ValueError(
+                f"gallery must be 'first', 'dataset' or a list of sample_idx, got {gallery!r}. "
+                "For the first k pictures of each identity: gallery='first', "
+                'gallery_per_identity=k'
+            )
+    if isinstance(nonmated, float):
+        if not 0 < nonmated < 1:
+            raise ValueError(f'nonmated as a share must be in (0, 1), got {nonmated}')
+    elif isinstance(nonmated, (str, Mapping)) or np.ndim(nonmated) != 1:
+        raise ValueError(
+            'nonmated must be a list of labels or names, or a share of the identities such as '
+            f'0.3, got {nonmated!r}'
+        )
+    if isinstance(distractors, (str, Mapping)) or np.ndim(distractors) != 1:
+        raise ValueError(f'distractors must be a list of labels or names, got {distractors!r}')
+
+
+def _checked_ranks(ranks: int | Sequence[int]) -> tuple[int, ...]:
+    """Ranks of an option; one alone may stand without brackets."""
+    given = tuple(ranks) if isinstance(ranks, Iterable) else (ranks,)
+    if not given:
+        raise ValueError('ranks is empty; the first rank is 1')
+    for rank in given:
+        check_whole('ranks', rank)
+    return given
 
 
 def _resolved(
@@ -233,8 +256,6 @@ def _resolved(
     Raises:
         ValueError: if a name or a label is not among the evaluated pictures.
     """
-    if isinstance(wanted, (str, Mapping)):
-        raise ValueError(f'{option} must be a list of labels or names, got {wanted!r}')
     number = {name: label for label, name in enumerate(classes or ())}
     labels = [number.get(one, -1) if isinstance(one, str) else int(one) for one in wanted]
     absent = [one for one, label in zip(wanted, labels, strict=True) if label not in known]

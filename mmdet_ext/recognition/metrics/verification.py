@@ -18,7 +18,7 @@ from mmdet_ext.evaluation.face_figures import (
     draw_score_histogram,
 )
 from mmdet_ext.functional.all_pairs import BLOCK, ExtremePairs, Progress, count_all_pairs
-from mmdet_ext.functional.similarity import pair_similarities, unit_embeddings
+from mmdet_ext.functional.similarity import GRID, pair_similarities
 from mmdet_ext.functional.verification import (
     ScoreCounts,
     best_accuracy,
@@ -78,9 +78,9 @@ class FaceVerificationMetric(EmbeddingMetric):
     Args:
         pairs: 'dataset' for ``metainfo['pairs']`` (FacePairsDataset), 'all' for all pairs of the
             evaluated pictures, genuine where ``gt_label`` is equal.
-        fars: bounds on the false acceptance rate. One below 1 / impostor pairs is refused, not
-            extrapolated. None takes those of 1e-1 to 1e-6 that the pairs can show, and says which
-            it leaves out.
+        fars: bounds on the false acceptance rate, or one. What is below 1 / impostor pairs is
+            refused, not extrapolated. None takes those of 1e-1 to 1e-6 that the pairs can show,
+            and says which it leaves out.
         folds: contiguous folds, where the data set has pairs without ``fold``.
         similarity: 'cosine', the only one.
         block: embeddings a side of one matrix product, for all pairs; memory is bounded by it.
@@ -104,7 +104,7 @@ class FaceVerificationMetric(EmbeddingMetric):
     def __init__(
         self,
         pairs: Literal['dataset', 'all'] = 'dataset',
-        fars: Sequence[float] | None = None,
+        fars: float | Sequence[float] | None = None,
         folds: int = 10,
         similarity: Literal['cosine'] = 'cosine',
         block: int = BLOCK,
@@ -147,8 +147,8 @@ class FaceVerificationMetric(EmbeddingMetric):
             'impostor_pairs': float(impostors),
             'zero_embeddings': float(pictures.zeros),
         }
-        if self.out_dir is not None:
-            self._write(self.out_dir, pictures, found, figures)
+        self._warn_of_ties(found.counts)
+        self.write_files(lambda folder: self._write(folder, pictures, found, figures))
         return above_all(figures)
 
     def _of_dataset(self, pictures: Collected) -> _Evaluated:
@@ -165,7 +165,7 @@ class FaceVerificationMetric(EmbeddingMetric):
                 "metainfo['pairs'] must have index (K, 2) and same (K,), got "
                 f'{tuple(index.shape)} and {tuple(same.shape)}'
             )
-        similarities = pair_similarities(unit_embeddings(pictures.embeddings), index)
+        similarities = pair_similarities(pictures.embeddings, index)
         fold = pairs.get('fold')
         folds = fold_accuracy(
             similarities, same, self.folds if fold is None else torch.as_tensor(fold)
@@ -203,6 +203,18 @@ class FaceVerificationMetric(EmbeddingMetric):
             'balanced_accuracy_best': balanced,
             'balanced_accuracy_best_threshold': balanced_threshold,
         })  # fmt: skip
+
+    def _warn_of_ties(self, counts: ScoreCounts) -> None:
+        """Say it if most pairs are equally alike to what is resolved."""
+        pairs = counts.genuine + counts.impostors
+        place = int(pairs.argmax())
+        most, total = int(pairs[place]), int(pairs.sum())
+        if most > 1 and 2 * most > total:
+            self.say(
+                f'{most:,} of {total:,} pairs have the same similarity, {counts.scores[place]:.7f} '
+                f'(steps of {1 / GRID:.1g} are told apart): most embeddings are alike, and the '
+                'figures tell little', logging.WARNING,
+            )  # fmt: skip
 
     def _progress(self, count: int) -> Progress | None:
         """Tells each tenth of a long evaluation."""
@@ -254,7 +266,6 @@ class FaceVerificationMetric(EmbeddingMetric):
             if unread:
                 self.say(f'{unread} pictures of the hardest pairs could not be read',
                          logging.WARNING)  # fmt: skip
-        self.say(f'figures written to {folder}')
 
 
 def _extreme(
@@ -282,7 +293,7 @@ def _listed(pictures: Collected, extreme: ExtremePairs) -> list[dict[str, Any]]:
         {
             'sample_idx': pictures.sample_idx[[one, two]].tolist(),
             'gt_label': pictures.labels[[one, two]].tolist(),
-            'similarity': round(value, 7),
+            'similarity': round(value, 12),
             'img_path': [pictures.paths[one], pictures.paths[two]],
         }
         for (one, two), value in zip(

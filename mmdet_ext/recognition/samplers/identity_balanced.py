@@ -12,6 +12,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.logging import print_log
 from torch.utils.data import Sampler
 
+from mmdet_ext.functional.checks import check_whole
 from mmdet_ext.registry import DATA_SAMPLERS
 
 #: Indices that are made Python numbers at a time.
@@ -69,11 +70,8 @@ class IdentityBalancedSampler(Sampler[int]):
         round_up: bool = True,
         single: Literal['repeat', 'skip'] = 'repeat',
     ) -> None:
-        if identities_per_batch < 1 or pictures_per_identity < 1:
-            raise ValueError(
-                'identities_per_batch and pictures_per_identity must be at least 1, got '
-                f'{identities_per_batch} and {pictures_per_identity}'
-            )
+        check_whole('identities_per_batch', identities_per_batch)
+        check_whole('pictures_per_identity', pictures_per_identity)
         if single not in ('repeat', 'skip'):
             raise ValueError(f"single must be 'repeat' or 'skip', got {single!r}")
         self.rank, self.world_size = get_dist_info()

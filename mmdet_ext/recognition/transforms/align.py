@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import cv2
@@ -107,7 +108,7 @@ class AlignFace(BaseTransform):  # type: ignore[misc]
     Added keys: align_matrix, (2, 3).
 
     Args:
-        size: width and height of what comes out, px.
+        size: width and height of what comes out, px; one number for both.
         template: the landmarks there, (5, 2), px. None takes ArcFace's, see `scaled_template`.
 
     Raises:
@@ -120,12 +121,16 @@ class AlignFace(BaseTransform):  # type: ignore[misc]
 
     def __init__(
         self,
-        size: Sequence[int] = (112, 112),
+        size: int | Sequence[int] = (112, 112),
         template: Sequence[Sequence[float]] | None = None,
     ) -> None:
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f'size must be a width and a height of at least 1 px, got {size}')
-        self.size = (int(size[0]), int(size[1]))
+        sides = tuple(size) if isinstance(size, Iterable) else (size, size)
+        if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
+            raise ValueError(
+                'size must be a width and a height, or one number for both, whole numbers of at '
+                f'least 1 px; got {size!r}'
+            )
+        self.size = (int(sides[0]), int(sides[1]))
         self.template = (
             scaled_template(self.size) if template is None else np.asarray(template, np.float64)
         )

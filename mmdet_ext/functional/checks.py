@@ -1,10 +1,11 @@
-"""What options and arguments of losses must be, in one wording."""
+"""What options and arguments of losses and assigners must be, in one wording."""
 
 from __future__ import annotations
 
 import math
-from numbers import Real
-from typing import get_args
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import TypeGuard, get_args
 
 from torch import Tensor
 
@@ -39,6 +40,52 @@ def check_whole(name: str, value: object, least: int = 1) -> None:
     """Raise ValueError, naming the option, unless it is a whole number from ``least`` on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f'{name} must be a whole number from {least} on, got {value!r}')
+
+
+def check_count(name: str, value: object, error: type[ValueError] = ValueError) -> None:
+    """Raise an error, naming the option, unless it is a whole number of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise error(f'{name} must be a whole number of at least 1, got {value!r}')
+    if value < 1:
+        raise error(f'{name} must be at least 1, got {value!r}')
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a number that has a place among the others: not NaN, no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def check_number(
+    name: str,
+    value: object,
+    wanted: str = 'a number',
+    fits: Callable[[float], bool] = lambda number: True,
+) -> None:
+    """Raise ValueError, naming the option, unless it is a number that fits.
+
+    Args:
+        name: of the option.
+        value: of the option.
+        wanted: what it must be, in words.
+        fits: whether a number is that.
+    """
+    if not is_number(value) or not fits(value):
+        raise ValueError(f'{name} must be {wanted}, got {value!r}')
+
+
+def check_weight(name: str, value: object) -> None:
+    """Raise ValueError, naming the option, unless it is a finite number of at least 0."""
+    check_number(name, value, 'at least 0 and finite', lambda weight: 0 <= weight < math.inf)
+
+
+def check_share(name: str, value: object) -> None:
+    """Raise ValueError, naming the option, unless it is a number in [0, 1]."""
+    check_number(name, value, 'in [0, 1]', lambda share: 0 <= share <= 1)
+
+
+def is_pair(value: object) -> TypeGuard[tuple[float, float]]:
+    """Whether it is a list or tuple of two numbers."""
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_number, value))
 
 
 def check_one_of(name: str, value: object, options: object) -> None:

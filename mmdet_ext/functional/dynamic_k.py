@@ -171,6 +171,11 @@ def _settled(
     )
 
 
+def without_padding(gt_boxes: Tensor, gt_valid: Tensor) -> Tensor:
+    """Boxes (B, G, 4) with 0 in padded places: what is not a number would spread from there."""
+    return gt_boxes.where(gt_valid[..., None], 0.0)
+
+
 def used_priors(
     points: Tensor,
     gt_boxes: Tensor,

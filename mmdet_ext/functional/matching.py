@@ -263,7 +263,8 @@ def atss_match(
     For each box, the ``topk`` priors of each level whose centres are nearest to the box's centre
     are its candidates. With m and s the mean and the (unbiased) standard deviation of the
     candidates' IoUs, the candidates of IoU >= m + s whose centre lies in the box are its
-    positives. A prior claimed by several boxes goes to that of the largest IoU.
+    positives; of one candidate s is 0. A prior claimed by several boxes goes to that of the
+    largest IoU.
 
     Only the candidates' IoUs are ever computed. Nothing loops over images or boxes.
 

@@ -16,6 +16,7 @@ from mmdet_ext.functional.dynamic_k import (
     nothing_matched,
     rows_of,
     used_priors,
+    without_padding,
 )
 
 #: What SimOTA adds to the cost of a prior outside of the box or its centre region.
@@ -58,7 +59,7 @@ def simota_match(
         pred_boxes: (B, P, 4) corners, px; half precision is computed in float32.
         scores: (B, P, C) probabilities.
         gt_boxes: (B, G, 4) corners, px.
-        gt_labels: (B, G) int64.
+        gt_labels: (B, G) int64, in [0, C).
         gt_valid: (B, G) bool, False on padding.
         center_radius: strides.
         candidate_topk: overlaps that k is summed over.
@@ -71,10 +72,14 @@ def simota_match(
         tuple: gt_index (B, P) int64, BACKGROUND (-1) beside the index of a box; overlap (B, P) of
         the predicted box with it, 0 where there is none.
 
+    Raises:
+        ValueError: if scores are below 0 or above 1.
+
     References:
         Ge et al., YOLOX: Exceeding YOLO Series in 2021, 2021, section 2.1, "SimOTA".
     """
     points, pred_boxes, scores, gt_boxes = promote_half(points, pred_boxes, scores, gt_boxes)
+    gt_boxes = without_padding(gt_boxes, gt_valid)
 
     def nearness(part: slice, x: Tensor, y: Tensor, stride: Tensor) -> Tensor:
         boxes = gt_boxes[:, part]
@@ -87,8 +92,10 @@ def simota_match(
     if used is None:
         return nothing_matched(pred_boxes)
     index, beyond = used
+    # Labels of padding may be anything; `gt_labels` of boxes are within.
     label_rows, row = gt_labels.clamp(0, scores.shape[-1] - 1).unique(return_inverse=True)
     chosen = scores[:, index]
+    check_probabilities(chosen)
     missed = torch.log1p(-chosen).clamp_(min=-LOG_CLAMP)
     # What the label's class costs more as a yes than as a no.
     label_cost = missed[..., label_rows] - chosen[..., label_rows].log().clamp_(min=-LOG_CLAMP)
@@ -99,6 +106,16 @@ def simota_match(
     costs.weights = cls_weight, iou_weight
     costs.center_radius = center_radius
     return dynamic_k_match(costs, gt_valid, candidate_topk, index, len(points))
+
+
+def check_probabilities(scores: Tensor) -> None:
+    """Raise ValueError unless scores are in [0, 1]; where one is NaN nothing is told."""
+    low, high = torch.stack(scores.aminmax()).tolist()
+    if low < 0 or high > 1:
+        raise ValueError(
+            f'scores (pred_instances.scores) must be probabilities in [0, 1], got {low:g} to '
+            f'{high:g}. Give the sigmoid of the logits, as YOLOXHead does'
+        )
 
 
 class SimOTACosts(PairCosts):

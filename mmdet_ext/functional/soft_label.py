@@ -19,6 +19,7 @@ from mmdet_ext.functional.dynamic_k import (
     nothing_matched,
     rows_of,
     used_priors,
+    without_padding,
 )
 
 
@@ -52,7 +53,7 @@ def soft_label_match(
         pred_boxes: (B, P, 4) corners, px; half precision is computed in float32.
         logits: (B, P, C).
         gt_boxes: (B, G, 4) corners, px.
-        gt_labels: (B, G) int64.
+        gt_labels: (B, G) int64, in [0, C).
         gt_valid: (B, G) bool, False on padding.
         soft_center_radius: strides.
         topk: overlaps that k is summed over.
@@ -69,6 +70,7 @@ def soft_label_match(
         section 3.3, equations 1 to 4.
     """
     points, pred_boxes, logits, gt_boxes = promote_half(points, pred_boxes, logits, gt_boxes)
+    gt_boxes = without_padding(gt_boxes, gt_valid)
 
     def nearness(part: slice, x: Tensor, y: Tensor, stride: Tensor) -> Tensor:
         return inside(gt_boxes[:, part], x, y)
@@ -77,6 +79,7 @@ def soft_label_match(
     if used is None:
         return nothing_matched(pred_boxes)
     index, beyond = used
+    # Labels of padding may be anything; `gt_labels` of boxes are within.
     label_rows, row = gt_labels.clamp(0, logits.shape[-1] - 1).unique(return_inverse=True)
     chosen = logits[:, index]
     as_no = softplus(chosen).mul_(chosen.sigmoid().square_())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmdet_ext.functional import matching
 from mmdet_ext.functional.boxes import box_centers, box_iou, promote_half
+from mmdet_ext.functional.checks import check_weight
 from mmdet_ext.functional.dynamic_k import (
     PairwiseMeasure,
     inside,
@@ -48,11 +49,11 @@ def task_aligned_match(
         pred_boxes: (B, P, 4) corners, px; half precision is computed in float32.
         scores: (B, P, C) probabilities.
         gt_boxes: (B, G, 4) corners, px.
-        gt_labels: (B, G) int64.
+        gt_labels: (B, G) int64, in [0, C).
         gt_valid: (B, G) bool, False on padding.
         topk: candidates a box; 1 gives one-to-one assignment.
-        alpha: exponent, at least 0.
-        beta: exponent, at least 0.
+        alpha: exponent, at least 0 and finite.
+        beta: exponent, at least 0 and finite.
         prior_valid: (B, P) bool, priors that take part; None is all.
         measure: used in place of the IoU.
 
@@ -61,9 +62,14 @@ def task_aligned_match(
         False, beside the index of a box; overlap (B, P) with it and alignment (B, P), 0 where
         there is none.
 
+    Raises:
+        ValueError: if an exponent is out of its range.
+
     References:
         Feng et al., TOOD: Task-aligned One-stage Object Detection, 2021, section 3.2, equation 6.
     """
+    check_weight('alpha', alpha)
+    check_weight('beta', beta)
     # Only the scores that are looked at are brought to this precision, hence none of them here.
     priors, pred_boxes, _, gt_boxes = promote_half(priors, pred_boxes, scores[:0], gt_boxes)
     images, boxes = gt_valid.shape
@@ -75,6 +81,7 @@ def task_aligned_match(
         return mark_ignored(claimed, unused), nothing, nothing.clone()
 
     k = min(topk, total)
+    # Labels of padding may be anything; those of boxes are within.
     gt_labels = gt_labels.clamp(0, scores.shape[-1] - 1)
     if measure is None and beta == 0:
         measure = _pairwise_iou  # what does not overlap counts too

@@ -23,6 +23,11 @@ CELL_TOLERANCE = 0.5
 #: A stride or border this near to a multiple of 1/8 px is that: it takes off corners' rounding.
 ROUNDING = 1e-3
 
+#: Why priors that are cells may not look like it.
+BFLOAT16_NOTE = (
+    ' (in bfloat16, which rounds places from 256 px on to 2 px and more: give priors in float32)'
+)
+
 #: Neighbours of a cell that YOLOv5 considers: right, below, left, above.
 NEIGHBOURS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
@@ -67,12 +72,14 @@ def find_cells(priors: Tensor, level_sizes: Sequence[int] = ()) -> list[CellGrid
         list: the levels, in the order of the priors.
 
     Raises:
-        ValueError: if a level's rows are not full, or its cells have different anchors.
+        ValueError: if a level's rows are not full, or its cells have different anchors, as in
+            bfloat16, which has not the digits for a picture of more than some 200 px.
 
     >>> a, b = [2., 2., 6., 6.], [0., 0., 8., 8.]
     >>> find_cells(torch.tensor([a, b]))[0][:5]
     (0, 1, 1, (8.0, 8.0), (0.0, 0.0))
     """
+    rounded = BFLOAT16_NOTE if priors.dtype == torch.bfloat16 else ''
     (priors,) = promote_half(priors)
     centers, sides = box_centers(priors), priors[:, 2:] - priors[:, :2]
     levels: list[CellGrid] = []
@@ -81,7 +88,7 @@ def find_cells(priors: Tensor, level_sizes: Sequence[int] = ()) -> list[CellGrid
         stop += size
         while start < stop:
             grid = _next_level(centers[:stop], sides, start)
-            _check_level(grid, centers[:stop], sides, len(levels))
+            _check_level(grid, centers[:stop], sides, f'level {len(levels)}{rounded}')
             levels.append(grid)
             start += grid.rows * grid.columns * len(grid.sides)
     return levels
@@ -122,7 +129,7 @@ def _rounded(value: float) -> float:
     return near if abs(near - value) < ROUNDING else value
 
 
-def _check_level(grid: CellGrid, centers: Tensor, sides: Tensor, level: int) -> None:
+def _check_level(grid: CellGrid, centers: Tensor, sides: Tensor, level: str) -> None:
     anchors = len(grid.sides)
     count = grid.rows * grid.columns * anchors
     own = centers[grid.start : grid.start + count]
@@ -139,7 +146,7 @@ def _check_level(grid: CellGrid, centers: Tensor, sides: Tensor, level: int) -> 
             problem = 'its cells have different anchors'
     if problem:
         raise ValueError(
-            f'priors do not form cells: level {level}, from prior {grid.start} on, has {anchors} '
+            f'priors do not form cells: {level}, from prior {grid.start} on, has {anchors} '
             f'anchors a cell and {grid.columns} cells a row, but {problem}. Give the anchors of '
             'all cells of a level row by row, a cell\'s anchors next to each other, as '
             'YOLOAnchorGenerator does'

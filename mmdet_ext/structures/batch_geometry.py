@@ -17,7 +17,8 @@ from mmdet_ext.functional.matching import Grid, find_grid
 class BatchGeometry:
     """Priors, shared by the images, and the images' boxes, padded to one number.
 
-    Padding is told by the masks alone; what stands in padded places never matters.
+    Padding is told by the masks alone; what stands in padded places never matters. What stands in
+    the others is looked at by `check_ground_truth`, which the assigners call.
 
     Attributes:
         priors: (P, 4), px: corners of anchors, or points (x, y, stride, stride), as the assigner
@@ -109,6 +110,44 @@ class BatchGeometry:
             strides=strides,
             prior_valid=prior_valid,
             gt_centers=None if gt_centers is None else _pad(gt_centers)[0],
+        )
+
+    def check_ground_truth(self, num_classes: int | None = None) -> None:
+        """Look at the boxes, padding apart, and at their labels, once for all.
+
+        One such box would take part with no place or no class of its own: others of its picture
+        could lose their priors, or it would train another class.
+
+        Args:
+            num_classes: for how many classes the head gives scores; None where labels do not
+                count.
+
+        Raises:
+            ValueError: if a coordinate is NaN or infinite, or a label not in [0, num_classes).
+        """
+        bad = ~self.gt_boxes.isfinite().all(-1)
+        if num_classes is not None:
+            bad = bad | (self.gt_labels < 0) | (self.gt_labels >= num_classes)
+        bad = bad & self.gt_valid
+        if bool(bad.any()):  # the one wait for the device
+            raise ValueError(self._ground_truth_problem(bad, num_classes))
+
+    def _ground_truth_problem(self, bad: Tensor, num_classes: int | None) -> str:
+        infinite = bad & ~self.gt_boxes.isfinite().all(-1)
+        if bool(infinite.any()):
+            image, box = infinite.nonzero()[0].tolist()
+            return (
+                f'gt_boxes (gt_instances.bboxes) must be finite, got {int(infinite.sum())} that '
+                f'are not; the first is box {box} of picture {image} of the batch: '
+                f'{self.gt_boxes[image, box].tolist()}. Mend or leave out such annotations, and '
+                'look at the transforms of the pipeline'
+            )
+        image, box = bad.nonzero()[0].tolist()
+        return (
+            f'gt_labels (gt_instances.labels) must be in [0, {num_classes}), as there are scores '
+            f'of {num_classes} classes, got {int(self.gt_labels[image, box])} for box {box} of '
+            f"picture {image} of the batch. Compare the head's num_classes with the classes of "
+            'the data set'
         )
 
     @cached_property

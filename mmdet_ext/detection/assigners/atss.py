@@ -7,8 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from mmdet_ext.detection.assigners.base import BatchAssigner, build_calculator, ignored_mask
+from mmdet_ext.detection.assigners.base import (
+    BatchAssigner,
+    aligned_overlap,
+    build_calculator,
+    ignored_mask,
+)
 from mmdet_ext.functional.boxes import box_iou
+from mmdet_ext.functional.checks import check_count, check_number
 from mmdet_ext.functional.matching import Affinity, atss_match
 from mmdet_ext.registry import TASK_UTILS
 from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
@@ -19,22 +25,25 @@ class ATSSAssigner(BatchAssigner):
     """Adaptive training sample selection; with ``alpha`` its cost-based form (DDOD).
 
     The same assignment as stock's ``ATSSAssigner`` (equal distances and equal overlaps apart,
-    where either choice is right), from the overlaps of the candidates alone. Two differences: in
-    a picture without boxes, ignore regions are still ignored, where stock takes them for
-    background; and half-precision boxes are measured in float32. The rule is in
-    :func:`mmdet_ext.functional.matching.atss_match`.
+    where either choice is right), from the overlaps of the candidates alone. Three differences:
+    in a picture without boxes, ignore regions are still ignored, where stock takes them for
+    background; half-precision boxes are measured in float32; and a box's only candidate can be
+    its positive, where stock's deviation of one overlap is NaN and no prior positive. The rule is
+    in :func:`mmdet_ext.functional.matching.atss_match`.
 
     Args:
         topk: candidate priors of each level.
         alpha: None for ATSS. A number a in [0, 1] takes
             ``sigmoid(score)**(1 - a) * IoU(predicted box, box)**a`` in place of the prior's IoU;
             the head must then give scores and boxes.
-        iou_calculator: config of an overlap measure with an ``is_aligned`` mode; None is IoU.
+        iou_calculator: config of an overlap measure; None is IoU. One without an ``is_aligned``
+            mode, such as ``BboxOverlaps2D_GLIP``, takes longer.
         ignore_iof_thr: a prior of which more than this share lies in an ignore region is
             ignored; negative for none.
 
     Raises:
-        ValueError: if ``topk`` is under 1, or ``alpha`` outside [0, 1].
+        ValueError: if ``topk`` is no whole number of at least 1, ``alpha`` not in [0, 1], or
+            ``ignore_iof_thr`` no number.
     """
 
     needs_levels = True
@@ -47,10 +56,10 @@ class ATSSAssigner(BatchAssigner):
         iou_calculator: dict[str, Any] | None = None,
         ignore_iof_thr: float = -1,
     ) -> None:
-        if topk < 1:
-            raise ValueError(f'topk must be at least 1, got {topk}')
-        if alpha is not None and not 0 <= alpha <= 1:
-            raise ValueError(f'alpha must be None or in [0, 1], got {alpha}')
+        check_count('topk', topk)
+        if alpha is not None:
+            check_number('alpha', alpha, 'None or in [0, 1]', lambda share: 0 <= share <= 1)
+        check_number('ignore_iof_thr', ignore_iof_thr)
         self.topk = topk
         self.alpha = alpha
         self.ignore_iof_thr = ignore_iof_thr
@@ -66,8 +75,11 @@ class ATSSAssigner(BatchAssigner):
             predictions: scores (logits) and boxes, only for ``alpha``.
 
         Raises:
-            ValueError: if ``alpha`` is set and the predictions lack scores or boxes.
+            ValueError: if ``alpha`` is set and the predictions lack scores or boxes, or a label
+                names none of the scores' classes; or if a box is not finite.
         """
+        scores = None if self.alpha is None or predictions is None else predictions.scores
+        geometry.check_ground_truth(None if scores is None else scores.shape[-1])
         gt_index, overlap = atss_match(
             geometry.priors,
             geometry.level_sizes,
@@ -100,8 +112,10 @@ class ATSSAssigner(BatchAssigner):
         def cost(candidate: Tensor, gt_boxes: Tensor) -> Tensor:
             flat = candidate.flatten(1)[..., None]  # (B, G * K, 1)
             predicted = boxes.gather(1, flat.expand(-1, -1, 4)).unflatten(1, candidate.shape[1:])
-            label = geometry.gt_labels.clamp(min=0)[..., None].expand_as(candidate).flatten(1)
-            rows = scores.gather(1, flat.expand(-1, -1, scores.shape[-1]))
+            classes = scores.shape[-1]
+            label = geometry.gt_labels.clamp(0, classes - 1)  # for padding, whatever stands there
+            label = label[..., None].expand_as(candidate).flatten(1)
+            rows = scores.gather(1, flat.expand(-1, -1, classes))
             score = rows.gather(2, label[..., None]).view(candidate.shape).sigmoid()
             return score ** (1 - alpha) * self._overlap(predicted, gt_boxes[:, :, None]) ** alpha
 
@@ -116,5 +130,5 @@ class ATSSAssigner(BatchAssigner):
         if self.iou_calculator is None:
             return box_iou(boxes, gt_boxes)
         flat = gt_boxes.expand_as(boxes).reshape(-1, 4)
-        aligned = self.iou_calculator(boxes.reshape(-1, 4), flat, is_aligned=True)
+        aligned = aligned_overlap(self.iou_calculator, boxes.reshape(-1, 4), flat, repeated=1)
         return aligned.view(boxes.shape[:-1])

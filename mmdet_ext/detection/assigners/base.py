@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner, BboxOverlaps2D
@@ -20,13 +20,58 @@ def build_calculator(config: dict[str, Any] | None) -> Any:
 
     Args:
         config: of an overlap measure with stock's call; None is the IoU.
+
+    Raises:
+        ValueError: if it is no config.
     """
+    if config is not None and not isinstance(config, dict):
+        raise ValueError(
+            "iou_calculator must be None or a config, such as dict(type='BboxOverlaps2D'), got "
+            f'{config!r}'
+        )
     if config is None or (
         set(config) == {'type'}
         and config['type'] in ('BboxOverlaps2D', 'mmdet.BboxOverlaps2D', BboxOverlaps2D)
     ):
         return None
     return MMDET_TASK_UTILS.build(config)
+
+
+def aligned_overlap(
+    calculator: Any, boxes: Tensor, others: Tensor, repeated: Literal[0, 1]
+) -> Tensor:
+    """Overlaps (N,) of pairs of boxes, by any calculator of stock's call.
+
+    Stock's ``BboxOverlaps2D_GLIP`` gives all pairs whatever is asked of it. Such a calculator is
+    called once for each run of pairs with the same ground truth.
+
+    Args:
+        calculator: called with ``boxes`` and ``others``, in this order.
+        boxes: (N, 4) corners, px.
+        others: (N, 4) corners, px.
+        repeated: which of the two holds ground truth, each box of it many times in a row.
+    """
+    overlap: Tensor
+    if _measures_aligned(calculator, boxes[:1], others[:1]):
+        overlap = calculator(boxes, others, is_aligned=True)
+        return overlap
+    truth = (boxes, others)[repeated]
+    ends = (truth[1:] != truth[:-1]).any(1).nonzero()[:, 0] + 1
+    runs = zip(*(part.tensor_split(ends.tolist()) for part in (boxes, others)), strict=True)
+    parts = [
+        calculator(one[:1], other) if repeated == 0 else calculator(one, other[:1])
+        for one, other in runs
+    ]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def _measures_aligned(calculator: Any, box: Tensor, other: Tensor) -> bool:
+    """Whether a calculator knows ``is_aligned``, told by what it gives for one pair."""
+    try:
+        overlap: Tensor = calculator(box, other, is_aligned=True)
+    except TypeError:
+        return False
+    return overlap.dim() == 1
 
 
 def ignored_mask(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.functional.boxes import promote_half
+from mmdet_ext.functional.checks import check_number
 from mmdet_ext.functional.gaussian_heatmap import (
     Shared,
     center_cells,
@@ -41,8 +42,7 @@ class CenterNetAssigner(BatchAssigner):
     """
 
     def __init__(self, min_overlap: float = 0.3, shared: Shared = 'smallest') -> None:
-        if not 0 < min_overlap < 1:
-            raise ValueError(f'min_overlap must be above 0 and below 1, got {min_overlap}')
+        check_number('min_overlap', min_overlap, 'above 0 and below 1', lambda iou: 0 < iou < 1)
         if shared not in ('smallest', 'last'):
             raise ValueError(f"shared must be 'smallest' or 'last', got {shared!r}")
         self.min_overlap = min_overlap
@@ -61,8 +61,9 @@ class CenterNetAssigner(BatchAssigner):
             Assignment: all but the boxes' own cells are background; ``overlap`` is 1 in these.
 
         Raises:
-            ValueError: if the priors are no grid of one stride.
+            ValueError: if the priors are no grid of one stride, or a box is not finite.
         """
+        geometry.check_ground_truth()
         gt_index, overlap = center_match(
             heatmap_grid(geometry.priors),
             geometry.gt_boxes,
@@ -83,8 +84,10 @@ class CenterNetAssigner(BatchAssigner):
             Tensor: (B, C, H, W), in [0, 1]; exactly 1 in the cells of the class's boxes.
 
         Raises:
-            ValueError: if the priors are no grid of one stride, or a label is not below C.
+            ValueError: if the priors are no grid of one stride, a box is not finite, or a label is
+                not below C.
         """
+        geometry.check_ground_truth()
         grid = heatmap_grid(geometry.priors)
         (boxes,) = promote_half(geometry.gt_boxes)
         cells, inside = center_cells(grid, boxes)

@@ -11,6 +11,7 @@ from mmdet_ext.detection.assigners.base import (
     build_calculator,
     needed_predictions,
 )
+from mmdet_ext.functional.checks import check_count, check_number, check_weight
 from mmdet_ext.functional.dynamic_k import PairwiseMeasure
 from mmdet_ext.functional.matching import mark_ignored
 from mmdet_ext.functional.simota import simota_match
@@ -46,14 +47,15 @@ class SimOTAAssigner(BatchAssigner):
     :func:`mmdet_ext.functional.simota.simota_match`.
 
     Args:
-        center_radius: half the side of a box's centre region, in strides.
+        center_radius: half the side of a box's centre region, in strides, at least 0.
         candidate_topk: overlaps that a box's number of priors is summed over.
-        iou_weight: of the overlap in the cost.
-        cls_weight: of the class in the cost.
+        iou_weight: of the overlap in the cost, at least 0.
+        cls_weight: of the class in the cost, at least 0.
         iou_calculator: config of an overlap measure; None is the IoU.
 
     Raises:
-        ValueError: if ``candidate_topk`` is under 1.
+        ValueError: if ``candidate_topk`` is no whole number of at least 1, or another option not
+            a number in its range.
     """
 
     unassigned_overlap = -1e5
@@ -67,8 +69,10 @@ class SimOTAAssigner(BatchAssigner):
         cls_weight: float = 1.0,
         iou_calculator: dict[str, Any] | None = None,
     ) -> None:
-        if candidate_topk < 1:
-            raise ValueError(f'candidate_topk must be at least 1, got {candidate_topk}')
+        check_count('candidate_topk', candidate_topk)
+        check_number('center_radius', center_radius, 'at least 0', lambda radius: radius >= 0)
+        check_weight('iou_weight', iou_weight)
+        check_weight('cls_weight', cls_weight)
         self.center_radius = center_radius
         self.candidate_topk = candidate_topk
         self.iou_weight = iou_weight
@@ -85,9 +89,11 @@ class SimOTAAssigner(BatchAssigner):
             predictions: scores (probabilities) and boxes.
 
         Raises:
-            ValueError: if the predictions lack scores or boxes.
+            ValueError: if the predictions lack scores or boxes, scores are not in [0, 1], a box
+                is not finite, or a label names none of the scores' classes.
         """
         scores, boxes = needed_predictions(self, predictions)
+        geometry.check_ground_truth(num_classes=scores.shape[-1])
         gt_index, overlap = simota_match(
             geometry.priors,
             boxes,
@@ -114,13 +120,14 @@ class DynamicSoftLabelAssigner(BatchAssigner):
     :func:`mmdet_ext.functional.soft_label.soft_label_match`.
 
     Args:
-        soft_center_radius: distance, in strides, at which the centre's cost is 1.
+        soft_center_radius: distance, in strides, at which the centre's cost is 1; at least 0.
         topk: overlaps that a box's number of priors is summed over.
-        iou_weight: of the overlap in the cost.
+        iou_weight: of the overlap in the cost, at least 0.
         iou_calculator: config of an overlap measure; None is the IoU.
 
     Raises:
-        ValueError: if ``topk`` is under 1.
+        ValueError: if ``topk`` is no whole number of at least 1, or another option not a number
+            in its range.
     """
 
     unassigned_overlap = -1e8
@@ -133,8 +140,9 @@ class DynamicSoftLabelAssigner(BatchAssigner):
         iou_weight: float = 3.0,
         iou_calculator: dict[str, Any] | None = None,
     ) -> None:
-        if topk < 1:
-            raise ValueError(f'topk must be at least 1, got {topk}')
+        check_count('topk', topk)
+        check_weight('soft_center_radius', soft_center_radius)
+        check_weight('iou_weight', iou_weight)
         self.soft_center_radius = soft_center_radius
         self.topk = topk
         self.iou_weight = iou_weight
@@ -150,9 +158,11 @@ class DynamicSoftLabelAssigner(BatchAssigner):
             predictions: scores (logits) and boxes.
 
         Raises:
-            ValueError: if the predictions lack scores or boxes.
+            ValueError: if the predictions lack scores or boxes, a box is not finite, or a label
+                names none of the scores' classes.
         """
         logits, boxes = needed_predictions(self, predictions)
+        geometry.check_ground_truth(num_classes=logits.shape[-1])
         gt_index, overlap = soft_label_match(
             geometry.priors,
             boxes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.functional.checks import check_number, is_pair
 from mmdet_ext.functional.fcos_matching import fcos_match, point_levels
 from mmdet_ext.registry import TASK_UTILS
 from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
@@ -41,13 +42,18 @@ class FCOSAssigner(BatchAssigner):
         center_sampling: bool = False,
         center_sample_radius: float = 1.5,
     ) -> None:
+        if not isinstance(regress_ranges, (list, tuple)) or len(regress_ranges) == 0:
+            raise ValueError(
+                f'regress_ranges must be pairs (from, to), one a level, got {regress_ranges!r}'
+            )
         for pair in regress_ranges:
-            if len(pair) != 2 or not pair[0] < pair[1]:
+            if not is_pair(pair) or not pair[0] < pair[1]:
                 raise ValueError(
-                    f'regress_ranges must be pairs (from, to) with from < to, got {pair}'
+                    f'regress_ranges must be pairs (from, to) with from < to, got {pair!r}'
                 )
-        if not center_sample_radius > 0:
-            raise ValueError(f'center_sample_radius must be above 0, got {center_sample_radius}')
+        check_number(
+            'center_sample_radius', center_sample_radius, 'above 0', lambda radius: radius > 0
+        )
         self.regress_ranges = tuple((float(low), float(high)) for low, high in regress_ranges)
         self.center_sampling = center_sampling
         self.center_sample_radius = center_sample_radius
@@ -65,8 +71,10 @@ class FCOSAssigner(BatchAssigner):
             Assignment: ``overlap`` is the centre-ness of a point in its box.
 
         Raises:
-            ValueError: if there are more or fewer levels than ``regress_ranges``.
+            ValueError: if there are more or fewer levels than ``regress_ranges``, or a box is not
+                finite.
         """
+        geometry.check_ground_truth()
         levels = point_levels(geometry.priors, geometry.level_sizes, len(self.regress_ranges))
         gt_index, overlap = fcos_match(
             geometry.priors,

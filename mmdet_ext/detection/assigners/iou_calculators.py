@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from mmdet_ext.detection.compat import as_tensor
 from mmdet_ext.functional.boxes import box_nwd, pairwise_box_iof, promote_half
+from mmdet_ext.functional.checks import check_number
 from mmdet_ext.functional.matching import chunks
 from mmdet_ext.registry import TASK_UTILS
 
@@ -28,11 +30,11 @@ class NWDCalculator:
     float32. Beside the table of results, little is held.
 
     Args:
-        constant: px, above 0; of the order of the objects' size. 12.8 is what the paper's authors
-            take for AI-TOD.
+        constant: px, above 0 and finite; of the order of the objects' size. 12.8 is what the
+            paper's authors take for AI-TOD.
 
     Raises:
-        ValueError: if ``constant`` is not above 0.
+        ValueError: if ``constant`` is no finite number above 0.
 
     References:
         Wang et al., A Normalized Gaussian Wasserstein Distance for Tiny Object Detection, 2021,
@@ -40,8 +42,8 @@ class NWDCalculator:
     """
 
     def __init__(self, constant: float = 12.8) -> None:
-        if not constant > 0:
-            raise ValueError(f'constant must be above 0, got {constant}')
+        check_number('constant', constant, 'a finite number', math.isfinite)
+        check_number('constant', constant, 'above 0', lambda pixels: pixels > 0)
         self.constant = constant
 
     def __call__(

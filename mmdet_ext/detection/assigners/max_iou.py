@@ -10,7 +10,13 @@ from mmdet.models.task_modules.assigners.max_iou_assigner import perm_repeat_bbo
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from torch import Tensor
 
-from mmdet_ext.detection.assigners.base import BatchAssigner, build_calculator, ignored_mask
+from mmdet_ext.detection.assigners.base import (
+    BatchAssigner,
+    aligned_overlap,
+    build_calculator,
+    ignored_mask,
+)
+from mmdet_ext.functional.checks import check_number, is_number, is_pair
 from mmdet_ext.functional.max_iou import max_iou_match
 from mmdet_ext.registry import TASK_UTILS
 from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
@@ -20,9 +26,10 @@ from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 class MaxIoUAssigner(BatchAssigner):
     """Each prior to the box that it overlaps most; RPN, Faster R-CNN, RetinaNet and SSD use it.
 
-    The same assignment as stock's ``MaxIoUAssigner``, from the pairs that can overlap alone. Two
+    The same assignment as stock's ``MaxIoUAssigner``, from the pairs that can overlap alone. Three
     differences: in a picture without boxes, ignore regions are still ignored, where stock takes
-    them for background; and half-precision boxes are measured in float32. The rule is in
+    them for background; half-precision boxes are measured in float32; and ``neg_iou_thr`` may
+    be whole (1) or a list, with which stock finds no background. The rule is in
     :func:`mmdet_ext.functional.max_iou.max_iou_match`.
 
     Args:
@@ -35,11 +42,12 @@ class MaxIoUAssigner(BatchAssigner):
         ignore_wrt_candidates: whether that share is of the prior, or of the region.
         match_low_quality: whether boxes take their best priors so.
         gpu_assign_thr: accepted as stock has it, and needless: memory has a bound.
-        iou_calculator: config of an overlap measure with an ``is_aligned`` mode; None is IoU.
+        iou_calculator: config of an overlap measure; None is IoU. One without an ``is_aligned``
+            mode, such as ``BboxOverlaps2D_GLIP``, takes longer.
         perm_repeat_gt_cfg: as stock has it: options for moving boxes that are repeated.
 
     Raises:
-        ValueError: for thresholds that are no numbers, or in the wrong order.
+        ValueError: for thresholds that are no numbers, or (from, below) in the wrong order.
     """
 
     def __init__(
@@ -55,12 +63,19 @@ class MaxIoUAssigner(BatchAssigner):
         iou_calculator: dict[str, Any] | None = None,
         perm_repeat_gt_cfg: dict[str, Any] | None = None,
     ) -> None:
-        if isinstance(neg_iou_thr, (list, tuple)):
-            if len(neg_iou_thr) != 2 or not neg_iou_thr[0] <= neg_iou_thr[1]:
-                raise ValueError(
-                    f'neg_iou_thr must be a number or (from, below), got {neg_iou_thr!r}'
-                )
+        for name, threshold in (
+            ('pos_iou_thr', pos_iou_thr),
+            ('min_pos_iou', min_pos_iou),
+            ('ignore_iof_thr', ignore_iof_thr),
+        ):
+            check_number(name, threshold)
+        if is_pair(neg_iou_thr) and neg_iou_thr[0] <= neg_iou_thr[1]:
             neg_iou_thr = (neg_iou_thr[0], neg_iou_thr[1])
+        elif not is_number(neg_iou_thr):
+            raise ValueError(
+                'neg_iou_thr must be a number or (from, below) with from <= below, got '
+                f'{neg_iou_thr!r}'
+            )
         self.pos_iou_thr = pos_iou_thr
         self.neg_iou_thr = neg_iou_thr
         self.min_pos_iou = min_pos_iou
@@ -80,7 +95,11 @@ class MaxIoUAssigner(BatchAssigner):
         Args:
             geometry: priors as corners.
             predictions: not looked at.
+
+        Raises:
+            ValueError: if a box is not finite.
         """
+        geometry.check_ground_truth()
         if self.perm_repeat_gt_cfg is not None and len(geometry.priors):
             geometry = self._without_repeats(geometry)
         ignored = ignored_mask(geometry, self.ignore_iof_thr, self.ignore_wrt_candidates)
@@ -102,8 +121,7 @@ class MaxIoUAssigner(BatchAssigner):
         return Assignment(gt_index, overlap)
 
     def _measure(self, boxes: Tensor, priors: Tensor) -> Tensor:
-        overlap: Tensor = self.iou_calculator(boxes, priors, is_aligned=True)
-        return overlap
+        return aligned_overlap(self.iou_calculator, boxes, priors, repeated=0)
 
     def _without_repeats(self, geometry: BatchGeometry) -> BatchGeometry:
         calculator = self.iou_calculator or MMDET_TASK_UTILS.build(dict(type='BboxOverlaps2D'))

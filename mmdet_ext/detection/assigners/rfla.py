@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.functional.checks import check_count, check_number, is_number
 from mmdet_ext.functional.fcos_matching import point_levels
 from mmdet_ext.functional.matching import ignored_priors_mask
 from mmdet_ext.functional.receptive_field import (
@@ -65,22 +67,24 @@ class RFLAAssigner(BatchAssigner):
         ignore_thr: float | None = 0.8,
         ignore_iof_thr: float = -1,
     ) -> None:
-        for name, count in (('topk', topk), ('topk_decayed', topk_decayed)):
-            if count < 1:
-                raise ValueError(f'{name} must be at least 1, got {count}')
-        if not fraction > 0 or (receptive_fields is not None and not min(receptive_fields) > 0):
+        check_count('topk', topk)
+        check_count('topk_decayed', topk_decayed)
+        if not _above_0((fraction,)) or not (
+            receptive_fields is None or _above_0(receptive_fields)
+        ):
             raise ValueError(
                 'fraction and receptive_fields must be above 0, got '
-                f'{fraction} and {receptive_fields}'
+                f'{fraction!r} and {receptive_fields!r}. Give the one as a number, the others as '
+                'a side of each level, or as None where priors are corners'
             )
-        if not 0 < decay <= 1:
-            raise ValueError(f'decay must be above 0 and at most 1, got {decay}')
+        check_number('decay', decay, 'above 0 and at most 1', lambda share: 0 < share <= 1)
         if distance not in ('kl', 'wasserstein'):
             raise ValueError(f"distance must be 'kl' or 'wasserstein', got {distance!r}")
         if shared not in ('nearest', 'last'):
             raise ValueError(f"shared must be 'nearest' or 'last', got {shared!r}")
-        if ignore_thr is not None and not 0 <= ignore_thr <= 1:
-            raise ValueError(f'ignore_thr must be None or in [0, 1], got {ignore_thr}')
+        if ignore_thr is not None:
+            check_number('ignore_thr', ignore_thr, 'None or in [0, 1]', lambda iou: 0 <= iou <= 1)
+        check_number('ignore_iof_thr', ignore_iof_thr)
         self.receptive_fields = None if receptive_fields is None else tuple(receptive_fields)
         self.fraction = fraction
         self.topk = topk
@@ -104,8 +108,10 @@ class RFLAAssigner(BatchAssigner):
             Assignment: ``overlap`` is the similarity of a receptive field and its box.
 
         Raises:
-            ValueError: if there are more or fewer levels than ``receptive_fields``.
+            ValueError: if there are more or fewer levels than ``receptive_fields``, or a box is not
+                finite.
         """
+        geometry.check_ground_truth()
         fields = self.fields(geometry)
         gt_index, overlap = hierarchical_match(
             fields,
@@ -138,3 +144,12 @@ class RFLAAssigner(BatchAssigner):
         if self.ignore_iof_thr <= 0 or boxes is None or valid is None or boxes.numel() == 0:
             return None
         return ignored_priors_mask(fields, boxes, valid, self.ignore_iof_thr)
+
+
+def _above_0(values: object) -> bool:
+    """Whether these are finite numbers above 0, one at least."""
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) > 0
+        and all(is_number(value) and 0 < value < math.inf for value in values)
+    )

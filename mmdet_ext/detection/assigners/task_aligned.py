@@ -10,7 +10,7 @@ from mmdet_ext.detection.assigners.base import (
     needed_predictions,
 )
 from mmdet_ext.detection.assigners.dynamic_k import pairwise_measure
-from mmdet_ext.functional.checks import OptionError
+from mmdet_ext.functional.checks import OptionError, check_count, check_weight
 from mmdet_ext.functional.task_aligned import task_aligned_match
 from mmdet_ext.registry import TASK_UTILS
 from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
@@ -29,15 +29,14 @@ class TaskAlignedAssigner(BatchAssigner):
         iou_calculator: config of an overlap measure; None is the IoU.
 
     Raises:
-        OptionError: if ``topk`` is under 1.
+        OptionError: if ``topk`` is no whole number of at least 1.
     """
 
     unassigned_overlap = -1e8
     own_arguments = ('alpha', 'beta')
 
     def __init__(self, topk: int, iou_calculator: dict[str, Any] | None = None) -> None:
-        if topk < 1:
-            raise OptionError(f'topk must be at least 1, got {topk}')
+        check_count('topk', topk, OptionError)
         self.topk = topk
         self.iou_calculator = build_calculator(iou_calculator)
 
@@ -53,16 +52,18 @@ class TaskAlignedAssigner(BatchAssigner):
         Args:
             geometry: priors as corners; their centres count.
             predictions: scores (probabilities) and boxes.
-            alpha: exponent of the score.
-            beta: exponent of the overlap.
+            alpha: exponent of the score, at least 0.
+            beta: exponent of the overlap, at least 0.
 
         Returns:
             Assignment: whose metric is the alignment.
 
         Raises:
-            ValueError: if the predictions lack scores or boxes.
+            ValueError: if the predictions lack scores or boxes, an exponent is out of its range,
+                a box is not finite, or a label names none of the scores' classes.
         """
         scores, boxes = needed_predictions(self, predictions)
+        geometry.check_ground_truth(num_classes=scores.shape[-1])
         return Assignment(
             *task_aligned_match(
                 geometry.priors,
@@ -87,9 +88,12 @@ class OneToOneTaskAlignedAssigner(TaskAlignedAssigner):
     The top 1 of `TaskAlignedAssigner`: the prior of best alignment, if its centre lies in the box.
 
     Args:
-        alpha: exponent of the score, where the head passes none.
+        alpha: exponent of the score, where the head passes none; at least 0.
         beta: exponent of the overlap, likewise.
         iou_calculator: config of an overlap measure; None is the IoU.
+
+    Raises:
+        ValueError: if an exponent is no finite number of at least 0.
 
     References:
         Wang et al., YOLOv10: Real-Time End-to-End Object Detection, 2024, section 3.1, "Dual label
@@ -103,6 +107,8 @@ class OneToOneTaskAlignedAssigner(TaskAlignedAssigner):
         iou_calculator: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(topk=1, iou_calculator=iou_calculator)
+        check_weight('alpha', alpha)
+        check_weight('beta', beta)
         self.alpha = alpha
         self.beta = beta
 

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.functional.checks import check_number, check_share
 from mmdet_ext.functional.yolo_matching import (
     find_cells,
     overlapping_mask,
@@ -49,8 +50,7 @@ class YOLOv3Assigner(BatchAssigner):
         ignore_iou_thr: float = 0.5,
         ignore_by: Literal['prediction', 'prior'] = 'prediction',
     ) -> None:
-        if not 0 <= ignore_iou_thr <= 1:
-            raise ValueError(f'ignore_iou_thr must be in [0, 1], got {ignore_iou_thr}')
+        check_share('ignore_iou_thr', ignore_iou_thr)
         if ignore_by not in ('prediction', 'prior'):
             raise ValueError(f"ignore_by must be 'prediction' or 'prior', got {ignore_by!r}")
         self.ignore_iou_thr = ignore_iou_thr
@@ -69,8 +69,10 @@ class YOLOv3Assigner(BatchAssigner):
             Assignment: ``overlap`` is the IoU of a prior and its box laid on one centre.
 
         Raises:
-            ValueError: if the predictions lack boxes, or the priors do not form cells.
+            ValueError: if the predictions lack boxes, the priors do not form cells, or a box is
+                not finite.
         """
+        geometry.check_ground_truth()
         gt_index, overlap = yolo_match(
             find_cells(geometry.priors, geometry.level_sizes),
             geometry.priors.shape[0],
@@ -123,8 +125,7 @@ class YOLOv4Assigner(YOLOv3Assigner):
         ignore_by: Literal['prediction', 'prior'] = 'prediction',
     ) -> None:
         super().__init__(ignore_iou_thr, ignore_by)
-        if not 0 <= iou_thr <= 1:
-            raise ValueError(f'iou_thr must be in [0, 1], got {iou_thr}')
+        check_share('iou_thr', iou_thr)
         self.iou_thr = iou_thr
 
 
@@ -146,8 +147,7 @@ class YOLOv5Assigner(BatchAssigner):
     """
 
     def __init__(self, ratio_thr: float = 4.0) -> None:
-        if not ratio_thr > 1:
-            raise ValueError(f'ratio_thr must be above 1, got {ratio_thr}')
+        check_number('ratio_thr', ratio_thr, 'above 1', lambda ratio: ratio > 1)
         self.ratio_thr = ratio_thr
 
     def match(
@@ -164,8 +164,9 @@ class YOLOv5Assigner(BatchAssigner):
             width or height, whichever differs more.
 
         Raises:
-            ValueError: if the priors do not form cells.
+            ValueError: if the priors do not form cells, or a box is not finite.
         """
+        geometry.check_ground_truth()
         gt_index, overlap = yolov5_match(
             find_cells(geometry.priors, geometry.level_sizes),
             geometry.priors.shape[0],

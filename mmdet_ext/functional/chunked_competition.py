@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mmdet_ext.functional.unit_vectors import SHORTEST, unit_vectors
+from mmdet_ext.functional.unit_vectors import unit_vectors
 
 Kind = Literal['softmax', 'sigmoid']
 
-# Shorter than this a centre has no direction.
-_NO_LENGTH = 1e-12
+# A centre with no component of this size counts as shorter than it is: its products with gradients
+# must stay within float32.
+_LEAST_PEAK = 1e-32
 #: The logarithm of no weight at all, as a finite number.
 LOWEST = torch.finfo(torch.float32).min / 2
 
@@ -44,6 +45,7 @@ class Options:
     kind: Kind
     others: Callable[[Tensor], OtherScores] | None
     chunk: int
+    shortest: float
 
 
 class _Chunk(NamedTuple):
@@ -102,8 +104,21 @@ class ChunkedCompetition(torch.autograd.Function):
 
 def _add_norm_gradient(grad: Tensor, weight: Tensor, row: Tensor, grad_norm: Tensor) -> None:
     """Add the gradient of the own centre's length: d|w| / dw = w / |w|."""
-    direction, _ = unit_vectors(weight[row])
+    direction, _ = unit_vectors(weight[row], dtype=weight.dtype)
     grad.index_add_(0, row, direction * grad_norm[:, None])
+
+
+def _inverse_lengths(weight: Tensor, buffer: Tensor) -> Tensor:
+    """1 / |w| of each row, by blocks that fit the buffer; squares may leave the float's range."""
+    inverse = weight.new_empty(len(weight))
+    rows = len(buffer) // weight.shape[1]
+    for part, place in zip(weight.split(rows), inverse.split(rows), strict=True):
+        peak = torch.maximum(part.amax(1), -part.amin(1)).clamp_(min=_LEAST_PEAK)
+        scaled = torch.div(part, peak[:, None], out=buffer[: part.numel()].view(part.shape))
+        # Scaled rows are no shorter than 1. Of no length, they get a large number, no infinite one.
+        length = torch.linalg.vector_norm(scaled, dim=1).clamp_(min=1)
+        torch.div(length.reciprocal_(), peak, out=place)
+    return inverse
 
 
 class _Work:
@@ -122,13 +137,12 @@ class _Work:
         self.options = options
         self.others: OtherScores | None = None
         self.classes = len(weight) // options.subcenters
-        self.buffer = x.new_empty(len(x) * options.chunk * options.subcenters)
+        # For a chunk's table; first for blocks of centres, at least one of them.
+        table = len(x) * options.chunk * options.subcenters
+        self.buffer = x.new_empty(max(table, weight.shape[1]))
         self.inverse = inverse
         if inverse is None and options.normalize:
-            self.inverse = x.new_empty(len(weight))
-            for chunk in _chunks(self.classes, options):
-                length = torch.linalg.vector_norm(weight[chunk.rows], dim=1)
-                torch.reciprocal(length.clamp_(min=_NO_LENGTH), out=self.inverse[chunk.rows])
+            self.inverse = _inverse_lengths(weight, self.buffer)
 
     def own(self) -> tuple[Tensor, Tensor, Tensor]:
         """Similarity to the own class, the row of the centre that gives it, and its length."""
@@ -141,7 +155,8 @@ class _Work:
         nearest = rows.gather(1, place[:, None]).squeeze(1)
         if self.inverse is not None:
             return target, nearest, torch.ones_like(target)
-        return target, nearest, unit_vectors(self.weight[nearest])[1]
+        norm = unit_vectors(self.weight[nearest], dtype=self.weight.dtype)[1]
+        return target, nearest, norm
 
     def sum_of_others(self) -> Tensor:
         """The log-sum-exp, or sum of softplus, over all classes but the own."""
@@ -249,5 +264,8 @@ class _Work:
             return
         # d(w / |w|): what points along the centre does not turn it.
         along = torch.linalg.vecdot(own, centres).mul_(inverse).mul_(inverse)
+        # Features of 1e30 over centres of 1e-30 would be an infinite share of them.
+        most = torch.finfo(along.dtype).max
+        along.clamp_(-most, most)
         own.addcmul_(centres, along[:, None], value=-1)
-        own *= inverse.clamp(max=1 / SHORTEST)[:, None]
+        own *= inverse.clamp(max=1 / self.options.shortest)[:, None]

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mmdet_ext.functional.boxes import promote_half
 from mmdet_ext.functional.checks import check_one_of
 from mmdet_ext.functional.chunked_competition import (
     LOWEST,
@@ -34,7 +35,7 @@ from mmdet_ext.functional.chunked_competition import (
     Options,
     OtherScores,
 )
-from mmdet_ext.functional.unit_vectors import unit_vectors
+from mmdet_ext.functional.unit_vectors import shortest_length, unit_vectors
 
 __all__ = ['Competition', 'Kind', 'OtherScores', 'Path', 'class_competition']
 
@@ -44,10 +45,12 @@ Path = Literal['plain', 'exact']
 # GPU wants large products.
 _CHUNK_ELEMENTS = {'cpu': 2**18}
 _CHUNK_ELEMENTS_ELSEWHERE = 2**25
+# What scale / |w| may be where centres are float16. They may be short: heads start them at 0.01.
+_LARGEST_IN_HALF = 2.0**13
 
 
 class Competition(NamedTuple):
-    """The numbers of a batch, all float32, all differentiable.
+    """The numbers of a batch, all differentiable; float64 if an input is, float32 otherwise.
 
     Attributes:
         target: similarity to the own centre, (N,).
@@ -78,7 +81,8 @@ def class_competition(
 
     Args:
         features: (N, D), normalised already where the loss wants cosines.
-        weight: centres, (C * num_subcenters, D); those of a class lie together.
+        weight: centres, (C * num_subcenters, D); those of a class lie together. Where they are
+            normalised, they may be of any length from 1e-32 to 1e36; a zero one scores 0.
         labels: class of each sample, (N,), int64, from 0 to C - 1.
         normalize_weight: whether similarity is to w / |w|.
         scale: factor on the other classes' scores. ``target`` is not scaled.
@@ -107,11 +111,12 @@ def class_competition(
         elements = _CHUNK_ELEMENTS.get(features.device.type, _CHUNK_ELEMENTS_ELSEWHERE)
         chunk = max(elements // max(len(features) * num_subcenters, 1), 64)
     options = Options(
-        normalize_weight, float(scale), num_subcenters, kind, others, min(chunk, max(classes, 1))
-    )
+        normalize_weight, float(scale), num_subcenters, kind, others, min(chunk, max(classes, 1)),
+        shortest_length(weight.dtype, float(scale), _LARGEST_IN_HALF),
+    )  # fmt: skip
     with torch.autocast(features.device.type, enabled=False):
-        features, weight = features.float(), weight.float()
-        bias = None if class_bias is None else class_bias.float()
+        features, weight = promote_half(features, weight)
+        bias = None if class_bias is None else class_bias.to(weight.dtype)
         if path == 'plain':
             return _plain(features, weight, labels, bias, options)
         apply: Any = ChunkedCompetition.apply
@@ -153,14 +158,16 @@ def _plain(
     x: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, options: Options
 ) -> Competition:
     """The reference: the whole table, and autograd."""
-    centres = unit_vectors(weight)[0] if options.normalize else weight
+    centres = weight
+    if options.normalize:
+        centres, _ = unit_vectors(weight, shortest=options.shortest, dtype=weight.dtype)
     classes = len(weight) // options.subcenters
     best = F.linear(x, centres).view(len(x), classes, options.subcenters).max(2)
     similarity, column = best.values, labels[:, None]
     norm = x.new_ones(len(x))
     if not options.normalize:
         nearest = labels * options.subcenters + best.indices.gather(1, column).squeeze(1)
-        norm = unit_vectors(weight[nearest])[1]
+        norm = unit_vectors(weight[nearest], dtype=weight.dtype)[1]
     target = similarity.gather(1, column).squeeze(1)
     if options.others is not None:
         rescore = options.others(target.detach())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmdet_ext.functional.boxes import promote_half
+
 
 def margin_softmax_loss(target: Tensor, others: Tensor) -> Tensor:
     """Cross entropy of the own class: log(1 + exp(others - target)).
@@ -23,7 +25,8 @@ def margin_softmax_loss(target: Tensor, others: Tensor) -> Tensor:
     >>> margin_softmax_loss(torch.tensor([0.0]), torch.tensor([0.0]))
     tensor([0.6931])
     """
-    return F.softplus(others.float() - target.float())
+    target, others = promote_half(target, others)
+    return F.softplus(others - target)
 
 
 def unified_cross_entropy_loss(
@@ -46,4 +49,5 @@ def unified_cross_entropy_loss(
     >>> unified_cross_entropy_loss(torch.tensor([0.0]), torch.tensor([1.0]))
     tensor([1.6931])
     """
-    return F.softplus(-target.float()) + negative_weight * others.float()
+    target, others = promote_half(target, others)
+    return F.softplus(-target) + negative_weight * others

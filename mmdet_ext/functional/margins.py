@@ -1,10 +1,10 @@
 """What a margin does to the cosine between a sample and its own class centre.
 
 All take ``cosine``, (N,), the cosine of the angle t between feature and centre, and give what
-stands in its place, (N,), float32. None uses the arc cosine, whose slope has no bound: angles are
-added by cos(t + m) = cos t cos m - sin t sin m, and multiplied by Chebyshev's polynomials, or, for
-a factor that is no integer, by an angle whose slope is bounded. Values are exact, bounds hold for
-the slope alone.
+stands in its place, (N,), float64 where the cosine is, float32 otherwise. None uses the arc
+cosine, whose slope has no bound: angles are added by cos(t + m) = cos t cos m - sin t sin m, and
+multiplied by Chebyshev's polynomials, or, for a factor that is no integer, by an angle whose slope
+is bounded. Values are exact, bounds hold for the slope alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from mmdet_ext.functional.boxes import promote_half
 
 # Slopes are those of an angle whose sine is at least this, about 0.06 degrees.
 _SMALLEST_SINE = 1e-3
@@ -50,8 +52,14 @@ def turned_cosine(cosine: Tensor, angle: Margin) -> Tensor:
     >>> turned_cosine(torch.tensor([0.0, 1.0]), math.pi / 6)
     tensor([-0.5000,  0.8660])
     """
-    angle = torch.as_tensor(angle, dtype=torch.float32, device=cosine.device)
+    (cosine,) = promote_half(cosine)
+    angle = _beside(cosine, angle)
     return cosine * angle.cos() - sine_of(cosine) * angle.sin()
+
+
+def _beside(cosine: Tensor, margin: Margin) -> Tensor:
+    """A margin as a tensor that can be computed with the cosine."""
+    return torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
 
 
 def additive_cosine_margin(cosine: Tensor, margin: Margin) -> Tensor:
@@ -70,17 +78,22 @@ def additive_cosine_margin(cosine: Tensor, margin: Margin) -> Tensor:
     >>> additive_cosine_margin(torch.tensor([0.75]), 0.25)
     tensor([0.5000])
     """
-    return cosine.float() - margin
+    (cosine,) = promote_half(cosine)
+    return cosine - margin
 
 
 def additive_angular_margin(
     cosine: Tensor, margin: Margin, *, easy_margin: bool = False, straight_through: bool = False
 ) -> Tensor:
-    """ArcFace: cos(t + m) as long as t + m is at most pi, and what goes on falling beyond::
+    """ArcFace: cos(t + m) as long as t + m is at most pi, and a lowered cosine beyond::
 
         cos t cos m - sin t sin m    for cos t > -cos m
         cos t - m sin m              otherwise
         cos t                        otherwise with ``easy_margin``, and the bound is 0
+
+    Both pieces fall with t. At t = pi - m they do not meet: the score steps by
+    1 - cos m - m sin m, down for margins up to 2.33 and up for larger ones. With ``easy_margin``
+    it steps up by sin m at a right angle.
 
     Args:
         cosine: cos t, (N,).
@@ -99,9 +112,9 @@ def additive_angular_margin(
     >>> additive_angular_margin(torch.tensor([0.0, 1.0]), math.pi / 6)
     tensor([-0.5000,  0.8660])
     """
-    cosine = cosine.float()
+    (cosine,) = promote_half(cosine)
     known = cosine.detach() if straight_through else cosine
-    margin = torch.as_tensor(margin, dtype=torch.float32, device=cosine.device)
+    margin = _beside(cosine, margin)
     turned = turned_cosine(known, margin)
     if easy_margin:
         turned = torch.where(known > 0, turned, known)
@@ -130,7 +143,7 @@ def multiplicative_angular_margin(cosine: Tensor, margin: float) -> Tensor:
     >>> multiplicative_angular_margin(torch.tensor([1.0, 0.0, -1.0]), 4)
     tensor([ 1., -3., -7.])
     """
-    cosine = cosine.float()
+    (cosine,) = promote_half(cosine)
     known = cosine.detach().clamp(-1, 1)
     folds = torch.zeros_like(known)
     for k in range(1, math.ceil(margin)):
@@ -154,7 +167,9 @@ def combined_margin(cosine: Tensor, m1: float, m2: Margin, m3: Margin) -> Tensor
     """The three margins in one: cos(m1 t + m2) - m3.
 
     For m1 = 1 it is ArcFace's cosine less m3, so (1, m, 0) is ArcFace, (1, 0, m) CosFace. Otherwise
-    what goes beyond pi goes on falling as psi does, so (m, 0, 0) is SphereFace's.
+    what goes beyond pi goes on falling as psi does, so (m, 0, 0) is SphereFace's. Up to pi the
+    score is continuous in m1. Beyond, ArcFace's rule and psi's differ, so that it jumps as m1
+    leaves 1: for cos t = -0.99 and m2 = 0.5 from -1.23 to -1.06.
 
     Args:
         cosine: cos t, (N,).
@@ -171,7 +186,7 @@ def combined_margin(cosine: Tensor, m1: float, m2: Margin, m3: Margin) -> Tensor
     >>> combined_margin(torch.tensor([0.0]), 1.0, math.pi / 6, 0.25)
     tensor([-0.7500])
     """
-    cosine = cosine.float()
+    (cosine,) = promote_half(cosine)
     if m1 == 1:
         return additive_angular_margin(cosine, m2) - m3
     if isinstance(m2, (int, float)) and m2 == 0:
@@ -197,10 +212,11 @@ def clipped_multiplicative_margin(cosine: Tensor, margin: float) -> Tensor:
     >>> clipped_multiplicative_margin(torch.tensor([1.0, 0.5, -1.0]), 1.5)
     tensor([ 1.0000e+00, -4.3711e-08, -1.0000e+00])
     """
-    return torch.cos((margin * angle_of(cosine.float())).clamp(max=math.pi))
+    (cosine,) = promote_half(cosine)
+    return torch.cos((margin * angle_of(cosine)).clamp(max=math.pi))
 
 
-def adaptive_margin(cosine: Tensor, quality: Tensor, margin: float) -> Tensor:
+def adaptive_margin(cosine: Tensor, quality: Tensor, margin: Margin) -> Tensor:
     """AdaFace: cos(t + g_angle) - g_add, the margin turned by a picture's quality q::
 
         g_angle = -m q     g_add = m q + m
@@ -210,7 +226,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, margin: float) -> Tensor:
     Args:
         cosine: cos t, (N,).
         quality: q from -1 to 1, (N,): the feature's length, standardised.
-        margin: m, 0.4 in the paper.
+        margin: m, 0.4 in the paper; one for all or (N,).
 
     Returns:
         Tensor: (N,). The angle stays between 0 and pi.
@@ -221,8 +237,8 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, margin: float) -> Tensor:
     >>> adaptive_margin(torch.tensor([0.5]), torch.tensor([0.0]), 0.4)
     tensor([0.1000])
     """
-    cosine = cosine.float()
-    quality = quality.float()
+    cosine, quality = promote_half(cosine, quality)
+    margin = _beside(cosine, margin)
     turn = -margin * quality
     turned = turned_cosine(cosine, turn)
     known = cosine.detach()
@@ -256,6 +272,7 @@ def magnitude_margin(
     tensor([0.2500, 0.5000])
     """
     low, high = norms
-    length = norm.float().clamp(low, high)
+    (length,) = promote_half(norm)
+    length = length.clamp(low, high)
     slope = (margins[1] - margins[0]) / (high - low)
     return margins[0] + (length - low) * slope, 1 / length + length / high**2

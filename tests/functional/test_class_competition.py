@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmdet_ext.functional.class_competition import Competition, class_competition
-from mmdet_ext.functional.unit_vectors import unit_vectors
+from mmdet_ext.functional.unit_vectors import shortest_length, unit_vectors
 from mmdet_ext.testing.memory import peak_bytes
 
 PATHS = ('plain', 'exact')
@@ -292,7 +292,8 @@ def test_zero_centres_and_features_have_finite_gradients(path: Any) -> None:
         assert found[4][10].any()
 
 
-@pytest.mark.parametrize('length', [1e-10, 1e-6, 1e-3, 1.0, 1e4, 1e15])
+@pytest.mark.parametrize('length', [
+    1e-30, 1e-20, 1e-15, 1e-10, 1e-6, 1e-3, 1.0, 1e4, 1e15, 1e20, 1e30])  # fmt: skip
 def test_length_of_a_centre_changes_its_own_gradient_alone(length: float) -> None:
     x, weight, labels = batch()
     usual = with_gradients(class_competition, x, unit_vectors(weight)[0], None, labels, scale=16.0)
@@ -305,7 +306,7 @@ def test_length_of_a_centre_changes_its_own_gradient_alone(length: float) -> Non
 
 
 @each_path
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 def test_other_precisions_are_computed_in_float32(path: Any, dtype: torch.dtype) -> None:
     x, weight, labels = batch()
     x, weight = x.to(dtype), weight.to(dtype)
@@ -322,6 +323,54 @@ def test_other_precisions_are_computed_in_float32(path: Any, dtype: torch.dtype)
         assert [t.dtype for t in found] == [torch.float32] * 3 + [dtype] * 3
         for one, other in zip(found, expected, strict=True):
             assert one.equal(other.to(one.dtype))
+
+
+@each_path
+@each_option
+@pytest.mark.parametrize('centres', [1, 2])
+def test_double_precision_is_kept(path: Any, options: dict[str, Any], centres: int) -> None:
+    x, weight, labels = batch(centres=centres)
+    x, weight = x.double(), weight.double()
+    bias = torch.linspace(-1, 1, 11, dtype=torch.float64)
+    expected = with_gradients(twin, x, weight, bias, labels, num_subcenters=centres, **options)
+    found = with_gradients(class_competition, x, weight, bias, labels, num_subcenters=centres,
+                           path=path, chunk=4, **options)  # fmt: skip
+    assert all(t.dtype == torch.float64 for t in found)
+    assert_near(found, expected, 1e-8)
+    # One such input is enough; gradients are of their inputs' types.
+    for mixed in ((x.float(), weight), (x, weight.float())):
+        part = with_gradients(class_competition, *mixed, None, labels, path=path, scale=2.0,
+                              num_subcenters=centres)  # fmt: skip
+        assert [t.dtype for t in part] == [torch.float64] * 3 + [t.dtype for t in mixed]
+
+
+def test_gradients_are_those_of_differences() -> None:
+    x, weight, labels = (t[:4] for t in batch(classes=4, samples=4))
+    leaves = [t.double().requires_grad_() for t in (x, weight)]
+    labels = torch.tensor([0, 3, 1, 1])
+    for path in PATHS:
+        assert torch.autograd.gradcheck(
+            lambda x, w: class_competition(x, w, labels, scale=2.0, path=path, chunk=3), leaves)  # noqa: B023
+
+
+@each_path
+def test_centres_of_all_lengths_together(path: Any) -> None:
+    """In one chunk, behind features that are long or short themselves."""
+    x, weight, labels = batch()
+    unit = unit_vectors(weight)[0]
+    lengths = torch.logspace(-30, 20, 11)[:, None]
+    for size in (1e-5, 1.0, 1e5):
+        usual = with_gradients(class_competition, size * x, unit, None, labels, path='plain')
+        found = with_gradients(class_competition, size * x, lengths * unit, None, labels, path=path)
+        assert_near(found[:4], usual[:4], 2e-5)
+        assert_near((found[4] * lengths.clamp(min=1e-4),), usual[4:], 2e-5)
+
+
+def test_gradient_beyond_float_is_no_nan() -> None:
+    weight = torch.tensor([[3e-30, 4e-30], [0.0, 1.0]])
+    x = torch.tensor([[1e30, 2e30]])
+    found = with_gradients(class_competition, x, weight, None, torch.tensor([0]), path='exact')
+    assert all(t.isfinite().all() for t in found)
 
 
 def test_backward_under_autocast_is_of_full_precision() -> None:
@@ -348,6 +397,26 @@ def test_unit_vectors_of_any_length() -> None:
         expected = across / max(length, 1e-4) + 0.5 * direction
         torch.testing.assert_close(
             grad.double(), expected, rtol=1e-5, atol=2e-6 / max(length, 1e-4))
+
+
+def test_unit_vectors_in_double_precision_and_from_another_length_on() -> None:
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert unit_vectors(x)[0].dtype == torch.float32
+    assert torch.autograd.gradcheck(lambda x: unit_vectors(x, dtype=torch.float64), x)
+    short = (0.25 * F.normalize(torch.randn(1, 5))).requires_grad_()
+    usual, bounded = (
+        torch.autograd.grad(unit_vectors(short, shortest=s)[0][0, 0], short)[0] for s in (0.2, 1)
+    )
+    torch.testing.assert_close(bounded, 0.25 * usual, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(('dtype', 'slope', 'expected'), [
+    (torch.float16, 64.0, 0.0625), (torch.float16, 1e-3, 1e-4), (torch.bfloat16, 64.0, 1e-4),
+    (torch.float32, 1e9, 1e-4), (torch.float64, 64.0, 1e-4)])  # fmt: skip
+def test_float16_alone_needs_longer_vectors(
+    dtype: torch.dtype, slope: float, expected: float
+) -> None:
+    assert shortest_length(dtype, slope, 1024.0) == expected
 
 
 def test_unit_vectors_of_nothing() -> None:

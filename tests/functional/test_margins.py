@@ -120,11 +120,25 @@ def test_value_is_exact_and_slope_bounded_at_the_ends(name: str) -> None:
 
 
 @each_form
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 def test_other_precisions_are_computed_in_float32(name: str, dtype: torch.dtype) -> None:
     form, _ = FORMS[name]
     cosine = torch.linspace(-1, 1, 101).to(dtype)
     assert form(cosine).equal(form(cosine.float()))
+
+
+@each_form
+def test_double_precision_is_kept(name: str) -> None:
+    form, twin = FORMS[name]
+    expected, slope = with_gradient(lambda c: twin(torch.acos(c)), INTERIOR)
+    found, found_slope = with_gradient(form, INTERIOR)
+    assert found.dtype == found_slope.dtype == torch.float64
+    # An AdaFace's quality may come in single precision, as its means do.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7 if 'adapt' in name else 1e-11)
+    torch.testing.assert_close(found_slope, slope, rtol=1e-6, atol=1e-6)
+    # Away from where two pieces meet, and from the ends.
+    at = torch.tensor([0.93, 0.41, 0.17, -0.23, -0.62], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(form, at)
 
 
 @each_form
@@ -143,6 +157,22 @@ def test_score_falls_with_the_angle(name: str) -> None:
     step = max(float(name.split()[1]), 0.3) if name.startswith(('angular', 'combined 1')) else 0
     rise = max(1 - math.cos(step) - step * math.sin(step), 0) if step else 0
     assert value.diff().max() <= rise + 2e-6
+
+
+@pytest.mark.parametrize('m', [0.2, 0.5, 1, 2, 2.33, 2.332, 2.6, 3, 3.1])
+def test_arcface_steps_down_for_margins_up_to_2_33_and_up_for_larger_ones(m: float) -> None:
+    t = math.pi - m + torch.tensor([-1e-6, 1e-6], dtype=torch.float64)
+    before, after = additive_angular_margin(torch.cos(t), m).tolist()
+    assert after - before == pytest.approx(1 - math.cos(m) - m * math.sin(m), abs=1e-5)
+    assert (after > before) == (m > 2.3311)
+
+
+def test_combined_margin_jumps_as_its_factor_leaves_1_beyond_pi_alone() -> None:
+    c = torch.tensor([-0.99, -0.5, 0.3])
+    one, more = (combined_margin(c, m1, 0.5, 0.0).tolist() for m1 in (1, 1.0001))
+    assert one[0] == pytest.approx(-1.2297, abs=1e-4)
+    assert more[0] == pytest.approx(-1.0637, abs=1e-4)
+    assert one[1:] == pytest.approx(more[1:], abs=3e-4)
 
 
 @pytest.mark.parametrize('m', [2, 3, 4, 8, 1.5, 2.7])
@@ -213,6 +243,10 @@ def test_margins_a_sample_are_those_of_each_sample(m: float) -> None:
                  lambda c, m: combined_margin(c, 1.5, m, m)):  # fmt: skip
         alone = torch.cat([form(c[i : i + 1], float(margins[i])) for i in range(3)])
         torch.testing.assert_close(form(c, margins), alone, rtol=0, atol=1e-6)
+    quality = torch.tensor([-0.5, 0.2, 0.9])
+    alone = torch.cat([adaptive_margin(c[i : i + 1], quality[i : i + 1], float(margins[i]))
+                       for i in range(3)])  # fmt: skip
+    assert adaptive_margin(c, quality, margins).equal(alone)
 
 
 # --- Gradients -----------------------------------------------------------------------------------

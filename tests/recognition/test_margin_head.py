@@ -14,7 +14,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_ext.recognition.heads import MarginHead
+from mmdet_ext.recognition.heads import ArcFace, MarginHead
+from mmdet_ext.recognition.losses import TripletLoss
 from mmdet_ext.registry import MODELS
 from mmdet_ext.testing.cases import MARGINS
 from mmdet_ext.testing.memory import peak_bytes
@@ -49,7 +50,9 @@ def total(losses: dict[str, Tensor]) -> Tensor:
 
 # --- Never NaN -----------------------------------------------------------------------------------
 
-HARD, TRIALS = 96, 6
+# A mean over many makes gradients small: batches of one and of few are harder.
+SIZES, TRIALS = (1, 4, 96), 6
+HARD = sum(SIZES)
 LENGTHS = (1e-42, 1e-30, 1e-12, 1e-6, 1e-3, 1.0, 30.0, 6e4, 1e12, 1e30)
 
 
@@ -96,26 +99,30 @@ def test_hard_cases_are_finite_in_value_and_gradient(case: Any, path: str) -> No
     for trial in range(TRIALS):
         centres, dtype = 1 + trial % 2, halves[trial % 3]
         head = make_head(dict(type=case.name, **case.options), path=path, num_subcenters=centres,
-                         scale=(64.0, 1.0, 1000.0)[trial // 2])  # fmt: skip
+                         scale=(64.0, 1.0, 1000.0)[trial // 2],
+                         neck='fc' if trial in (2, 4) else 'none')  # fmt: skip
         with torch.no_grad():
             head.weight.copy_(hard_centres(len(head.weight), generator))
+            if head.neck is not None:
+                # As hard behind it.
+                nn.init.eye_(head.neck[0].weight), nn.init.zeros_(head.neck[0].bias)
         x, labels = hard_batch(head.weight.detach(), centres, generator)
         x = x.clamp(-6e4, 6e4).to(dtype) if dtype == torch.float16 else x.to(dtype)
-        x.requires_grad_()
-        context = torch.autocast('cpu', dtype=dtype, enabled=dtype != torch.float32)
-        with context:
-            losses = head.loss((x,), samples(labels))
-        for name, value in losses.items():
-            assert value.dtype == torch.float32 and value.isfinite(), (trial, name, value)
-        head.zero_grad()
-        total(losses).backward()
-        for name, parameter in [('features', x), *head.named_parameters()]:
-            bad = ~parameter.grad.isfinite()
-            # A scale of 1000 over a length of 1e-4 is more than float16 holds.
-            if parameter.dtype == torch.float16 and head.scale == 1000:
-                bad &= ~parameter.grad.isinf()
-            assert not bad.any(), (trial, name, bad.sum().item())
-        assert all(buffer.isfinite().all() for buffer in head.buffers())
+        for leaf, own in zip(x.split(SIZES), labels.split(SIZES), strict=True):
+            check_finite(head, leaf.clone().requires_grad_(), own, dtype)
+
+
+def check_finite(head: Any, x: Tensor, labels: Tensor, dtype: torch.dtype) -> None:
+    with torch.autocast('cpu', dtype=dtype, enabled=dtype != torch.float32):
+        losses = head.loss((x,), samples(labels))
+    for name, value in losses.items():
+        assert value.dtype == torch.float32 and value.isfinite(), (len(x), name, value)
+    head.zero_grad()
+    total(losses).backward()
+    for name, parameter in [('features', x), *head.named_parameters()]:
+        bad = ~parameter.grad.isfinite()
+        assert not bad.any(), (len(x), head.scale, dtype, name, bad.sum().item())
+    assert all(buffer.isfinite().all() for buffer in head.buffers())
 
 
 @pytest.mark.parametrize('name', sorted({case.name for case in MARGINS}))
@@ -257,6 +264,24 @@ def test_parts_of_the_loss() -> None:
     assert losses['own_cosine'].item() == pytest.approx(
         F.cosine_similarity(x, head.weight[labels]).mean().item(), abs=1e-6)
     assert not losses['own_cosine'].requires_grad
+
+
+def test_centre_loss_gets_its_sizes_from_the_head() -> None:
+    head = make_head(embedding_channels=4, aux_losses=[
+        dict(type='CenterLoss', alpha=0.25), dict(type='CenterLoss', num_classes=CLASSES),
+        dict(type='mmdet_ext.CenterLoss', num_classes=CLASSES, in_channels=4)])  # fmt: skip
+    assert [loss.centers.shape for loss in head.aux_losses.values()] == [(CLASSES, 4)] * 3
+    assert [loss.alpha for loss in head.aux_losses.values()] == [0.25, 0.5, 0.5]
+
+
+def test_shorter_ways_to_say_the_same() -> None:
+    x, labels = torch.randn(6, CHANNELS), samples([0, 0, 1, 1, 2, 2])
+    usual = make_head(ARC, aux_losses=[dict(type='TripletLoss')]).loss((x,), labels)
+    for margin, aux in (('ArcFace', dict(type='TripletLoss')),
+                        ('mmdet_ext.ArcFace', (dict(type=TripletLoss),)),
+                        (dict(type=ArcFace), [dict(type='mmdet_ext.TripletLoss')])):  # fmt: skip
+        assert make_head(margin, aux_losses=aux).loss((x,), labels) == usual
+    assert not make_head(aux_losses=None).aux_losses
 
 
 @pytest.mark.parametrize('dtype', [torch.int32, torch.uint8, torch.int64], ids=str)
@@ -423,6 +448,11 @@ def test_names_in_each_scope(name: str, scope: str) -> None:
     (dict(margin=dict(type='Magic')), KeyError, "'Magic'.*AdaFace, ArcFace, .*UniFace"),
     (dict(margin=dict(type='mmpretrain.ArcFaceClsHead')), KeyError, 'mmpretrain.ArcFaceClsHead'),
     (dict(margin=dict(type='torch.nn.Linear', in_features=1)), KeyError, 'no margin named .torch'),
+    (dict(margin='ArcFase'), KeyError, "did you mean 'ArcFace'"),
+    (dict(margin=dict(type='mmdet.ArcFace')), KeyError,
+     "no margin named 'mmdet.ArcFace'; there are, with or without 'mmdet_ext.': AdaFace, ArcFace"),
+    (dict(margin=dict(type=nn.Linear)), KeyError, 'no margin named .*Linear'),
+    (dict(margin=0.5), TypeError, r"margin must be dict\(type='ArcFace', ...\) or .*, got 0.5"),
     (dict(margin=dict(m=0.5)), TypeError, r"margin must be dict\(type='ArcFace', ...\)"),
     (dict(margin=dict(type='ArcFace', margin=0.5)), TypeError, "no option 'margin'.*m, easy_m"),
     (dict(margin=dict(type='ArcFace', easy_margn=True)), TypeError, "did you mean 'easy_margin'"),
@@ -436,6 +466,13 @@ def test_names_in_each_scope(name: str, scope: str) -> None:
     (dict(scale=0), ValueError, 'scale must be above 0 and finite, got 0'),
     (dict(scale=math.inf), ValueError, 'scale must be above 0 and finite, got inf'),
     (dict(scale=math.nan), ValueError, 'scale must be above 0'),
+    (dict(scale='auto'), ValueError, "scale must be above 0 and finite, got 'auto'"),
+    (dict(scale=True), ValueError, 'scale must be above 0 and finite, got True'),
+    (dict(loss_weight=-1), ValueError, 'loss_weight must be at least 0 and finite, got -1'),
+    (dict(loss_weight=math.nan), ValueError, 'loss_weight must be at least 0 .* got nan'),
+    (dict(num_classes='7'), ValueError, "num_classes must be a whole number .* got '7'"),
+    (dict(num_classes=None), ValueError, 'num_classes must be a whole number .* got None'),
+    (dict(num_classes=math.inf), ValueError, 'num_classes must be a whole number .* got inf'),
     (dict(neck='linear'), ValueError, "neck must be one of .*'bn-fc-bn'.*, got 'linear'"),
     (dict(neck='none', embedding_channels=4), ValueError, '=4 differs from in_channels=8.*a neck'),
     (dict(neck='fc', dropout=0.1), ValueError, "dropout=0.1 is for neck='bn-dropout-fc-bn'"),
@@ -443,6 +480,16 @@ def test_names_in_each_scope(name: str, scope: str) -> None:
     (dict(flip_fusion='mean'), ValueError, "flip_fusion must be one of .*'concat', 'sum'.*'mean'"),
     (dict(aux_losses=[dict(type='FocalLoss')]), TypeError, 'losses on features and labels'),
     (dict(aux_losses=[dict(type='TripleLoss')]), KeyError, "did you mean 'TripletLoss'"),
+    (dict(aux_losses=[dict(type='Trip')]), KeyError,
+     "which are CenterLoss, ContrastiveLoss, TripletLoss; got 'Trip'"),
+    (dict(aux_losses=[dict(type='mmdet.TripletLoss')]), TypeError, 'which are .*mmdet.TripletLoss'),
+    (dict(aux_losses=[dict(margin=1)]), TypeError, r"list of dict\(type='TripletLoss', ...\), got"),
+    (dict(aux_losses='TripletLoss'), TypeError, r"list of dict\(type='TripletLoss', .* 'T' in"),
+    (dict(aux_losses=[dict(type='CenterLoss', num_classes=5)]), ValueError,
+     'num_classes=5 of CenterLoss in aux_losses differs from 7 of the head: leave it out'),
+    (dict(aux_losses=[dict(type='CenterLoss', in_channels=8)], embedding_channels=4), ValueError,
+     'in_channels=8 of CenterLoss in aux_losses differs from 4 of the head'),
+    (dict(margin=None, aux_losses=None), ValueError, 'give a margin'),
 ])  # fmt: skip
 def test_wrong_options_are_told(options: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
@@ -467,6 +514,10 @@ def test_labels_that_are_none() -> None:
     head, x = make_head(), torch.randn(2, CHANNELS)
     with pytest.raises(ValueError, match='gt_score: a margin is for one identity.*Mixup, CutMix'):
         head.loss((x,), samples([0, 1], gt_score=torch.tensor([0.5, 0.5])))
+    with pytest.raises(ValueError, match='data sample 1 has no gt_label, the identity of its pict'):
+        head.loss((x,), [*samples([0]), Sample()])
+    with pytest.raises(ValueError, match='data sample 0 has no gt_label'):
+        head.loss((x,), elements(2))
     with pytest.raises(ValueError, match='hold 3 labels for 2 pictures: one each'):
         head.loss((x,), [Sample(gt_label=torch.tensor([0, 1])), Sample(gt_label=torch.tensor([2]))])
     with pytest.raises(ValueError, match='labels must be whole numbers, got torch.float32'):

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 import mmdet_ext
 from mmdet_ext.recognition.heads import MarginHead, build_margin
 from mmdet_ext.recognition.heads.class_margins import ClassMargins
+from mmdet_ext.recognition.heads.margins import PER_CLASS
 from mmdet_ext.testing.cases import MARGINS
 
 REPO = Path(mmdet_ext.__file__).resolve().parents[1]
@@ -139,7 +141,7 @@ def lsoftmax(m: int, lam: float) -> Callable[[Table], Tensor]:
         put(q.dots, q, q.own_norm * q.a * annealed(q.own_t, m, lam)), q.y)
 
 
-def adaface(q: Table, m: float = 0.4, h: float = 0.333, momentum: float = 0.01) -> Tensor:
+def adaface(q: Table, m: Any = 0.4, h: float = 0.333, momentum: float = 0.01) -> Tensor:
     lengths = q.a.detach().clamp(0.001, 100)
     mean = momentum * lengths.mean() + (1 - momentum) * 20
     deviation = momentum * lengths.std() + (1 - momentum) * 100
@@ -205,6 +207,7 @@ TWINS: list[tuple[str, dict[str, Any], Callable[[Table], Tensor]]] = [
         lambda q: turned(q.t, torch.tensor(LIST)[q.y]) - torch.tensor(LIST[::-1])[q.y])),
     ('AdaFace', {}, scaled(adaface)),
     ('AdaFace', dict(m=0.5, h=30, momentum=0.2), scaled(lambda q: adaface(q, 0.5, 30, 0.2))),
+    ('AdaFace', dict(m=LIST), scaled(lambda q: adaface(q, torch.tensor(LIST)[q.y]))),
     ('CurricularFace', {}, curricular),
     ('MagFace', dict(norms=(1, 5)), magface),
     ('SphereFaceR', dict(version='v0'), scaled(lambda q: straight(psi(q.t, 1.5), q))),
@@ -243,6 +246,28 @@ def test_both_paths_have_value_and_gradient_of_the_paper(row: Any, centres: int)
     for path in PATHS:
         found = gradients(make_head(name, centres, path, **options), x, labels)
         assert_near(found, expected, 2e-5)
+
+
+@each_twin
+@pytest.mark.parametrize('path', PATHS)
+def test_double_precision_is_kept(row: Any, path: str) -> None:
+    name, options, twin = row
+    x, labels = (t.double() if t.is_floating_point() else t for t in batch())
+    head = make_head(name, 2, path, **options).double()
+    leaves = [p.detach().clone().requires_grad_() for p in (x, *head.parameters())]
+    names = [key for key, _ in head.named_parameters()]
+    table = table_of(leaves[0], leaves[1 + names.index('weight')], labels, 2)
+    if 'margin.bias' in names:
+        table.bias = leaves[1 + names.index('margin.bias')]
+    value = twin(table)
+    expected = (value.detach(), *torch.autograd.grad(value, leaves))
+    found = gradients(head, x, labels)
+    assert all(part.dtype == torch.float64 for part in found)
+    # Margins a class, and means, start as float32; softplus is a line from 20 on.
+    assert_near(found, expected, 1e-6 if isinstance(options.get('m'), (list, dict)) or name in
+                ('AdaFace', 'CombinedMargin', 'CurricularFace') else 1e-8)  # fmt: skip
+    # Features of double precision alone will do.
+    assert total(make_head(name, 2, path, **options), x, labels).dtype == torch.float64
 
 
 def assert_near(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float) -> None:
@@ -591,7 +616,7 @@ def test_margins_a_class_move_with_the_head_and_stay_out_of_checkpoints() -> Non
     (dict(type='SphereFace', m=0), ValueError, 'm of SphereFace must be from 1 to 16, got 0'),
     (dict(type='LSoftmax', lambda_min=-1), ValueError, 'lambda_min of LSoftmax must be at least 0'),
     (dict(type='CombinedMargin', m1=0.5), ValueError, 'm1 of CombinedMargin must be from 1 to 16'),
-    (dict(type='AdaFace', m=2), ValueError, 'm of AdaFace must be from 0 to 1.571, got 2'),
+    (dict(type='AdaFace', m=2), ValueError, 'm must be from 0 to below 1.571, got 2'),
     (dict(type='AdaFace', momentum=1.5), ValueError, 'momentum of AdaFace must be from 0 to 1'),
     (dict(type='CurricularFace', momentum=-1), ValueError, 'momentum of CurricularFace'),
     (dict(type='MagFace', norms=(0, 5)), ValueError, r'0 < l < u, got \(0, 5\)'),
@@ -600,10 +625,42 @@ def test_margins_a_class_move_with_the_head_and_stay_out_of_checkpoints() -> Non
     (dict(type='SphereFaceR', m=0.9), ValueError, 'm of SphereFaceR must be from 1 to 16'),
     (dict(type='SphereFaceR', version='v3'), ValueError, "'v0', 'v1' or 'v2', got 'v3'"),
     (dict(type='UniFace', negative_weight=-1), ValueError, 'negative_weight of UniFace'),
+    (dict(type='UniFace', bias='0'), TypeError, "bias of UniFace must be one number, got '0'"),
+    (dict(type='ArcFace', m=True), TypeError, 'm must be a number, a list .*True'),
+    (dict(type='CosFace', m=[0.1] * 12 + [True]), TypeError, 'm must be numbers, got True'),
+    (dict(type='CosFace', m=torch.ones(CLASSES, 2)), TypeError, r'm must be numbers, got \[1.0'),
+    (dict(type='CosFace', m=np.full(12, 0.1)), ValueError, 'm has margins .* for 12 classes'),
+    (dict(type='AdaFace', m=[0.1] * 12), ValueError, 'm has margins .* for 12 classes.*=13'),
+    (dict(type='AdaFace', m='0.4'), TypeError, "m must be a number, a list .*'0.4'"),
+    (dict(type='AdaFace', h=[1.0]), TypeError, 'h of AdaFace must be one number'),
+    (dict(type='SphereFace', m=True), TypeError, 'm of SphereFace must be one number, got True$'),
+    (dict(type='SphereFace', m='4'), TypeError, "m of SphereFace must be one number, got '4'$"),
+    (dict(type='SphereFace', lambda_min=50, lambda_max=1), ValueError, 'min=50 .*above .*max=1:'),
+    (dict(type='LSoftmax', lambda_max=0), ValueError, 'lambda_min=5.0 of LSoftmax is above'),
+    (dict(type='MagFace', margins=0.5), ValueError, 'margins must be two angles.*got 0.5'),
+    (dict(type='MagFace', margins=(0, 0.1, 0.2)), ValueError, 'margins must be two angles'),
+    (dict(type='MagFace', norms='ab'), ValueError, "norms must be two lengths.*got 'ab'"),
 ])  # fmt: skip
 def test_wrong_options_are_told(margin: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         MarginHead(CLASSES, CHANNELS, margin)
+
+
+def test_margins_a_class_are_for_those_that_say_so() -> None:
+    """The others name them."""
+    takers = {('AdaFace', 'm'), ('ArcFace', 'm'), ('CombinedMargin', 'm2'),
+              ('CombinedMargin', 'm3'), ('CosFace', 'm'), ('CurricularFace', 'm'),
+              ('UniFace', 'm')}  # fmt: skip
+    for name, option in takers:
+        assert name in PER_CLASS
+        for given in (LIST, tuple(LIST), np.array(LIST), torch.tensor(LIST)):
+            found = getattr(build_margin({'type': name, option: given}, CLASSES), option)
+            assert found(torch.tensor([4, 0])).tolist() == pytest.approx([LIST[4], LIST[0]])
+    for name, option in (('SphereFace', 'm'), ('LSoftmax', 'm'), ('SphereFaceR', 'm'),
+                         ('CombinedMargin', 'm1')):  # fmt: skip
+        for given in ([2] * CLASSES, np.full(CLASSES, 2), dict(counts=[1] * CLASSES)):
+            with pytest.raises(TypeError, match=f'{option} of {name} must be one.*take one a cl'):
+                build_margin({'type': name, option: given}, CLASSES)
 
 
 # --- Set while training ---------------------------------------------------------------------------
@@ -615,7 +672,7 @@ def test_wrong_options_are_told(margin: dict[str, Any], error: type, message: st
     ('CombinedMargin', {}, 'm3', 0.4), ('AdaFace', {}, 'm', 0.2), ('AdaFace', {}, 'h', 2.0),
     ('CurricularFace', {}, 'm', 0), ('SphereFaceR', {}, 'm', 2), ('UniFace', {}, 'm', 0.1),
     ('SphereFace', dict(lambda_max=0, lambda_min=0), 'm', 2.0),
-    ('SphereFace', {}, 'lambda_max', 3.0), ('UniFace', {}, 'negative_weight', 0.5),
+    ('SphereFace', {}, 'lambda_max', 30.0), ('UniFace', {}, 'negative_weight', 0.5),
     ('MagFace', dict(norms=(1, 5)), 'penalty_weight', 3)])  # fmt: skip
 def test_set_margin_is_as_built_so(
     name: str, options: dict[str, Any], option: str, value: float
@@ -636,7 +693,8 @@ def test_set_margin_is_as_built_so(
     ('NormFace', 'm', 0.1, 'it has: none'), ('Softmax', 'has_bias', 1, 'it has: none'),
     ('SphereFaceR', 'm', 0.5, 'm of SphereFaceR must be from 1 to 16, got 0.5'),
     ('SphereFace', 'm', 2.5, 'm must be a whole number'),
-    ('AdaFace', 'm', -0.1, 'm of AdaFace must be from 0 to 1.571'),
+    ('AdaFace', 'm', -0.1, 'm must be from 0 to below 1.571'),
+    ('SphereFace', 'lambda_min', 2e3, 'lambda_min=2000.0 of SphereFace is above lambda_max=1000'),
     ('AdaFace', 'h', math.nan, 'h of AdaFace must be at least 0 and finite, got nan'),
     ('UniFace', 'bias', 1, "no number named 'bias' to set; it has: negative_weight, m$"),
 ])  # fmt: skip

@@ -1,7 +1,7 @@
 """The margin head and its margins."""
 
 from .adaptive_margins import AdaFace, CurricularFace, MagFace, SphereFaceR, UniFace
-from .margin_head import MarginHead, build_margin
+from .margin_head import MarginHead
 from .margins import (
     ArcFace,
     CombinedMargin,
@@ -12,6 +12,7 @@ from .margins import (
     Softmax,
     SphereFace,
 )
+from .parts import build_margin
 
 __all__ = [
     'AdaFace', 'ArcFace', 'CombinedMargin', 'CosFace', 'CurricularFace', 'LSoftmax', 'MagFace',

@@ -11,6 +11,8 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmdet_ext.functional import margins as F
+from mmdet_ext.functional.boxes import promote_half
+from mmdet_ext.functional.checks import is_pair
 from mmdet_ext.functional.class_competition import Kind, OtherScores
 from mmdet_ext.functional.margin_loss import unified_cross_entropy_loss
 from mmdet_ext.registry import MARGINS
@@ -27,7 +29,8 @@ class AdaFace(Margin):
     as running means of batches, the same on all ranks.
 
     Args:
-        m: in radians and as a cosine, 0.4 in the paper.
+        m: in radians and as a cosine, from 0 to below pi / 2, 0.4 in the paper; number, list, or
+            from counts (`ClassMargins`).
         h: how wide q spreads.
         momentum: weight of a new batch in the running means.
 
@@ -38,12 +41,12 @@ class AdaFace(Margin):
     mean: Tensor
     deviation: Tensor
 
-    limits = {'m': (0, math.pi / 2), 'h': (0, math.inf), 'momentum': (0, 1)}
+    limits = {'h': (0, math.inf), 'momentum': (0, 1)}
 
-    def __init__(self, m: float = 0.4, h: float = 0.333, momentum: float = 0.01) -> None:
+    def __init__(self, m: MarginOption = 0.4, h: float = 0.333, momentum: float = 0.01) -> None:
         super().__init__()
-        self.check(m=m, h=h, momentum=momentum)
-        self.m, self.h, self.momentum = float(m), h, momentum
+        self.check(h=h, momentum=momentum)
+        self.m, self.h, self.momentum = ClassMargins('m', m, (0, math.pi / 2)), h, momentum
         self.register_buffer('mean', torch.tensor(20.0))
         self.register_buffer('deviation', torch.tensor(100.0))
 
@@ -58,7 +61,7 @@ class AdaFace(Margin):
         # The length only grades the picture: it gets no gradient from the margin.
         lengths = norm.detach().clamp(0.001, 100)
         quality = (self.h * (lengths - self.mean) / (self.deviation + 1e-3)).clamp(-1, 1)
-        return F.adaptive_margin(cosine, quality, self.m)
+        return F.adaptive_margin(cosine, quality, self.m(labels))
 
 
 class _CurricularScores:
@@ -147,9 +150,9 @@ class MagFace(Margin):
     ) -> None:
         super().__init__()
         self.check(penalty_weight=penalty_weight)
-        if not 0 < norms[0] < norms[1] < math.inf:
+        if not is_pair(norms) or not 0 < norms[0] < norms[1] < math.inf:
             raise ValueError(f'norms must be two lengths, 0 < l < u, got {norms!r}')
-        if not 0 <= margins[0] <= margins[1] < math.pi:
+        if not is_pair(margins) or not 0 <= margins[0] <= margins[1] < math.pi:
             raise ValueError(f'margins must be two angles, 0 <= low <= high < pi, got {margins!r}')
         self.norms, self.margins = (norms[0], norms[1]), (margins[0], margins[1])
         self.penalty_weight, self.easy_margin = float(penalty_weight), easy_margin
@@ -239,7 +242,7 @@ class UniFace(Margin):
         self, m: MarginOption = 0.4, negative_weight: float = 1.0, bias: float | None = None
     ) -> None:
         super().__init__()
-        self.check(negative_weight=negative_weight)
+        self.check(negative_weight=negative_weight, bias=0 if bias is None else bias)
         self.m, self.negative_weight = ClassMargins('m', m), negative_weight
         self._start = bias
         self.bias = nn.Parameter(torch.zeros(()))
@@ -265,8 +268,8 @@ def _move(buffer: Tensor, value: Tensor, momentum: float) -> None:
     A batch without samples, or with features that overflowed, has no such value: it would stay in
     the mean for good. Its rank votes for the mean as it is.
     """
-    value = value.detach().float()
-    value = torch.where(value.isfinite(), value, buffer.float())
+    # The buffer may be of half precision, or of float64.
+    value, mean = promote_half(value.detach(), buffer)
+    value = torch.where(value.isfinite(), value, mean)
     all_reduce(value, 'mean')
-    # The buffer may be of half precision.
-    buffer.copy_(buffer.float().lerp(value, momentum))
+    buffer.copy_(mean.lerp(value, momentum))

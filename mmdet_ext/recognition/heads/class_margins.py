@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmdet_ext.functional.class_weights import plain_numbers
 from mmdet_ext.losses.class_counts import resolve_counts
 
 #: A number, one a class, or ``dict(counts=..., high=..., low=..., power=...)``.
@@ -27,9 +28,9 @@ class ClassMargins(nn.Module):
 
     Args:
         name: what messages call the option.
-        option: m, a number; a list of one a class; or a dict with ``counts`` (a list, or the json
-            file of ``tools/class_counts.py``), ``high`` (default 0.5), ``low`` (default 0.05) and
-            ``power`` (default -0.25).
+        option: m, a number; one a class, as a list, an array or a tensor; or a dict with
+            ``counts`` (a list, or the json file of ``tools/class_counts.py``), ``high`` (default
+            0.5), ``low`` (default 0.05) and ``power`` (default -0.25).
         bounds: from where to below where a margin may be.
 
     Raises:
@@ -45,12 +46,13 @@ class ClassMargins(nn.Module):
         self.name, self.bounds = name, bounds
         self.number: float | None = None
         values: list[Any] | None = None
-        if isinstance(option, Mapping):
-            values = _from_counts(name, dict(option))
-        elif isinstance(option, Real):
-            self.number = self._checked(option)
-        elif isinstance(option, (Sequence, Tensor)) and not isinstance(option, str):
-            values = option.tolist() if isinstance(option, Tensor) else list(option)
+        given = plain_numbers(option)
+        if isinstance(given, Mapping):
+            values = _from_counts(name, dict(given))
+        elif _is_real(given):
+            self.number = self._checked(given)
+        elif isinstance(given, Sequence) and not isinstance(given, str):
+            values = list(given)
         else:
             raise TypeError(
                 f'{name} must be a number, a list of one a class, or dict(counts=...), got '
@@ -62,7 +64,7 @@ class ClassMargins(nn.Module):
         self.register_buffer('values', table, persistent=False)
 
     def _checked(self, value: Any) -> float:
-        if not isinstance(value, Real):
+        if not _is_real(value):
             raise TypeError(f'{self.name} must be numbers, got {value!r}')
         low, high = self.bounds
         if not math.isfinite(value) or not low <= float(value) < high:
@@ -95,6 +97,10 @@ class ClassMargins(nn.Module):
 
     def extra_repr(self) -> str:
         return f'{self.name}={self.number}' if self.values is None else f'{self.name} a class'
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _from_counts(name: str, option: dict[str, Any]) -> list[float]:

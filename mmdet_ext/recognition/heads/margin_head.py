@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import torch
 from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmdet_ext.functional.checks import check_one_of
+from mmdet_ext.functional.boxes import promote_half
+from mmdet_ext.functional.checks import check_number, check_one_of, check_weight, is_number
 from mmdet_ext.functional.class_competition import Path, class_competition
-from mmdet_ext.functional.unit_vectors import unit_vectors
+from mmdet_ext.functional.unit_vectors import shortest_length, unit_vectors
 from mmdet_ext.recognition.losses import FeatureLoss
-from mmdet_ext.registry import MARGINS, MODELS
+from mmdet_ext.registry import MODELS
 
 from .margins import Margin
+from .parts import LossConfigs, MarginConfig, Neck, build_losses, build_margin, build_neck
 
-Neck = Literal['none', 'fc', 'fc-bn', 'bn-fc-bn', 'bn-dropout-fc-bn']
 FlipFusion = Literal['concat', 'sum']
 ChosenPath = Literal['auto', 'plain', 'exact']
 # Up to this many elements the table costs nothing worth saving.
 _PLAIN_UP_TO = 2**16
+# What scale / |x| may be where gradients become float16. Far below its 65,504: margins and layers
+# before the head multiply it, and a loss scaler need not go down to 1 for one sample.
+_LARGEST_IN_HALF = 2.0**10
 
 
 @MODELS.register_module()
@@ -38,17 +42,23 @@ class MarginHead(BaseModule):
     averaged over the batch, cos t_j = <u, v_j>. The class scores are never held together once
     they are many (see `path`), so that memory does not grow with identities.
 
+    It computes in float32, in float64 where features or centres are, under autocast too, the neck
+    included. Where features are float16, or autocast makes them so, those shorter than s / 1024
+    get the gradient of one of that length.
+
     Args:
         num_classes: identities in training.
         in_channels: channels of the features; of the embedding too, unless there is a neck.
         margin: ``dict(type=..., ...)`` with one of Softmax, NormFace, LSoftmax, SphereFace,
             CosFace, ArcFace, CombinedMargin, AdaFace, CurricularFace, MagFace, SphereFaceR,
-            UniFace, with or without ``mmdet_ext.``. None for ``aux_losses`` alone.
+            UniFace, with or without ``mmdet_ext.``; its name alone for its defaults. None for
+            ``aux_losses`` alone.
         scale: s. Margins on features of their own length (Softmax, LSoftmax, SphereFace) have
             no use for it.
         num_subcenters: centres an identity; the nearest counts (sub-centre ArcFace).
         aux_losses: metric-learning losses on the embedding (CenterLoss, TripletLoss,
-            ContrastiveLoss), each with its ``loss_weight``.
+            ContrastiveLoss), each with its ``loss_weight``; one needs no list, None is none. The
+            head fills in the ``num_classes`` and ``in_channels`` that CenterLoss takes.
         flip_fusion: at test, put the embeddings of a picture and of its mirror image one behind
             the other ('concat') or add them ('sum'). Wants the mirror images behind the
             pictures: ``data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor',
@@ -60,7 +70,7 @@ class MarginHead(BaseModule):
         dropout: its rate, for 'bn-dropout-fc-bn'.
         path: 'plain' holds all scores, 'exact' goes through classes in chunks (equal to 1e-5);
             'auto' takes 'plain' for tables of up to 65,536 scores.
-        loss_weight: factor on the margin's loss.
+        loss_weight: factor on the margin's loss, at least 0.
         init_cfg: as mmengine's modules have it. Centres start from a normal distribution of
             deviation 0.01.
 
@@ -77,10 +87,10 @@ class MarginHead(BaseModule):
         self,
         num_classes: int,
         in_channels: int,
-        margin: Mapping[str, Any] | None = None,
+        margin: MarginConfig | None = None,
         scale: float = 64.0,
         num_subcenters: int = 1,
-        aux_losses: Sequence[Mapping[str, Any]] = (),
+        aux_losses: LossConfigs = (),
         flip_fusion: FlipFusion | None = None,
         embedding_channels: int | None = None,
         neck: Neck | None = None,
@@ -90,14 +100,11 @@ class MarginHead(BaseModule):
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        for name, value in (('num_classes', num_classes), ('in_channels', in_channels),
-                            ('num_subcenters', num_subcenters),
-                            ('embedding_channels',
-                             in_channels if embedding_channels is None else embedding_channels)):
-            if value != int(value) or value < 1:
-                raise ValueError(f'{name} must be a whole number from 1 on, got {value!r}')
-        if not 0 < scale < float('inf'):
-            raise ValueError(f'scale must be above 0 and finite, got {scale!r}')
+        embedding = in_channels if embedding_channels is None else embedding_channels
+        _check_sizes(num_classes=num_classes, in_channels=in_channels,
+                     num_subcenters=num_subcenters, embedding_channels=embedding)  # fmt: skip
+        check_number('scale', scale, 'above 0 and finite', lambda s: 0 < s < float('inf'))
+        check_weight('loss_weight', loss_weight)
         if flip_fusion is not None:
             check_one_of('flip_fusion', flip_fusion, FlipFusion)
         check_one_of('path', path, ChosenPath)
@@ -106,14 +113,16 @@ class MarginHead(BaseModule):
         self.num_classes, self.in_channels = int(num_classes), int(in_channels)
         self.num_subcenters, self.scale = int(num_subcenters), float(scale)
         self.flip_fusion, self.path, self.loss_weight = flip_fusion, path, loss_weight
-        self.embedding_channels = int(embedding_channels or in_channels)
-        self.neck = _build_neck(neck, self.in_channels, embedding_channels, dropout)
+        self.embedding_channels = int(embedding)
+        self.neck = build_neck(neck, self.in_channels, embedding_channels, dropout)
         self.margin = None if margin is None else build_margin(margin, self.num_classes)
         if self.margin is not None:
             rows = self.num_classes * self.num_subcenters
             self.weight = nn.Parameter(torch.empty(rows, self.embedding_channels))
             nn.init.normal_(self.weight, std=0.01)
-        self.aux_losses = nn.ModuleDict(_build_losses(aux_losses))
+        self.aux_losses = nn.ModuleDict(
+            build_losses(aux_losses, self.num_classes, self.embedding_channels)
+        )
 
     def pre_logits(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """The embedding, (N, D), of a tuple of features whose last is taken.
@@ -121,7 +130,7 @@ class MarginHead(BaseModule):
         Raises:
             ValueError: if the features are not what the head was built for.
         """
-        x = feats if isinstance(feats, Tensor) else feats[-1]
+        x = _last(feats)
         if self.neck is not None:
             x = x.flatten(1)
         if x.dim() != 2 or x.shape[1] != self.in_channels:
@@ -130,18 +139,23 @@ class MarginHead(BaseModule):
                 "neck that makes them (N, C), such as neck=dict(type='GlobalAveragePooling'), and "
                 'set in_channels to C'
             )
-        return x if self.neck is None else cast(Tensor, self.neck(x))
+        if self.neck is None:
+            return x
+        # A batch norm multiplies gradients, by 300 where its batch hardly varies.
+        with torch.autocast(x.device.type, enabled=False):
+            return cast(Tensor, self.neck(x.to(next(self.neck.parameters()).dtype)))
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Scores of all classes without a margin, (N, num_classes), or the embedding if none."""
-        embedding = self.pre_logits(feats).float()
+        (embedding,) = promote_half(self.pre_logits(feats))
         if self.margin is None:
             return embedding
-        centres, factor = self.weight.float(), 1.0
+        embedding, centres = promote_half(embedding, self.weight)
+        dtype, factor = embedding.dtype, 1.0
         if self.margin.normalize_weight:
-            centres = unit_vectors(centres)[0]
+            centres = unit_vectors(centres, dtype=dtype)[0]
         if self.margin.normalize_features:
-            embedding, factor = unit_vectors(embedding)[0], self.scale
+            embedding, factor = unit_vectors(embedding, dtype=dtype)[0], self.scale
         with torch.autocast(embedding.device.type, enabled=False):
             scores = nn.functional.linear(embedding, centres) * factor
         if self.num_subcenters > 1:
@@ -163,20 +177,28 @@ class MarginHead(BaseModule):
             'own_cosine', the mean cosine to the own centre, and the losses' counts.
 
         Raises:
-            ValueError: for labels that are no class, or several a picture.
+            ValueError: for labels that are no class, none, or several a picture.
         """
         embedding = self.pre_logits(feats)
         labels = self._labels(data_samples, embedding)
         losses: dict[str, Tensor] = {}
         if self.margin is not None:
-            losses.update(self._margin_losses(embedding, labels))
+            slope = self.scale * self.loss_weight
+            dtype = _gradient_type(_last(feats), embedding)
+            shortest = shortest_length(dtype, slope, _LARGEST_IN_HALF)
+            losses.update(self._margin_losses(embedding, labels, shortest))
         for name, module in self.aux_losses.items():
             for key, value in cast(FeatureLoss, module).losses(embedding, labels).items():
                 losses[f'loss_{name}' if key == 'loss' else f'{name}_{key}'] = value
         return losses
 
     def _labels(self, data_samples: Sequence[Any], embedding: Tensor) -> Tensor:
-        for sample in data_samples:
+        for place, sample in enumerate(data_samples):
+            if 'gt_label' not in sample:
+                raise ValueError(
+                    f'data sample {place} has no gt_label, the identity of its picture: look at '
+                    'the data set, and whether the pipeline packs it (PackInputs)'
+                )
             if 'gt_score' in sample:
                 raise ValueError(
                     'data_samples have gt_score: a margin is for one identity a picture. Take '
@@ -204,14 +226,17 @@ class MarginHead(BaseModule):
             )
         return labels.to(embedding.device, torch.int64)
 
-    def _margin_losses(self, embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _margin_losses(
+        self, embedding: Tensor, labels: Tensor, shortest: float
+    ) -> dict[str, Tensor]:
         margin = cast(Margin, self.margin)
         with torch.autocast(embedding.device.type, enabled=False):
-            unit, norm = unit_vectors(embedding)
+            (wide,) = promote_half(embedding)
+            unit, norm = unit_vectors(wide, shortest=shortest, dtype=wide.dtype)
             scaled = margin.normalize_features
             bias = margin.class_bias(self.num_classes)
             target, centre_norm, others = class_competition(
-                unit if scaled else embedding.float(), self.weight, labels,
+                unit if scaled else wide, self.weight, labels,
                 normalize_weight=margin.normalize_weight,
                 scale=self.scale if scaled else 1.0,
                 class_bias=bias,
@@ -283,72 +308,21 @@ class MarginHead(BaseModule):
         return list(data_samples)
 
 
-def build_margin(cfg: Mapping[str, Any], num_classes: int) -> Margin:
-    """Build a margin of ``dict(type=..., ...)``; the name may go without ``mmdet_ext.``.
-
-    Raises:
-        KeyError: for a name that there is not.
-        TypeError: for a config without ``type``, or options that the margin has not.
-    """
-    options = dict(cfg)
-    name = options.pop('type', None)
-    if not isinstance(name, str):
-        raise TypeError(f"margin must be dict(type='ArcFace', ...), got {cfg!r}")
-    try:
-        cls = MARGINS.get(name)
-    except RuntimeError:
-        # MMEngine's, for a name with dots that it cannot import.
-        cls = None
-    if not (isinstance(cls, type) and issubclass(cls, Margin)):
-        names = ', '.join(sorted(MARGINS.module_dict))
-        raise KeyError(f'there is no margin named {name!r}; there are: {names}')
-    built = cls(**options)
-    built.bind(num_classes)
-    return built
+def _check_sizes(**sizes: Any) -> None:
+    for name, value in sizes.items():
+        if not is_number(value) or value % 1 or value < 1:
+            raise ValueError(f'{name} must be a whole number from 1 on, got {value!r}')
 
 
-def _build_neck(
-    neck: Neck | None, channels: int, embedding: int | None, dropout: float
-) -> nn.Sequential | None:
-    neck = neck or ('bn-fc-bn' if embedding is not None else 'none')
-    check_one_of('neck', neck, Neck)
-    if dropout and 'dropout' not in neck:
-        raise ValueError(f"dropout={dropout} is for neck='bn-dropout-fc-bn', got neck={neck!r}")
-    if neck == 'none':
-        if embedding is not None and embedding != channels:
-            raise ValueError(
-                f'embedding_channels={embedding} differs from in_channels={channels}: that needs '
-                f'a neck, one of {get_args(Neck)[1:]}'
-            )
-        return None
-    embedding = embedding or channels
-    layers: list[nn.Module] = []
-    for part in neck.split('-'):
-        if part == 'fc':
-            layers.append(nn.Linear(channels, embedding, bias='-bn' not in neck))
-        elif part == 'dropout':
-            layers.append(nn.Dropout(dropout))
-        else:
-            layers.append(nn.BatchNorm1d(embedding if layers else channels))
-    return nn.Sequential(*layers)
+def _last(feats: Tensor | Sequence[Tensor]) -> Tensor:
+    return feats if isinstance(feats, Tensor) else feats[-1]
 
 
-def _build_losses(configs: Sequence[Mapping[str, Any]]) -> dict[str, nn.Module]:
-    """The auxiliary losses by short names: 'center' of CenterLoss; a second one is 'center_2'."""
-    losses: dict[str, nn.Module] = {}
-    for cfg in configs:
-        options = dict(cfg)
-        if '.' not in str(options.get('type')):
-            options['type'] = f'mmdet_ext.{options.get("type")}'
-        module = MODELS.build(options)
-        if not isinstance(module, FeatureLoss):
-            raise TypeError(
-                f'aux_losses take losses on features and labels (CenterLoss, TripletLoss, '
-                f'ContrastiveLoss), got {options["type"]}'
-            )
-        name = type(module).__name__.removesuffix('Loss').lower()
-        repeats = sum(key.partition('_')[0] == name for key in losses)
-        losses[f'{name}_{repeats + 1}' if repeats else name] = module
-    return losses
-
-
+def _gradient_type(feature: Tensor, embedding: Tensor) -> torch.dtype:
+    """float16 where gradients pass through it, else the precision of the embedding."""
+    kind = feature.device.type
+    cast_to_half = (
+        torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    )
+    half = cast_to_half or feature.dtype == torch.float16
+    return torch.float16 if half else embedding.dtype

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from numbers import Real
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from mmdet_ext.functional.margin_loss import margin_softmax_loss
 from mmdet_ext.registry import MARGINS
 
 from .class_margins import ClassMargins, MarginOption
+
+#: The margins that may have another value for each class, for messages.
+PER_CLASS = 'AdaFace, ArcFace, CombinedMargin (m2, m3), CosFace, CurricularFace and UniFace'
 
 
 class Margin(nn.Module):
@@ -35,15 +39,22 @@ class Margin(nn.Module):
     kind: Kind = 'softmax'
     limits: ClassVar[dict[str, tuple[float, float]]] = {}
 
-    def check(self, **numbers: float) -> None:
+    def check(self, **numbers: Any) -> None:
         """Check numbers by the names of their options.
 
         Raises:
+            TypeError: if one is no number.
             ValueError: if one is out of its limits, or not finite.
         """
         for name, value in numbers.items():
+            if not isinstance(value, Real) or isinstance(value, bool):
+                several = hasattr(value, '__iter__') and not isinstance(value, str)
+                hint = f'. {PER_CLASS} take one a class' if several else ''
+                raise TypeError(
+                    f'{name} of {type(self).__name__} must be one number, got {value!r}{hint}'
+                )
             low, high = self.limits.get(name, (-math.inf, math.inf))
-            if not (math.isfinite(value) and low <= value <= high):
+            if not (math.isfinite(value) and low <= float(value) <= high):
                 span = f'from {low:.4g} to {high:.4g}' if high < math.inf else (
                     f'at least {low:.4g} and finite' if low > -math.inf else 'finite')
                 raise ValueError(f'{name} of {type(self).__name__} must be {span}, got {value!r}')
@@ -170,11 +181,18 @@ class _Annealed(Margin):
         self.register_buffer('step', torch.zeros((), dtype=torch.int64))
         self.step: Tensor
 
-    def check(self, **numbers: float) -> None:
+    def check(self, **numbers: Any) -> None:
         super().check(**numbers)
         m = numbers.get('m', 1)
         if m != int(m):
             raise ValueError(f'm must be a whole number, got {m!r}: it multiplies the angle')
+        ends = {'lambda_max': math.inf, 'lambda_min': 0.0}
+        high, low = (numbers.get(end, getattr(self, end, none)) for end, none in ends.items())
+        if low > high:
+            raise ValueError(
+                f'lambda_min={low!r} of {type(self).__name__} is above lambda_max={high!r}: '
+                'lambda falls from lambda_max to lambda_min'
+            )
 
     def observe(self, cosine: Tensor, norm: Tensor) -> None:
         self.step += 1
@@ -200,8 +218,9 @@ class SphereFace(_Annealed):
 
     Args:
         m: factor on the angle, 1 to 4 in the paper; 1 is no margin.
-        lambda_max, lambda_min, gamma, power: the annealing; lambda_max = lambda_min = 0 is psi
-            from the start. The steps taken are kept in checkpoints.
+        lambda_max, lambda_min, gamma, power: the annealing, lambda_min at most lambda_max;
+            lambda_max = lambda_min = 0 is psi from the start. The steps taken are kept in
+            checkpoints.
 
     References:
         Liu et al., SphereFace: Deep Hypersphere Embedding for Face Recognition, CVPR 2017, eq. 7.
@@ -256,6 +275,8 @@ class CosFace(Margin):
 class ArcFace(Margin):
     """z_y = s cos(t_y + m).
 
+    For angles t_y above pi - m it is s (cos t_y - m sin m), for m from 2.33 on a step up there.
+
     Args:
         m: radians, from 0 to below pi; one number, one a class, or from counts (`ClassMargins`).
         easy_margin: leave angles above a right one alone.
@@ -289,7 +310,8 @@ class ArcFace(Margin):
 class CombinedMargin(Margin):
     """z_y = s (cos(m1 t_y + m2) - m3): all three do what they say, together too.
 
-    (1, m, 0) is ArcFace, (1, 0, m) CosFace, (m, 0, 0) SphereFace's psi on a fixed scale.
+    (1, m, 0) is ArcFace, (1, 0, m) CosFace, (m, 0, 0) SphereFace's psi on a fixed scale. Where the
+    angle passes pi, ArcFace's rule holds for m1 = 1, psi's for others: a jump as m1 leaves 1.
 
     Args:
         m1: factor on the angle, at least 1.

@@ -16,6 +16,9 @@ from mmdet_ext.recognition.hooks.common import check_counts_epochs, margin_head
 from mmdet_ext.registry import HOOKS
 
 Kind = Literal['linear', 'cosine', 'step']
+# About so many values between begin and end are tried before training, at even distances. A number
+# refuses what is beyond its limits, which the ends tell, or what is not whole, as most of many are.
+_TRIED = 10_000
 
 
 @HOOKS.register_module()
@@ -47,7 +50,8 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
     Raises:
         ValueError: for options that do not fit each other. Before training: if the model has no
             `MarginHead` with a margin, the margin no such number, the number does not take one of
-            the values, the margin makes no use of the scale, or two hooks want one number.
+            the values that it will be set to, the margin makes no use of the scale, or two hooks
+            want one number.
         TypeError: if a value is no number.
     """
 
@@ -129,8 +133,7 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
         if self.by_epoch:
             check_counts_epochs(runner)
         self._check_head(head)
-        for value in self._values():
-            self._set(head, value)
+        self._try_values(head, runner.max_epochs if self.by_epoch else runner.max_iters)
         self._set(head, self._present(runner))
 
     def before_train_iter(
@@ -145,6 +148,24 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
         if self.by_epoch:
             return self.value_at(runner.epoch, runner.max_epochs - 1)
         return self.value_at(runner.iter, runner.max_iters - 1)
+
+    def _try_values(self, head: MarginHead, times: int) -> None:
+        """Set what will be set in training, so that a number refuses it now."""
+        for value in self._values():
+            self._set(head, value)
+        if self.steps:
+            return
+        end = times if self.end is None else min(self.end, times)
+        for time in range(self.begin, end, max(1, (end - self.begin) // _TRIED)):
+            value = self.value_at(time, times - 1)
+            try:
+                self._set(head, value)
+            except ValueError as error:
+                unit = 'epochs' if self.by_epoch else 'steps'
+                raise ValueError(
+                    f"{self.param} would become {value:.6g} after {time} {unit}: {error}. With "
+                    "kind='step' it takes the values given, none between"
+                ) from error
 
     def _values(self) -> list[float]:
         return [value for _, value in self.steps] if self.steps else [self.start, self.stop]

@@ -4,6 +4,6 @@ _base_ = './softmax_digits.py'
 model = dict(
     head=dict(
         margin=dict(type='Softmax'),
-        aux_losses=[dict(type='CenterLoss', num_classes=7, in_channels=2, loss_weight=0.2)],
+        aux_losses=[dict(type='CenterLoss', loss_weight=0.2)],
     )
 )

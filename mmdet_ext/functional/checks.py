@@ -38,21 +38,31 @@ def check_not_negative(name: str, value: float, why: str) -> None:
 
 def check_whole(name: str, value: object, least: int = 1) -> None:
     """Raise ValueError, naming the option, unless it is a whole number from ``least`` on."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_whole(value) or value < least:
         raise ValueError(f'{name} must be a whole number from {least} on, got {value!r}')
 
 
 def check_count(name: str, value: object, error: type[ValueError] = ValueError) -> None:
     """Raise an error, naming the option, unless it is a whole number of at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
+    if not is_whole(value):
         raise error(f'{name} must be a whole number of at least 1, got {value!r}')
     if value < 1:
         raise error(f'{name} must be at least 1, got {value!r}')
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is of a type of whole numbers, NumPy's too, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_real(value: object) -> TypeGuard[float]:
+    """Whether it is of a type of real numbers, NumPy's too, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a number that has a place among the others: not NaN, no truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    """Whether it is a real number that has a place among the others: not NaN."""
+    return is_real(value) and not math.isnan(value)
 
 
 def check_number(

@@ -109,8 +109,7 @@ def comparable(embeddings: Tensor) -> Comparable:
 
 def _stretched(embeddings: Tensor) -> Comparable:
     """By what they differ in; float64, none of them zero."""
-    unit = embeddings / embeddings.abs().amax(1, keepdim=True)
-    unit /= torch.linalg.vector_norm(unit, dim=1, keepdim=True)
+    unit, _ = unit_vectors(embeddings, dtype=torch.float64)
     apart = unit - unit.mean(0)
     reach = float(apart.square().sum(1).max())
     scale = _LEAST_SCALE if reach <= _LEAST_SCALE else 4.0 ** math.ceil(math.log(reach, 4))

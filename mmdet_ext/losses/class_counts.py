@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from mmdet_ext.functional.checks import is_real
 from mmdet_ext.functional.class_weights import CLASS_WEIGHT_SCHEMES, plain_numbers
 
 _TOOL = 'python tools/class_counts.py ANN --out counts.json'
@@ -127,7 +128,6 @@ def _checked(values: object, name: str) -> list[float]:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ValueError(f'{name} must be a list of one number a class, got {values!r}')
     for index, value in enumerate(values):
-        is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if not is_number or not 0 <= value < math.inf:
+        if not is_real(value) or not 0 <= value < math.inf:
             raise ValueError(f'{name} must be numbers from 0, got {value!r} for class {index}')
     return [float(value) for value in values]

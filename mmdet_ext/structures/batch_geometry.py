@@ -134,20 +134,19 @@ class BatchGeometry:
 
     def _ground_truth_problem(self, bad: Tensor, num_classes: int | None) -> str:
         infinite = bad & ~self.gt_boxes.isfinite().all(-1)
-        if bool(infinite.any()):
-            image, box = infinite.nonzero()[0].tolist()
+        count = int(infinite.sum())
+        image, box = (infinite if count else bad).nonzero()[0].tolist()
+        place = f'box {box} of picture {image} of the batch'
+        if count:
             return (
-                f'gt_boxes (gt_instances.bboxes) must be finite, got {int(infinite.sum())} that '
-                f'are not; the first is box {box} of picture {image} of the batch: '
-                f'{self.gt_boxes[image, box].tolist()}. Mend or leave out such annotations, and '
-                'look at the transforms of the pipeline'
+                f'gt_boxes (gt_instances.bboxes) must be finite, got {count} that are not; the '
+                f'first is {place}: {self.gt_boxes[image, box].tolist()}. Mend or leave out such '
+                'annotations, and look at the transforms of the pipeline'
             )
-        image, box = bad.nonzero()[0].tolist()
         return (
             f'gt_labels (gt_instances.labels) must be in [0, {num_classes}), as there are scores '
-            f'of {num_classes} classes, got {int(self.gt_labels[image, box])} for box {box} of '
-            f"picture {image} of the batch. Compare the head's num_classes with the classes of "
-            'the data set'
+            f'of {num_classes} classes, got {int(self.gt_labels[image, box])} for {place}. Compare '
+            "the head's num_classes with the classes of the data set"
         )
 
     @cached_property

@@ -66,9 +66,7 @@ def inspect(args: argparse.Namespace) -> None:
     file, classes, size = _opened(args)
     faces = read_face_records(file, scan=args.scan or args.check, classes=classes)
     report = _summary(file, faces, classes, size)
-    corrupt: dict[int, str] = {
-        key: reason for reason, keys in faces.bad.items() for key in keys
-    }
+    corrupt = _by_record(faces)
     # All pictures, or some that lie evenly in the file.
     step = 1 if args.check else max(1, len(faces.keys) // _SAMPLE)
     sizes, broken = _decoded_sizes(file, faces, step, show=args.check)
@@ -94,7 +92,7 @@ def extract(args: argparse.Namespace) -> None:
     file, classes, _ = _opened(args)
     faces = read_face_records(file, scan=args.scan, classes=classes)
     _warn(faces.notes)
-    bad = {key: reason for reason, keys in faces.bad.items() for key in keys}
+    bad = _by_record(faces)
     chosen = np.arange(len(faces.keys))
     if args.identities:
         absent = sorted(set(args.identities) - set(faces.labels.tolist()))
@@ -305,6 +303,11 @@ def _print_report(report: dict[str, Any]) -> None:
 def _reason(error: ValueError, key: int) -> str:
     """An error without the file and the record that it names."""
     return str(error).rpartition(f'record {key}: ')[2]
+
+
+def _by_record(faces: FaceRecords) -> dict[int, str]:
+    """Why records are bad, by their keys."""
+    return {key: reason for reason, keys in faces.bad.items() for key in keys}
 
 
 def _reasons(faces: FaceRecords) -> list[str]:

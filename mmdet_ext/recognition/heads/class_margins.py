@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmdet_ext.functional.checks import is_real
 from mmdet_ext.functional.class_weights import plain_numbers
 from mmdet_ext.losses.class_counts import resolve_counts
 
@@ -49,7 +49,7 @@ class ClassMargins(nn.Module):
         given = plain_numbers(option)
         if isinstance(given, Mapping):
             values = _from_counts(name, dict(given))
-        elif _is_real(given):
+        elif is_real(given):
             self.number = self._checked(given)
         elif isinstance(given, Sequence) and not isinstance(given, str):
             values = list(given)
@@ -64,7 +64,7 @@ class ClassMargins(nn.Module):
         self.register_buffer('values', table, persistent=False)
 
     def _checked(self, value: Any) -> float:
-        if not _is_real(value):
+        if not is_real(value):
             raise TypeError(f'{self.name} must be numbers, got {value!r}')
         low, high = self.bounds
         if not math.isfinite(value) or not low <= float(value) < high:
@@ -97,10 +97,6 @@ class ClassMargins(nn.Module):
 
     def extra_repr(self) -> str:
         return f'{self.name}={self.number}' if self.values is None else f'{self.name} a class'
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _from_counts(name: str, option: dict[str, Any]) -> list[float]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mmdet_ext.functional import margins as F
+from mmdet_ext.functional.checks import is_real
 from mmdet_ext.functional.class_competition import Kind, OtherScores
 from mmdet_ext.functional.margin_loss import margin_softmax_loss
 from mmdet_ext.registry import MARGINS
@@ -47,7 +47,7 @@ class Margin(nn.Module):
             ValueError: if one is out of its limits, or not finite.
         """
         for name, value in numbers.items():
-            if not isinstance(value, Real) or isinstance(value, bool):
+            if not is_real(value):
                 several = hasattr(value, '__iter__') and not isinstance(value, str)
                 hint = f'. {PER_CLASS} take one a class' if several else ''
                 raise TypeError(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, Literal
 
 from mmengine.hooks import Hook
 
-from mmdet_ext.functional.checks import check_one_of, check_whole
+from mmdet_ext.functional.checks import check_one_of, check_whole, is_real
 from mmdet_ext.recognition.heads import MarginHead
 from mmdet_ext.recognition.heads.class_margins import ClassMargins
 from mmdet_ext.recognition.hooks.common import check_counts_epochs, margin_head
@@ -193,7 +192,7 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
 
 
 def _number(name: str, value: Any) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if not is_real(value):
         raise TypeError(f'{name} must be a number, got {value!r}')
     if not math.isfinite(value):
         raise ValueError(f'{name} must be finite, got {value!r}')

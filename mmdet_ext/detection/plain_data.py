@@ -40,7 +40,6 @@ def _unwrapped(options: Any, pipeline: list[Any]) -> dict[str, Any]:
     if 'datasets' in options:
         return {**options, 'datasets': [_unwrapped(each, pipeline) for each in options['datasets']]}
     options = {**options, 'pipeline': pipeline, 'test_mode': True}
-    options.pop('filter_cfg', None)
     kind = options['type'] if isinstance(options['type'], type) else DATASETS.get(options['type'])
     if kind and issubclass(kind, CocoDataset):
         options['bad_images'] = 'unchecked'

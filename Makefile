@@ -30,7 +30,7 @@ env: ## Create or update the environment (first time: some GB to load, minutes t
 	exit 2
 
 demo: env ## Train, test and draw on a small made set, or on your own: DATA=<folder>
-	@$(BIN)/python tools/demo.py $(if $(DATA),--data "$(DATA)") --work-dir work_dirs/demo
+	@$(BIN)/python tools/train/demo.py $(if $(DATA),--data "$(DATA)") --work-dir work_dirs/demo
 
 demo-face: env ## Train and test a face recogniser on digits, or on DATA=<folder a person>
 	@$(BIN)/python tools/face/demo.py $(if $(DATA),--data "$(DATA)") --work-dir work_dirs/face_demo

@@ -15,7 +15,7 @@ from typing import Any
 
 from mmengine import registry as root
 
-from mmdet_ext.engine.checkpoint import install_safe_loading
+from mmdet_ext.compat.checkpoint import install_safe_loading
 
 #: Where each registry finds its components.
 LOCATIONS: dict[str, tuple[str, ...]] = {
@@ -23,19 +23,19 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     'model': (
         'mmdet_ext.losses',
         'mmdet_ext.detection.losses',
-        'mmdet_ext.detection.heads',
-        'mmdet_ext.recognition.heads',
-        'mmdet_ext.recognition.losses',
-        'mmdet_ext.recognition.backbones',
-        'mmdet_ext.recognition.preprocessor',
+        'mmdet_ext.detection.heads.dense',
+        'mmdet_ext.face.heads',
+        'mmdet_ext.face.losses',
+        'mmdet_ext.face.backbones',
+        'mmdet_ext.face.preprocessor',
     ),
     'task util': ('mmdet_ext.detection.assigners', 'mmdet_ext.detection.samplers'),
-    'dataset': ('mmdet_ext.detection.datasets', 'mmdet_ext.recognition.datasets'),
-    'transform': ('mmdet_ext.recognition.transforms',),
-    'data sampler': ('mmdet_ext.recognition.samplers',),
-    'metric': ('mmdet_ext.recognition.metrics',),
-    'hook': ('mmdet_ext.recognition.hooks',),
-    'margin': ('mmdet_ext.recognition.heads',),
+    'dataset': ('mmdet_ext.detection.datasets', 'mmdet_ext.face.datasets'),
+    'transform': ('mmdet_ext.face.transforms',),
+    'data sampler': ('mmdet_ext.face.samplers',),
+    'metric': ('mmdet_ext.face.metrics',),
+    'hook': ('mmdet_ext.face.hooks',),
+    'margin': ('mmdet_ext.face.margins',),
 }
 
 #: What to tell a user who lacks a host package.

@@ -30,7 +30,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope='session')
 def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny set of drawn shapes in COCO form."""
-    from mmdet_ext.datasets.shapes import make_shapes
+    from mmdet_ext.data.synthetic.shapes import make_shapes
 
     root = tmp_path_factory.mktemp('shapes') / 'shapes'
     make_shapes(root, train=8, val=4, width=96, height=72, seed=0, preview=False)

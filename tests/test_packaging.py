@@ -16,7 +16,7 @@ import pytest
 from mmdet_ext.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = 'configs/detection/atss_r18_fpn_12e_bccd.py'
+CONFIG = 'configs/detection/atss/atss_r18_fpn_12e_bccd.py'
 BUILD = 'import sys; from setuptools import build_meta; print(build_meta.{hook}(sys.argv[1]))'
 
 IMPORT_CONFIG = f"""

@@ -10,7 +10,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 
 def test_tables_are_current() -> None:
-    command = [sys.executable, 'tools/readme_tables.py', '--check']
+    command = [sys.executable, 'tools/dev/readme_tables.py', '--check']
     result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

@@ -15,7 +15,7 @@ from mmengine.registry import Registry
 
 import mmdet_ext
 from mmdet_ext import registry
-from mmdet_ext.testing import cases
+from mmdet_ext.catalog import cases
 
 REPO = Path(mmdet_ext.__file__).resolve().parents[1]
 OURS = [nodes for nodes in vars(registry).values() if isinstance(nodes, registry.ExtRegistry)]
@@ -103,7 +103,7 @@ def test_recognition_resolves_from_any_scope_and_needs_neither_host(
     margin = 'ArcFace' if scope == 'mmdet' else 'mmdet_ext.ArcFace'
     modules = fresh(FACES.format(scope=scope, before=before, margin=margin), *blocked)
     assert len(modules) == 10
-    assert all(module.startswith('mmdet_ext.recognition.') for module in modules)
+    assert all(module.startswith('mmdet_ext.face.') for module in modules)
 
 
 def test_import_is_fast_and_loads_no_host() -> None:

@@ -1,1 +1,1 @@
-"""What touches the runner itself: checkpoints, hooks."""
+"""Parts of training that no task owns."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmdet_ext.functional.reduction import Reduction, check_reduction, weighted_reduce
+from mmdet_ext.functional.numerics.reduction import Reduction, check_reduction, weighted_reduce
 
 
 class ElementwiseLoss(nn.Module):
@@ -55,7 +55,7 @@ class ElementwiseLoss(nn.Module):
             weights zero: a zero that keeps the graph.
 
         Raises:
-            ReductionError, ValueError: as :func:`mmdet_ext.functional.reduction.weighted_reduce`.
+            ReductionError, ValueError: as :func:`mmdet_ext.functional.numerics.reduction.weighted_reduce`.
             TypeError: for any other keyword.
         """
         reduction = self.reduction if reduction_override is None else reduction_override

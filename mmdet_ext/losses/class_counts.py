@@ -10,14 +10,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from mmdet_ext.functional.checks import is_real
-from mmdet_ext.functional.class_weights import CLASS_WEIGHT_SCHEMES, plain_numbers
+from mmdet_ext.functional.classification.class_weights import CLASS_WEIGHT_SCHEMES, plain_numbers
+from mmdet_ext.functional.numerics.checks import is_real
 
-_TOOL = 'python tools/class_counts.py ANN --out counts.json'
+_TOOL = 'python tools/data/class_counts.py ANN --out counts.json'
 
 
 def resolve_counts(counts: Sequence[float] | str | PathLike[str]) -> list[float]:
-    """How often each class occurs, from numbers or from the file of ``tools/class_counts.py``.
+    """How often each class occurs, from numbers or from the file of ``tools/data/class_counts.py``.
 
     Args:
         counts: one number a class, in the order of the labels, a list, an array or a tensor; or
@@ -54,7 +54,7 @@ def resolve_class_weights(value: object, name: str) -> list[float] | None:
 
     Raises:
         FileNotFoundError, TypeError, ValueError: for anything else, as `resolve_counts` and the
-            schemes of :mod:`mmdet_ext.functional.class_weights` do.
+            schemes of :mod:`mmdet_ext.functional.classification.class_weights` do.
     """
     if value is None:
         return None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.cross_entropy import (
+from mmdet_ext.functional.classification.cross_entropy import (
     IGNORE_INDEX,
     binary_cross_entropy_loss,
     check_smoothing,
@@ -15,7 +15,7 @@ from mmdet_ext.functional.cross_entropy import (
     is_ignored,
     mask_cross_entropy_loss,
 )
-from mmdet_ext.functional.reduction import Reduction, check_reduction, weighted_reduce
+from mmdet_ext.functional.numerics.reduction import Reduction, check_reduction, weighted_reduce
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.losses.class_counts import resolve_class_weights
 from mmdet_ext.registry import MODELS
@@ -25,7 +25,7 @@ from mmdet_ext.registry import MODELS
 class CrossEntropyLoss(ElementwiseLoss):
     """Cross entropy with label smoothing, class weights from counts, and less memory.
 
-    Formulae: :mod:`mmdet_ext.functional.cross_entropy`. Values are stock's, but for these:
+    Formulae: :mod:`mmdet_ext.functional.classification.cross_entropy`. Values are stock's, but for these:
 
     - Negative labels are ignored in every form, on the CPU as on a GPU. Stock's softmax form
       ignores its default -100 alone: another one raises on the CPU and stops the process of a
@@ -46,7 +46,7 @@ class CrossEntropyLoss(ElementwiseLoss):
         class_weight: one weight a class, from 0, a list, an array or a tensor; or a number for
             all; or ``dict(type=..., counts=...)`` with 'inverse_log', 'inverse_frequency' or
             'effective_number', and how often each class occurs: a list, or the file that
-            ``tools/class_counts.py`` writes.
+            ``tools/data/class_counts.py`` writes.
         ignore_index: one more label to ignore, such as 255. None: -100.
         loss_weight: factor on the result.
         avg_non_ignore: a mean without ``avg_factor`` counts only what is not ignored.

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from mmdet_ext.functional.class_weights import (
+from mmdet_ext.functional.classification.class_weights import (
     CLASS_WEIGHT_SCHEMES,
     count_labels,
     plain_numbers,
 )
-from mmdet_ext.functional.focal import Alpha, check_gamma, focal_loss
-from mmdet_ext.functional.labels import without_weightless
-from mmdet_ext.functional.reduction import Reduction
+from mmdet_ext.functional.classification.focal import Alpha, check_gamma, focal_loss
+from mmdet_ext.functional.classification.labels import without_weightless
+from mmdet_ext.functional.numerics.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.losses.class_counts import (
     counts_of_batch,
@@ -30,7 +30,7 @@ from mmdet_ext.registry import MODELS
 class FocalLoss(ElementwiseLoss):
     """Focal loss over sigmoid or softmax, with class weights from counts; -1 is ignored.
 
-    Formula and edges: :func:`mmdet_ext.functional.focal.focal_loss`. Values and gradients are
+    Formula and edges: :func:`mmdet_ext.functional.classification.focal.focal_loss`. Values and gradients are
     stock's, but for two things: label -1 costs nothing here, where stock raises on the CPU and
     takes it for background on a GPU; and with ``activated`` the logarithm of a probability goes
     on as a straight line below 1e-12, for float16 below 6.1e-5. A keyword that is not listed here
@@ -46,7 +46,7 @@ class FocalLoss(ElementwiseLoss):
             (for sigmoid: of all negatives), which else weighs the mean of the others.
             ``dict(type=..., counts=...)`` makes that list, with 'inverse_log',
             'inverse_frequency' or 'effective_number', from how often each class occurs: a list,
-            the file that ``tools/class_counts.py`` writes, or 'batch', the labels of each call,
+            the file that ``tools/data/class_counts.py`` writes, or 'batch', the labels of each call,
             but for those of weight 0, as heads mark what they leave out so.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.

@@ -6,10 +6,10 @@ import warnings
 
 from torch import Tensor
 
-from mmdet_ext.functional import box_losses, corner_losses, shape_losses
-from mmdet_ext.functional.box_losses import IoUMode, WiseVersion
-from mmdet_ext.functional.checks import check_above, check_one_of, check_overlap_options
-from mmdet_ext.functional.reduction import Reduction
+from mmdet_ext.functional.boxes import corner_losses, iou_losses, shape_losses
+from mmdet_ext.functional.boxes.iou_losses import IoUMode, WiseVersion
+from mmdet_ext.functional.numerics.checks import check_above, check_one_of, check_overlap_options
+from mmdet_ext.functional.numerics.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.registry import MODELS
 
@@ -49,7 +49,7 @@ class OverlapLoss(ElementwiseLoss):
 class IoULoss(OverlapLoss):
     """IoU loss, linear, square or -log, with a gradient that stays finite and exactly 0 at 0.
 
-    Formula and edges: :func:`mmdet_ext.functional.box_losses.iou_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.boxes.iou_losses.iou_loss`.
 
     Args:
         linear: as ``mode='linear'``; stock's older option, which warns.
@@ -87,7 +87,7 @@ class IoULoss(OverlapLoss):
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """IoU loss of aligned boxes (N, 4), shape (N,)."""
-        return box_losses.iou_loss(
+        return iou_losses.iou_loss(
             pred, target, self.mode, self.eps, self.power, self.inner_ratio
         )
 
@@ -97,13 +97,13 @@ class GIoULoss(OverlapLoss):
     """Generalised-IoU loss: also the share of the box around both that neither fills.
 
     Stock's agrees but in half precision, where its areas overflow, and without area. Formula and
-    edges: :func:`mmdet_ext.functional.box_losses.giou_loss`. Options and errors are those of
+    edges: :func:`mmdet_ext.functional.boxes.iou_losses.giou_loss`. Options and errors are those of
     `OverlapLoss`.
     """
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """GIoU loss of aligned boxes (N, 4), shape (N,)."""
-        return box_losses.giou_loss(pred, target, self.eps, self.power, self.inner_ratio)
+        return iou_losses.giou_loss(pred, target, self.eps, self.power, self.inner_ratio)
 
 
 @MODELS.register_module()
@@ -111,13 +111,13 @@ class DIoULoss(OverlapLoss):
     """Distance-IoU loss: also how far the centres are apart.
 
     Stock's agrees but in half precision, where its areas overflow, and without area. Formula and
-    edges: :func:`mmdet_ext.functional.box_losses.diou_loss`. Options and errors are those of
+    edges: :func:`mmdet_ext.functional.boxes.iou_losses.diou_loss`. Options and errors are those of
     `OverlapLoss`.
     """
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """DIoU loss of aligned boxes (N, 4), shape (N,)."""
-        return box_losses.diou_loss(pred, target, self.eps, self.power, self.inner_ratio)
+        return iou_losses.diou_loss(pred, target, self.eps, self.power, self.inner_ratio)
 
 
 @MODELS.register_module()
@@ -126,13 +126,13 @@ class CIoULoss(OverlapLoss):
 
     Stock's ``CIoULoss`` gives NaN in loss and gradient where prediction equals target, and in
     float16 for boxes of a few hundred pixels; this one gives 0 and the float32 value. Elsewhere
-    both agree. Formula and edges: :func:`mmdet_ext.functional.box_losses.ciou_loss`. Options and
+    both agree. Formula and edges: :func:`mmdet_ext.functional.boxes.iou_losses.ciou_loss`. Options and
     errors are those of `OverlapLoss`.
     """
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """CIoU loss of aligned boxes (N, 4), shape (N,)."""
-        return box_losses.ciou_loss(pred, target, self.eps, self.power, self.inner_ratio)
+        return iou_losses.ciou_loss(pred, target, self.eps, self.power, self.inner_ratio)
 
 
 @MODELS.register_module()
@@ -141,7 +141,7 @@ class SIoULoss(OverlapLoss):
 
     With stock's default ``neg_gamma=False`` distance lowers the loss, and boxes far apart cost
     nothing; the paper's formula is ``neg_gamma=True``. Formula and edges:
-    :func:`mmdet_ext.functional.shape_losses.siou_loss`.
+    :func:`mmdet_ext.functional.boxes.shape_losses.siou_loss`.
 
     Args:
         eps: floor of the areas and squared lengths divided by, px**2.
@@ -181,7 +181,7 @@ class EfficientIoULoss(OverlapLoss):
     """Efficient-IoU loss, focal or not: also the gaps of centres, widths and heights.
 
     It is what is mostly called EIoU; stock's ``EIoULoss`` is another loss, Extended-IoU.
-    Formula and edges: :func:`mmdet_ext.functional.shape_losses.efficient_iou_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.boxes.shape_losses.efficient_iou_loss`.
 
     Args:
         focal_gamma: None, or the exponent of the factor IoU**gamma; 0.5 in the paper.
@@ -219,7 +219,7 @@ class EfficientIoULoss(OverlapLoss):
 class ShapeIoULoss(OverlapLoss):
     """Shape-IoU loss: distance and shape weighed by the target's own shape.
 
-    Formula and edges: :func:`mmdet_ext.functional.shape_losses.shape_iou_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.boxes.shape_losses.shape_iou_loss`.
 
     Args:
         scale: exponent of the target's sides in the weights of the axes, at least 0; 0 weighs
@@ -258,7 +258,7 @@ class ShapeIoULoss(OverlapLoss):
 class MPDIoULoss(OverlapLoss):
     """MPDIoU loss: also how far the two corners are apart.
 
-    Formula and edges: :func:`mmdet_ext.functional.corner_losses.mpdiou_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.boxes.corner_losses.mpdiou_loss`.
 
     Args:
         image_size: width and height of the picture, px, as the paper has it; None takes the box
@@ -299,7 +299,7 @@ class WiseIoULoss(OverlapLoss):
 
     v2 and v3 set a box against the mean IoU loss of the call, where the paper keeps a running
     mean: this loss has no state. Boxes of weight 0 do not count in the mean. Formula and edges:
-    :func:`mmdet_ext.functional.box_losses.wise_iou_loss`.
+    :func:`mmdet_ext.functional.boxes.iou_losses.wise_iou_loss`.
 
     Args:
         version: 'v1', 'v2' or 'v3'.
@@ -329,7 +329,7 @@ class WiseIoULoss(OverlapLoss):
         inner_ratio: float = 1.0,
     ) -> None:
         super().__init__(eps, reduction, loss_weight, power, inner_ratio)
-        box_losses.check_wise_options(version, gamma, alpha, delta)
+        iou_losses.check_wise_options(version, gamma, alpha, delta)
         self.version: WiseVersion = version
         self.gamma = gamma
         self.alpha = alpha
@@ -348,7 +348,7 @@ class WiseIoULoss(OverlapLoss):
         self, pred: Tensor, target: Tensor, counted_mask: Tensor | None = None
     ) -> Tensor:
         """Wise-IoU loss of aligned boxes (N, 4), shape (N,)."""
-        return box_losses.wise_iou_loss(
+        return iou_losses.wise_iou_loss(
             pred,
             target,
             self.version,
@@ -368,7 +368,7 @@ class NWDLoss(ElementwiseLoss):
 
     It has no overlap term, and a power would only change the constant: so it takes neither
     ``power`` nor ``inner_ratio``. Formula and edges:
-    :func:`mmdet_ext.functional.corner_losses.nwd_loss`.
+    :func:`mmdet_ext.functional.boxes.corner_losses.nwd_loss`.
 
     Args:
         constant: px, above 0; of the order of the objects' size.

@@ -9,9 +9,9 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from mmdet_ext.functional.cross_entropy import IGNORE_INDEX
-from mmdet_ext.functional.labels import without_weightless
-from mmdet_ext.functional.long_tail import (
+from mmdet_ext.functional.classification.cross_entropy import IGNORE_INDEX
+from mmdet_ext.functional.classification.labels import without_weightless
+from mmdet_ext.functional.classification.long_tail import (
     check_focal_options,
     class_adjustment,
     equalized_focal_loss,
@@ -19,7 +19,7 @@ from mmdet_ext.functional.long_tail import (
     gradient_ratio,
     logit_adjusted_loss,
 )
-from mmdet_ext.functional.reduction import Reduction
+from mmdet_ext.functional.numerics.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.losses.class_counts import resolve_counts
 from mmdet_ext.registry import MODELS
@@ -34,7 +34,7 @@ class LogitAdjustedLoss(ElementwiseLoss):
     For heads with softmax (Faster R-CNN's) and, with ``use_sigmoid``, such with sigmoid (ATSS,
     RetinaNet, FCOS). The adjustment is for training alone: a head tests with its logits as they
     are. Formulae, what happens to the background, and edges:
-    :func:`mmdet_ext.functional.long_tail.logit_adjusted_loss`.
+    :func:`mmdet_ext.functional.classification.long_tail.logit_adjusted_loss`.
 
     Args:
         counts: how often each class occurs, in the order of the labels; or the path of a json file
@@ -79,7 +79,7 @@ class LogitAdjustedLoss(ElementwiseLoss):
 class BalancedSoftmaxLoss(LogitAdjustedLoss):
     """Cross entropy of a softmax weighed by class frequency: LogitAdjustedLoss with tau 1.
 
-    Formula and edges: :func:`mmdet_ext.functional.long_tail.balanced_softmax_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.classification.long_tail.balanced_softmax_loss`.
 
     Args:
         counts: as `LogitAdjustedLoss` takes them.
@@ -114,7 +114,7 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
 class EqualizedFocalLoss(ElementwiseLoss):
     """Sigmoid focal loss whose focus and weight rise for classes that get few positive gradients.
 
-    Formula: :func:`mmdet_ext.functional.long_tail.equalized_focal_loss`. The ratio of positive to
+    Formula: :func:`mmdet_ext.functional.classification.long_tail.equalized_focal_loss`. The ratio of positive to
     negative gradients of each class comes from one of three places:
 
     - ``gradient_ratio``: fixed numbers.

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmdet_ext.functional.boxes import promote_half
-from mmdet_ext.functional.mining import Samples, check_mining, ohem_loss, told_apart
-from mmdet_ext.functional.reduction import Reduction, check_reduction, weighted_reduce
+from mmdet_ext.functional.classification.mining import Samples, check_mining, ohem_loss, told_apart
+from mmdet_ext.functional.numerics.precision import promote_half
+from mmdet_ext.functional.numerics.reduction import Reduction, check_reduction, weighted_reduce
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.registry import MODELS
 
@@ -20,7 +20,7 @@ class OHEMLoss(ElementwiseLoss):
 
     One of ``negatives_per_positive``, ``num_negatives`` and ``loss_threshold`` says which
     negatives are kept; with none, it is SSD's three a positive. Rule and edges:
-    :func:`mmdet_ext.functional.mining.hard_negative_mask`.
+    :func:`mmdet_ext.functional.classification.mining.hard_negative_mask`.
 
     Predictions (B, P, C) with labels (B, P) are mined picture by picture. A flat call (N, C), as
     anchor heads make it a level with all pictures one after the other, is one group, unless it
@@ -113,7 +113,7 @@ class OHEMLoss(ElementwiseLoss):
             Tensor: a scalar, or for 'none' what the wrapped loss gives, 0 where not kept.
 
         Raises:
-            ReductionError, ValueError: as :func:`mmdet_ext.functional.reduction.weighted_reduce`;
+            ReductionError, ValueError: as :func:`mmdet_ext.functional.numerics.reduction.weighted_reduce`;
                 if targets or ``image_index`` do not fit.
             TypeError: for any other keyword.
         """

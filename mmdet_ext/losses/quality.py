@@ -6,9 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from mmdet_ext.functional.distribution import distribution_focal_loss, generalized_focal_loss
-from mmdet_ext.functional.labels import without_weightless
-from mmdet_ext.functional.quality import (
+from mmdet_ext.functional.classification.distribution import (
+    distribution_focal_loss,
+    generalized_focal_loss,
+)
+from mmdet_ext.functional.classification.labels import without_weightless
+from mmdet_ext.functional.classification.quality import (
     QualityTarget,
     check_focus,
     check_mu,
@@ -17,7 +20,7 @@ from mmdet_ext.functional.quality import (
     slide_loss,
     varifocal_loss,
 )
-from mmdet_ext.functional.reduction import Reduction
+from mmdet_ext.functional.numerics.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.registry import MODELS
 
@@ -27,7 +30,7 @@ class GeneralizedFocalLoss(ElementwiseLoss):
     """The one form of which quality focal and distribution focal loss are special cases.
 
     In mmdet's heads write ``use_sigmoid=True`` out: they read it from the config.
-    Formula and edges: :func:`mmdet_ext.functional.distribution.generalized_focal_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.classification.distribution.generalized_focal_loss`.
 
     Args:
         use_sigmoid: scores of classes, as quality focal loss; otherwise distributions over the
@@ -66,7 +69,7 @@ class QualityFocalLoss(ElementwiseLoss):
     gradients, is refused; and the logarithm of a probability goes on as a straight line below
     1e-12, for float16 below 6.1e-5. Where mmdet is installed it is registered as a subclass of
     stock's too, which mmdet's DETR heads look for: :mod:`mmdet_ext.detection.losses`.
-    Formula and edges: :func:`mmdet_ext.functional.quality.quality_focal_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.classification.quality.quality_focal_loss`.
 
     Args:
         use_sigmoid: True; there is no other.
@@ -107,7 +110,7 @@ class DistributionFocalLoss(ElementwiseLoss):
     """Distribution focal loss that takes targets up to the last value itself.
 
     There stock raises IndexError. Below, values and gradients are stock's.
-    Formula and edges: :func:`mmdet_ext.functional.distribution.distribution_focal_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.classification.distribution.distribution_focal_loss`.
 
     Args:
         reduction: 'none', 'mean' or 'sum'.
@@ -127,7 +130,7 @@ class VarifocalLoss(ElementwiseLoss):
     """Varifocal loss: cross entropy in which positives count by their overlap.
 
     Values and gradients are stock's, at half the time and a quarter of the memory on a CPU.
-    Formula and edges: :func:`mmdet_ext.functional.quality.varifocal_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.classification.quality.varifocal_loss`.
 
     Args:
         use_sigmoid: True; there is no other.
@@ -168,7 +171,7 @@ class VarifocalLoss(ElementwiseLoss):
 class SlideLoss(ElementwiseLoss):
     """Cross entropy weighted up for samples whose quality is about the mean of all.
 
-    Formula and edges: :func:`mmdet_ext.functional.quality.slide_loss`.
+    Formula and edges: :func:`mmdet_ext.functional.classification.quality.slide_loss`.
 
     Args:
         mu: the quality that parts easy from hard, in [0, 1]; or 'batch' for the mean quality of

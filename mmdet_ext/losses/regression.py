@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmdet_ext.functional.reduction import Reduction
-from mmdet_ext.functional.regression import (
+from mmdet_ext.functional.boxes.offset_losses import (
     balanced_l1_loss,
     check_balanced_options,
     check_beta,
     smooth_l1_loss,
 )
+from mmdet_ext.functional.numerics.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.registry import MODELS
 
@@ -21,7 +21,7 @@ class SmoothL1Loss(ElementwiseLoss):
 
     Stock's ``SmoothL1Loss`` refuses beta 0, and in float16 gives infinity where the sum of the
     losses passes 65504, even if an ``avg_factor`` is to divide it. Elsewhere both agree. Formula
-    and edges: :func:`mmdet_ext.functional.regression.smooth_l1_loss`.
+    and edges: :func:`mmdet_ext.functional.boxes.offset_losses.smooth_l1_loss`.
 
     Args:
         beta: error up to which the loss is a parabola, from 0, in the unit of the predictions.
@@ -51,7 +51,7 @@ class BalancedL1Loss(ElementwiseLoss):
     For beta 1, the paper's, it agrees with stock's ``BalancedL1Loss``. For another beta stock's has
     a slope of alpha * (1 - beta) / beta where prediction equals target: a kink below 1, and above 1
     a loss below 0 that pushes predictions off the target. Formula and edges:
-    :func:`mmdet_ext.functional.regression.balanced_l1_loss`.
+    :func:`mmdet_ext.functional.boxes.offset_losses.balanced_l1_loss`.
 
     Args:
         alpha: above 0; the smaller, the more small errors count.

@@ -9,12 +9,15 @@ import torch
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
+from mmdet_ext.catalog.cases import ASSIGNERS, AssignerCase
+from mmdet_ext.catalog.scenes import pyramid_points, yolo_anchors
+from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import BatchAssigner
-from mmdet_ext.functional import matching
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
-from mmdet_ext.testing.cases import ASSIGNERS, AssignerCase
-from mmdet_ext.testing.scenes import pyramid_points, yolo_anchors
-from mmdet_ext.testing.synthetic import pyramid_anchors, random_boxes
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.boxes.overlap import box_centers
+from mmdet_ext.functional.numerics import chunks
 
 pytestmark = pytest.mark.parametrize('case', ASSIGNERS, ids=lambda case: case.name)
 
@@ -53,7 +56,7 @@ def predictions(case: AssignerCase, batch: BatchGeometry) -> Predictions | None:
     corners = batch.priors
     if case.priors == 'points':
         corners = torch.cat([corners[:, :2] - corners[:, 2:], corners[:, :2] + corners[:, 2:]], 1)
-    center, side = matching.box_centers(corners), corners[:, 2:] - corners[:, :2]
+    center, side = box_centers(corners), corners[:, 2:] - corners[:, :2]
     side = side * (2 * torch.rand(images, total, 2, generator=generator) - 0.5).exp()
     boxes = torch.cat([center - side / 2, center + side / 2], 2)
     return Predictions(torch.rand(images, total, CLASSES, generator=generator), boxes)
@@ -138,7 +141,7 @@ def test_permuting_boxes_permutes_indices(case: AssignerCase) -> None:
 
 def test_no_boxes_make_all_background(case: AssignerCase) -> None:
     result = match(case, geometry(case, (0, 0)))
-    assert torch.equal(result.gt_index, torch.full_like(result.gt_index, matching.BACKGROUND))
+    assert torch.equal(result.gt_index, torch.full_like(result.gt_index, BACKGROUND))
     assert torch.equal(result.overlap, torch.zeros_like(result.overlap))
 
 
@@ -147,11 +150,11 @@ def test_priors_that_an_image_lacks_are_nobodys(case: AssignerCase) -> None:
     batch = geometry(case, (12, 3))
     center = batch.priors[:, :2]
     if case.priors in ('anchors', 'cells'):
-        center = matching.box_centers(batch.priors)
+        center = box_centers(batch.priors)
     valid = torch.stack([(center < torch.tensor([230.0, 190.0])).all(1), center[:, 0] > -1e9])
     batch = replace(batch, prior_valid=valid)
     result = match(case, batch)
-    assert (result.gt_index[~valid] == matching.IGNORE).all()
+    assert (result.gt_index[~valid] == IGNORE).all()
     assert result.positive_mask[0].any()
     if case.priors in ('heatmap', 'cells'):
         return  # whose rules need all the cells of a level
@@ -174,7 +177,7 @@ def test_chunks_of_boxes_give_the_same(case: AssignerCase, monkeypatch: pytest.M
         shift = torch.rand(len(batch.priors), 2, generator=torch.Generator().manual_seed(2))
         batch = replace(batch, priors=batch.priors + shift.repeat(1, 2))
     whole = match(case, batch)
-    monkeypatch.setattr(matching, 'TABLE_ELEMENTS', 3000)
+    monkeypatch.setattr(chunks, 'TABLE_ELEMENTS', 3000)
     assert_same(match(case, batch), whole)
 
 

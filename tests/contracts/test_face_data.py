@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmdet_ext.catalog import cases
+from mmdet_ext.catalog.face_cases import case_id
+from mmdet_ext.data.synthetic.faces import face_picture, make_faces
 from mmdet_ext.registry import DATA_SAMPLERS, DATASETS, MODELS, TRANSFORMS, ExtRegistry
-from mmdet_ext.testing import cases
-from mmdet_ext.testing.face_cases import case_id
-from mmdet_ext.testing.faces import face_picture, make_faces
-from mmdet_ext.testing.options import assert_misspelt_options_are_named
-from mmdet_ext.testing.same import assert_same
+from tests._helpers.options import assert_misspelt_options_are_named
+from tests._helpers.same import assert_same
 
 
 def over(rows: Sequence[Any]) -> Any:

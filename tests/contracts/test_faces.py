@@ -15,12 +15,12 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from mmdet_ext.catalog import cases
+from mmdet_ext.catalog.face_cases import CHANNELS, INPUT_SIZE, case_id
+from mmdet_ext.data.synthetic.faces import face_picture
 from mmdet_ext.registry import HOOKS, METRICS, MODELS, ExtRegistry
-from mmdet_ext.testing import cases
-from mmdet_ext.testing.face_cases import CHANNELS, INPUT_SIZE, case_id
-from mmdet_ext.testing.faces import face_picture
-from mmdet_ext.testing.options import assert_misspelt_options_are_named
-from mmdet_ext.testing.same import assert_same
+from tests._helpers.options import assert_misspelt_options_are_named
+from tests._helpers.same import assert_same
 
 HALF = pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 

@@ -12,10 +12,10 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from mmdet_ext.catalog import cases
+from mmdet_ext.catalog.face_cases import CHANNELS, CLASSES, case_id, feature_batch
 from mmdet_ext.registry import MODELS, ExtRegistry
-from mmdet_ext.testing import cases
-from mmdet_ext.testing.face_cases import CHANNELS, CLASSES, case_id, feature_batch
-from mmdet_ext.testing.options import assert_misspelt_options_are_named
+from tests._helpers.options import assert_misspelt_options_are_named
 
 HALF = pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 

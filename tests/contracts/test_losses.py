@@ -11,9 +11,9 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmdet_ext.functional.reduction import AVG_FACTOR_EPS
-from mmdet_ext.testing.loss_cases import LOSSES, LossCase, cast
-from mmdet_ext.testing.tolerances import TOLERANCES
+from mmdet_ext.catalog.loss_cases import LOSSES, LossCase, cast
+from mmdet_ext.functional.numerics.reduction import AVG_FACTOR_EPS
+from tests._helpers.tolerances import TOLERANCES
 
 
 def ids(case: LossCase) -> str:

@@ -14,12 +14,12 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmdet_ext.functional import class_competition
+from mmdet_ext.catalog import cases
+from mmdet_ext.catalog.face_cases import CHANNELS, CLASSES, case_id, feature_batch
+from mmdet_ext.functional.embedding import class_competition
 from mmdet_ext.registry import MARGINS, MODELS
-from mmdet_ext.testing import cases
-from mmdet_ext.testing.face_cases import CHANNELS, CLASSES, case_id, feature_batch
-from mmdet_ext.testing.options import assert_misspelt_options_are_named
-from mmdet_ext.testing.same import assert_same
+from tests._helpers.options import assert_misspelt_options_are_named
+from tests._helpers.same import assert_same
 
 HALF = pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 PATHS = ('plain', 'exact')
@@ -105,7 +105,7 @@ def test_plain_and_exact_path_train_alike(
     # By default seven classes are one chunk; now they are four, the last a single class.
     whole = class_competition.class_competition
     monkeypatch.setattr(
-        'mmdet_ext.recognition.heads.margin_head.class_competition',
+        'mmdet_ext.face.heads.margin_head.class_competition',
         lambda *args, **options: whole(*args, **options, chunk=2),
     )
     plain, exact = (head_of(case, path, num_subcenters=centres) for path in PATHS)

@@ -12,8 +12,8 @@ from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.testing.cases import SAMPLERS, SamplerCase
-from mmdet_ext.testing.synthetic import random_boxes
+from mmdet_ext.catalog.cases import SAMPLERS, SamplerCase
+from mmdet_ext.catalog.synthetic import random_boxes
 
 pytestmark = pytest.mark.parametrize('case', SAMPLERS, ids=lambda case: case.name)
 

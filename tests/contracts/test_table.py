@@ -6,7 +6,7 @@ import pytest
 from mmengine.registry import Registry
 
 from mmdet_ext import registry
-from mmdet_ext.testing.cases import TABLE
+from mmdet_ext.catalog.cases import TABLE
 
 #: Our registry of each name; the hosts' of the same attribute are its counterparts.
 ATTRIBUTES = {

@@ -17,9 +17,9 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_ext.catalog.loss_cases.quality import labelled
+from mmdet_ext.catalog.synthetic import random_boxes
 from mmdet_ext.losses.quality import QualityFocalLoss as PlainQualityFocalLoss
-from mmdet_ext.testing.loss_cases.quality import labelled
-from mmdet_ext.testing.synthetic import random_boxes
 
 REPO = Path(__file__).resolve().parents[2]
 COSTS = [

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmdet_ext.functional.box_losses import ciou_loss
-from mmdet_ext.functional.matching import Grid, atss_match, ignored_priors_mask
-from mmdet_ext.structures import Assignment, BatchGeometry
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.atss import atss_match
+from mmdet_ext.functional.assignment.claims import ignored_priors_mask
+from mmdet_ext.functional.assignment.geometry import BatchGeometry
+from mmdet_ext.functional.assignment.grids import Grid
+from mmdet_ext.functional.boxes.iou_losses import ciou_loss
 
 SIZES = [1600, 400]
 

@@ -19,15 +19,15 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmdet_ext.testing.configs import CONFIGS, leaf_configs, shrink
+from tests._helpers.configs import CONFIGS, leaf_configs, shrink
 
-BCCD = CONFIGS / 'detection' / 'atss_r18_fpn_12e_bccd.py'
+BCCD = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_12e_bccd.py'
 #: What heads make themselves, where the config does not say it.
 MADE_BY_HEADS = {
     'FCOSHead': {'FCOSAssigner'},
     'SSDHead': {'OHEMLoss', 'CrossEntropyLoss', 'SmoothL1Loss'},
 }
-STOCK_BCCD = CONFIGS / 'detection' / 'atss_r18_fpn_stock_12e_bccd.py'
+STOCK_BCCD = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_stock_12e_bccd.py'
 
 
 class Recorder(Hook):

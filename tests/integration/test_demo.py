@@ -15,9 +15,11 @@ import cv2
 import pytest
 from mmengine.config import Config
 
-from mmdet_ext.datasets.layout import LayoutError
+from mmdet_ext.data.coco.folders import LayoutError
 from mmdet_ext.utils import mim
-from tools import demo
+from tests._helpers.tools import load_tool
+
+demo = load_tool('train/demo.py')
 
 Edit = Callable[[dict[str, Any]], Any]
 

@@ -14,10 +14,10 @@ import torch
 from mmengine.config import Config
 
 import mmdet_ext.registry  # noqa: F401  makes checkpoints load
-from mmdet_ext.engine.checkpoint import load_from_local
-from mmdet_ext.testing.configs import CONFIGS, shrink
+from mmdet_ext.compat.checkpoint import load_from_local
+from tests._helpers.configs import CONFIGS, shrink
 
-LEAF = CONFIGS / 'detection' / 'atss_r18_fpn_demo_shapes.py'
+LEAF = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_demo_shapes.py'
 REPO = CONFIGS.parent
 
 # MMEngine's own start of a process group sets a CUDA device first, which a CPU has not; it leaves

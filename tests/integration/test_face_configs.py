@@ -20,8 +20,8 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner, load_checkpoint
 
 from mmdet_ext import registry
-from mmdet_ext.testing.configs import face_leaf_configs, leaf_configs, shrink_face
-from mmdet_ext.testing.faces import make_faces
+from mmdet_ext.data.synthetic.faces import make_faces
+from tests._helpers.configs import face_leaf_configs, leaf_configs, shrink_face
 
 #: What a leaf may name without the scope: margins and losses, to the head.
 UNPREFIXED = ('margin', 'aux_losses')
@@ -233,8 +233,9 @@ def types(node: Any) -> Iterator[str]:
 def test_every_leaf_is_of_detection_or_of_faces() -> None:
     faces, others = face_leaf_configs(), leaf_configs()
     assert faces == sorted(faces) and others == sorted(others)
-    assert all(path.parent.parent.name == 'face' for path in faces)
-    assert not set(faces) & set(others) and not any('face' in path.parts for path in others)
+    assert all(path.parent.parent.name in ('face', 'margins') for path in faces)
+    assert not set(faces) & set(others)
+    assert not any({'face', 'margins'} & set(path.parts) for path in others)
     # mim finds a config by its stem.
     stems = [path.stem for path in faces]
     assert len(set(stems)) == len(stems) and not set(stems) & {path.stem for path in others}

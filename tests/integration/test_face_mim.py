@@ -19,12 +19,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmdet_ext.registry  # noqa: F401  makes checkpoints load
-from mmdet_ext.engine.checkpoint import load_from_local
-from mmdet_ext.testing.configs import CONFIGS, shrink_face
-from mmdet_ext.testing.faces import make_faces
-from mmdet_ext.testing.same import assert_same
+from mmdet_ext.compat.checkpoint import load_from_local
+from mmdet_ext.data.synthetic.faces import make_faces
+from tests._helpers.configs import CONFIGS, shrink_face
+from tests._helpers.same import assert_same
 
-LEAF = CONFIGS / 'face' / 'digits' / 'softmax_digits.py'
+LEAF = CONFIGS / 'ablations' / 'margins' / 'digits' / 'softmax_digits.py'
 REPO = CONFIGS.parent
 ENVIRONMENT = {
     **os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '',

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import mmdet_ext.registry  # noqa: F401  makes checkpoints load
-from mmdet_ext.engine.checkpoint import load_from_local
-from mmdet_ext.testing.configs import CONFIGS, shrink
+from mmdet_ext.compat.checkpoint import load_from_local
+from tests._helpers.configs import CONFIGS, shrink
 
-LEAF = CONFIGS / 'detection' / 'atss_r18_fpn_demo_shapes.py'
+LEAF = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_demo_shapes.py'
 
 
 def mim(*words: str | Path, cwd: Path) -> str:

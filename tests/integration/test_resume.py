@@ -11,11 +11,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmdet_ext.registry  # noqa: F401  makes checkpoints load
-from mmdet_ext.engine.checkpoint import load_from_local
-from mmdet_ext.testing.configs import CONFIGS, shrink
-from mmdet_ext.testing.same import assert_same
+from mmdet_ext.compat.checkpoint import load_from_local
+from tests._helpers.configs import CONFIGS, shrink
+from tests._helpers.same import assert_same
 
-LEAF = CONFIGS / 'detection' / 'atss_r18_fpn_demo_shapes.py'
+LEAF = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_demo_shapes.py'
 
 
 def two_epochs(shapes_root: Path, work_dir: Path, **options: Any) -> Config:

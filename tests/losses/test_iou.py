@@ -9,9 +9,9 @@ import torch
 from mmdet.registry import MODELS
 from torch import nn
 
+from mmdet_ext.catalog.loss_cases import box_pairs
 from mmdet_ext.losses import iou as shells
 from mmdet_ext.losses.iou import OverlapLoss
-from mmdet_ext.testing.loss_cases import box_pairs
 
 TWINS = ('IoULoss', 'GIoULoss', 'DIoULoss', 'CIoULoss', 'SIoULoss')
 OVERLAP = (*TWINS, 'EfficientIoULoss', 'ShapeIoULoss', 'MPDIoULoss', 'WiseIoULoss')

@@ -17,12 +17,12 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 import mmdet_ext
-from mmdet_ext.functional.long_tail import (
+from mmdet_ext.catalog.loss_cases.long_tail import CLASSES, COUNTS, logits_and_labels
+from mmdet_ext.functional.classification.long_tail import (
     equalized_focal_loss,
     focal_gradient_sums,
     gradient_ratio,
 )
-from mmdet_ext.testing.loss_cases.long_tail import CLASSES, COUNTS, logits_and_labels
 
 REPO = Path(mmdet_ext.__file__).parents[1]
 
@@ -223,7 +223,7 @@ import sys
 import torch
 import torch.distributed as dist
 from mmdet_ext.losses.long_tail import EqualizedFocalLoss
-from mmdet_ext.testing.loss_cases.long_tail import CLASSES, logits_and_labels
+from mmdet_ext.catalog.loss_cases.long_tail import CLASSES, logits_and_labels
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)

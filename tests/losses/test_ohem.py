@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_ext.testing.loss_cases.mining import hard_samples, mined_binary, mined_samples
+from mmdet_ext.catalog.loss_cases.mining import hard_samples, mined_binary, mined_samples
 
 SCOPES = pytest.mark.parametrize('scope', ['mmdet', 'mmdet_ext'])
 

@@ -14,8 +14,8 @@ from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_ext.testing.loss_cases.quality import dense, distributions, labelled
-from mmdet_ext.testing.synthetic import random_boxes
+from mmdet_ext.catalog.loss_cases.quality import dense, distributions, labelled
+from mmdet_ext.catalog.synthetic import random_boxes
 
 
 def build(name: str, scope: str = 'mmdet_ext', **options: Any) -> nn.Module:

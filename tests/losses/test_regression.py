@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
-from mmdet_ext.testing.loss_cases.regression import box_deltas
+from mmdet_ext.catalog.loss_cases.regression import box_deltas
 
 NAMES = pytest.mark.parametrize('name', ['SmoothL1Loss', 'BalancedL1Loss'])
 

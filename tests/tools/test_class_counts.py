@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_ext.detection.datasets import CocoDataset
+from mmdet_ext.detection.datasets.coco import CocoDataset
 from mmdet_ext.losses.class_counts import resolve_counts
-from tools.class_counts import main
+from tests._helpers.tools import load_tool
+
+main = load_tool('data/class_counts.py').main
 
 
 def coco(path: Path, boxes: list[dict[str, Any]], names: tuple[str, ...], images: int = 3) -> Path:

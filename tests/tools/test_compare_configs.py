@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tools import compare_configs
-from tools.compare_configs import RunResult
+from tests._helpers.tools import load_tool
+
+compare_configs = load_tool('train/compare_configs.py')
+RunResult = load_tool('train/compare_configs.py').RunResult
+
 
 
 def logged_run(folder: Path, seed: int, score: float) -> None:

@@ -15,8 +15,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from mmdet_ext.recognition.backbones import IResNet
-from tools.convert_checkpoint import main
+from mmdet_ext.face.backbones import IResNet
+from tests._helpers.tools import load_tool
+
+main = load_tool('train/convert_checkpoint.py').main
 
 
 class Unit(nn.Module):

@@ -13,8 +13,11 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from mmdet_ext.registry import MARGINS
-from tools.face import digits_demo
-from tools.face.digits_demo import Figures, main
+from tests._helpers.tools import load_tool
+
+digits_demo = load_tool('face/digits_demo.py')
+Figures = load_tool('face/digits_demo.py').Figures
+main = load_tool('face/digits_demo.py').main
 
 LEAVES = sorted(path.stem.removesuffix('_digits') for path in digits_demo.CONFIGS.glob('*.py'))
 

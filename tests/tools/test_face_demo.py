@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_ext.testing.faces import make_faces
-from tools.face import demo
+from mmdet_ext.data.synthetic.faces import make_faces
+from tests._helpers.tools import load_tool
+
+demo = load_tool('face/demo.py')
 
 
 def test_digits_become_a_folder_an_identity(tmp_path: Path) -> None:

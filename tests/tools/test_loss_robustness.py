@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tools import loss_robustness
+from tests._helpers.tools import load_tool
+
+loss_robustness = load_tool('analysis/loss_robustness.py')
+
 
 
 def test_table_shows_stock_beside_ours(

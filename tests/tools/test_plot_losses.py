@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmdet_ext.evaluation.loss_figures import Curve, Panel, draw_panels
-from mmdet_ext.testing.cases import LOSSES
-from tools import plot_losses
+from mmdet_ext.catalog.cases import LOSSES
+from mmdet_ext.plots.losses import Curve, Panel, draw_panels
+from tests._helpers.tools import load_tool
+
+plot_losses = load_tool('analysis/plot_losses.py')
 
 MIDDLE = plot_losses.STEPS // 2
 

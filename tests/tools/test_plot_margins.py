@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_ext.evaluation import margin_figures
-from mmdet_ext.evaluation.margin_figures import ScoreCurve, ScorePanel, gap_between
-from mmdet_ext.recognition.heads import margins as _registered  # noqa: F401
+from mmdet_ext.face.margins import (  # noqa: F401
+    fixed as _registered,
+)
+from mmdet_ext.plots import margins
+from mmdet_ext.plots.margins import ScoreCurve, ScorePanel, gap_between
 from mmdet_ext.registry import MARGINS
-from tools.face import plot_margins
+from tests._helpers.tools import load_tool
+
+plot_margins = load_tool('face/plot_margins.py')
 
 RADIANS = np.radians(plot_margins.DEGREES)
 
@@ -105,7 +109,7 @@ def test_gaps_between_centres_60_degrees_apart() -> None:
 
 
 def test_a_margin_as_wide_as_the_way() -> None:
-    assert gap_between(lambda t: np.cos(np.radians(t)) - 0.6) == margin_figures.APART
+    assert gap_between(lambda t: np.cos(np.radians(t)) - 0.6) == margins.APART
     assert gap_between(lambda t: np.cos(np.radians(t)) + 0.1) == 0
 
 

@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from mmdet_ext.datasets.face_folder import list_faces
-from mmdet_ext.datasets.images import decode_picture
-from mmdet_ext.datasets.record_io import RecordFile, read_index
-from mmdet_ext.recognition.datasets.folder import FaceFolderDataset
-from mmdet_ext.recognition.datasets.records import FaceRecordDataset
-from tools.face.rec_tool import main
+from mmdet_ext.data.face.folder import list_faces
+from mmdet_ext.data.face.records import RecordFile, read_index
+from mmdet_ext.data.images import decode_picture
+from mmdet_ext.face.datasets.folder import FaceFolderDataset
+from mmdet_ext.face.datasets.records import FaceRecordDataset
+from tests._helpers.tools import load_tool
+
+main = load_tool('face/rec_tool.py').main
 
 Capture = pytest.CaptureFixture[str]
 

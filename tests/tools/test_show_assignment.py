@@ -18,19 +18,18 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
-from mmdet_ext.detection.assignment_record import NoPlaceError, recorded_assignments
-from mmdet_ext.evaluation.assignment_figures import (
-    LevelAssignment,
-    PictureAssignment,
-    draw_assignments,
-)
-from mmdet_ext.testing.cases import ASSIGNERS
-from mmdet_ext.testing.configs import CONFIGS, shrink
-from tools import plot_assigners, show_assignment
+from mmdet_ext.catalog.cases import ASSIGNERS
+from mmdet_ext.detection.inspection.record import NoPlaceError, recorded_assignments
+from mmdet_ext.plots.assignments import LevelAssignment, PictureAssignment, draw_assignments
+from tests._helpers.configs import CONFIGS, shrink
+from tests._helpers.tools import load_tool
 
-OURS = CONFIGS / 'detection' / 'atss_r18_fpn_12e_bccd.py'
-STOCK = CONFIGS / 'detection' / 'atss_r18_fpn_stock_12e_bccd.py'
-TWO_STAGE = CONFIGS / 'losses' / 'bccd' / 'faster_rcnn_stock_4e_bccd.py'
+plot_assigners = load_tool('analysis/plot_assigners.py')
+show_assignment = load_tool('analysis/show_assignment.py')
+
+OURS = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_12e_bccd.py'
+STOCK = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_stock_12e_bccd.py'
+TWO_STAGE = CONFIGS / 'ablations' / 'losses' / 'bccd' / 'faster_rcnn_stock_4e_bccd.py'
 
 
 @pytest.fixture
@@ -115,7 +114,7 @@ def test_a_rule_that_changes_is_that_of_the_last_epoch(shapes_root: Path, tmp_pa
         'tood/tood_r50_fpn_1x_coco.py', shapes_root, tmp_path, **{'train_cfg.max_epochs': 12}
     )
     ours = tmp_path / 'ours.py'
-    leaf = CONFIGS / 'assigners' / 'tood_r50_task_aligned_1x_coco.py'
+    leaf = CONFIGS / 'ablations' / 'assigners' / 'coco' / 'tood_r50_task_aligned_1x_coco.py'
     shrink(leaf, shapes_root, **{'train_cfg.max_epochs': 12}).dump(ours)
     before = dict(MessageHub.get_current_instance().runtime_info)
     args = [str(ours), '--versus', stock, '--count', '1']

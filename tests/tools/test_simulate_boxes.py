@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_ext.evaluation.loss_figures import SimulatedLoss, draw_simulation, ring_errors
-from tools import simulate_boxes as sim
+from mmdet_ext.plots.losses import SimulatedLoss, draw_simulation, ring_errors
+from tests._helpers.tools import load_tool
+
+sim = load_tool('analysis/simulate_boxes.py')
 
 FOUR = ('IoU', 'GIoU', 'DIoU', 'CIoU')
 

@@ -27,8 +27,8 @@ from mmengine.structures import InstanceData
 from timing import Timing, compare, parse_arguments, report
 from torch import Tensor
 
-from mmdet_ext.testing.scenes import pyramid_points
-from mmdet_ext.testing.synthetic import pyramid_anchors, random_boxes
+from mmdet_ext.catalog.scenes import pyramid_points
+from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
 
 WIDTH, HEIGHT = 1344, 800
 SIDE = 640

@@ -13,7 +13,7 @@ from mmdet.registry import MODELS
 from timing import Timing, compare, parse_arguments, report
 from torch import Tensor
 
-from mmdet_ext.testing.loss_cases import LOSSES, Inputs, LossCase
+from mmdet_ext.catalog.loss_cases import LOSSES, Inputs, LossCase
 
 Result = tuple[Tensor, Tensor]
 

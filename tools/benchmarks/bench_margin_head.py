@@ -22,7 +22,7 @@ from timing import Timing, compare, parse_arguments, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_ext.recognition.heads import MarginHead
+from mmdet_ext.face.heads import MarginHead
 
 MARGIN, SCALE = 0.5, 64.0
 Step = Callable[[], tuple[Tensor, Tensor, Tensor]]

@@ -24,9 +24,9 @@ from mmengine.structures import InstanceData
 from timing import Timing, compare, parse_arguments, report
 from torch import Tensor
 
-from mmdet_ext.testing.synthetic import random_boxes
+from mmdet_ext.catalog.synthetic import random_boxes
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'detection'
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'detection' / 'atss'
 STOCK, OURS = 'atss_r18_fpn_stock_12e_bccd.py', 'atss_r18_fpn_12e_bccd.py'
 WIDTH, HEIGHT = 320, 240
 

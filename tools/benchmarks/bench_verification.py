@@ -18,8 +18,8 @@ import torch
 from timing import environment, parse_arguments
 from torch import Tensor
 
-from mmdet_ext.functional.all_pairs import BLOCK, count_all_pairs
-from mmdet_ext.functional.verification import equal_error_rate, roc_auc, tar_at_far
+from mmdet_ext.functional.scoring.all_pairs import BLOCK, count_all_pairs
+from mmdet_ext.functional.scoring.verification import equal_error_rate, roc_auc, tar_at_far
 from mmdet_ext.utils.files import write_json
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)

@@ -27,9 +27,9 @@ from typing import Any
 import cv2
 from mmengine.config import Config
 
-from mmdet_ext.datasets.coco_json import LayoutError
-from mmdet_ext.datasets.face_folder import FaceList, list_faces, split_identities
-from mmdet_ext.evaluation.face_figures import draw_roc
+from mmdet_ext.data.face.folder import FaceList, list_faces, split_identities
+from mmdet_ext.data.reports import LayoutError
+from mmdet_ext.plots.face import draw_roc
 from mmdet_ext.utils.files import write_json, write_text
 from mmdet_ext.utils.mim import MimError, run_mim
 
@@ -119,7 +119,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def digits(root: Path) -> Faces:
     """Write scikit-learn's digits as pictures, a folder a digit."""
-    from mmdet_ext.recognition.datasets import DigitsDataset
+    from mmdet_ext.face.datasets import DigitsDataset
 
     data = DigitsDataset(pipeline=[])
     pictures = 0

@@ -2,7 +2,7 @@
 
     python tools/face/digits_demo.py --out work_dirs/digits
 
-Trains configs/face/digits/{softmax,softmax_center,sphereface,arcface}_digits.py on the digits 0 to
+Trains configs/ablations/margins/digits/{softmax,softmax_center,sphereface,arcface}_digits.py on the digits 0 to
 6, half a minute each on one core, and draws test pictures of all ten: 7, 8 and 9 are as new to the
 network as people are to a face recogniser. Prints a table, and writes to the folder digits.png,
 digits.json (its figures), and a folder a run with its log, checkpoint, and scatter/scatter.gif,
@@ -27,12 +27,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
-from mmdet_ext.evaluation.scatter_figures import Run, Scatter, angles_to_class, draw_comparison
-from mmdet_ext.recognition.hooks.feature_scatter import embeddings_of, evaluating
-from mmdet_ext.recognition.metrics import FaceVerificationMetric
+from mmdet_ext.face.hooks.feature_scatter import embeddings_of, evaluating
+from mmdet_ext.face.metrics import FaceVerificationMetric
+from mmdet_ext.plots.scatter import Run, Scatter, angles_to_class, draw_comparison
 from mmdet_ext.utils.files import write_json
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'face' / 'digits'
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'ablations' / 'margins' / 'digits'
 #: What is run unless --runs says otherwise, and what the picture calls it.
 TITLES = {
     'softmax': 'softmax',

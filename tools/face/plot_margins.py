@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmdet_ext.evaluation.margin_figures import (
+from mmdet_ext.face.heads import build_margin
+from mmdet_ext.face.margins.fixed import Margin
+from mmdet_ext.plots.margins import (
     Boundary,
     Score,
     ScoreCurve,
@@ -26,7 +28,6 @@ from mmdet_ext.evaluation.margin_figures import (
     draw_boundaries,
     draw_scores,
 )
-from mmdet_ext.recognition.heads import Margin, build_margin
 
 #: Half a degree apart. The ends, where the cosine has no slope by the angle, are left out.
 DEGREES = np.linspace(0.5, 179.5, 359)

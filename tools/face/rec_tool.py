@@ -24,9 +24,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmdet_ext.datasets.face_folder import list_faces
-from mmdet_ext.datasets.images import decode_picture
-from mmdet_ext.datasets.record_io import (
+from mmdet_ext.data.face.folder import list_faces
+from mmdet_ext.data.face.records import (
     FaceRecords,
     RecordError,
     RecordFile,
@@ -34,6 +33,7 @@ from mmdet_ext.datasets.record_io import (
     read_property,
     write_face_records,
 )
+from mmdet_ext.data.images import decode_picture
 from mmdet_ext.utils.files import whole_file, write_json
 
 _ENDINGS = (

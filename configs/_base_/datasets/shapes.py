@@ -1,4 +1,4 @@
-# Drawn shapes, 240 x 180, as `python tools/make_shapes.py --out data/shapes` makes them.
+# Drawn shapes, 240 x 180, as `python tools/data/make_shapes.py --out data/shapes` makes them.
 dataset_type = 'mmdet_ext.CocoDataset'
 data_root = 'data/shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle'))

@@ -13,11 +13,12 @@ from mmdet_ext.detection.assigners.base import (
     build_calculator,
     ignored_mask,
 )
-from mmdet_ext.functional.boxes import box_iou
-from mmdet_ext.functional.checks import check_count, check_number
-from mmdet_ext.functional.matching import Affinity, atss_match
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.atss import Affinity, atss_match
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.boxes.overlap import box_iou
+from mmdet_ext.functional.numerics.checks import check_count, check_number
 from mmdet_ext.registry import TASK_UTILS
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 
 @TASK_UTILS.register_module()
@@ -29,7 +30,7 @@ class ATSSAssigner(BatchAssigner):
     in a picture without boxes, ignore regions are still ignored, where stock takes them for
     background; half-precision boxes are measured in float32; and a box's only candidate can be
     its positive, where stock's deviation of one overlap is NaN and no prior positive. The rule is
-    in :func:`mmdet_ext.functional.matching.atss_match`.
+    in :func:`mmdet_ext.functional.assignment.atss.atss_match`.
 
     Args:
         topk: candidate priors of each level.

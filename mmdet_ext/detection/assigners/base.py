@@ -10,9 +10,10 @@ from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner, Bbox
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from torch import Tensor
 
-from mmdet_ext.detection import compat
-from mmdet_ext.functional.matching import ignored_priors_mask
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
+from mmdet_ext.detection import host
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.claims import ignored_priors_mask
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 
 
 def build_calculator(config: dict[str, Any] | None) -> Any:
@@ -152,15 +153,15 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
             ValueError: if ``num_level_priors`` do not sum to the number of priors.
         """
         name = type(self).__name__
-        call = compat.parse_assign_call(name, self.own_arguments, *args, **kwargs)
+        call = host.parse_assign_call(name, self.own_arguments, *args, **kwargs)
         if self.needs_levels and call.num_level_priors is None:
             raise TypeError(
                 f'{name} goes by pyramid level, but this head calls it without num_level_priors. '
                 'Use it in a head that gives them (ATSSHead, GFLHead, VFNetHead, DDODHead, ...)'
             )
-        geometry = compat.geometry_of_one(call)
-        assignment = self.match(geometry, compat.predictions_of_one(call), **call.own)
+        geometry = host.geometry_of_one(call)
+        assignment = self.match(geometry, host.predictions_of_one(call), **call.own)
         overlap = self.unassigned_overlap
         if self.nothing_overlap is not None and not assignment.positive_mask.any():
             overlap = self.nothing_overlap
-        return compat.to_assign_result(assignment, geometry.gt_labels, overlap)
+        return host.to_assign_result(assignment, geometry.gt_labels, overlap)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
-from mmdet_ext.functional.boxes import promote_half
-from mmdet_ext.functional.checks import check_number
-from mmdet_ext.functional.gaussian_heatmap import (
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.center_heatmap import (
     Shared,
     center_cells,
     center_match,
@@ -15,8 +14,10 @@ from mmdet_ext.functional.gaussian_heatmap import (
     gaussian_radius,
     heatmap_grid,
 )
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.numerics.checks import check_number
+from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.registry import TASK_UTILS
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 
 @TASK_UTILS.register_module()

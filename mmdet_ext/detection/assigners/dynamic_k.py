@@ -6,18 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from mmdet_ext.detection.assigners.base import (
-    BatchAssigner,
-    build_calculator,
-    needed_predictions,
-)
-from mmdet_ext.functional.checks import check_count, check_number, check_weight
-from mmdet_ext.functional.dynamic_k import PairwiseMeasure
-from mmdet_ext.functional.matching import mark_ignored
-from mmdet_ext.functional.simota import simota_match
-from mmdet_ext.functional.soft_label import soft_label_match
+from mmdet_ext.detection.assigners.base import BatchAssigner, build_calculator, needed_predictions
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.claims import mark_ignored
+from mmdet_ext.functional.assignment.dynamic_k import PairwiseMeasure
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.assignment.simota import simota_match
+from mmdet_ext.functional.assignment.soft_label import soft_label_match
+from mmdet_ext.functional.numerics.checks import check_count, check_number, check_weight
 from mmdet_ext.registry import TASK_UTILS
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 
 def pairwise_measure(calculator: Any) -> PairwiseMeasure | None:
@@ -44,7 +41,7 @@ class SimOTAAssigner(BatchAssigner):
 
     The same assignment as stock's ``SimOTAAssigner``, without a table of priors x boxes x classes;
     half precision is computed in float32. The rule is in
-    :func:`mmdet_ext.functional.simota.simota_match`.
+    :func:`mmdet_ext.functional.assignment.simota.simota_match`.
 
     Args:
         center_radius: half the side of a box's centre region, in strides, at least 0.
@@ -117,7 +114,7 @@ class DynamicSoftLabelAssigner(BatchAssigner):
 
     The same assignment as stock's ``DynamicSoftLabelAssigner``, without a table of priors x boxes
     x classes; half precision is computed in float32. The rule is in
-    :func:`mmdet_ext.functional.soft_label.soft_label_match`.
+    :func:`mmdet_ext.functional.assignment.soft_label.soft_label_match`.
 
     Args:
         soft_center_radius: distance, in strides, at which the centre's cost is 1; at least 0.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
-from mmdet_ext.functional.checks import check_number, is_pair
-from mmdet_ext.functional.fcos_matching import fcos_match, point_levels
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.fcos import fcos_match, point_levels
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.numerics.checks import check_number, is_pair
 from mmdet_ext.registry import TASK_UTILS
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 
 @TASK_UTILS.register_module()
@@ -18,7 +19,7 @@ class FCOSAssigner(BatchAssigner):
     The same boxes as stock's ``FCOSHead.get_targets``. Two differences: stock takes an area of
     1e8 px**2 for "no box", so that larger boxes go wrong there, not here; and half-precision
     boxes are measured in float32. As in stock, regions to ignore are not looked at. The rule is
-    in :func:`mmdet_ext.functional.fcos_matching.fcos_match`.
+    in :func:`mmdet_ext.functional.assignment.fcos.fcos_match`.
 
     Priors are points (x, y, stride, stride), as stock's ``MlvlPointGenerator`` gives them with
     ``with_stride=True``. Levels are told by ``num_level_priors``; where the head gives none, by

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from mmdet_ext.detection.compat import as_tensor
-from mmdet_ext.functional.boxes import box_nwd, pairwise_box_iof, promote_half
-from mmdet_ext.functional.checks import check_number
-from mmdet_ext.functional.matching import chunks
+from mmdet_ext.detection.host import as_tensor
+from mmdet_ext.functional.boxes.overlap import box_nwd, pairwise_box_iof
+from mmdet_ext.functional.numerics.checks import check_number
+from mmdet_ext.functional.numerics.chunks import chunks
+from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.registry import TASK_UTILS
 
 
@@ -26,7 +27,7 @@ class NWDCalculator:
             type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3,
             iou_calculator=dict(type='mmdet_ext.NWDCalculator'))
 
-    Values are those of :func:`mmdet_ext.functional.boxes.box_nwd`. Half precision is computed in
+    Values are those of :func:`mmdet_ext.functional.boxes.overlap.box_nwd`. Half precision is computed in
     float32. Beside the table of results, little is held.
 
     Args:

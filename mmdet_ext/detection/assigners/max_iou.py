@@ -16,10 +16,11 @@ from mmdet_ext.detection.assigners.base import (
     build_calculator,
     ignored_mask,
 )
-from mmdet_ext.functional.checks import check_number, is_number, is_pair
-from mmdet_ext.functional.max_iou import max_iou_match
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.assignment.max_iou import max_iou_match
+from mmdet_ext.functional.numerics.checks import check_number, is_number, is_pair
 from mmdet_ext.registry import TASK_UTILS
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 
 @TASK_UTILS.register_module()
@@ -30,7 +31,7 @@ class MaxIoUAssigner(BatchAssigner):
     differences: in a picture without boxes, ignore regions are still ignored, where stock takes
     them for background; half-precision boxes are measured in float32; and ``neg_iou_thr`` may
     be whole (1) or a list, with which stock finds no background. The rule is in
-    :func:`mmdet_ext.functional.max_iou.max_iou_match`.
+    :func:`mmdet_ext.functional.assignment.max_iou.max_iou_match`.
 
     Args:
         pos_iou_thr: overlap from which on a prior is positive.

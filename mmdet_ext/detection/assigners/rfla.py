@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
-from mmdet_ext.functional.checks import check_count, check_number, is_number
-from mmdet_ext.functional.fcos_matching import point_levels
-from mmdet_ext.functional.matching import ignored_priors_mask
-from mmdet_ext.functional.receptive_field import (
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.claims import ignored_priors_mask
+from mmdet_ext.functional.assignment.fcos import point_levels
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.assignment.rfla import (
     RESNET50_FPN_FIELDS,
     Distance,
     Shared,
     effective_fields,
     hierarchical_match,
 )
+from mmdet_ext.functional.numerics.checks import check_count, check_number, is_number
 from mmdet_ext.registry import TASK_UTILS
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 
 @TASK_UTILS.register_module()
@@ -28,7 +29,7 @@ class RFLAAssigner(BatchAssigner):
 
     So that boxes too small to overlap any anchor, or to hold any point, have priors as the large
     ones do. The rule, and where it differs from the authors' code, is in
-    :func:`mmdet_ext.functional.receptive_field.hierarchical_match`.
+    :func:`mmdet_ext.functional.assignment.rfla.hierarchical_match`.
 
     Priors are points (x, y, stride, stride), as stock's ``MlvlPointGenerator`` gives them with
     ``with_stride=True``; a level's points have its receptive field. Levels are told by

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmdet_ext.detection.assigners.base import (
-    BatchAssigner,
-    build_calculator,
-    needed_predictions,
-)
+from mmdet_ext.detection.assigners.base import BatchAssigner, build_calculator, needed_predictions
 from mmdet_ext.detection.assigners.dynamic_k import pairwise_measure
-from mmdet_ext.functional.checks import OptionError, check_count, check_weight
-from mmdet_ext.functional.task_aligned import task_aligned_match
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.assignment.task_aligned import task_aligned_match
+from mmdet_ext.functional.numerics.checks import OptionError, check_count, check_weight
 from mmdet_ext.registry import TASK_UTILS
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 
 @TASK_UTILS.register_module()
@@ -22,7 +19,7 @@ class TaskAlignedAssigner(BatchAssigner):
 
     The same assignment as stock's ``TaskAlignedAssigner``, without its tables of all pairs; half
     precision is computed in float32. The rule is in
-    :func:`mmdet_ext.functional.task_aligned.task_aligned_match`.
+    :func:`mmdet_ext.functional.assignment.task_aligned.task_aligned_match`.
 
     Args:
         topk: candidates a box.

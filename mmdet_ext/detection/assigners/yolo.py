@@ -7,15 +7,16 @@ from typing import Literal
 from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
-from mmdet_ext.functional.checks import check_number, check_share
-from mmdet_ext.functional.yolo_matching import (
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.assignment.yolo import (
     find_cells,
     overlapping_mask,
     yolo_match,
     yolov5_match,
 )
+from mmdet_ext.functional.numerics.checks import check_number, check_share
 from mmdet_ext.registry import TASK_UTILS
-from mmdet_ext.structures import Assignment, BatchGeometry, Predictions
 
 
 @TASK_UTILS.register_module()
@@ -26,11 +27,11 @@ class YOLOv3Assigner(BatchAssigner):
     priors are background, but for those whose predicted box already overlaps some box: these
     are ignored. Stock's ``GridAssigner`` differs in three ways: it goes by the overlap with
     anchors at their places, it ignores by that overlap too, and it lets a box take a prior of
-    another box's cell. The rule is in :func:`mmdet_ext.functional.yolo_matching.yolo_match`.
+    another box's cell. The rule is in :func:`mmdet_ext.functional.assignment.yolo.yolo_match`.
 
     Priors are anchors as corners, level by level, several a cell, as stock's
     ``YOLOAnchorGenerator`` gives them. Levels, cells and anchors are worked out from them
-    (:func:`mmdet_ext.functional.yolo_matching.find_cells`), without ``num_level_priors`` too.
+    (:func:`mmdet_ext.functional.assignment.yolo.find_cells`), without ``num_level_priors`` too.
 
     Args:
         ignore_iou_thr: a prior that is no box's is ignored if it overlaps any box by more than
@@ -134,7 +135,7 @@ class YOLOv5Assigner(BatchAssigner):
     """Every anchor of about a box's shape, in the box's cell and the two cells next to it.
 
     All other priors are background. The rule, and how it differs from YOLOv5's own code where
-    boxes share a prior, is in :func:`mmdet_ext.functional.yolo_matching.yolov5_match`.
+    boxes share a prior, is in :func:`mmdet_ext.functional.assignment.yolo.yolov5_match`.
 
     Priors are anchors as corners, level by level, several a cell, as for `YOLOv3Assigner`.
 

@@ -11,7 +11,7 @@ from mmdet.models.task_modules.samplers import RandomSampler, SamplingResult
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.detection.compat import as_tensor
+from mmdet_ext.detection.host import as_tensor
 from mmdet_ext.detection.samplers.head_scores import HeadScores
 from mmdet_ext.registry import TASK_UTILS
 

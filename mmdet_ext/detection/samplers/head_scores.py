@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_ext.detection.compat import as_tensor
+from mmdet_ext.detection.host import as_tensor
 
 #: What a head must have beside its scores, in the order of `_Pass`.
 _HEAD_ATTRIBUTES = ('cls_out_channels', 'use_sigmoid_cls', 'prior_generator')

@@ -1,0 +1,8 @@
+# IoU.
+_base_ = 'atss_stock_4e_bccd.py'
+
+model = dict(
+    bbox_head=dict(
+        loss_bbox=dict(_delete_=True, type='mmdet_ext.IoULoss', mode='linear', loss_weight=2.0),
+    ),
+)

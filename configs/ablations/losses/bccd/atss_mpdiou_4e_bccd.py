@@ -1,0 +1,10 @@
+# MPDIoU.
+_base_ = 'atss_stock_4e_bccd.py'
+
+model = dict(
+    bbox_head=dict(
+        loss_bbox=dict(
+            _delete_=True, type='mmdet_ext.MPDIoULoss', image_size=(320, 240), loss_weight=2.0
+        ),
+    ),
+)

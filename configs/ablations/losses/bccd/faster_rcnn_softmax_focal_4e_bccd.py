@@ -1,0 +1,18 @@
+# Softmax focal loss, classes weighing by 1 / log(1.10 + frequency).
+_base_ = 'faster_rcnn_stock_4e_bccd.py'
+
+model = dict(
+    roi_head=dict(
+        bbox_head=dict(
+            loss_cls=dict(
+                _delete_=True,
+                type='mmdet_ext.FocalLoss',
+                use_sigmoid=False,
+                gamma=2.0,
+                # Platelets, red cells and white cells of the training split.
+                alpha=dict(type='inverse_log', counts=[209, 2381, 214]),
+                loss_weight=1.0,
+            ),
+        ),
+    ),
+)

@@ -1,8 +1,0 @@
-# TOOD whose boxes take one prior each after the first epochs, as heads without suppression learn.
-_base_ = './tood_r50_task_aligned_1x_coco.py'
-
-model = dict(
-    train_cfg=dict(
-        assigner=dict(_delete_=True, type='mmdet_ext.OneToOneTaskAlignedAssigner'),
-    ),
-)

@@ -1,6 +1,0 @@
-# AdaFace.
-_base_ = './softmax_orl.py'
-
-model = dict(
-    head=dict(margin=dict(type='AdaFace', m=0.2), scale=16.0),
-)

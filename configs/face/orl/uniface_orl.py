@@ -1,6 +1,0 @@
-# UniFace.
-_base_ = './softmax_orl.py'
-
-model = dict(
-    head=dict(margin=dict(type='UniFace', m=0.2), scale=16.0),
-)

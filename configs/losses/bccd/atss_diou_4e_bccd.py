@@ -1,8 +1,0 @@
-# DIoU.
-_base_ = './atss_stock_4e_bccd.py'
-
-model = dict(
-    bbox_head=dict(
-        loss_bbox=dict(_delete_=True, type='mmdet_ext.DIoULoss', loss_weight=2.0),
-    ),
-)

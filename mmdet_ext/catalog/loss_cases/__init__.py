@@ -1,0 +1,20 @@
+"""The losses' rows of the contract table, a module a family."""
+
+from mmdet_ext.catalog.loss_cases.boxes import BOX_LOSSES, box_pairs
+from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase, cast
+from mmdet_ext.catalog.loss_cases.classification import CLASSIFICATION_LOSSES
+from mmdet_ext.catalog.loss_cases.long_tail import LONG_TAIL_LOSSES
+from mmdet_ext.catalog.loss_cases.mining import MINING_LOSSES
+from mmdet_ext.catalog.loss_cases.quality import QUALITY_LOSSES
+from mmdet_ext.catalog.loss_cases.regression import REGRESSION_LOSSES
+
+LOSSES = (
+    *CLASSIFICATION_LOSSES,
+    *QUALITY_LOSSES,
+    *LONG_TAIL_LOSSES,
+    *MINING_LOSSES,
+    *REGRESSION_LOSSES,
+    *BOX_LOSSES,
+)
+
+__all__ = ['LOSSES', 'Inputs', 'LossCase', 'box_pairs', 'cast']

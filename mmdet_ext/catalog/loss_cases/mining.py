@@ -1,0 +1,59 @@
+"""Losses of the family 'mining'."""
+
+from __future__ import annotations
+
+import torch
+
+from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase
+
+#: Classes beside the background.
+CLASSES = 4
+
+
+def mined_samples(generator: torch.Generator, count: int) -> Inputs:
+    """Softmax logits (count, 5) and labels, every other one background (the label 4)."""
+    pred = 2 * torch.randn(count, CLASSES + 1, generator=generator)
+    label = torch.randint(CLASSES, (count,), generator=generator)
+    return pred, label.where(torch.arange(count) % 2 == 0, CLASSES)
+
+
+def hard_samples(generator: torch.Generator, count: int) -> Inputs:
+    """Logits from 1e-4 to 1e4 in size, equal ones, and labels with background and ignored ones.
+
+    A half of the samples is background, a tenth is ignored.
+    """
+    shape = (count, CLASSES + 1)
+    size = 10 ** (8 * torch.rand(count, 1, generator=generator) - 4)
+    pred = size * torch.randn(shape, generator=generator).clamp(-1, 1)
+    pred[::7] = pred[::7, :1]
+    label = torch.randint(CLASSES, (count,), generator=generator)
+    kind = torch.rand(count, generator=generator)
+    label = label.masked_fill(kind > 0.4, CLASSES)
+    return pred, label.masked_fill(kind > 0.9, -1)
+
+
+def mined_binary(generator: torch.Generator, count: int) -> Inputs:
+    """As `mined_samples` for sigmoid: logits (count, 4), the background is the label 4."""
+    pred, label = mined_samples(generator, count)
+    return pred[:, :CLASSES].contiguous(), label
+
+
+def hard_binary(generator: torch.Generator, count: int) -> Inputs:
+    """As `hard_samples` for sigmoid."""
+    pred, label = hard_samples(generator, count)
+    return pred[:, :CLASSES].contiguous(), label
+
+
+SOFTMAX = dict(type='mmdet_ext.CrossEntropyLoss')
+SIGMOID = dict(type='mmdet_ext.CrossEntropyLoss', use_sigmoid=True)
+
+MINING_LOSSES: tuple[LossCase, ...] = (
+    LossCase('OHEMLoss', mined_samples, hard_samples, options={'loss': SOFTMAX}, together=True),
+    LossCase(
+        'OHEMLoss',
+        mined_binary,
+        hard_binary,
+        options={'loss': SIGMOID, 'use_sigmoid': True, 'num_negatives': 2},
+        together=True,
+    ),
+)

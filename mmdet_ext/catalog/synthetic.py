@@ -1,0 +1,99 @@
+"""Random boxes, priors and batches for tests and benchmarks, always from a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmdet_ext.functional.assignment.geometry import BatchGeometry
+
+
+def random_boxes(
+    generator: torch.Generator,
+    count: int,
+    width: float = 320.0,
+    height: float = 256.0,
+    min_side: float = 4.0,
+    max_side: float = 200.0,
+) -> Tensor:
+    """Boxes (count, 4), px: centres uniform over the picture, sides log-uniform and independent.
+
+    They may reach out of the picture, as a cropped picture's boxes do before clipping.
+    """
+    center = torch.rand(count, 2, generator=generator) * torch.tensor([width, height])
+    low, high = torch.tensor([min_side, max_side]).log()
+    side = (low + (high - low) * torch.rand(count, 2, generator=generator)).exp()
+    return torch.cat([center - side / 2, center + side / 2], dim=1)
+
+
+#: The kinds of `fuzz_box_pairs`, in turn.
+FUZZ_KINDS = ('identical', 'disjoint', 'nested', 'without area', 'inverted', 'near')
+
+
+def fuzz_box_pairs(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
+    """Pairs that losses stumble over: pred and target (count, 4), 1e-3 to 1e4 px large.
+
+    Pair i is of kind ``FUZZ_KINDS[i % 6]``; of the pairs with a prediction without area, every
+    other one has a target equal to it.
+    """
+    size = 10 ** (torch.rand(count, 1, generator=generator) * 7 - 3)
+    corner = torch.rand(count, 2, generator=generator) * size
+    side = torch.rand(count, 2, generator=generator) * size
+    target = torch.cat([corner, corner + side], 1)
+    flat = torch.cat([corner, corner + side * torch.tensor([0.0, 1.0])], 1)
+    inset = torch.tensor([0.1, 0.1, -0.1, -0.1]) * side.repeat(1, 2)
+    shift = (torch.rand(count, 4, generator=generator) - 0.5) * 0.3 * side.repeat(1, 2)
+    inverted = target[:, [2, 3, 0, 1]]
+    preds = [target, target + 3 * size, target + inset, flat, inverted, target + shift]
+    kind = torch.arange(count) % len(FUZZ_KINDS)
+    pred = torch.stack(preds)[kind, torch.arange(count)]
+    both_flat = (kind == 3) & (torch.arange(count) % 12 < 6)
+    return pred, torch.where(both_flat[:, None], flat, target)
+
+
+def grid_centers(width: int, height: int, stride: int, offset: float = 0.0) -> Tensor:
+    """Places (P, 2), px, ``offset`` strides into each cell of a picture, x running faster."""
+    y, x = torch.meshgrid(
+        (torch.arange(-(-height // stride)) + offset) * stride,
+        (torch.arange(-(-width // stride)) + offset) * stride,
+        indexing='ij',
+    )
+    return torch.stack([x, y], dim=-1).view(-1, 2)
+
+
+def pyramid_anchors(
+    width: int = 320,
+    height: int = 256,
+    strides: Sequence[int] = (8, 16, 32, 64, 128),
+    scale: float = 8.0,
+) -> tuple[Tensor, list[int]]:
+    """One square anchor a place, of side ``scale * stride``, as ATSS's stock config has it.
+
+    Returns:
+        tuple: priors (P, 4), px, level by level, x running faster; priors of each level.
+    """
+    levels = []
+    for stride in strides:
+        center = grid_centers(width, height, stride)
+        half = scale * stride / 2
+        levels.append(torch.cat([center - half, center + half], dim=1))
+    return torch.cat(levels), [len(level) for level in levels]
+
+
+def random_geometry(
+    generator: torch.Generator,
+    boxes_of_images: Sequence[int],
+    num_classes: int = 5,
+    ignored: bool = False,
+) -> BatchGeometry:
+    """A batch with the given numbers of boxes on the anchors of a 320 x 256 picture."""
+    priors, sizes = pyramid_anchors()
+    return BatchGeometry.from_lists(
+        priors,
+        sizes,
+        [random_boxes(generator, count) for count in boxes_of_images],
+        [torch.randint(num_classes, (count,), generator=generator) for count in boxes_of_images],
+        [random_boxes(generator, 2) for _ in boxes_of_images] if ignored else None,
+    )

@@ -1,0 +1,1 @@
+"""Detection data: COCO json, Pascal VOC, and the folders that hold them."""

@@ -1,0 +1,203 @@
+"""Reading COCO detection files: every record is looked at once, and nothing is lost in silence.
+
+Standard library only, so that a command-line tool can refuse a wrong file at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmdet_ext.data.reports import LayoutError, Tally, listed
+
+_SHOWN = 100
+_LISTS = ('images', 'annotations', 'categories')
+_IMAGE_KEYS = ('id', 'file_name', 'width', 'height')
+_CATEGORY_KEYS = ('id', 'name')
+_LINK_KEYS = ('image_id', 'category_id', 'bbox')
+
+
+def load_coco(ann_file: Path, name: str | None = None) -> dict[str, Any]:
+    """Read a COCO detection file and check its pictures and categories.
+
+    Annotations are left as they are: see :func:`usable_annotations` and :func:`check_records`.
+
+    Args:
+        ann_file: Path of the json.
+        name: What messages call the file, by default its path.
+
+    Returns:
+        Its contents: a dict with the lists 'images' (each with id, file_name, width and height),
+        'annotations' and 'categories' (each with id and name).
+
+    Raises:
+        LayoutError: Unreadable, not json, one of the three lists is absent, or a picture or
+            category lacks a key or has the id of another.
+    """
+    name = name or str(ann_file)
+    try:
+        content = json.loads(ann_file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise LayoutError(f'{name} cannot be read as json: {error}') from error
+    keys = sorted(content) if isinstance(content, dict) else type(content).__name__
+    absent = [
+        key
+        for key in _LISTS
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
+    if absent:
+        raise LayoutError(
+            f'{name} is not a COCO detection file: no list {", ".join(absent)}; found {keys}'
+        )
+    for kind, needed in (('images', _IMAGE_KEYS), ('categories', _CATEGORY_KEYS)):
+        check_records(name, kind, content[kind], needed)
+        _check_ids(name, kind, content[kind])
+    return dict(content)
+
+
+def check_records(name: str, kind: str, records: Iterable[Any], keys: Sequence[str]) -> None:
+    """Raise unless each record has all keys in a form that can be used.
+
+    Args:
+        name: What the message calls the file.
+        kind: The list's name: 'images', 'annotations' or 'categories'.
+        records: The list.
+        keys: Keys needed, those of COCO's records.
+
+    Raises:
+        LayoutError: Naming the first record that has not, and the key.
+    """
+    for index, record in enumerate(records):
+        key = _unusable_key(record, keys)
+        if key is not None:
+            raise LayoutError(
+                f'{name}: {kind}[{index}] {_fault(record, key)}; expected {_FORMS[key][1]}. '
+                f'Mend this record or remove it: {record!r:.{_SHOWN}}'
+            )
+
+
+def usable_annotations(coco: dict[str, Any]) -> tuple[list[dict[str, Any]], Tally]:
+    """The annotations that have a box, a picture and a category.
+
+    Args:
+        coco: Contents of a file, from :func:`load_coco`.
+
+    Returns:
+        Those annotations, and what is wrong with the others.
+    """
+    known = {
+        'image_id': {image['id'] for image in coco['images']},
+        'category_id': {category['id'] for category in coco['categories']},
+    }
+    kept, dropped = [], Tally()
+    for index, record in enumerate(coco['annotations']):
+        key = _unusable_key(record, _LINK_KEYS)
+        unknown = [] if key else [link for link, ids in known.items() if record[link] not in ids]
+        if key:
+            dropped.add(f'without a usable {key}', f'annotations[{index}] {_fault(record, key)}')
+        elif unknown:
+            key = unknown[0]
+            dropped.add(f'of an unknown {key}', f'annotations[{index}] {_fault(record, key)}')
+        elif not all(map(is_finite, record['bbox'])):
+            dropped.add('of no finite size', f'annotations[{index}] {_fault(record, "bbox")}')
+        else:
+            kept.append(record)
+    return kept, dropped
+
+
+def number_categories(
+    coco: dict[str, Any], classes: Sequence[str]
+) -> tuple[dict[str, Any], Counter[str]]:
+    """Give the classes the category ids from 1 on, in their order; matched by name.
+
+    Categories of the same name become one.
+
+    Args:
+        coco: Contents of a file, its annotations all usable.
+        classes: Names of the categories to keep, length n.
+
+    Returns:
+        The contents with category ids 1 to n, and the number of boxes of each name left out.
+    """
+    new_ids = {name: number for number, name in enumerate(classes, start=1)}
+    names = {category['id']: category['name'] for category in coco['categories']}
+    boxes, left_out = [], Counter[str]()
+    for box in coco['annotations']:
+        name = names[box['category_id']]
+        if name in new_ids:
+            boxes.append({**box, 'category_id': new_ids[name]})
+        else:
+            left_out[name] += 1
+    categories = [{'id': number, 'name': name} for name, number in new_ids.items()]
+    return {**coco, 'annotations': boxes, 'categories': categories}, left_out
+
+
+def repeated_names(coco: dict[str, Any]) -> dict[str, list[Any]]:
+    """Names that several categories bear, with the ids of these."""
+    ids = defaultdict(list)
+    for category in coco['categories']:
+        ids[category['name']].append(category['id'])
+    return {name: found for name, found in ids.items() if len(found) > 1}
+
+
+def is_number(value: Any) -> bool:
+    """True for a number of json."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_finite(value: float) -> bool:
+    """False for the infinite and NaN that Python's json reads and writes; no int is too large."""
+    return abs(value) < float('inf')
+
+
+def _check_ids(name: str, kind: str, records: list[dict[str, Any]]) -> None:
+    counts = Counter(record['id'] for record in records)
+    repeated = [repr(found) for found, count in counts.items() if count > 1]
+    if repeated:
+        raise LayoutError(
+            f'{name}: {len(repeated)} ids stand more than once in {kind!r}: '
+            f'{listed(repeated, len(repeated))}. Give each of the {kind} an id of its own'
+        )
+
+
+def _unusable_key(record: Any, keys: Sequence[str]) -> str | None:
+    """The first of the keys that the record lacks or has in another form."""
+    values = record if isinstance(record, dict) else {}
+    for key in keys:
+        if not _FORMS[key][0](values.get(key)):
+            return key
+    return None
+
+
+def _fault(record: Any, key: str) -> str:
+    if not isinstance(record, dict):
+        return f'is {record!r:.{_SHOWN}}, no record with {key!r}'
+    return f'has {key} {record[key]!r:.{_SHOWN}}' if key in record else f'has no {key}'
+
+
+def _is_id(value: Any) -> bool:
+    return is_number(value) or isinstance(value, str)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ''
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+_FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    'id': (_is_id, 'a number or text'),
+    'image_id': (_is_id, 'a number or text'),
+    'category_id': (_is_id, 'a number or text'),
+    'file_name': (_is_text, 'text'),
+    'name': (_is_text, 'text'),
+    'width': (is_number, 'a number of px'),
+    'height': (is_number, 'a number of px'),
+    'area': (is_number, 'a number of px'),
+    'bbox': (_is_box, '[x, y, width, height] in numbers of px'),
+}

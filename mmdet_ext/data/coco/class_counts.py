@@ -1,0 +1,187 @@
+"""How many boxes of each class a set of detection data has, in COCO json or Pascal VOC folders.
+
+Neither torch nor an mm* package, so that a command-line tool can refuse wrong data at once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmdet_ext.data.coco.annotations import is_number, load_coco, usable_annotations
+from mmdet_ext.data.coco.voc import VocError, convert_voc
+from mmdet_ext.data.reports import LayoutError
+
+#: Training passes over boxes with a side below this, px; so their class counts no more.
+MIN_SIDE = 1
+
+
+@dataclass
+class ClassCounts:
+    """Boxes of each class.
+
+    Attributes:
+        classes: names, in the order of the labels.
+        counts: boxes of each class that training sees.
+        ignored: boxes of each class that it ignores: crowds, as which VOC's difficult ones go.
+        images: pictures.
+        images_without_boxes: those of them in which nothing was counted.
+        sources: what was read.
+        left_out: reason or class not asked for -> boxes that count nowhere.
+    """
+
+    classes: list[str]
+    counts: list[int]
+    ignored: list[int]
+    images: int = 0
+    images_without_boxes: int = 0
+    sources: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+class _Tally:
+    """Counts of the sources read so far, by name."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
+        self.images = self.with_boxes = 0
+
+    def add(self, coco: dict[str, Any], skipped: Iterable[Any] = ()) -> None:
+        """Count the contents of a COCO file, but for the pictures of the ids ``skipped``."""
+        names = {category['id']: category['name'] for category in coco['categories']}
+        self.names += [name for name in dict.fromkeys(names.values()) if name not in self.names]
+        usable, _ = usable_annotations(coco)
+        self.left_out['unusable'] += len(coco['annotations']) - len(usable)
+        sizes = {image['id']: (image['width'], image['height']) for image in coco['images']}
+        skipped, with_boxes = set(skipped), set()
+        for box in usable:
+            if box['image_id'] in skipped:
+                continue
+            name = names[box['category_id']]
+            reason = _why_unseen(box, *sizes[box['image_id']])
+            if reason is not None:
+                self.left_out[reason] += 1
+            elif box.get('iscrowd'):
+                self.ignored[name] += 1
+            else:
+                self.counts[name] += 1
+                with_boxes.add(box['image_id'])
+        self.images += len(coco['images']) - len(skipped)
+        self.with_boxes += len(with_boxes)
+
+
+def _why_unseen(box: dict[str, Any], width: float, height: float) -> str | None:
+    """Why `mmdet_ext.CocoDataset` passes over a usable box, None where it does not.
+
+    Args:
+        box: COCO annotation, ``bbox`` as x, y, width, height in px.
+        width: of the picture, px.
+        height: of the picture, px.
+    """
+    if box.get('ignore'):
+        return "marked 'ignore'"
+    x, y, w, h = box['bbox']
+    if w < 0 or h < 0:
+        return 'inverted'
+    if min(w, h) < MIN_SIDE:
+        return f'a side below {MIN_SIDE} px'
+    area = box.get('area', 1)
+    if is_number(area) and area <= 0:
+        return 'an area of 0'
+    if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
+        return 'outside the picture'
+    return None
+
+
+def count_classes(
+    sources: Sequence[Path],
+    classes: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+) -> ClassCounts:
+    """Count the boxes of each class.
+
+    Args:
+        sources: COCO json files and Pascal VOC folders; one that stands twice is read once.
+        classes: names in the order of the labels; by default all, in the order in which they
+            stand in the files, and sorted for a VOC folder, as `convert_voc` numbers them.
+        splits: of VOC folders, names of lists in ``ImageSets/Main``; by default all. A picture
+            in several lists counts once. Difficult boxes are ignored ones.
+
+    Returns:
+        The counts.
+
+    Raises:
+        LayoutError: if a source cannot be read, a class is in none, or no box is left.
+    """
+    tally = _Tally()
+    paths = list(dict.fromkeys(Path(source).expanduser().resolve() for source in sources))
+    for path in paths:
+        if path.is_dir():
+            _add_voc(tally, path, splits)
+        else:
+            tally.add(load_coco(path))
+    chosen = tally.names if classes is None else list(classes)
+    _check_classes(chosen, tally)
+    return ClassCounts(
+        classes=chosen,
+        counts=[tally.counts[name] for name in chosen],
+        ignored=[tally.ignored[name] for name in chosen],
+        images=tally.images,
+        images_without_boxes=tally.images - tally.with_boxes,
+        sources=[str(path) for path in paths],
+        left_out={
+            **{reason: count for reason, count in tally.left_out.items() if count},
+            **{
+                f'class {name}': tally.counts[name] + tally.ignored[name]
+                for name in tally.names
+                if name not in chosen
+            },
+        },
+    )
+
+
+def _add_voc(tally: _Tally, root: Path, splits: Sequence[str] | None) -> None:
+    """Count a VOC folder's boxes as its conversion for training has them."""
+    seen: set[str] = set()
+    dropped: Counter[tuple[str, str]] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            reports = convert_voc(root, folder, splits, difficult='crowd')
+        except VocError as error:
+            raise LayoutError(
+                f'{error}\nA folder must be of VOC form; of other data, give the COCO json files'
+            ) from error
+        for report in reports:
+            coco = load_coco(report.path, f'{root}, split {report.split}')
+            again = [image['id'] for image in coco['images'] if image['file_name'] in seen]
+            seen.update(image['file_name'] for image in coco['images'])
+            tally.add(coco, again)
+            # Each line tells picture and box, so that lists which overlap count it once.
+            dropped |= Counter(
+                (reason, line) for reason, lines in report.dropped_boxes.items() for line in lines
+            )
+    for (reason, _), count in dropped.items():
+        tally.left_out[reason] += count
+
+
+def _check_classes(chosen: Sequence[str], tally: _Tally) -> None:
+    absent = [name for name in chosen if name not in tally.names]
+    if absent:
+        raise LayoutError(
+            f'class {", ".join(absent)} is in none of the files; they have {", ".join(tally.names)}'
+        )
+    if len(set(chosen)) != len(chosen):
+        raise LayoutError(f'classes names one twice: {", ".join(chosen)}')
+    if not any(tally.counts[name] for name in chosen):
+        raise LayoutError(f'no box of {", ".join(chosen) or "any class"} is left to count')

@@ -1,0 +1,1 @@
+"""Face data: folders, lists, pairs and records."""

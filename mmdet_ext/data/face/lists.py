@@ -1,0 +1,148 @@
+"""Text lists of face pictures: a path a line, or a path and a label."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from mmdet_ext.data.reports import EXAMPLES, LayoutError, Tally, listed
+
+#: What counts as a picture, by the suffix in small letters: what OpenCV reads.
+PICTURE_SUFFIXES = frozenset(
+    '.jpg .jpeg .jpe .jfif .png .bmp .dib .pgm .ppm .pbm .pnm .webp .tif .tiff .gif .jp2'.split()
+)
+
+#: Paths of pictures by the name of whose they are.
+Groups = dict[str, list[str]]
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """A key that sorts numbers within names by their value.
+
+    >>> sorted(['s10', 's2', 's1'], key=natural_key)
+    ['s1', 's2', 's10']
+    """
+    parts: list[str | int] = list(re.split(r'(\d+)', name))
+    parts[1::2] = [int(digits) for digits in parts[1::2]]
+    return parts, name
+
+
+def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
+    """Read a list of pictures, a path a line, or a path, blanks and a label.
+
+    A line that ends like a picture's name has no label, so that paths may contain blanks. Empty
+    lines are passed over.
+
+    Args:
+        ann_file: the text file.
+
+    Returns:
+        Paths as written, their labels or None where no line has one, their line numbers from 1.
+
+    Raises:
+        LayoutError: if there is no such file or nothing in it, if labels are not whole numbers
+            of at least 0, or if some lines have one and others none.
+    """
+    paths, labels, lines, wrong, bare = [], [], [], [], []
+    for number, line in enumerate(read_lines(ann_file, 'ann_file'), start=1):
+        if not line:
+            continue
+        path, label = line, ''
+        if os.path.splitext(line)[1].lower() not in PICTURE_SUFFIXES:
+            path, _, label = line.replace('\t', ' ').rpartition(' ')
+        if not label:
+            bare.append(number)
+        elif not path.strip() or not re.fullmatch(r'\d+', label, re.ASCII):
+            wrong.append(f'line {number}: {line!r}')
+        paths.append(path.strip())
+        labels.append(label)
+        lines.append(number)
+    if wrong:
+        raise LayoutError(
+            f'{len(wrong)} lines of {str(ann_file)!r} are no picture with a whole number of at '
+            f'least 0 as its label behind it: {listed(wrong[:EXAMPLES], len(wrong))}'
+        )
+    if not paths:
+        raise LayoutError(f'{str(ann_file)!r} lists no picture')
+    if bare and len(bare) < len(paths):
+        raise LayoutError(
+            f'{len(bare)} of {len(paths)} lines of {str(ann_file)!r} have no label, the others '
+            f'have one: lines {listed([str(n) for n in bare[:EXAMPLES]], len(bare))}'
+        )
+    return paths, None if bare else [int(label) for label in labels], lines
+
+
+def read_lines(path: Path, argument: str) -> list[str]:
+    """The stripped lines of a text file, which may begin with a byte order mark."""
+    try:
+        return [line.strip() for line in path.read_text(encoding='utf-8-sig').split('\n')]
+    except (OSError, UnicodeDecodeError) as error:
+        raise LayoutError(f'{argument} {str(path)!r} cannot be read as text: {error}') from error
+
+
+def grouped_list(
+    ann_file: Path, root: Path, num_classes: int | None, class_names: Sequence[str] | None,
+    oddities: Tally,
+) -> tuple[Groups, dict[str, int] | None, dict[str, int]]:
+    """The pictures of a list by identity, the labels of the names if it has any, and the lines."""
+    written, labels, lines = read_list(ann_file)
+    fixed, names = None, [os.path.dirname(path) or '.' for path in written]
+    if labels is not None:
+        fixed = _numbering(ann_file, labels, lines, num_classes, class_names, oddities)
+        by_label = list(fixed)
+        names = [by_label[label] for label in labels]
+    line_of: dict[str, int] = {}
+    owner: dict[str, str] = {}
+    groups: Groups = {}
+    for path, name, line in zip(written, names, lines, strict=True):
+        full = str(root / path)
+        if full not in owner:
+            owner[full], line_of[full] = name, line
+            groups.setdefault(name, []).append(full)
+        elif owner[full] == name:
+            oddities.add('pictures listed twice, used once', f'line {line}: {path}')
+        else:
+            raise LayoutError(
+                f'{str(ann_file)!r} gives {path!r} two labels, in lines {line_of[full]} and {line}'
+            )
+    if fixed is None:
+        groups = {name: groups[name] for name in sorted(groups, key=natural_key)}
+    return groups, fixed, line_of
+
+
+def _numbering(
+    ann_file: Path, labels: list[int], lines: list[int], num_classes: int | None,
+    class_names: Sequence[str] | None, oddities: Tally,
+) -> dict[str, int]:
+    """The label of each name, in the order of the labels."""
+    count = num_classes or (len(class_names) if class_names else max(labels) + 1)
+    if class_names is not None and (len(set(class_names)) != len(class_names)
+                                    or len(class_names) != count):
+        raise ValueError(
+            f'class_names must be {count} different names, got {len(class_names)}, '
+            f'{len(set(class_names))} of them different'
+        )
+    beyond = [f'line {line}: {label}' for label, line in zip(labels, lines, strict=True)
+              if label >= count]
+    if beyond:
+        raise LayoutError(
+            f'{len(beyond)} labels of {str(ann_file)!r} are out of the range 0 .. {count - 1}: '
+            f'{listed(beyond[:EXAMPLES], len(beyond))}'
+        )
+    used = set(labels)
+    if len(used) < count:
+        if not (num_classes or class_names) and count > 1000 + 100 * len(used):
+            raise LayoutError(
+                f'{str(ann_file)!r} has {len(used)} different labels, but they go up to '
+                f'{max(used)}: number them from 0 without gaps'
+            )
+        unused = [str(label) for label in islice(
+            (label for label in range(count) if label not in used), EXAMPLES)]
+        oddities.add(
+            'numbering with gaps',
+            f'without a picture: labels {listed(unused, count - len(used))}',
+        )
+    return {name: i for i, name in enumerate(class_names or map(str, range(count)))}

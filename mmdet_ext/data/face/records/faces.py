@@ -1,0 +1,274 @@
+"""InsightFace's layout of faces in a file of records: ``train.rec``, ``train.idx``, ``property``.
+
+Record 0 has no picture but the labels (F, L). Records 1..F-1 are pictures, each with its label.
+Records F..L-1 are identities, without picture, whose labels (a, b) say that the pictures a..b-1
+are theirs. Files without such a record 0 hold pictures alone. ``property`` says
+``classes,height,width``.
+
+All these numbers are float32, which is exact up to 2**24 = 16,777,216. Glint360K has more records
+than that, so what tells of records from there on is not taken at its word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdet_ext.data.face.records.binary import RecordError, append, encode, index_text, pack
+from mmdet_ext.data.face.records.container import (
+    BAD_LABEL,
+    BEHIND,
+    EMPTY,
+    EXACT_FLOAT,
+    LARGE_LABEL,
+    PROBLEMS,
+    IntArray,
+    RecordFile,
+    problem_code,
+)
+from mmdet_ext.utils.files import whole_file
+
+# What follows the header of records 0 and F.. is nothing, or too little to be a picture.
+_NO_PICTURE = 16
+# float32 is off by at most this between 2**24 and 2**26.
+_ROUNDING = 2
+_ABSENT = 'absent from the file, though record 0 counts it (truncated)'
+
+
+@dataclass
+class FaceRecords:
+    """The pictures in a file of records.
+
+    Attributes:
+        keys: (N,) numbers of the records that hold usable pictures, ascending.
+        offsets: (N,) int64, where they start.
+        labels: (N,) int32, their identities.
+        bad: reason -> numbers of the records that are not usable.
+        notes: what a user should hear of.
+        identities: identity records in the file, 0 where it has none.
+    """
+
+    keys: IntArray
+    offsets: IntArray
+    labels: np.ndarray[Any, np.dtype[np.int32]]
+    bad: dict[str, list[int]]
+    notes: list[str]
+    identities: int
+
+
+def read_face_records(
+    file: RecordFile, *, scan: bool = False, classes: int | None = None
+) -> FaceRecords:
+    """Find the pictures of a file and their labels, decoding none.
+
+    Where identity records tell which pictures are whose, one picture of each identity is looked
+    at for its label. Otherwise the header of each picture is read: minutes for millions.
+
+    Args:
+        file: the file.
+        scan: read the header of each picture in any case. This finds all records that are cut or
+            have no header, and labels that differ from their identity's.
+        classes: number of classes; labels from there on are bad.
+    """
+    notes: list[str] = []
+    bounds = _bounds(file)
+    if bounds is not None and not file.scanned:
+        listed = int(np.sum((file.keys >= 1) & (file.keys < bounds[0])))
+        if listed < bounds[0] - 1:
+            file.rescan(f'the .idx lists {listed} of the {bounds[0] - 1} pictures')
+    bad: dict[str, list[int]] = {}
+    chosen = np.ones(len(file), bool)
+    if bounds is not None:
+        chosen = (file.keys >= 1) & (file.keys < bounds[0])
+        if chosen.sum() < bounds[0] - 1:
+            bad[_ABSENT] = np.setdiff1d(np.arange(1, bounds[0]), file.keys[chosen]).tolist()
+    keys, offsets = file.keys[chosen], file.offsets[chosen]
+    labels, identities = np.full(len(keys), -1, np.int32), 0
+    if bounds is not None:
+        own = (file.keys >= bounds[0]) & (file.keys < bounds[1]) & _inside(file, file.offsets)
+        identities = int(own.sum())
+        if identities < bounds[1] - bounds[0]:
+            notes.append(
+                f'{bounds[1] - bounds[0] - identities} of {bounds[1] - bounds[0]} identity '
+                'records are absent: their pictures are asked for their labels one by one'
+            )
+        if identities and not scan:
+            labels = _labels_of_ranges(file, keys, offsets, file.offsets[own], bounds[0], notes)
+    problems = _known_problems(file, keys, offsets)
+    rest = np.flatnonzero((labels < 0) & (problems == 0))
+    labels[rest], problems[rest] = _labels_of_headers(file, offsets[rest])
+    if classes is not None:
+        problems[(labels >= classes) & (problems == 0)] = LARGE_LABEL
+    for code in np.unique(problems[problems > 0]):
+        bad[PROBLEMS[code]] = keys[problems == code].tolist()
+    good = problems == 0
+    return FaceRecords(
+        keys[good], offsets[good], labels[good], bad, file.notes + notes, identities
+    )
+
+
+def _known_problems(
+    file: RecordFile, keys: IntArray, offsets: IntArray
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """What is wrong with records, as far as offsets and reading through the file tell."""
+    problems = np.where(_inside(file, offsets), 0, BEHIND).astype(np.uint8)
+    for row in np.flatnonzero(np.isin(keys, list(file.broken)) & (problems == 0)):
+        problems[row] = problem_code(file.broken[int(keys[row])])
+    return problems
+
+
+def _inside(file: RecordFile, offsets: IntArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return offsets <= file.size - 8
+
+
+def _bounds(file: RecordFile) -> tuple[int, int] | None:
+    """F and L of record 0, None where the file holds pictures alone."""
+    if not len(file) or file.keys[0] != 0:
+        return None
+    table = file.headers(file.offsets[:1])
+    first, last = table.labels[0].tolist()
+    if table.problems[0] or table.sizes[0] >= _NO_PICTURE or not 1 <= first <= last:
+        return None
+    first, last = int(first), int(last)
+    if last <= EXACT_FLOAT:
+        return first, last
+    # Past 2**24 F may be rounded: it is the first record near it that has no picture.
+    near = np.flatnonzero(abs(file.keys - first) <= _ROUNDING)
+    sizes = file.headers(file.offsets[near]).sizes
+    empty = file.keys[near][sizes < _NO_PICTURE]
+    last = min(last + _ROUNDING, int(file.keys[-1]) + 1)
+    return (int(empty[0]) if len(empty) else first), last
+
+
+def _whole_labels(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Float labels as integers, -1 for what is none."""
+    valid = np.isfinite(values) & (values >= 0) & (values < EXACT_FLOAT)
+    whole = np.where(valid, values, -1).astype(np.int32)
+    return np.where(whole == values, whole, -1).astype(np.int32)
+
+
+def _labels_of_headers(
+    file: RecordFile, offsets: IntArray
+) -> tuple[np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.uint8]]]:
+    """The labels that pictures themselves bear, and what is wrong with them."""
+    table = file.headers(offsets)
+    labels, problems = _whole_labels(table.labels[:, 0]), table.problems
+    problems[(problems == 0) & (table.sizes < 1)] = EMPTY
+    problems[(problems == 0) & (labels < 0)] = BAD_LABEL
+    return labels, problems
+
+
+def _labels_of_ranges(
+    file: RecordFile,
+    keys: IntArray,
+    offsets: IntArray,
+    identity_offsets: IntArray,
+    end: int,
+    notes: list[str],
+) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """The label of each picture by its identity's first one; -1 where ranges cannot tell.
+
+    Args:
+        file: the file.
+        keys: of the pictures.
+        offsets: of the pictures.
+        identity_offsets: of the identity records.
+        end: number behind that of the last picture.
+        notes: takes what a user should hear of.
+    """
+    table = file.headers(identity_offsets)
+    ranges = np.where(table.problems[:, None] == 0, np.nan_to_num(table.labels, nan=-1.0), -1.0)
+    start, stop = np.clip(ranges, -1, 2**31).astype(np.int64).T
+    empty = (start == stop) & (start >= 0)
+    exact = (start >= 1) & (start < stop) & (stop <= min(end, EXACT_FLOAT))
+    wrong = int(np.sum(~exact & ~empty & (stop <= EXACT_FLOAT)))
+    if empty.any():
+        notes.append(f'{empty.sum()} identity records have no pictures')
+    if wrong:
+        notes.append(f'{wrong} identity records name no range of pictures')
+    order = np.argsort(start[exact], kind='stable')
+    start, stop = start[exact][order], stop[exact][order]
+    if (start[1:] < stop[:-1]).any():
+        notes.append('identity records name the same pictures: labels are read from all headers')
+        return np.full(len(keys), -1, np.int32)
+    rows = np.searchsorted(keys, start)
+    there = rows < len(keys)
+    there[there] = keys[rows[there]] == start[there]
+    start, stop, rows = start[there], stop[there], rows[there]
+    labels, problems = _labels_of_headers(file, offsets[rows])
+    value = np.where(problems == 0, labels, -1).astype(np.int64) + 1
+    steps = np.zeros(end + 1, np.int64)
+    np.add.at(steps, start, value)
+    np.add.at(steps, stop, -value)
+    by_key = (np.cumsum(steps) - 1).astype(np.int32)
+    return by_key[keys]
+
+
+def read_property(path: Path) -> tuple[int, int, int]:
+    """Read a ``property`` file: number of classes, height, width.
+
+    Raises:
+        RecordError: if it is not three whole numbers above 0.
+    """
+    text = path.read_text(encoding='utf-8', errors='replace').strip()
+    cells = [cell.strip() for cell in text.split(',')]
+    if len(cells) != 3 or not all(cell.isdecimal() and int(cell) > 0 for cell in cells):
+        raise RecordError(
+            f"{path} must say 'classes,height,width', such as '93431,112,112'; "
+            f'it says {text[:80]!r}'
+        )
+    classes, height, width = map(int, cells)
+    return classes, height, width
+
+
+def write_face_records(
+    identities: Iterable[Sequence[bytes]], rec_path: Path, size: tuple[int, int]
+) -> list[int]:
+    """Write InsightFace's layout: ``.rec``, ``.idx`` and ``property``, whole or not at all.
+
+    Args:
+        identities: the encoded pictures of each identity, in the order of the labels; one without
+            pictures is passed over and takes no label.
+        rec_path: the ``.rec`` file; the others go beside it.
+        size: height and width, for ``property``.
+
+    Returns:
+        How many pictures each label has.
+
+    Raises:
+        RecordError: if there is no picture, or there are more records than float32 can number.
+    """
+    offsets: list[int] = [0]
+    ranges: list[tuple[int, int]] = []
+    with ExitStack() as stack:
+        rec, idx, prop = (
+            stack.enter_context(whole_file(path))
+            for path in (rec_path, rec_path.with_suffix('.idx'), rec_path.with_name('property'))
+        )
+        with rec.open('wb') as file:
+            file.write(encode(pack((0, 0), b'')))  # overwritten when the numbers are known
+            for pictures in identities:
+                first = len(offsets)
+                for picture in pictures:
+                    append(file, offsets, pack(len(ranges), picture, record_id=len(offsets)))
+                if len(offsets) > first:
+                    ranges.append((first, len(offsets)))
+            first = len(offsets)
+            if not ranges or first + len(ranges) > EXACT_FLOAT:
+                raise RecordError(
+                    f'{rec_path}: {first - 1} pictures of {len(ranges)} identities. There must be '
+                    f'one, and together they may not exceed {EXACT_FLOAT - 1}, up to which the '
+                    "format's float32 numbers them exactly"
+                )
+            for bounds in ranges:
+                append(file, offsets, pack(bounds, b'', record_id=len(offsets)))
+            file.seek(0)
+            file.write(encode(pack((first, len(offsets)), b'')))
+        idx.write_text(index_text(enumerate(offsets)), encoding='ascii')
+        prop.write_text(f'{len(ranges)},{size[0]},{size[1]}\n', encoding='ascii')
+    return [stop - start for start, stop in ranges]

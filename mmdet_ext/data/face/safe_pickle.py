@@ -1,0 +1,342 @@
+"""Reading pickles from the internet: bytes, lists, tuples, bools and numpy arrays, nothing else.
+
+A pickle is a program: it names functions and calls them. Here it may name only what numpy and
+Python write for arrays and bytes, and gets a stand-in for each that does nothing but keep what it
+is given. Arrays are made of checked bytes. Instructions that arrays and bytes have no need of
+(dictionaries, instances, extension codes) are refused too.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pickle
+import pickletools
+import re
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: numpy 2 renamed numpy.core; files written under either name are in use.
+_NUMPY_CORES = ('numpy._core', 'numpy.core')
+_OPCODES = frozenset(
+    'PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG '
+    'LONG1 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE '
+    'SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE '
+    'TUPLE1 TUPLE2 TUPLE3 GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL '
+    'STACK_GLOBAL INST REDUCE BUILD READONLY_BUFFER'.split()
+)
+_DTYPE_CODE = re.compile(r'b1|[iu][1248]|f[248]')
+_MAX_DEPTH = 16
+_MAX_DIMENSIONS = 32
+
+
+class UnsafePickleError(ValueError):
+    """A pickle that names or holds what it may not. Nothing of it was run."""
+
+
+class BrokenPickleError(ValueError):
+    """What is no pickle, or is cut or damaged."""
+
+
+def load_safe_pickle(path: str | os.PathLike[str]) -> Any:
+    """Read a pickle of bytes, lists, tuples, bools and numpy arrays from a file.
+
+    Strings of Python 2 become bytes. Arrays have numbers or bools; numpy's own bools become bools.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What it holds, in lists and tuples of its own.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        UnsafePickleError: naming what else the file names or holds; nothing of it was run.
+        BrokenPickleError: if it is no pickle, or cut.
+    """
+    return loads_safe_pickle(Path(path).read_bytes(), str(path))
+
+
+def loads_safe_pickle(content: bytes, name: str = 'the pickle') -> Any:
+    """As `load_safe_pickle`, of bytes; ``name`` is what errors call them.
+
+    >>> loads_safe_pickle(pickle.dumps(([b'one', b'two'], [True])))
+    ([b'one', b'two'], [True])
+    >>> loads_safe_pickle(pickle.dumps(print))
+    Traceback (most recent call last):
+    mmdet_ext.data.face.safe_pickle.UnsafePickleError: the pickle was refused: it names \
+'builtins.print', and loading that could run code. Nothing of it was run. It may hold bytes, \
+lists, tuples, bools and numpy arrays only
+    """
+    try:
+        unpickler = _Unpickler(io.BytesIO(content), encoding='bytes')
+        return _finished(unpickler.load(), {}, 0)
+    except UnsafePickleError as error:
+        raise UnsafePickleError(
+            f'{name} was refused: it {error}. Nothing of it was run. It may hold bytes, lists, '
+            'tuples, bools and numpy arrays only'
+        ) from None
+    except Exception as error:  # a damaged file makes the parser stumble over anything
+        raise BrokenPickleError(
+            f'{name} cannot be read as a pickle ({type(error).__name__}: {error}). '
+            'Is the file whole, and a pickle?'
+        ) from error
+
+
+def _refused(name: str) -> UnsafePickleError:
+    return UnsafePickleError(f'names {name!r}, and loading that could run code')
+
+
+class _StandIn:
+    """A function that a pickle may name, with what it may be called with.
+
+    It has neither attributes nor state that a pickle could set.
+    """
+
+    __slots__ = ()
+    name = ''
+
+    def __setstate__(self, state: Any) -> None:
+        raise UnsafePickleError(f'sets the state of {self.name}')
+
+    def __call__(self, *args: Any) -> Any:
+        raise UnsafePickleError(f'calls {self.name}')
+
+
+class _Encode(_StandIn):
+    """``_codecs.encode(text, 'latin1')``, by which Python 3 writes bytes for Python 2."""
+
+    __slots__ = ()
+    name = '_codecs.encode'
+
+    def __call__(self, *args: Any) -> Any:
+        if len(args) != 2 or not isinstance(args[0], str) or args[1] not in ('latin1', b'latin1'):
+            raise UnsafePickleError(f'calls {self.name} for something else than latin1')
+        return args[0].encode('latin1')
+
+
+class _EmptyBytes(_StandIn):
+    """``bytes()``, as Python 3 writes empty bytes for Python 2."""
+
+    __slots__ = ()
+    name = 'bytes'
+
+    def __call__(self, *args: Any) -> Any:
+        if args:
+            raise UnsafePickleError('calls bytes with arguments')
+        return b''
+
+
+class _NdArray(_StandIn):
+    """``numpy.ndarray``, which is named and not called: its call reads bytes as pointers."""
+
+    __slots__ = ()
+    name = 'numpy.ndarray'
+
+
+class _Dtype(_StandIn):
+    """``numpy.dtype(code, align, copy)``: of numbers and bools."""
+
+    __slots__ = ()
+    name = 'numpy.dtype'
+
+    def __call__(self, *args: Any) -> Any:
+        code = _text(args[0]) if args else None
+        if code is None or not _DTYPE_CODE.fullmatch(code):
+            raise UnsafePickleError(f'has a numpy.dtype of {_shown(args)}, not of numbers')
+        return _DtypeDraft(code)
+
+
+class _Reconstruct(_StandIn):
+    """``numpy._core.multiarray._reconstruct(ndarray, (0,), b'b')``, with which an array begins."""
+
+    __slots__ = ()
+    name = 'numpy _reconstruct'
+
+    def __call__(self, *args: Any) -> Any:
+        if len(args) != 3 or not isinstance(args[0], _NdArray) or args[1] != (0,):
+            raise UnsafePickleError(f'calls {self.name} with {_shown(args)}')
+        return _ArrayDraft()
+
+
+class _FromBuffer(_StandIn):
+    """``numpy._core.numeric._frombuffer(bytes, dtype, shape, order)``, of protocol 5."""
+
+    __slots__ = ()
+    name = 'numpy _frombuffer'
+
+    def __call__(self, *args: Any) -> Any:
+        if len(args) != 4 or args[3] not in ('C', 'F'):
+            raise UnsafePickleError(f'calls {self.name} with {_shown(args[2:])}')
+        draft = _ArrayDraft()
+        draft.value = _array(args[0], args[1], args[2], args[3])
+        return draft
+
+
+class _Scalar(_StandIn):
+    """``numpy._core.multiarray.scalar(dtype, bytes)``: of bools."""
+
+    __slots__ = ()
+    name = 'numpy scalar'
+
+    def __call__(self, *args: Any) -> Any:
+        if len(args) != 2 or not isinstance(args[0], _DtypeDraft) or args[0].dtype.kind != 'b':
+            raise UnsafePickleError('holds a numpy number outside of an array')
+        return bool(_array(args[1], args[0], (), 'C'))
+
+
+class _DtypeDraft:
+    """A dtype in the making."""
+
+    __slots__ = ('dtype',)
+
+    def __init__(self, code: str) -> None:
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        order = _text(state[1]) if isinstance(state, tuple) and len(state) >= 5 else None
+        if order not in ('<', '>', '|', '=') or any(field is not None for field in state[2:5]):
+            raise UnsafePickleError(f'gives a numpy.dtype the state {_shown(state)}')
+        if order in ('<', '>'):
+            self.dtype = self.dtype.newbyteorder('<' if order == '<' else '>')
+
+
+class _ArrayDraft:
+    """An array in the making."""
+
+    __slots__ = ('value',)
+
+    def __init__(self) -> None:
+        self.value: np.ndarray[Any, Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[3], (bool, int)):
+            raise UnsafePickleError('gives a numpy array a state of another form')
+        _, shape, dtype, fortran, raw = state
+        self.value = _array(raw, dtype, shape, 'F' if fortran else 'C')
+
+
+def _array(raw: Any, draft: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    """An array of its own of checked bytes."""
+    if not isinstance(draft, _DtypeDraft) or not isinstance(raw, (bytes, bytearray, memoryview)):
+        raise UnsafePickleError('makes a numpy array of something else than bytes and a dtype')
+    if (
+        not isinstance(shape, tuple) or len(shape) > _MAX_DIMENSIONS
+        or not all(type(side) is int and side >= 0 for side in shape)
+    ):
+        raise UnsafePickleError(f'has a numpy array of shape {_shown(shape)}')
+    needed, given = math.prod(shape) * draft.dtype.itemsize, memoryview(raw).nbytes
+    if needed != given:
+        raise UnsafePickleError(
+            f'has a numpy array of shape {_shown(shape)} and dtype {draft.dtype}, {needed} bytes, '
+            f'with {given} bytes'
+        )
+    flat = np.frombuffer(raw, draft.dtype) if given else np.empty(0, draft.dtype)
+    if draft.dtype.kind == 'b':  # a bool is 0 or 1, whatever the file says
+        flat = flat.view(np.uint8) != 0
+    return flat.reshape(shape, order=order).astype(flat.dtype.newbyteorder('='), copy=True)
+
+
+def _text(value: Any) -> str | None:
+    """Text, which Python 2 writes as bytes."""
+    if isinstance(value, bytes):
+        return value.decode('latin1')
+    return value if isinstance(value, str) else None
+
+
+def _shown(value: Any) -> str:
+    """A value of the file for a message, not the whole of a long one."""
+    if isinstance(value, tuple):
+        return f'({", ".join(_shown(entry) for entry in value[:8])})'
+    if isinstance(value, (str, bytes, int, type(None))):
+        return repr(value)[:60] if not isinstance(value, int) or abs(value) < 10**30 else 'a number'
+    return getattr(value, 'name', f'a {type(value).__name__}')
+
+
+_STAND_INS: dict[tuple[str, str], _StandIn] = {
+    ('_codecs', 'encode'): _Encode(),
+    ('builtins', 'bytes'): _EmptyBytes(),
+    ('__builtin__', 'bytes'): _EmptyBytes(),
+    ('numpy', 'ndarray'): _NdArray(),
+    ('numpy', 'dtype'): _Dtype(),
+    **{(f'{core}.multiarray', '_reconstruct'): _Reconstruct() for core in _NUMPY_CORES},
+    **{(f'{core}.multiarray', 'scalar'): _Scalar() for core in _NUMPY_CORES},
+    **{(f'{core}.numeric', '_frombuffer'): _FromBuffer() for core in _NUMPY_CORES},
+}
+
+
+class _Instructions(dict[int, Any]):
+    """Code -> method, of the instructions that are admitted."""
+
+    def __missing__(self, code: int) -> Any:
+        name = next((one.name for one in pickletools.opcodes if ord(one.code) == code), None)
+        if name is None:
+            raise pickle.UnpicklingError(f'no instruction has the code {code}')
+        if 'DICT' in name or name in ('SETITEM', 'SETITEMS', 'EMPTY_SET', 'ADDITEMS', 'FROZENSET'):
+            raise UnsafePickleError('holds a dict or a set')
+        if 'FLOAT' in name or name == 'LONG4':
+            raise UnsafePickleError('holds a number')
+        raise UnsafePickleError(f'has the instruction {name}')
+
+
+class _Unpickler(pickle._Unpickler):
+    """Knows the stand-ins and the instructions above alone.
+
+    It is Python's own one written in Python, as the one in C has no table of instructions, and
+    crashes on crafted nests.
+    """
+
+    dispatch = _Instructions(
+        (ord(opcode.code), pickle._Unpickler.dispatch[ord(opcode.code)])
+        for opcode in pickletools.opcodes if opcode.name in _OPCODES
+    )
+
+    def load_bytearray8(self) -> None:
+        """Take the bytes that are there; stock first makes room for as many as a file claims."""
+        machine: Any = self  # its methods are set as it starts
+        (size,) = struct.unpack('<Q', machine.read(8))
+        machine.append(bytearray(machine.read(min(size, sys.maxsize))))
+
+    dispatch[ord(pickle.BYTEARRAY8)] = load_bytearray8
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if not module or not name:
+            raise pickle.UnpicklingError('a name is cut off')
+        if (module, name) not in _STAND_INS:
+            raise _refused(f'{module}.{name}')
+        return _STAND_INS[module, name]
+
+    def persistent_load(self, pid: Any, /) -> Any:
+        raise UnsafePickleError('holds a reference to something outside of the file')
+
+
+def _finished(value: Any, done: dict[int, tuple[Any, Any]], depth: int) -> Any:
+    """The value with its arrays made; anything that is not admitted raises.
+
+    Args:
+        value: what the pickle left.
+        done: id -> value and its result, so that what is met again is not done again.
+        depth: how many containers are around it.
+    """
+    if type(value) in (bytes, bool):
+        return value
+    if depth > _MAX_DEPTH:
+        raise UnsafePickleError(f'nests its lists deeper than {_MAX_DEPTH}')
+    if id(value) in done:
+        return done[id(value)][1]
+    if type(value) is list:
+        result: Any = [_finished(entry, done, depth + 1) for entry in value]
+    elif type(value) is tuple:
+        result = tuple(_finished(entry, done, depth + 1) for entry in value)
+    elif type(value) is _ArrayDraft and value.value is not None:
+        result = value.value
+    else:
+        kind = getattr(value, 'name', type(value).__name__)
+        raise UnsafePickleError(f'holds a value of the kind {kind}')
+    done[id(value)] = value, result
+    return result

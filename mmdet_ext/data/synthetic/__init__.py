@@ -1,0 +1,1 @@
+"""Made data: shapes to detect, faces to recognise."""

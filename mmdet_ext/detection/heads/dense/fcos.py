@@ -1,0 +1,61 @@
+"""FCOS's head, with the targets of a batch made at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import FCOSHead as StockFCOSHead
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_ext.detection.assigners import FCOSAssigner
+from mmdet_ext.detection.heads.dense.batch_targets import (
+    BatchTargets,
+    MatchedBatch,
+    PictureTargets,
+    batch_geometry,
+    have_tensors,
+    pictures,
+)
+from mmdet_ext.registry import MODELS
+
+
+@MODELS.register_module()
+class FCOSHead(BatchTargets, StockFCOSHead):  # type: ignore[misc]
+    """Stock's ``FCOSHead``, with the targets of all pictures of a batch made at once.
+
+    Options, weights and losses are stock's. It assigns by our `FCOSAssigner`, made from the
+    head's own options; like stock's, it looks at no assigner of ``train_cfg``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.assigner = FCOSAssigner(
+            self.regress_ranges, self.center_sampling, self.center_sample_radius
+        )
+
+    def batch_targets(
+        self, points: Sequence[Tensor], batch_gt_instances: Sequence[InstanceData]
+    ) -> Iterable[PictureTargets] | None:
+        """``labels, distances to the sides`` of each picture.
+
+        Args:
+            points: (P_l, 2) of each level, px.
+            batch_gt_instances: boxes and labels of each picture.
+        """
+        if not have_tensors(batch_gt_instances):
+            return None
+        levels = [
+            torch.cat([level, level.new_tensor(stride).expand_as(level)], dim=1)
+            for level, stride in zip(points, self.prior_generator.strides, strict=True)
+        ]
+        # As in stock, options that were set after construction count.
+        for name in ('regress_ranges', 'center_sampling', 'center_sample_radius'):
+            setattr(self.assigner, name, getattr(self, name))
+        geometry = batch_geometry(levels, batch_gt_instances)
+        matched = MatchedBatch(geometry, self.assigner.match(geometry))
+        center, box = matched.priors[:, :2], geometry.gt_boxes[matched.place[0], matched.box_index]
+        sides = torch.cat([center - box[:, :2], box[:, 2:] - center], dim=1)
+        return pictures(matched.spread(matched.labels, self.num_classes), matched.spread(sides))

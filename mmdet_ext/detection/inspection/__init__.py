@@ -1,0 +1,1 @@
+"""Looking on while a detector assigns labels."""

@@ -1,0 +1,269 @@
+"""Faces in InsightFace's ``train.rec``."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from mmdet_ext.data.face.records import (
+    FaceRecords,
+    RecordError,
+    RecordFile,
+    decode_picture,
+    read_face_records,
+    read_property,
+)
+from mmdet_ext.face.datasets.labelled import picture_prefix, refuse_options
+from mmdet_ext.registry import DATASETS
+
+_EXAMPLES = 5
+
+
+@DATASETS.register_module()
+class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
+    """Pictures in a ``.rec`` file of MXNet as InsightFace publishes them (MS1MV3, Glint360K).
+
+    The file is memory-mapped, anew in each worker. Of a picture the number of its record, its
+    offset and its label are kept, 20 bytes, in arrays that forked workers share. At the start only
+    the ``.idx``, the identity records and a picture of each identity are looked at; a file
+    without identity records has the header of each picture read.
+
+    An entry has ``img``, (H, W, 3) uint8 in BGR, so that a pipeline begins behind the loading;
+    ``img_shape``, ``ori_shape``, ``gt_label``, ``sample_idx``, and ``img_path``, the name of the
+    file and the number of the record, 'train.rec#12'. Where the label in a picture's own header
+    is another than its identity's, reading it is an error.
+
+    Args:
+        data_root: folder of the files.
+        rec_file: the ``.rec``, relative to ``data_root`` and ``data_prefix``; so are the others.
+        idx_file: its ``.idx``, by default the one beside it. Where it is absent or incomplete,
+            the file is read through, which is said.
+        property_file: 'classes,height,width'; by default ``property`` beside the ``.rec``, if it
+            is there.
+        data_prefix: folder within ``data_root``.
+        ann_file: refused: files of records hold their labels.
+        bad_records: what to do with records that are cut, corrupt or out of the classes: raise an
+            'error' that names them, or 'drop' them, counted. What shows only when a picture is
+            decoded is, with 'drop' in training, replaced by another picture and said.
+        scan: read each header at the start in any case, which finds such records then.
+        indices: as MMEngine's: the first (or, negative, last) so many, or these.
+        serialize_data: without effect: nothing is kept that would need it.
+        **kwargs: as MMEngine's BaseDataset: pipeline, test_mode, lazy_init, metainfo, ...
+
+    Raises:
+        FileNotFoundError: if the file, or one that was named, is absent.
+        mmdet_ext.data.face.records.RecordError: (a ValueError) if the files are not of that
+            form, records are bad, or none is left.
+        ValueError: if ``bad_records`` is none of the above, or ``ann_file`` is given.
+
+    References:
+        InsightFace, recognition/_datasets_ and recognition/arcface_torch: the files and their use.
+    """
+
+    _fully_initialized: bool = False
+
+    def __init__(
+        self,
+        data_root: str = '',
+        rec_file: str = 'train.rec',
+        idx_file: str | None = None,
+        property_file: str | None = None,
+        *,
+        data_prefix: str | Mapping[str, str] = '',
+        ann_file: str = '',
+        bad_records: Literal['error', 'drop'] = 'error',
+        scan: bool = False,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        lazy_init: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if bad_records not in ('error', 'drop'):
+            raise ValueError(f"bad_records must be 'error' or 'drop', got {bad_records!r}")
+        refuse_options(
+            type(self).__name__, dict(ann_file=ann_file),
+            'records hold their labels. Name the file of records by rec_file',
+        )
+        root = Path(data_root or '') / picture_prefix(data_prefix)['img_path']
+        self._rec_path = root / rec_file
+        self._idx_path = None if idx_file is None else root / idx_file
+        self._property_path = (
+            self._rec_path.with_name('property') if property_file is None else root / property_file
+        )
+        if property_file is not None and not self._property_path.is_file():
+            raise FileNotFoundError(f'property_file {str(self._property_path)!r} is not there')
+        self._bad_records, self._scan = bad_records, scan
+        self._undecodable = 0
+        self._keys = self._offsets = np.empty(0, np.int64)
+        self._labels = np.empty(0, np.int32)
+        super().__init__(
+            data_root=data_root, data_prefix={}, indices=indices, serialize_data=serialize_data,
+            lazy_init=True, **kwargs,
+        )
+        if not lazy_init:
+            self.full_init()
+
+    def full_init(self) -> None:
+        """Find the records and their labels, and say what is odd."""
+        if self._fully_initialized:
+            return
+        file = RecordFile(self._rec_path, self._idx_path)
+        classes = (
+            read_property(self._property_path)[0] if self._property_path.is_file() else None
+        )
+        faces = read_face_records(file, scan=self._scan, classes=classes)
+        self._check(faces)
+        self._keys, self._offsets, self._labels = faces.keys, faces.offsets, faces.labels
+        self._num_classes = int(self._labels.max()) + 1 if classes is None else classes
+        # What reading needs of the file is its path: the tables are ours.
+        file.keys = file.offsets = np.empty(0, np.int64)
+        self._file = file
+        self._fully_initialized = True
+        self._report(faces)
+        if self._indices is not None:
+            self.get_subset_(self._indices)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Not in use: a list of millions of dicts is what this data set does without."""
+        raise NotImplementedError('FaceRecordDataset keeps arrays and has no data_list')
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes: that of ``property``, else the largest label and one."""
+        self._ensure_init()
+        return self._num_classes
+
+    def __len__(self) -> int:
+        self._ensure_init()
+        return len(self._keys)
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Read and decode a picture.
+
+        Raises:
+            IndexError: if ``idx`` is not in -len .. len - 1.
+            RecordError: naming file and record, if it cannot be read.
+        """
+        size = len(self)
+        if not -size <= idx < size:
+            raise IndexError(f'index {idx} is out of range: {self._rec_path} gives {size} pictures')
+        idx = int(idx) % size
+        key, label = int(self._keys[idx]), int(self._labels[idx])
+        record = self._file.read_at(int(self._offsets[idx]), key)
+        if record.labels[0] != label:
+            raise RecordError(
+                f'{self._rec_path}: record {key}: its header says label {record.labels[0]:g}, its '
+                f'identity has label {label}. Set scan=True to take the labels of the headers', key
+            )
+        try:
+            img = decode_picture(record.data)
+        except ValueError as error:
+            raise RecordError(f'{self._rec_path}: record {key}: {error}', key) from error
+        return dict(
+            img=img, img_shape=img.shape[:2], ori_shape=img.shape[:2], gt_label=label,
+            sample_idx=idx, img_path=f'{self._rec_path}#{key}',
+        )
+
+    def prepare_data(self, idx: int) -> Any:
+        """Stock's; with ``bad_records='drop'`` in training, None for what cannot be read."""
+        try:
+            return super().prepare_data(idx)
+        except RecordError as error:
+            if self._bad_records == 'error' or self.test_mode:
+                raise
+            self._undecodable += 1
+            print_log(
+                f'{error}. Another picture is taken instead (this happened {self._undecodable} '
+                'times in this process)',
+                logger='current', level=logging.WARNING,
+            )
+            return None
+
+    def get_gt_labels(self) -> np.ndarray:
+        """The labels of all pictures, int64 of shape (N,); no picture is read."""
+        self._ensure_init()
+        return self._labels.astype(np.int64)
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The label of a picture, in a list, as MMEngine's ClassBalancedDataset asks for it."""
+        self._ensure_init()
+        return [int(self._labels[idx])]
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        """Keep the first (or, negative, last) so many pictures, or those listed, in that order."""
+        self._ensure_init()
+        chosen: Any
+        if isinstance(indices, (int, np.integer)):
+            chosen = slice(indices) if indices >= 0 else slice(int(indices), None)
+        else:
+            chosen = np.asarray(indices, np.int64)
+        self._keys, self._offsets, self._labels = (
+            table[chosen].copy() for table in (self._keys, self._offsets, self._labels)
+        )
+
+    def get_subset(self, indices: Sequence[int] | int) -> FaceRecordDataset:
+        """As `get_subset_`, of a copy."""
+        self._ensure_init()
+        subset = copy.copy(self)
+        subset._metainfo = copy.deepcopy(self._metainfo)
+        subset.pipeline = copy.deepcopy(self.pipeline)
+        subset.get_subset_(indices)
+        return subset
+
+    def _ensure_init(self) -> None:
+        if not self._fully_initialized:
+            self.full_init()
+
+    def _check(self, faces: FaceRecords) -> None:
+        """Raise for bad records, by their numbers, unless they are to be dropped."""
+        if faces.bad and (self._bad_records == 'error' or not len(faces.keys)):
+            count = sum(map(len, faces.bad.values()))
+            advice = (
+                "Copy the file anew, or set bad_records='drop' to go on without them"
+                if len(faces.keys) else 'No record is left'
+            )
+            raise RecordError(
+                f'{self._rec_path}: {count} of {count + len(faces.keys)} records are bad: '
+                f'{_listed(faces.bad)}. {advice}', next(iter(faces.bad.values()))[0]
+            )
+        if not len(faces.keys):
+            raise RecordError(f'{self._rec_path} has no pictures')
+
+    def _report(self, faces: FaceRecords) -> None:
+        """Say once what the file has and what is odd."""
+        counts = np.bincount(faces.labels, minlength=self._num_classes)
+        notes = list(faces.notes)
+        if faces.bad:
+            notes.append(f'dropped: {_listed(faces.bad)}')
+        if (counts == 0).any():
+            notes.append(f'{np.sum(counts == 0)} of {len(counts)} classes have no picture')
+        single = int(np.sum(counts == 1))
+        if single:
+            notes.append(f'{single} identities have one picture, which gives no genuine pair')
+        print_log(
+            '; '.join([
+                f'{self._rec_path}: {len(faces.keys)} pictures of {np.sum(counts > 0)} identities',
+                *notes,
+            ]),
+            logger='current', level=logging.WARNING if notes else logging.INFO,
+        )
+
+
+def _listed(bad: dict[str, list[int]]) -> str:
+    """How many records are bad for each reason, and the first of them.
+
+    >>> _listed({'no picture in it': [4, 9]})
+    '2 no picture in it (record 4, 9)'
+    """
+    return '; '.join(
+        f'{len(keys)} {reason} (record {", ".join(map(str, keys[:_EXAMPLES]))}'
+        f'{", ..." if len(keys) > _EXAMPLES else ""})'
+        for reason, keys in bad.items()
+    )

@@ -1,0 +1,1 @@
+"""Boxes: their overlaps, and losses of aligned pairs."""

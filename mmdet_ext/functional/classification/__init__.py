@@ -1,0 +1,1 @@
+"""Classification: losses of class scores, class weights, hard example mining."""

@@ -1,0 +1,271 @@
+"""Cross entropy over softmax, over sigmoid and of masks, one value an element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmdet_ext.functional.classification.class_weights import fit_class_weight
+from mmdet_ext.functional.classification.focal import (
+    Terms,
+    attach,
+    check_class_shapes,
+    label_scale,
+    sigmoid_terms,
+    soft_binary_terms,
+    softmax_terms,
+    wants_slope,
+)
+from mmdet_ext.functional.classification.labels import label_index
+from mmdet_ext.functional.numerics.precision import promote_half
+
+ClassWeight = float | Sequence[float] | Tensor | None
+
+#: The label that torch's losses ignore.
+IGNORE_INDEX = -100
+
+
+def cross_entropy_loss(
+    pred: Tensor,
+    target: Tensor,
+    class_weight: ClassWeight = None,
+    ignore_index: int = IGNORE_INDEX,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    r"""Cross entropy over the softmax of the classes.
+
+    .. math::
+        L = -\sum_c w_c q_c \ln p_c, \quad p = \mathrm{softmax}(x), \quad
+        q_c = (1 - \epsilon) [c = y] + \epsilon / C
+
+    with :math:`x` a row of ``pred``, :math:`y` its ``target``, :math:`w` the ``class_weight``, and
+    :math:`\epsilon` the ``label_smoothing``.
+
+    Args:
+        pred: (N, C) or (N, C, ...) logits; half precision is computed in float32.
+        target: labels (N, ...); negative ones and ``ignore_index`` are ignored: loss 0. Or the
+            shape of ``pred``, floating: a distribution over the classes, in the place of [c = y].
+        class_weight: (C,), from 0, a list, an array or a tensor, or one number for all; None: all
+            1. With one entry less, the last column is the background, as in detection heads, and
+            weighs the mean of the others.
+        ignore_index: one more label to ignore, such as 255.
+        label_smoothing: share that goes to all classes alike, in [0, 1].
+
+    Returns:
+        Tensor: (N, ...), from 0, float32 or float64. No element of the gradient is larger than the
+        largest weight. The gradient goes to ``pred`` alone.
+
+    Raises:
+        ValueError: for shapes that do not fit, or a ``label_smoothing`` outside [0, 1]; on a CPU,
+            for a label from C on that is not ignored. A GPU then stops with an error of its own.
+
+    >>> cross_entropy_loss(torch.zeros(2, 4), torch.tensor([1, -1]))
+    tensor([1.3863, 0.0000])
+
+    That is ln 4, and nothing for the ignored label.
+
+    References:
+        Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016, section 7
+        (label smoothing).
+    """
+    check_smoothing(label_smoothing)
+    soft = target.is_floating_point() and target.dim() == pred.dim()
+    check_class_shapes(pred, target, dense=soft)
+    (pred,) = promote_half(pred)
+    values, slope = pred.detach(), wants_slope(pred)
+    with torch.no_grad():
+        weight = _class_weight(class_weight, pred, pred.shape[1], background=True)
+        if soft or label_smoothing:
+            truth = target if soft else _one_hot(pred, target, ignore_index)
+            truth = _smoothed(truth.to(pred.dtype), label_smoothing, max(1, pred.shape[1]))
+            terms = _distribution_terms(values, truth, weight, slope)
+        else:
+            terms = softmax_terms(values, target, is_ignored(target, ignore_index), slope=slope)
+        if soft:
+            scale = pred.new_ones(())
+        else:
+            own_weight = None if label_smoothing else weight
+            scale = label_scale(pred, target, is_ignored(target, ignore_index), own_weight)
+    return (attach(pred, terms) * scale).squeeze(1)
+
+
+def binary_cross_entropy_loss(
+    pred: Tensor,
+    target: Tensor,
+    pos_weight: ClassWeight = None,
+    ignore_index: int = IGNORE_INDEX,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    r"""Cross entropy over the sigmoid of each element, a yes or no of its own.
+
+    .. math::
+        L = -w t \ln \sigma(x) - (1 - t) \ln(1 - \sigma(x)), \quad
+        t = (1 - \epsilon) y + \epsilon / 2
+
+    with :math:`x` an element of ``pred``, :math:`y` what ``target`` says of it, :math:`w` its
+    class's ``pos_weight``, and :math:`\epsilon` the ``label_smoothing``.
+
+    Args:
+        pred: logits of any shape; half precision is computed in float32.
+        target: the shape of ``pred``, in [0, 1]; or labels (N, ...) for ``pred`` (N, C, ...): 1 at
+            the label and 0 elsewhere, so that labels from C on are background. Negative ones and
+            ``ignore_index`` are ignored: loss 0.
+        pos_weight: (C,), from 0, or one number for all; None: all 1. Classes lie in dimension 1 of
+            labelled ``pred``, and in the last where targets are of each element.
+        ignore_index: one more target to ignore, such as 255.
+        label_smoothing: in [0, 1].
+
+    Returns:
+        Tensor: the shape of ``pred``, from 0, float32 or float64. No element of the gradient is
+        larger than the largest weight, or 1. The gradient goes to ``pred`` alone.
+
+    Raises:
+        ValueError: for shapes that do not fit, or a ``label_smoothing`` outside [0, 1].
+
+    >>> binary_cross_entropy_loss(torch.zeros(2, 2), torch.tensor([0, -1]), pos_weight=[2., 1.])
+    tensor([[1.3863, 0.6931],
+            [0.0000, 0.0000]])
+
+    That is 2 ln 2 and ln 2, and nothing for the ignored label.
+    """
+    check_smoothing(label_smoothing)
+    check_class_shapes(pred, target, dense=True)
+    (pred,) = promote_half(pred)
+    dense = target.dim() == pred.dim()
+    values, slope = pred.detach(), wants_slope(pred)
+    with torch.no_grad():
+        classes = pred.shape[-1 if dense else 1]
+        weight = _class_weight(pos_weight, pred, classes)
+        ignored = is_ignored(target, ignore_index)
+        if dense or label_smoothing:
+            truth = target.to(pred.dtype)
+            if not dense:
+                truth, ignored = _positives(pred, target), ignored.unsqueeze(1)
+                if weight is not None:
+                    weight = weight.reshape(-1, *(1,) * (pred.dim() - 2))
+            truth = _smoothed(truth, label_smoothing, 2)
+            terms = _element_terms(values, truth, ignored, weight, slope)
+        else:
+            if weight is not None:
+                weight = torch.cat([weight, weight.new_ones(1)])
+            terms = sigmoid_terms(values, target, ignored, weight=weight, slope=slope)
+    return attach(pred, terms)
+
+
+def mask_cross_entropy_loss(
+    pred: Tensor,
+    target: Tensor,
+    label: Tensor,
+    class_weight: ClassWeight = None,
+    ignore_index: int = IGNORE_INDEX,
+) -> Tensor:
+    """Cross entropy over the sigmoid of each pixel in the mask of each object's class.
+
+    Formula: that of `binary_cross_entropy_loss`, times the weight of the object's class.
+
+    Args:
+        pred: (N, C, ...) logits, a mask a class; half precision is computed in float32.
+        target: (N, ...), in [0, 1]; negative pixels and ``ignore_index`` are ignored: loss 0.
+        label: (N,), the class whose mask counts; all 0 where there is one mask for all classes.
+            The objects of negative ones are ignored: loss 0.
+        class_weight: (C,), from 0, or one number for all; None: all 1.
+        ignore_index: one more value of a pixel to ignore, such as 255.
+
+    Returns:
+        Tensor: (N, ...), from 0, float32 or float64.
+
+    Raises:
+        ValueError: for shapes that do not fit; on a CPU, for a label from C on.
+
+    >>> mask_cross_entropy_loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1), torch.tensor([1]))
+    tensor([[[0.6931]]])
+    """
+    check_class_shapes(pred, target, dense=False)
+    if label.shape != pred.shape[:1]:
+        raise ValueError(
+            f'label must be one class an object, {tuple(pred.shape[:1])}, got {tuple(label.shape)}'
+        )
+    absent = label < 0
+    index = label_index(label, absent, pred.shape[1], 'label', 'make it negative')
+    (chosen,) = promote_half(pred[torch.arange(len(pred), device=pred.device), index])
+    of_pixels = (-1, *(1,) * (target.dim() - 1))
+    slope = wants_slope(chosen)
+    with torch.no_grad():
+        ignored = is_ignored(target, ignore_index) | absent.reshape(of_pixels)
+        terms = _element_terms(chosen.detach(), target.to(chosen.dtype), ignored, None, slope)
+    loss = attach(chosen, terms)
+    weight = _class_weight(class_weight, loss, pred.shape[1])
+    return loss if weight is None else loss * weight[index].reshape(of_pixels)
+
+
+def is_ignored(target: Tensor, ignore_index: int) -> Tensor:
+    """Where targets are negative or the ``ignore_index``."""
+    negative = target < 0
+    return negative if ignore_index < 0 else negative | (target == ignore_index)
+
+
+def check_smoothing(label_smoothing: float) -> None:
+    """Raise ValueError unless ``label_smoothing`` is in [0, 1]."""
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f'label_smoothing must be in [0, 1], got {label_smoothing}')
+
+
+def _element_terms(
+    pred: Tensor, truth: Tensor, ignored: Tensor, weight: Tensor | None, slope: bool
+) -> Terms:
+    """Cross entropy over sigmoid with a target an element, 0 where ``ignored``."""
+    terms = soft_binary_terms(pred, truth, weight, slope=slope)
+    for table in terms:
+        if table is not None:
+            table.masked_fill_(ignored, 0)
+    return terms
+
+
+def _distribution_terms(pred: Tensor, truth: Tensor, weight: Tensor | None, slope: bool) -> Terms:
+    """Cross entropy (N, 1, ...) with distributions (N, C, ...)."""
+    if weight is not None:
+        truth = truth * weight.reshape(-1, *(1,) * (pred.dim() - 2))
+    log_p = pred.log_softmax(1)
+    value = -(truth * log_p).sum(1, keepdim=True)
+    if not slope:
+        return value, None
+    return value, log_p.exp_().mul_(truth.sum(1, keepdim=True)).sub_(truth)
+
+
+def _one_hot(pred: Tensor, label: Tensor, ignore_index: int) -> Tensor:
+    """1 at the labels (N, ...) in a table like ``pred`` (N, C, ...); anywhere for ignored ones."""
+    index = label_index(label, is_ignored(label, ignore_index), pred.shape[1])
+    return torch.zeros_like(pred).scatter_(1, index.unsqueeze(1), 1.0)
+
+
+def _positives(pred: Tensor, label: Tensor) -> Tensor:
+    """Likewise, and nothing for labels from C on."""
+    classes, label = pred.shape[1], label.long().unsqueeze(1)
+    positive = (label < classes).to(pred.dtype)
+    return torch.zeros_like(pred).scatter_(1, label.clamp(0, max(classes - 1, 0)), positive)
+
+
+def _smoothed(truth: Tensor, label_smoothing: float, choices: int) -> Tensor:
+    if not label_smoothing:
+        return truth
+    return truth * (1 - label_smoothing) + label_smoothing / choices
+
+
+def _class_weight(
+    weight: ClassWeight, pred: Tensor, classes: int, background: bool = False
+) -> Tensor | None:
+    if weight is None:
+        return None
+    weight = torch.as_tensor(weight, dtype=pred.dtype, device=pred.device).reshape(-1)
+    if weight.shape == (1,):
+        return weight.expand(classes)
+    if background:
+        return fit_class_weight(weight, classes, pred)
+    if weight.shape != (classes,):
+        raise ValueError(
+            f'there must be one weight a class, ({classes},) for pred {tuple(pred.shape)}, got '
+            f'{tuple(weight.shape)}'
+        )
+    return weight

@@ -1,0 +1,1 @@
+"""Embeddings: margins, centres, pairs and triplets."""

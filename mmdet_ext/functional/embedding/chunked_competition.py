@@ -1,0 +1,271 @@
+"""The exact path of a class competition: by chunks of classes, computed again on the way back.
+
+See `mmdet_ext.functional.embedding.class_competition` for the formulas and for who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from mmdet_ext.functional.numerics.unit_vectors import unit_vectors
+
+Kind = Literal['softmax', 'sigmoid']
+
+# A centre with no component of this size counts as shorter than it is: its products with gradients
+# must stay within float32.
+_LEAST_PEAK = 1e-32
+#: The logarithm of no weight at all, as a finite number.
+LOWEST = torch.finfo(torch.float32).min / 2
+
+
+class OtherScores(Protocol):
+    """What becomes of a batch's similarity to other classes (CurricularFace, SphereFace-R v2)."""
+
+    def score(self, similarity: Tensor) -> Tensor:
+        """The score f(d) of similarities (N, c), as a new table."""
+
+    def slope(self, similarity: Tensor) -> Tensor | None:
+        """The derivative f'(d) of a table (N, c) that may be overwritten, None for 1."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a competition is; see `class_competition`."""
+
+    normalize: bool
+    scale: float
+    subcenters: int
+    kind: Kind
+    others: Callable[[Tensor], OtherScores] | None
+    chunk: int
+    shortest: float
+
+
+class _Chunk(NamedTuple):
+    """Classes ``start`` to ``stop``; ``rows`` are their centres."""
+
+    start: int
+    stop: int
+    rows: slice
+
+
+def _chunks(classes: int, options: Options) -> Iterator[_Chunk]:
+    for start in range(0, classes, options.chunk):
+        stop = min(start + options.chunk, classes)
+        yield _Chunk(
+            start, stop, slice(start * options.subcenters, stop * options.subcenters)
+        )
+
+
+class ChunkedCompetition(torch.autograd.Function):
+    """The same numbers by chunks of classes, computed again in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        options: Options,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        work = _Work(x, weight, bias, labels, options)
+        target, nearest, norm = work.own()
+        if options.others is not None:
+            work.others = options.others(target)
+        total = work.sum_of_others()
+        ctx.save_for_backward(x, weight, bias, labels, nearest, total)
+        ctx.options, ctx.inverse, ctx.others = options, work.inverse, work.others
+        return target, norm, total
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_target: Tensor, grad_norm: Tensor, grad_total: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, weight, bias, labels, nearest, total = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            work = _Work(x, weight, bias, labels, ctx.options, ctx.inverse)
+            work.others = ctx.others
+            grad_x, grad_weight, grad_bias = work.gradients(
+                grad_target, grad_total, total, nearest, ctx.needs_input_grad[:3]
+            )
+            if grad_weight is not None and not ctx.options.normalize:
+                _add_norm_gradient(grad_weight, weight, nearest, grad_norm)
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _add_norm_gradient(grad: Tensor, weight: Tensor, row: Tensor, grad_norm: Tensor) -> None:
+    """Add the gradient of the own centre's length: d|w| / dw = w / |w|."""
+    direction, _ = unit_vectors(weight[row], dtype=weight.dtype)
+    grad.index_add_(0, row, direction * grad_norm[:, None])
+
+
+def _inverse_lengths(weight: Tensor, buffer: Tensor) -> Tensor:
+    """1 / |w| of each row, by blocks that fit the buffer; squares may leave the float's range."""
+    inverse = weight.new_empty(len(weight))
+    rows = len(buffer) // weight.shape[1]
+    for part, place in zip(weight.split(rows), inverse.split(rows), strict=True):
+        peak = torch.maximum(part.amax(1), -part.amin(1)).clamp_(min=_LEAST_PEAK)
+        scaled = torch.div(part, peak[:, None], out=buffer[: part.numel()].view(part.shape))
+        # Scaled rows are no shorter than 1. Of no length, they get a large number, no infinite one.
+        length = torch.linalg.vector_norm(scaled, dim=1).clamp_(min=1)
+        torch.div(length.reciprocal_(), peak, out=place)
+    return inverse
+
+
+class _Work:
+    """Buffers of one pass, and what is done to a chunk in them."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        options: Options,
+        inverse: Tensor | None = None,
+    ) -> None:
+        self.x, self.weight, self.bias, self.labels = x, weight, bias, labels
+        self.options = options
+        self.others: OtherScores | None = None
+        self.classes = len(weight) // options.subcenters
+        # For a chunk's table; first for blocks of centres, at least one of them.
+        table = len(x) * options.chunk * options.subcenters
+        self.buffer = x.new_empty(max(table, weight.shape[1]))
+        self.inverse = inverse
+        if inverse is None and options.normalize:
+            self.inverse = _inverse_lengths(weight, self.buffer)
+
+    def own(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Similarity to the own class, the row of the centre that gives it, and its length."""
+        count = self.options.subcenters
+        rows = self.labels[:, None] * count + torch.arange(count, device=self.labels.device)
+        dots = torch.stack([(self.weight[row] * self.x).sum(1) for row in rows.unbind(1)], 1)
+        if self.inverse is not None:
+            dots *= self.inverse[rows]
+        target, place = dots.max(1)
+        nearest = rows.gather(1, place[:, None]).squeeze(1)
+        if self.inverse is not None:
+            return target, nearest, torch.ones_like(target)
+        norm = unit_vectors(self.weight[nearest], dtype=self.weight.dtype)[1]
+        return target, nearest, norm
+
+    def sum_of_others(self) -> Tensor:
+        """The log-sum-exp, or sum of softplus, over all classes but the own."""
+        size = len(self.x)
+        highest = self.x.new_full((size, 1), LOWEST)
+        total = self.x.new_zeros(size, 1)
+        for chunk in _chunks(self.classes, self.options):
+            scores = self.scores(self.similarity(chunk)[0], chunk)
+            self.put(scores, chunk, torch.full_like(highest, -torch.inf))
+            if self.options.kind == 'sigmoid':
+                total += F.softplus(scores).sum(1, keepdim=True)
+                continue
+            before, highest = highest, torch.maximum(highest, scores.amax(1, keepdim=True))
+            total *= (before - highest).exp_()
+            total += scores.sub_(highest).exp_().sum(1, keepdim=True)
+        if self.options.kind == 'sigmoid':
+            return total.squeeze(1)
+        return (highest + total.log_()).clamp_(min=LOWEST).squeeze(1)
+
+    def similarity(self, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
+        """Similarities to a chunk's classes, in the buffer, and which sub-centre gave each."""
+        rows = (chunk.stop - chunk.start) * self.options.subcenters
+        table = self.buffer[: len(self.x) * rows].view(len(self.x), rows)
+        torch.mm(self.x, self.weight[chunk.rows].t(), out=table)
+        if self.inverse is not None:
+            table *= self.inverse[chunk.rows]
+        if self.options.subcenters == 1:
+            return table, None
+        classes = chunk.stop - chunk.start
+        best = table.view(len(self.x), classes, self.options.subcenters).max(2)
+        return best.values, best.indices
+
+    def scores(self, similarity: Tensor, chunk: _Chunk) -> Tensor:
+        """What the similarities weigh; may overwrite them."""
+        if self.others is not None:
+            similarity = self.others.score(similarity)
+        scores = similarity.mul_(self.options.scale) if self.options.scale != 1 else similarity
+        return scores if self.bias is None else scores.add_(self.bias[chunk.start : chunk.stop])
+
+    def put(self, table: Tensor, chunk: _Chunk, values: Tensor) -> None:
+        """Write ``values`` (N, 1) where the own class is among a chunk's columns."""
+        column = self.labels[:, None] - chunk.start
+        width = chunk.stop - chunk.start
+        # Rows without such a column write back what is there: nothing waits for a GPU to say so.
+        inside = (column >= 0) & (column < width)
+        column = column.clamp(0, width - 1)
+        table.scatter_(1, column, torch.where(inside, values, table.gather(1, column)))
+
+    def gradients(
+        self,
+        grad_target: Tensor,
+        grad_total: Tensor,
+        total: Tensor,
+        nearest: Tensor,
+        wanted: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of features, centres and biases, None for those not ``wanted``."""
+        options = self.options
+        grad_x = torch.zeros_like(self.x) if wanted[0] else None
+        grad_weight = torch.empty_like(self.weight) if wanted[1] else None
+        grad_bias = torch.empty_like(self.bias) if self.bias is not None and wanted[2] else None
+        own = grad_target[:, None]
+        for chunk in _chunks(self.classes, options):
+            similarity, place = self.similarity(chunk)
+            table = self.scores(similarity, chunk)
+            if options.kind == 'sigmoid':
+                table.sigmoid_()
+            else:
+                table.sub_(total[:, None]).exp_()
+            table *= grad_total[:, None]
+            if grad_bias is not None:
+                self.put(table, chunk, torch.zeros_like(own))
+                torch.sum(table, 0, out=grad_bias[chunk.start : chunk.stop])
+            if options.scale != 1:
+                table *= options.scale
+            slope = None if self.others is None else self.others.slope(similarity)
+            if slope is not None:
+                table *= slope
+            self.put(table, chunk, own)
+            if place is not None:
+                table = self.spread(table, place, chunk, nearest)
+            self.add_products(table, chunk, grad_x, grad_weight)
+        return grad_x, grad_weight, grad_bias
+
+    def spread(self, table: Tensor, place: Tensor, chunk: _Chunk, nearest: Tensor) -> Tensor:
+        """Hand each class's gradient to the sub-centre that gave its similarity."""
+        # The own class's sub-centre is that of `own`, should rounding see two as equal.
+        self.put(place, chunk, (nearest % self.options.subcenters)[:, None])
+        shape = (*table.shape, self.options.subcenters)
+        wide = self.buffer[: table.numel() * shape[2]].view(shape).zero_()
+        return wide.scatter_(2, place[..., None], table[..., None]).flatten(1)
+
+    def add_products(
+        self, table: Tensor, chunk: _Chunk, grad_x: Tensor | None, grad_weight: Tensor | None
+    ) -> None:
+        """The two products of a chunk: onto the features, and its centres' own gradient."""
+        centres = self.weight[chunk.rows]
+        inverse = None if self.inverse is None else self.inverse[chunk.rows]
+        own = None if grad_weight is None else grad_weight[chunk.rows]
+        if own is not None:
+            torch.mm(table.t(), self.x, out=own)
+        if grad_x is not None:
+            grad_x.addmm_(table if inverse is None else table.mul_(inverse), centres)
+        if own is None or inverse is None:
+            return
+        # d(w / |w|): what points along the centre does not turn it.
+        along = torch.linalg.vecdot(own, centres).mul_(inverse).mul_(inverse)
+        # Features of 1e30 over centres of 1e-30 would be an infinite share of them.
+        most = torch.finfo(along.dtype).max
+        along.clamp_(-most, most)
+        own.addcmul_(centres, along[:, None], value=-1)
+        own *= inverse.clamp(max=1 / self.options.shortest)[:, None]

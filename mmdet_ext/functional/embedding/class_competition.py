@@ -1,0 +1,200 @@
+"""What a sample's class has to beat: scores of all classes, without ever holding them all.
+
+A classifier over ``C`` identities compares N features with ``C`` centres. Only two numbers a sample
+matter to its loss: the similarity to its own centre, and the sum over all others::
+
+    d_ij   = max_k <x_i, v_jk>            v is w, or w / |w|; k over the sub-centres of class j
+    z_ij   = scale f(d_ij) + bias_j       f is the identity, or what `OtherScores` says
+    target = d_iy                         y is the sample's label
+    others = log sum_{j != y} exp(z_ij)   kind 'softmax'
+             sum_{j != y} log(1 + exp(z_ij))   kind 'sigmoid'
+
+Margins act on `target` alone, N numbers, in plain autograd (`mmdet_ext.functional.embedding.margins`).
+There are two equal ways to these numbers. The plain one holds the N x C table and what autograd
+keeps of it; the exact one goes through the classes in chunks that stay in the cache, carries the
+logarithm of the sum, and computes each chunk again in the backward pass: four matrix products
+instead of three, and memory that does not grow with C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from mmdet_ext.functional.embedding.chunked_competition import (
+    LOWEST,
+    ChunkedCompetition,
+    Kind,
+    Options,
+    OtherScores,
+)
+from mmdet_ext.functional.numerics.checks import check_one_of
+from mmdet_ext.functional.numerics.precision import promote_half
+from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
+
+__all__ = ['Competition', 'Kind', 'OtherScores', 'Path', 'class_competition']
+
+Path = Literal['plain', 'exact']
+
+# Elements of one chunk of the table. On a CPU it shares a second-level cache with its centres; a
+# GPU wants large products.
+_CHUNK_ELEMENTS = {'cpu': 2**18}
+_CHUNK_ELEMENTS_ELSEWHERE = 2**25
+# What scale / |w| may be where centres are float16. They may be short: heads start them at 0.01.
+_LARGEST_IN_HALF = 2.0**13
+
+
+class Competition(NamedTuple):
+    """The numbers of a batch, all differentiable; float64 if an input is, float32 otherwise.
+
+    Attributes:
+        target: similarity to the own centre, (N,).
+        centre_norm: length of the own centre, (N,); ones where centres are normalised.
+        others: what all other classes weigh together, (N,).
+    """
+
+    target: Tensor
+    centre_norm: Tensor
+    others: Tensor
+
+
+def class_competition(
+    features: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    normalize_weight: bool = True,
+    scale: float = 1.0,
+    class_bias: Tensor | None = None,
+    num_subcenters: int = 1,
+    kind: Kind = 'softmax',
+    others: Callable[[Tensor], OtherScores] | None = None,
+    path: Path = 'exact',
+    chunk: int | None = None,
+) -> Competition:
+    """Similarity to the own class, and the weight of all others together (formulas above).
+
+    Args:
+        features: (N, D), normalised already where the loss wants cosines.
+        weight: centres, (C * num_subcenters, D); those of a class lie together. Where they are
+            normalised, they may be of any length from 1e-32 to 1e36; a zero one scores 0.
+        labels: class of each sample, (N,), int64, from 0 to C - 1.
+        normalize_weight: whether similarity is to w / |w|.
+        scale: factor on the other classes' scores. ``target`` is not scaled.
+        class_bias: added to the scores of the other classes, (C,).
+        num_subcenters: centres a class; the nearest counts.
+        kind: whether classes compete in one softmax, or each against a threshold.
+        others: makes, of the similarities to the own classes (N,), what rescores the other
+            classes' similarities; None to leave them.
+        path: 'plain' holds the table, 'exact' never does. Equal to 1e-5.
+        chunk: classes at a time on the exact path; by default what fits the cache.
+
+    Returns:
+        Competition: see there.
+
+    Raises:
+        ValueError: for shapes that do not fit, a number of centres that is no multiple of
+            ``num_subcenters``, another kind or path; on a CPU also for labels out of range.
+    """
+    check_one_of('kind', kind, Kind)
+    check_one_of('path', path, Path)
+    _check_shapes(features, weight, labels, class_bias, num_subcenters)
+    classes = len(weight) // num_subcenters
+    if chunk is not None and chunk < 1:
+        raise ValueError(f'chunk must be at least 1, got {chunk}')
+    if chunk is None:
+        elements = _CHUNK_ELEMENTS.get(features.device.type, _CHUNK_ELEMENTS_ELSEWHERE)
+        chunk = max(elements // max(len(features) * num_subcenters, 1), 64)
+    options = Options(
+        normalize_weight, float(scale), num_subcenters, kind, others, min(chunk, max(classes, 1)),
+        shortest_length(weight.dtype, float(scale), _LARGEST_IN_HALF),
+    )  # fmt: skip
+    with torch.autocast(features.device.type, enabled=False):
+        features, weight = promote_half(features, weight)
+        bias = None if class_bias is None else class_bias.to(weight.dtype)
+        if path == 'plain':
+            return _plain(features, weight, labels, bias, options)
+        apply: Any = ChunkedCompetition.apply
+        return Competition(*apply(features, weight, bias, labels, options))
+
+
+def _check_shapes(
+    features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, subcenters: int
+) -> None:
+    if features.dim() != 2 or weight.dim() != 2 or features.shape[1] != weight.shape[1]:
+        raise ValueError(
+            'features must be (N, D) and weight (classes, D) with one D, got '
+            f'{tuple(features.shape)} and {tuple(weight.shape)}'
+        )
+    if subcenters < 1 or len(weight) % subcenters:
+        raise ValueError(
+            f'num_subcenters is {subcenters}: it must be at least 1 and divide the '
+            f'{len(weight)} rows of weight'
+        )
+    classes = len(weight) // subcenters
+    if labels.shape != features.shape[:1] or labels.is_floating_point():
+        raise ValueError(
+            f'labels must be integers, one a feature: ({len(features)},), got '
+            f'{tuple(labels.shape)} of {labels.dtype}'
+        )
+    if bias is not None and bias.shape != (classes,):
+        raise ValueError(f'class_bias must be ({classes},), got {tuple(bias.shape)}')
+    # A look at a GPU's labels would wait for it; there the gather fails by itself.
+    if labels.device.type == 'cpu' and len(labels) and not torch.compiler.is_compiling():
+        low, high = (int(value) for value in labels.aminmax())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f'labels must be from 0 to {classes - 1} for {classes} classes, got values from '
+                f'{low} to {high}: compare num_classes with the data set'
+            )
+
+
+def _plain(
+    x: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, options: Options
+) -> Competition:
+    """The reference: the whole table, and autograd."""
+    centres = weight
+    if options.normalize:
+        centres, _ = unit_vectors(weight, shortest=options.shortest, dtype=weight.dtype)
+    classes = len(weight) // options.subcenters
+    best = F.linear(x, centres).view(len(x), classes, options.subcenters).max(2)
+    similarity, column = best.values, labels[:, None]
+    norm = x.new_ones(len(x))
+    if not options.normalize:
+        nearest = labels * options.subcenters + best.indices.gather(1, column).squeeze(1)
+        norm = unit_vectors(weight[nearest], dtype=weight.dtype)[1]
+    target = similarity.gather(1, column).squeeze(1)
+    if options.others is not None:
+        rescore = options.others(target.detach())
+        similarity = _Rescored.apply(similarity, rescore)  # type: ignore[no-untyped-call]
+    scores = options.scale * similarity
+    if bias is not None:
+        scores = scores + bias
+    if options.kind == 'sigmoid':
+        own_mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, column, True)
+        return Competition(target, norm, F.softplus(scores).masked_fill(own_mask, 0).sum(1))
+    lowest = torch.full_like(target, -torch.inf)[:, None]
+    rest = scores.scatter(1, column, lowest)
+    # With one class there are no others: their weight is 0, its logarithm is finite here.
+    return Competition(target, norm, rest.logsumexp(1).clamp(min=LOWEST))
+
+
+class _Rescored(torch.autograd.Function):
+    """`OtherScores` for autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, similarity: Tensor, others: OtherScores) -> Tensor:
+        ctx.others = others
+        ctx.save_for_backward(similarity)
+        return others.score(similarity)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        slope = ctx.others.slope(ctx.saved_tensors[0].clone())
+        return (grad if slope is None else grad * slope), None

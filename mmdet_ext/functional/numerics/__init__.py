@@ -1,0 +1,1 @@
+"""Numerics that every subject needs: precision, checks, chunks, reduction, derivatives."""

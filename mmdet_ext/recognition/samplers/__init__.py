@@ -1,5 +1,0 @@
-"""Samplers of identities."""
-
-from mmdet_ext.recognition.samplers.identity_balanced import IdentityBalancedSampler
-
-__all__ = ['IdentityBalancedSampler']

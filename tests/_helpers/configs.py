@@ -1,0 +1,278 @@
+"""Configs made small: any leaf trains two iterations on a CPU, on a few made pictures."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmdet_ext.data.synthetic import faces
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+
+#: Longer and shorter side, px, that pictures are resized to.
+SCALE = (96, 72)
+ITERATIONS = 2
+BATCH_SIZE = 2
+#: Of faces: two pictures each of two people, where a sampler balances them.
+FACE_BATCH_SIZE = 4
+#: Validation pictures of real digits, so that there are some of each.
+DIGITS = 60
+#: The most that is left of an IResNet.
+IRESNET = dict(depth=18, base_channels=16)
+
+
+def leaf_configs() -> list[Path]:
+    """All configs of the checkout that train a detector, i.e. all but the fragments and faces.
+
+    Raises:
+        FileNotFoundError: if there are none, as in an installed package.
+    """
+    return _leaves(of_faces=False)
+
+
+def face_leaf_configs() -> list[Path]:
+    """All configs of the checkout that train a face recogniser.
+
+    Raises:
+        FileNotFoundError: if there are none, as in an installed package.
+    """
+    return _leaves(of_faces=True)
+
+
+def _is_of_faces(path: Path) -> bool:
+    return path.parts[0] == 'face' or path.parts[:2] == ('ablations', 'margins')
+
+
+def _leaves(of_faces: bool) -> list[Path]:
+    found = sorted(
+        path for path in CONFIGS.rglob('*.py')
+        if '_base_' not in path.parts
+        and _is_of_faces(path.relative_to(CONFIGS)) is of_faces
+    )
+    if not found:
+        what = 'face/**' if of_faces else 'configs'
+        raise FileNotFoundError(f'no {what} in {CONFIGS}: they are found in a checkout only')
+    return found
+
+
+def shrink(config: str | Path, data_root: str | Path, **options: Any) -> Config:
+    """Load a detection config, made small enough for a test and otherwise as it is.
+
+    Data, sizes and lengths change; types, losses, assigners, optimiser and hooks do not. An epoch
+    is two iterations of two pictures, there is one epoch, and validation takes two pictures. No
+    score is too low for a detection, so that an untrained model has some to evaluate.
+
+    Args:
+        config: a leaf config.
+        data_root: folder that `mmdet_ext.data.synthetic.shapes.make_shapes` wrote.
+        **options: what to set afterwards, by dotted key as for ``--cfg-options``.
+
+    Returns:
+        Config: to be given a ``work_dir``.
+    """
+    cfg = Config.fromfile(config)
+    root = Path(data_root)
+    classes = _class_names(root / 'annotations' / 'instances_train.json')
+    for split in ('train', 'val', 'test'):
+        loader, evaluator = cfg.get(f'{split}_dataloader'), cfg.get(f'{split}_evaluator')
+        # The drawn set has two parts.
+        part = 'train' if split == 'train' else 'val'
+        pictures = ITERATIONS * BATCH_SIZE if split == 'train' else ITERATIONS
+        if loader is not None:
+            loader.update(num_workers=0, persistent_workers=False)
+            if split == 'train':
+                loader.batch_size = BATCH_SIZE
+            for dataset in _dicts_with(loader, 'ann_file'):
+                dataset.update(
+                    data_root=str(root),
+                    ann_file=f'annotations/instances_{part}.json',
+                    data_prefix=dict(img=f'images/{part}/'),
+                    metainfo=dict(classes=classes),
+                    indices=pictures,
+                )
+        for metric in _dicts_with(evaluator, 'ann_file'):
+            metric.ann_file = str(root / 'annotations' / f'instances_{part}.json')
+    _shrink_everywhere(cfg, len(classes))
+    _one_epoch(cfg, Path(config).stem)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def shrink_face(config: str | Path, data_root: str | Path, **options: Any) -> Config:
+    """Load a face config, made small enough for a test and otherwise as it is.
+
+    Data, sizes and lengths change; types, margins, losses, optimiser and hooks do not. An epoch
+    is two iterations of four pictures, there is one epoch, in full precision. Data sets read the
+    made faces in the form that they read anyway; real digits are few. An IResNet with an embedding
+    has 18 layers and fewer channels.
+
+    Args:
+        config: a leaf config.
+        data_root: folder that `mmdet_ext.data.synthetic.faces.make_faces` wrote.
+        **options: what to set afterwards, by dotted key as for ``--cfg-options``.
+
+    Returns:
+        Config: to be given a ``work_dir``.
+
+    Raises:
+        ValueError: if a loader has none of the data sets of faces.
+    """
+    cfg = Config.fromfile(config)
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None:
+            _shrink_face_loader(loader, split == 'train', Path(data_root))
+    digits = _of_types(cfg.train_dataloader, 'DigitsDataset')
+    identities = len(digits[0].get('digits', range(10))) if digits else len(faces.TRAINED)
+    for part in _dicts_with(cfg, 'num_classes'):
+        part.num_classes = identities
+    for evaluator in ('val_evaluator', 'test_evaluator'):
+        _shrink_face_evaluator(cfg.get(evaluator))
+    for part in _of_types(cfg.model, 'IResNet'):
+        if part.get('with_embedding', True):
+            part.update({key: min(part.get(key, most), most) for key, most in IRESNET.items()})
+    _drop_pretrained(cfg)
+    _full_precision(cfg)
+    _one_epoch(cfg, Path(config).stem)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def _shrink_face_loader(loader: Any, train: bool, root: Path) -> None:
+    loader.update(num_workers=0, persistent_workers=False)
+    loader.batch_size = FACE_BATCH_SIZE
+    for sampler in _of_types(loader, 'IdentityBalancedSampler'):
+        sampler.update(identities_per_batch=2, pictures_per_identity=FACE_BATCH_SIZE // 2)
+    for part in _dicts_with(loader, 'times'):
+        part.times = 1
+    count = 0
+    for dataset in _of_types(loader, *_FACE_DATASETS):
+        kept = {key: value for key, value in dataset.items() if key in _KEPT}
+        changed = _FACE_DATASETS[_bare(dataset.type)](dataset, train, root)
+        dataset.clear()
+        dataset.update(kept, **changed)
+        count += 1
+    if not count:
+        raise ValueError(f'a loader has none of {", ".join(_FACE_DATASETS)}: {loader}')
+
+
+def _of_folder(dataset: Any, train: bool, root: Path) -> dict[str, Any]:
+    people = faces.TRAINED if train else faces.UNSEEN
+    return dict(data_root=str(root / 'faces'), identities=list(people))
+
+
+def _of_records(dataset: Any, train: bool, root: Path) -> dict[str, Any]:
+    return dict(data_root=str(root))
+
+
+def _of_pairs(dataset: Any, train: bool, root: Path) -> dict[str, Any]:
+    ending = Path(dataset.ann_file).suffix
+    changed: dict[str, Any] = dict(data_root=str(root), ann_file=f'pairs{ending}')
+    if ending == '.bin':
+        return dict(**changed, folds=faces.FOLDS)
+    return dict(**changed, data_prefix='faces')
+
+
+def _of_digits(dataset: Any, train: bool, root: Path) -> dict[str, Any]:
+    kept = {key: dataset[key] for key in ('digits', 'part') if key in dataset}
+    return dict(**kept, indices=ITERATIONS * FACE_BATCH_SIZE if train else DIGITS)
+
+
+#: What each data set reads in place of its own files.
+_FACE_DATASETS = {
+    'FaceFolderDataset': _of_folder,
+    'FaceRecordDataset': _of_records,
+    'FacePairsDataset': _of_pairs,
+    'DigitsDataset': _of_digits,
+}
+#: Options of data sets that do not choose pictures.
+_KEPT = ('type', 'pipeline', 'test_mode', 'bad_images', 'bad_records', 'lazy_init')
+
+
+def _shrink_face_evaluator(evaluator: Any) -> None:
+    # So few pictures show no lower rate, and have no such names.
+    for key in ('fars', 'fpirs'):
+        for metric in _dicts_with(evaluator, key):
+            metric[key] = (0.5,)
+    for metric in _dicts_with(evaluator, 'nonmated'):
+        metric.nonmated = 0.5
+    for metric in _dicts_with(evaluator, 'distractors'):
+        metric.distractors = ()
+    for metric in _dicts_with(evaluator, 'out_dir'):
+        metric.out_dir = None
+
+
+def _drop_pretrained(cfg: Config) -> None:
+    for part in _dicts_with(cfg, 'init_cfg'):
+        if part.init_cfg is not None and part.init_cfg.get('type') == 'Pretrained':
+            part.init_cfg = None
+
+
+def _full_precision(cfg: Config) -> None:
+    """Half precision wants a GPU."""
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+        cfg.optim_wrapper.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fp16_params'):
+            cfg.optim_wrapper.pop(key, None)
+
+
+def _one_epoch(cfg: Config, name: str) -> None:
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.train_cfg.pop('val_begin', None)
+    cfg.default_hooks.logger.interval = 1
+    cfg.log_level = 'WARNING'
+    # The runner names its logger, hub and visualizer by the experiment: several runners of one
+    # process must share none.
+    cfg.experiment_name = f'{name}-{uuid.uuid4().hex[:8]}'
+    cfg.visualizer.pop('name', None)
+
+
+def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
+    for part in _dicts_with(cfg, 'num_classes'):
+        part.num_classes = num_classes
+    _drop_pretrained(cfg)
+    for part in _dicts_with(cfg, 'scale'):
+        # One that does not keep the ratio feeds a network of one input size.
+        if str(part.get('type')).endswith('Resize') and part.get('keep_ratio', False):
+            part.scale = SCALE
+    for part in _dicts_with(cfg, 'times'):
+        part.times = 1
+    for part in _dicts_with(cfg, 'score_thr'):
+        part.score_thr = 0.0
+    for key, most in (('nms_pre', 100), ('max_per_img', 50), ('fc_out_channels', 64)):
+        for part in _dicts_with(cfg, key):
+            part[key] = min(part[key], most)
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    content = json.loads(path.read_text(encoding='utf-8'))
+    return tuple(category['name'] for category in content['categories'])
+
+
+def _dicts_with(node: Any, key: str) -> Iterator[Any]:
+    """All dicts that have the key, in a config however deep."""
+    if isinstance(node, Config):
+        node = node._cfg_dict
+    if isinstance(node, dict):
+        if key in node:
+            yield node
+        children = list(node.values())
+    else:
+        children = list(node) if isinstance(node, (list, tuple)) else []
+    for child in children:
+        yield from _dicts_with(child, key)
+
+
+def _bare(name: Any) -> str:
+    """A type's name without its scope."""
+    return str(name).rpartition('.')[2]
+
+
+def _of_types(node: Any, *names: str) -> list[Any]:
+    """All dicts whose type, scope apart, is one of the names."""
+    return [part for part in _dicts_with(node, 'type') if _bare(part['type']) in names]

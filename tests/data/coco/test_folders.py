@@ -1,0 +1,215 @@
+"""Layouts of data folders are told by what is in them, and wrong folders by a clear message."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmdet_ext.data.coco.folders import CocoSplit, LayoutError, VocLayout, find_layout
+
+
+def write_coco(ann_file: Path, *images: Path, names: str = '') -> Path:
+    """A COCO file that lists the images by name (or under ``names``), and the images, empty."""
+    ann_file.parent.mkdir(parents=True, exist_ok=True)
+    records = []
+    for number, path in enumerate(images, start=1):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        name = f'{names}{path.name}'
+        records.append({'id': number, 'file_name': name, 'width': 4, 'height': 3})
+    ann_file.write_text(json.dumps({'images': records, 'annotations': [], 'categories': []}))
+    return ann_file
+
+
+def write_voc(root: Path, *lists: str) -> Path:
+    for folder in ('Annotations', 'JPEGImages', 'ImageSets/Main'):
+        (root / folder).mkdir(parents=True)
+    (root / 'Annotations' / 'a.XML').touch()
+    for name in lists:
+        (root / 'ImageSets' / 'Main' / f'{name}.txt').touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ('lists', 'train', 'test'),
+    [
+        (('train', 'val', 'trainval', 'test'), 'train', 'test'),
+        (('train', 'val'), 'train', 'val'),
+        (('train', 'trainval', 'test'), 'trainval', 'test'),
+        (('trainval', 'test'), 'trainval', 'test'),
+        (('val', 'test'), 'val', 'test'),
+        (('trainval', 'val'), 'trainval', None),
+        (('train',), 'train', None),
+        (('test',), 'test', None),
+        (('train', 'val', 'cat_train'), 'train', 'val'),
+        ((), 'train', 'val'),
+    ],
+)
+def test_voc_splits(
+    tmp_path: Path, lists: tuple[str, ...], train: str, test: str | None
+) -> None:
+    root = write_voc(tmp_path / 'voc', *lists)
+    assert find_layout(root) == VocLayout(root.resolve(), train, test)
+
+
+@pytest.mark.parametrize(
+    ('ann', 'images'),
+    [
+        ('annotations/instances_{}.json', '{}'),
+        ('annotations/instances_{}.json', 'images/{}'),
+        ('annotations/instances_{}2017.json', '{}2017'),
+        ('annotations/instances_{}.json', '{}2017'),
+        ('annotations/{}.json', 'images'),
+        ('{}-set.json', 'JPEGImages'),
+        ('annotations/my_{}_boxes.json', '.'),
+        ('{}/_annotations.coco.json', '{}'),
+    ],
+)
+@pytest.mark.parametrize('held_out', ['val', 'test'])
+def test_coco_folders(tmp_path: Path, ann: str, images: str, held_out: str) -> None:
+    expected = []
+    for split in ('train', held_out):
+        folder = tmp_path / images.format(split)
+        ann_file = write_coco(tmp_path / ann.format(split), folder / f'{split}.jpg')
+        expected.append(CocoSplit(ann_file.resolve(), folder.resolve()))
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco'
+    assert [layout.train, layout.test] == expected
+
+
+def test_val_goes_before_test_and_captions_are_no_detection_file(tmp_path: Path) -> None:
+    for split in ('train', 'val', 'test'):
+        write_coco(tmp_path / f'annotations/instances_{split}.json', tmp_path / split / 'a.jpg')
+        write_coco(tmp_path / f'annotations/captions_{split}.json', tmp_path / split / 'a.jpg')
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco'
+    assert layout.train.ann_file.name == 'instances_train.json'
+    assert layout.test is not None
+    assert layout.test.ann_file.name == 'instances_val.json'
+
+
+def test_trainval_is_not_evaluated_on_val(tmp_path: Path) -> None:
+    for split in ('trainval', 'val', 'test'):
+        write_coco(tmp_path / f'annotations/{split}.json', tmp_path / 'images' / f'{split}.jpg')
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco'
+    assert layout.train.ann_file.name == 'trainval.json'
+    assert layout.test is not None
+    assert layout.test.ann_file.name == 'test.json'
+
+
+def test_one_file_alone_is_to_be_split(tmp_path: Path) -> None:
+    ann_file = write_coco(tmp_path / 'labels.json', tmp_path / 'images' / 'a.jpg')
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco'
+    assert layout.train == CocoSplit(ann_file.resolve(), (tmp_path / 'images').resolve())
+    assert layout.test is None
+
+
+def test_image_folder_is_where_most_pictures_are(tmp_path: Path) -> None:
+    pictures = [tmp_path / 'images' / f'{n}.jpg' for n in range(3)]
+    ann_file = write_coco(tmp_path / 'annotations/all.json', *pictures)
+    (tmp_path / '0.jpg').touch()
+    pictures[1].unlink()
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco'
+    assert layout.train == CocoSplit(ann_file.resolve(), (tmp_path / 'images').resolve())
+
+
+def test_file_names_with_a_folder(tmp_path: Path) -> None:
+    write_coco(tmp_path / 'annotations/all.json', tmp_path / 'images/b/a.jpg', names='images/b/')
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco'
+    assert layout.train.image_dir == tmp_path.resolve()
+
+
+def test_missing_folder_is_named_and_both_layouts_are_drawn(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError) as caught:
+        find_layout(tmp_path / 'nowhere')
+    message = str(caught.value)
+    assert str(tmp_path / 'nowhere') in message
+    assert 'does not exist' in message
+    assert 'instances_train.json' in message
+    assert 'JPEGImages/' in message
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / 'data.zip').touch()
+    with pytest.raises(LayoutError, match='data.zip.* is a file'):
+        find_layout(tmp_path / 'data.zip')
+
+
+def test_unknown_layout_says_what_was_found(tmp_path: Path) -> None:
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels' / 'a.txt').touch()
+    (tmp_path / 'readme.md').touch()
+    with pytest.raises(LayoutError) as caught:
+        find_layout(tmp_path)
+    message = str(caught.value)
+    assert 'Found: labels/, readme.md.' in message
+    assert 'Looked for: Annotations/*.xml' in message
+    assert 'instances_train.json' in message
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match='Found: an empty folder'):
+        find_layout(tmp_path)
+
+
+def test_folder_above_the_right_one_gets_a_hint(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / 'VOCdevkit' / 'VOC2007', 'train')
+    with pytest.raises(LayoutError, match=f'try .*{root.name}'):
+        find_layout(root.parent)
+
+
+def test_two_candidates_to_train_on(tmp_path: Path) -> None:
+    for name in ('a_train', 'b_train', 'val'):
+        write_coco(tmp_path / f'annotations/{name}.json', tmp_path / 'images' / 'a.jpg')
+    with pytest.raises(LayoutError, match='annotations/a_train.json, annotations/b_train.json'):
+        find_layout(tmp_path)
+
+
+def test_pictures_elsewhere_name_one_and_where_was_looked(tmp_path: Path) -> None:
+    write_coco(tmp_path / 'annotations/train.json', tmp_path / 'pictures' / 'a.jpg')
+    (tmp_path / 'images').mkdir()
+    with pytest.raises(LayoutError, match="none of its 1 pictures.*'a.jpg'.*images"):
+        find_layout(tmp_path)
+
+
+def test_no_pictures_listed(tmp_path: Path) -> None:
+    write_coco(tmp_path / 'annotations/train.json')
+    with pytest.raises(LayoutError, match='lists no picture'):
+        find_layout(tmp_path)
+
+
+def test_file_that_is_not_cocos_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'train.json').write_text('[1, 2]')
+    with pytest.raises(LayoutError, match='train.json is not a COCO detection file'):
+        find_layout(tmp_path)
+
+
+def test_picture_without_a_name(tmp_path: Path) -> None:
+    ann_file = write_coco(tmp_path / 'annotations/train.json', tmp_path / 'images' / 'a.jpg')
+    content = json.loads(ann_file.read_text())
+    del content['images'][0]['file_name']
+    ann_file.write_text(json.dumps(content))
+    with pytest.raises(LayoutError, match=r'train.json: images\[0\] has no file_name'):
+        find_layout(tmp_path)
+
+
+def test_loads_neither_numpy_nor_torch() -> None:
+    code = (
+        'import sys, mmdet_ext.data.coco.folders; '
+        'print({"numpy", "torch", "mmengine"} & set(sys.modules))'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == 'set()'
+
+
+def test_bccd(shared_data: Path) -> None:
+    root = (shared_data / 'bccd').resolve()
+    assert find_layout(root) == VocLayout(root, 'train', 'test')

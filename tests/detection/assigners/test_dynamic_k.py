@@ -1,0 +1,290 @@
+"""SimOTA and dynamic soft label against stock's, on random pictures and on the edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from mmdet.models.task_modules.assigners import AssignResult
+from mmdet.models.task_modules.assigners import (
+    DynamicSoftLabelAssigner as StockDynamicSoftLabelAssigner,
+)
+from mmdet.models.task_modules.assigners import SimOTAAssigner as StockSimOTAAssigner
+from mmengine.structures import InstanceData
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from mmdet_ext.catalog.scenes import pyramid_points, scene
+from mmdet_ext.catalog.synthetic import random_boxes
+from mmdet_ext.detection.assigners import DynamicSoftLabelAssigner, SimOTAAssigner
+from mmdet_ext.functional.assignment.dynamic_k import PairCosts
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.assignment.simota import SimOTACosts
+from mmdet_ext.functional.assignment.soft_label import SoftLabelCosts
+from mmdet_ext.functional.boxes.overlap import box_centers, box_iou
+from tests._helpers.memory import peak_bytes
+from tests._helpers.ties import (
+    IOU_ROUNDING,
+    ROUNDING,
+    bounds,
+    crowded_scene,
+    follows_claims,
+    smallest,
+)
+
+POINTS, SIZES = pyramid_points(strides=(8, 16, 32), offset=0.0)
+CLASSES = 7
+PAIRS = {
+    'SimOTA': (SimOTAAssigner, StockSimOTAAssigner),
+    'soft label': (DynamicSoftLabelAssigner, StockDynamicSoftLabelAssigner),
+}
+BOTH = pytest.mark.parametrize('name', PAIRS)
+
+
+def predicted(name: str, case: int, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (P, 4) about the points, part of them near to a box, and scores (P, C).
+
+    These are probabilities for SimOTA, else logits; all are of the boxes' precision.
+    """
+    generator = torch.Generator().manual_seed(case)
+    side = POINTS[:, 2:] * (torch.randn(len(POINTS), 2, generator=generator) * 0.7 + 1).exp()
+    center = POINTS[:, :2] + POINTS[:, 2:] * torch.randn(len(POINTS), 2, generator=generator)
+    found = torch.cat([center - side / 2, center + side / 2], 1)
+    if len(boxes):
+        wanted = boxes.float()
+        near = torch.cdist(POINTS[:, :2], box_centers(wanted)).argmin(1)
+        found = torch.lerp(found, wanted[near], torch.rand(len(POINTS), 1, generator=generator))
+    scores = 2 * torch.randn(len(POINTS), CLASSES, generator=generator) - 2
+    scores = scores.sigmoid() if name == 'SimOTA' else scores
+    return found.to(boxes.dtype), scores.to(boxes.dtype)
+
+
+def call(
+    assigner: Any, boxes: Tensor, labels: Tensor, found: Tensor, scores: Tensor
+) -> AssignResult:
+    return assigner.assign(
+        InstanceData(priors=POINTS, bboxes=found, scores=scores),
+        InstanceData(bboxes=boxes, labels=labels),
+    )
+
+
+class Pairs(NamedTuple):
+    """All pairs of boxes and priors that take part (G, N), by the formula in float64.
+
+    The slack is what float32 may add to a cost or take from it: some roundings of each term.
+    """
+
+    used: Tensor  # (P,) bool, N of them True
+    overlap: Tensor
+    cost: Tensor
+    slack: Tensor
+
+
+def log_overlap_cost(overlap: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    cost = -weight * (overlap + 1e-7).log()
+    return cost, weight * IOU_ROUNDING + 4 * ROUNDING * cost.abs()
+
+
+def simota_pairs(
+    stock: StockSimOTAAssigner, boxes: Tensor, labels: Tensor, found: Tensor, scores: Tensor
+) -> Pairs:
+    # What lies inside is told by signs of differences, in float32 as stock takes them.
+    point, reach = POINTS[:, :2], stock.center_radius * POINTS[:, 2:]
+    center = box_centers(boxes)[:, None]
+    gap = torch.cat([point - boxes[:, None, :2], boxes[:, None, 2:] - point], -1).amin(-1)
+    near = torch.cat([point - (center - reach), center + reach - point], -1).amin(-1)
+    used = ((gap > 0) | (near > 0)).any(0)
+    inside = (torch.minimum(gap, near) > 0)[:, used]
+    scores = scores[used].double()
+    yes, no = (-part.log().clamp(min=-100) for part in (scores, 1 - scores))
+    label_cost = yes.T[labels] + (no.sum(1) - no.T[labels])
+    overlap = box_iou(found[used].double(), boxes[:, None].double())
+    overlap_cost, slack = log_overlap_cost(overlap, stock.iou_weight)
+    slack = slack + 4 * ROUNDING * stock.cls_weight * (label_cost + no.sum(1))
+    cost = stock.cls_weight * label_cost + overlap_cost + 1e5 * ~inside
+    return Pairs(used, overlap, cost, slack)
+
+
+def soft_label_pairs(
+    stock: StockDynamicSoftLabelAssigner, boxes: Tensor, labels: Tensor, found: Tensor,
+    scores: Tensor,
+) -> Pairs:
+    point = POINTS[:, :2]
+    gap = torch.cat([point - boxes[:, None, :2], boxes[:, None, 2:] - point], -1).amin(-1)
+    used = (gap > 0).any(0)
+    scores = scores[used].double()
+    overlap = box_iou(found[used].double(), boxes[:, None].double())
+    entropy, sigmoid = softplus(scores), scores.sigmoid()
+    as_no, logit = entropy * sigmoid.square(), scores.T[labels]
+    as_label = (entropy.T[labels] - overlap * logit) * (overlap - sigmoid.T[labels]).square()
+    class_cost = as_label + as_no.sum(1) - as_no.T[labels]
+    slack = 8 * ROUNDING * (as_no.sum(1) + entropy.T[labels] + logit.abs())
+    overlap_cost, more = log_overlap_cost(overlap, stock.iou_weight)
+    away = (point[used] - box_centers(boxes)[:, None]).double().norm(dim=-1) / POINTS[used, 2]
+    center_cost = 10 ** (away - stock.soft_center_radius)
+    slack = slack + more + ROUNDING * center_cost * (10 + 10 * away)
+    return Pairs(used, overlap, class_cost + overlap_cost + center_cost, slack)
+
+
+def untied(
+    stock: Any, boxes: Tensor, labels: Tensor, found: Tensor, scores: Tensor,
+    chosen: Tensor,
+) -> list[int]:
+    """Priors of which no rounding makes an assignment (P,), box from 1, right."""
+    exact, topk = (
+        (simota_pairs, getattr(stock, 'candidate_topk', 0))
+        if isinstance(stock, StockSimOTAAssigner)
+        else (soft_label_pairs, getattr(stock, 'topk', 0))
+    )
+    pairs = exact(stock, boxes, labels, found, scores)
+    cost = bounds(pairs.cost, pairs.slack)
+    top = pairs.overlap.topk(min(topk, pairs.overlap.shape[1]), dim=1).values
+    total, loose = top.sum(1), ROUNDING * (8 + top.shape[1] / 2) * top.sum(1)
+    fewest, most = ((total + part).floor().clamp(min=1) for part in (-loose, loose))
+    right = chosen == 0
+    claims = smallest(cost, fewest, most)
+    right[pairs.used] = follows_claims(chosen[pairs.used], claims, cost, of_all=True)
+    return (~right).nonzero().flatten().tolist()
+
+
+def compare(ours: Any, stock: Any, name: str, case: int, boxes: Tensor, labels: Tensor
+            ) -> tuple[int, int]:
+    """Hold ours against stock's, ties apart; how many priors stock assigns, how many differ."""
+    given = (boxes, labels, *predicted(name, case, boxes))
+    single = (given[0].float(), labels, given[2].float(), given[3].float())
+    one, other = call(ours, *given), call(stock, *single)
+    same = one.gt_inds == other.gt_inds
+    assert torch.equal(one.labels[same], other.labels[same])
+    torch.testing.assert_close(
+        one.max_overlaps[same], other.max_overlaps[same], rtol=1e-6, atol=0
+    )
+    if not same.all():
+        for whose, result in (('stock', other), ('ours', one)):
+            wrong = untied(stock, *single, result.gt_inds)
+            assert not wrong, f"picture {case}: {whose}'s choice of priors {wrong} is no tie"
+    return int((other.gt_inds > 0).sum()), int((~same).sum())
+
+
+@BOTH
+def test_indices_equal_stocks_on_a_thousand_pictures_ties_apart(name: str) -> None:
+    ours, stock = (cls() for cls in PAIRS[name])
+    assigned = differing = 0
+    for case in range(1000):
+        total, differ = compare(ours, stock, name, case, *crowded_scene(case))
+        assigned, differing = assigned + total, differing + differ
+    print(f'{name}: {differing} of {assigned} assigned priors differ, each tied')
+    assert assigned > 100_000
+    assert differing < 0.001 * assigned
+
+
+@pytest.mark.parametrize(('name', 'costs'), [
+    ('SimOTA', SimOTACosts), ('soft label', SoftLabelCosts),
+])  # fmt: skip
+def test_a_cost_that_is_wrong_by_three_thousandths_is_seen(
+    name: str, costs: type[PairCosts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof of ties proves something: what is no rounding does not pass for it."""
+    right: Callable[..., Tensor] = costs.cost
+
+    def wrong(self: PairCosts, part: slice, overlap: Tensor) -> Tensor:
+        x, y, _ = self.points
+        phase = x * 12.99 + y * 78.23 + self.boxes[:, part, :1] * 3.7
+        return right(self, part, overlap).add_(phase.sin() * 3e-3)
+
+    monkeypatch.setattr(costs, 'cost', wrong)
+    ours, stock = (cls() for cls in PAIRS[name])
+    seen = 0
+    for case in range(180):
+        boxes, labels = crowded_scene(case)
+        if len(boxes) == 0:
+            continue
+        given = (boxes.float(), labels, *predicted(name, case, boxes.float()))
+        seen += bool(untied(stock, *given, call(ours, *given).gt_inds))
+    print(f'{name}: a wrong cost shows in {seen} pictures')
+    assert seen >= 2
+
+
+@BOTH
+def test_half_precision_is_the_float32_of_the_rounded_inputs(name: str) -> None:
+    ours = PAIRS[name][0]()
+    for case in range(40):
+        boxes, labels = scene(case, most=25)
+        found, scores = predicted(name, case, boxes.half())
+        one = call(ours, boxes, labels, found, scores)
+        other = call(ours, boxes, labels, found.float(), scores.float())
+        assert torch.equal(one.gt_inds, other.gt_inds)
+
+
+@pytest.mark.parametrize('options', [
+    dict(center_radius=1.0), dict(candidate_topk=3), dict(iou_weight=1.0, cls_weight=2.0),
+    dict(candidate_topk=2000),
+])  # fmt: skip
+def test_options_of_simota_as_stock(options: dict[str, Any]) -> None:
+    ours, stock = SimOTAAssigner(**options), StockSimOTAAssigner(**options)
+    for case in (1, 5, 9, 13, 60, 65):
+        compare(ours, stock, 'SimOTA', case, *scene(case, most=25))
+
+
+@pytest.mark.parametrize('options', [
+    dict(soft_center_radius=1.0), dict(topk=3), dict(iou_weight=1.0),
+])  # fmt: skip
+def test_options_of_soft_label_as_stock(options: dict[str, Any]) -> None:
+    ours = DynamicSoftLabelAssigner(**options)
+    stock = StockDynamicSoftLabelAssigner(**options)
+    for case in (1, 5, 9, 13, 60, 65):
+        compare(ours, stock, 'soft label', case, *scene(case, most=25))
+
+
+def test_centres_of_masks_as_stock() -> None:
+    boxes = torch.tensor([[20.0, 20, 200, 180], [60, 60, 280, 220]])
+    masks = torch.zeros(2, 256, 320)
+    masks[0, 30:60, 30:60] = 1
+    masks[1, 100:210, 200:270] = 1
+    found, logits = predicted('soft label', 3, boxes)
+    results = []
+    for gt in (
+        InstanceData(bboxes=boxes, labels=torch.tensor([1, 2]), masks=masks),
+        InstanceData(bboxes=boxes, labels=torch.tensor([1, 2])),
+    ):
+        pred = InstanceData(priors=POINTS, bboxes=found, scores=logits)
+        one = DynamicSoftLabelAssigner().assign(pred, gt)
+        other = StockDynamicSoftLabelAssigner().assign(pred, gt)
+        assert torch.equal(one.gt_inds, other.gt_inds)
+        results.append(one.gt_inds)
+    assert not torch.equal(*results)
+
+
+@BOTH
+def test_other_measures_as_stock(name: str) -> None:
+    calculator = dict(type='mmdet_ext.NWDCalculator', constant=30.0)
+    ours, stock = (cls(iou_calculator=calculator) for cls in PAIRS[name])
+    for case in (1, 5, 61):
+        boxes, labels = scene(case, most=25)
+        given = (boxes.float(), labels, *predicted(name, case, boxes.float()))
+        one, other = (call(assigner, *given) for assigner in (ours, stock))
+        assert (one.gt_inds == other.gt_inds).float().mean() > 0.999
+        assert (one.gt_inds > 0).any()
+
+
+@BOTH
+def test_ten_thousand_boxes_in_bounded_memory(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points, sizes = pyramid_points(640, 640, (8, 16, 32), 0.0)
+    boxes = random_boxes(generator, 10_000, 640, 640, 4, 60)
+    labels = torch.randint(80, (10_000,), generator=generator)
+    batch = BatchGeometry.from_lists(points, sizes, [boxes], [labels])
+    half = points[:, 2:] * 2
+    found = torch.cat([points[:, :2] - half, points[:, :2] + half], 1)[None]
+    scores = torch.rand(1, len(points), 80, generator=generator)
+    assigner = PAIRS[name][0]()
+    held = peak_bytes(lambda: assigner.match(batch, Predictions(scores, found)))
+    assert held < 2**27
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ValueError, match='candidate_topk must be at least 1, got 0'):
+        SimOTAAssigner(candidate_topk=0)
+    with pytest.raises(ValueError, match='topk must be at least 1, got 0'):
+        DynamicSoftLabelAssigner(topk=0)

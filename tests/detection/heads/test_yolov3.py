@@ -1,0 +1,107 @@
+"""YOLOV3Head: stock's losses on stock's rule, and priors ignored by what is predicted for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_ext.catalog.synthetic import random_boxes
+from mmdet_ext.functional.boxes.overlap import box_iou
+
+STRIDES = (32, 16, 8)
+HEIGHT, WIDTH = 128, 160
+
+
+def head(scope: str, assigner: dict[str, Any], **options: Any) -> Any:
+    torch.manual_seed(0)
+    return MODELS.build(dict(
+        type=f'{scope}.YOLOV3Head', num_classes=7, in_channels=[8, 8, 8], out_channels=[8, 8, 8],
+        anchor_generator=dict(
+            type='YOLOAnchorGenerator', strides=list(STRIDES),
+            base_sizes=[[(60, 45), (78, 99), (110, 90)], [(30, 31), (42, 25), (39, 49)],
+                        [(10, 13), (16, 20), (23, 13)]]),
+        bbox_coder=dict(type='YOLOBBoxCoder'),
+        featmap_strides=list(STRIDES),
+        train_cfg=ConfigDict(assigner=assigner),
+        **options,
+    ))  # fmt: skip
+
+
+def batch(count: int) -> tuple[list[InstanceData], list[dict[str, Any]]]:
+    pictures = []
+    generator = torch.Generator().manual_seed(2)
+    edges = torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
+    for number in range(count):
+        boxes = random_boxes(generator, 5 * number + 3, WIDTH, HEIGHT, 8, 100)
+        # Within the picture: stock's head looks for the cells of centres outside, and fails.
+        boxes = boxes.clamp(min=0).minimum(edges)
+        labels = torch.randint(7, (len(boxes),), generator=generator)
+        pictures.append(InstanceData(bboxes=boxes, labels=labels))
+    return pictures, [dict(img_shape=(HEIGHT, WIDTH))] * count
+
+
+def maps(model: Any, count: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    features = tuple(
+        torch.randn(count, 8, HEIGHT // s, WIDTH // s, generator=generator) for s in STRIDES
+    )
+    (pred_maps,) = model(features)
+    return pred_maps
+
+
+@pytest.mark.parametrize('assigner', [
+    dict(type='mmdet_ext.YOLOv3Assigner', ignore_by='prior'),
+    dict(type='mmdet_ext.YOLOv4Assigner', ignore_by='prior'),
+    dict(type='mmdet_ext.YOLOv5Assigner'),
+    dict(type='GridAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0),
+], ids=lambda config: config['type'])  # fmt: skip
+@pytest.mark.parametrize('smooth', [None, 0.1])
+def test_losses_and_gradients_as_stocks(assigner: dict[str, Any], smooth: float | None) -> None:
+    """Stock's head asks the same assigner picture by picture."""
+    options = {} if smooth is None else {'one_hot_smoother': smooth}
+    results = []
+    for scope in ('mmdet', 'mmdet_ext'):
+        model = head(scope, assigner, **options)
+        gts, metas = batch(3)
+        losses = model.loss_by_feat(maps(model, 3), gts, metas)
+        total = sum(sum(part) for part in losses.values())
+        total.backward()
+        results.append((losses, [p.grad for p in model.parameters()]))
+    (stock, stock_gradients), (ours, gradients) = results
+    for name, parts in stock.items():
+        torch.testing.assert_close(list(ours[name]), list(parts), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients, stock_gradients, rtol=1e-5, atol=1e-6)
+
+
+def test_priors_are_ignored_by_the_boxes_predicted_for_them() -> None:
+    model = head('mmdet_ext', dict(type='mmdet_ext.YOLOv3Assigner', ignore_iou_thr=0.3))
+    gts, metas = batch(2)
+    pred_maps = tuple(each.detach() for each in maps(model, 2))
+    targets, backgrounds = zip(*model.batch_targets(pred_maps, gts, metas), strict=True)
+    priors = torch.cat(model.prior_generator.grid_priors(
+        [m.shape[-2:] for m in pred_maps], device='cpu'
+    ))
+    strides = torch.cat([
+        torch.full((3 * m.shape[-2] * m.shape[-1],), float(s))
+        for m, s in zip(pred_maps, STRIDES, strict=True)
+    ])  # fmt: skip
+    for picture in range(2):
+        rows = torch.cat([
+            m[picture].view(3, -1, *m.shape[-2:]).permute(2, 3, 0, 1).flatten(0, 2)
+            for m in pred_maps
+        ])  # fmt: skip
+        offset = (rows[:, :2].sigmoid() - 0.5) * strides[:, None]
+        middle = (priors[:, :2] + priors[:, 2:]) / 2 + offset
+        half = (priors[:, 2:] - priors[:, :2]) / 2 * rows[:, 2:4].exp()
+        found = torch.cat([middle - half, middle + half], 1)
+        overlap = box_iou(found[:, None], gts[picture].bboxes).amax(1)
+        positive = targets[picture][:, 4] == 1
+        assert torch.equal(backgrounds[picture] == 1, ~positive & (overlap <= 0.3))
+        assert ((backgrounds[picture] == 0) & ~positive).sum() > 20
+        assert positive.sum() > 0

@@ -1,0 +1,1 @@
+"""Studies: what the tools compute and the tests check, from the catalog of components."""

@@ -39,6 +39,7 @@ test: lint ## Lint, types and all tests
 	$(BIN)/python -m pytest
 
 lint: env ## Lint and types only
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 

@@ -40,17 +40,38 @@ RULES: list[tuple[str, set[str]]] = [
     (
         'mmdet_ext.detection',
         {
-            'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', FUNCTIONAL, 'mmdet_ext.losses',
-            'mmdet_ext.engine', 'mmdet_ext.registry', 'mmdet_ext.data', 'mmdet_ext.plots',
-            'mmdet_ext.analysis', 'mmdet_ext.utils',
+            'torch',
+            'numpy',
+            'mmengine',
+            'mmcv',
+            'mmdet',
+            FUNCTIONAL,
+            'mmdet_ext.losses',
+            'mmdet_ext.engine',
+            'mmdet_ext.registry',
+            'mmdet_ext.data',
+            'mmdet_ext.plots',
+            'mmdet_ext.analysis',
+            'mmdet_ext.utils',
         },
     ),
     (
         'mmdet_ext.face',
         {
-            'torch', 'numpy', 'cv2', 'sklearn', 'mmengine', 'mmcv', FUNCTIONAL, 'mmdet_ext.losses',
-            'mmdet_ext.engine', 'mmdet_ext.registry', 'mmdet_ext.data', 'mmdet_ext.plots',
-            'mmdet_ext.analysis', 'mmdet_ext.utils',
+            'torch',
+            'numpy',
+            'cv2',
+            'sklearn',
+            'mmengine',
+            'mmcv',
+            FUNCTIONAL,
+            'mmdet_ext.losses',
+            'mmdet_ext.engine',
+            'mmdet_ext.registry',
+            'mmdet_ext.data',
+            'mmdet_ext.plots',
+            'mmdet_ext.analysis',
+            'mmdet_ext.utils',
         },
     ),
     ('mmdet_ext.data', {'numpy', 'cv2', 'PIL', 'mmdet_ext.utils'}),
@@ -66,9 +87,18 @@ RULES: list[tuple[str, set[str]]] = [
     (
         'mmdet_ext.studies',
         {
-            'torch', 'numpy', 'mmengine', 'sklearn', FUNCTIONAL, 'mmdet_ext.losses',
-            'mmdet_ext.registry', 'mmdet_ext.catalog', 'mmdet_ext.data', 'mmdet_ext.plots',
-            'mmdet_ext.analysis', 'mmdet_ext.utils',
+            'torch',
+            'numpy',
+            'mmengine',
+            'sklearn',
+            FUNCTIONAL,
+            'mmdet_ext.losses',
+            'mmdet_ext.registry',
+            'mmdet_ext.catalog',
+            'mmdet_ext.data',
+            'mmdet_ext.plots',
+            'mmdet_ext.analysis',
+            'mmdet_ext.utils',
         },
     ),
     ('mmdet_ext.registry', {'mmengine', 'mmdet_ext.compat'}),
@@ -202,46 +232,74 @@ WRONG = {
     'numerics import a host': (f'{NUMERICS}.reduction', 'import mmengine.logging'),
     'numerics import numpy': (f'{NUMERICS}.precision', 'import numpy as np'),
     'boxes import classification': (
-        f'{BOXES}.pair', f'from {FUNCTIONAL}.classification import focal'),
+        f'{BOXES}.pair',
+        f'from {FUNCTIONAL}.classification import focal',
+    ),
     'classification imports boxes': (
-        f'{FUNCTIONAL}.classification.focal', f'from {BOXES} import overlap'),
+        f'{FUNCTIONAL}.classification.focal',
+        f'from {BOXES} import overlap',
+    ),
     'embedding imports boxes': (f'{FUNCTIONAL}.embedding.margins', f'import {BOXES}.pair'),
     'embedding imports scoring': (
-        f'{FUNCTIONAL}.embedding.distances', 'from ..scoring import similarity'),
+        f'{FUNCTIONAL}.embedding.distances',
+        'from ..scoring import similarity',
+    ),
     'assignment imports classification': (
-        f'{FUNCTIONAL}.assignment.simota', f'from {FUNCTIONAL}.classification.labels import x'),
+        f'{FUNCTIONAL}.assignment.simota',
+        f'from {FUNCTIONAL}.classification.labels import x',
+    ),
     'functional imports the registry': (
-        f'{BOXES}.overlap', 'from mmdet_ext.registry import MODELS'),
+        f'{BOXES}.overlap',
+        'from mmdet_ext.registry import MODELS',
+    ),
     'within a function': (
-        f'{BOXES}.overlap', 'def f():\n    from mmdet_ext.losses import CIoULoss'),
+        f'{BOXES}.overlap',
+        'def f():\n    from mmdet_ext.losses import CIoULoss',
+    ),
     'relative': (f'{BOXES}.overlap', 'from ...losses import iou'),
     'relative, of the package': (f'{BOXES}.overlap', 'from ... import losses'),
     'of the package': (f'{BOXES}.overlap', 'from mmdet_ext import losses'),
     'functional imports face': (
-        f'{FUNCTIONAL}.embedding.margins', 'from mmdet_ext.face.margins import fixed'),
+        f'{FUNCTIONAL}.embedding.margins',
+        'from mmdet_ext.face.margins import fixed',
+    ),
     'losses import detection': ('mmdet_ext.losses.iou', 'from mmdet_ext.detection import host'),
-    'losses import face': (
-        'mmdet_ext.losses.iou', 'from mmdet_ext.face.losses import FeatureLoss'),
+    'losses import face': ('mmdet_ext.losses.iou', 'from mmdet_ext.face.losses import FeatureLoss'),
     'losses import mmdet': ('mmdet_ext.losses.iou', 'from mmdet.models import losses'),
     'compat imports the registry': (
-        'mmdet_ext.compat.checkpoint', 'from mmdet_ext.registry import MODELS'),
+        'mmdet_ext.compat.checkpoint',
+        'from mmdet_ext.registry import MODELS',
+    ),
     'engine imports a task': ('mmdet_ext.engine.loops', 'import mmdet_ext.face.heads'),
     'detection imports face': (
-        'mmdet_ext.detection.heads.any', 'from mmdet_ext.face.heads import MarginHead'),
+        'mmdet_ext.detection.heads.any',
+        'from mmdet_ext.face.heads import MarginHead',
+    ),
     'detection imports mmpretrain': (
-        'mmdet_ext.detection.heads.any', 'from mmpretrain.models import ImageClassifier'),
+        'mmdet_ext.detection.heads.any',
+        'from mmpretrain.models import ImageClassifier',
+    ),
     'detection imports the catalog': (
-        'mmdet_ext.detection.assigners.any', 'from mmdet_ext.catalog import cases'),
-    'face imports mmdet': (
-        'mmdet_ext.face.heads.margin_head', 'from mmdet.registry import MODELS'),
+        'mmdet_ext.detection.assigners.any',
+        'from mmdet_ext.catalog import cases',
+    ),
+    'face imports mmdet': ('mmdet_ext.face.heads.margin_head', 'from mmdet.registry import MODELS'),
     'face imports mmpretrain': (
-        'mmdet_ext.face.heads.any', 'def f():\n    import mmpretrain.models'),
+        'mmdet_ext.face.heads.any',
+        'def f():\n    import mmpretrain.models',
+    ),
     'face imports detection': (
-        'mmdet_ext.face.datasets.any', 'from mmdet_ext.detection import datasets'),
+        'mmdet_ext.face.datasets.any',
+        'from mmdet_ext.detection import datasets',
+    ),
     'face, relative, imports detection': (
-        'mmdet_ext.face.hooks.any', 'from ...detection import host'),
+        'mmdet_ext.face.hooks.any',
+        'from ...detection import host',
+    ),
     'face imports the catalog': (
-        'mmdet_ext.face.samplers.any', 'from mmdet_ext.catalog.cases import CASES'),
+        'mmdet_ext.face.samplers.any',
+        'from mmdet_ext.catalog.cases import CASES',
+    ),
     'data import torch': ('mmdet_ext.data.coco.voc', 'import torch'),
     'data import a host': ('mmdet_ext.data.synthetic.shapes', 'from mmcv import imread'),
     'data import plots': ('mmdet_ext.data.images', 'from mmdet_ext.plots import style'),
@@ -250,10 +308,12 @@ WRONG = {
     'analysis imports plots': ('mmdet_ext.analysis.run_report', 'import mmdet_ext.plots.runs'),
     'plots import torch': ('mmdet_ext.plots.face', 'import torch'),
     'the catalog imports face': (
-        'mmdet_ext.catalog.cases', 'from mmdet_ext.face.datasets import DigitsDataset'),
+        'mmdet_ext.catalog.cases',
+        'from mmdet_ext.face.datasets import DigitsDataset',
+    ),
     'the package imports torch': ('mmdet_ext', 'import torch'),
     'the package imports its registry': ('mmdet_ext', 'from mmdet_ext.registry import MODELS'),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(('module', 'source'), WRONG.values(), ids=WRONG)
@@ -280,5 +340,9 @@ def test_imports_of_the_plan_pass() -> None:
 
 def test_a_circle_is_found() -> None:
     sources = {'p.a': 'import p.b', 'p.b': 'from p.c import x', 'p.c': 'def f():\n import p.a'}
-    assert circles({name: {line.split()[1] for line in text.splitlines() if 'p.' in line}
-                    for name, text in sources.items()}) == [['p.a', 'p.b', 'p.c', 'p.a']]
+    assert circles(
+        {
+            name: {line.split()[1] for line in text.splitlines() if 'p.' in line}
+            for name, text in sources.items()
+        }
+    ) == [['p.a', 'p.b', 'p.c', 'p.a']]

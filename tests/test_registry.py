@@ -21,7 +21,7 @@ REPO = Path(mmdet_ext.__file__).resolve().parents[1]
 OURS = [nodes for nodes in vars(registry).values() if isinstance(nodes, registry.ExtRegistry)]
 
 # Puts a host out of reach, as if it were not installed.
-BLOCK = '''
+BLOCK = """
 import sys
 class Block:
     def __init__(self, *names):
@@ -30,7 +30,7 @@ class Block:
         if any(name == n or name.startswith(n + '.') for n in self.names):
             raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 sys.meta_path.insert(0, Block(*%r))
-'''
+"""
 
 
 def fresh(script: str, *blocked: str) -> Any:
@@ -38,13 +38,17 @@ def fresh(script: str, *blocked: str) -> Any:
     env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', BLOCK % (blocked,) + script],
-        env=env, capture_output=True, text=True, timeout=120, cwd='/',
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd='/',
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-RESOLVE = '''
+RESOLVE = """
 import json
 from {scope}.registry import MODELS, TASK_UTILS
 {before}
@@ -52,23 +56,32 @@ loss = MODELS.build(dict(type='mmdet_ext.CIoULoss', loss_weight=2.0))
 assigner = TASK_UTILS.build(dict(type='mmdet_ext.ATSSAssigner', topk=5))
 print(json.dumps([type(loss).__module__, loss.loss_weight, type(assigner).__module__,
                   assigner.topk, {scope!r}]))
-'''
+"""
 
 
-@pytest.mark.parametrize(('scope', 'blocked'), [
-    ('mmdet', ['mmpretrain']), ('mmpretrain', []), ('mmengine', ['mmpretrain']),
-])
+@pytest.mark.parametrize(
+    ('scope', 'blocked'),
+    [
+        ('mmdet', ['mmpretrain']),
+        ('mmpretrain', []),
+        ('mmengine', ['mmpretrain']),
+    ],
+)
 def test_types_resolve_without_custom_imports(scope: str, blocked: list[str]) -> None:
     # As a runner does that reads the config's default_scope.
-    before = '' if scope == 'mmengine' else (
-        'from mmengine.registry import DefaultScope\n'
-        f"DefaultScope.get_instance('run', scope_name={scope!r})"
+    before = (
+        ''
+        if scope == 'mmengine'
+        else (
+            'from mmengine.registry import DefaultScope\n'
+            f"DefaultScope.get_instance('run', scope_name={scope!r})"
+        )
     )
     result = fresh(RESOLVE.format(scope=scope, before=before), *blocked)
     assert result == ['mmdet_ext.losses.iou', 2.0, 'mmdet_ext.detection.assigners.atss', 5, scope]
 
 
-FACES = '''
+FACES = """
 import json
 from {scope}.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 {before}
@@ -87,18 +100,27 @@ built = [
 ]
 parts = [built[1].margin, *built[1].aux_losses.values()]
 print(json.dumps([type(item).__module__ for item in [*built, *parts]]))
-'''
+"""
 
 
-@pytest.mark.parametrize(('scope', 'blocked'), [
-    ('mmdet', ['mmpretrain']), ('mmpretrain', ['mmdet']), ('mmengine', ['mmdet', 'mmpretrain']),
-])
+@pytest.mark.parametrize(
+    ('scope', 'blocked'),
+    [
+        ('mmdet', ['mmpretrain']),
+        ('mmpretrain', ['mmdet']),
+        ('mmengine', ['mmdet', 'mmpretrain']),
+    ],
+)
 def test_recognition_resolves_from_any_scope_and_needs_neither_host(
     scope: str, blocked: list[str]
 ) -> None:
-    before = '' if scope == 'mmengine' else (
-        'from mmengine.registry import DefaultScope\n'
-        f"DefaultScope.get_instance('run', scope_name={scope!r})"
+    before = (
+        ''
+        if scope == 'mmengine'
+        else (
+            'from mmengine.registry import DefaultScope\n'
+            f"DefaultScope.get_instance('run', scope_name={scope!r})"
+        )
     )
     margin = 'ArcFace' if scope == 'mmdet' else 'mmdet_ext.ArcFace'
     modules = fresh(FACES.format(scope=scope, before=before, margin=margin), *blocked)
@@ -107,7 +129,7 @@ def test_recognition_resolves_from_any_scope_and_needs_neither_host(
 
 
 def test_import_is_fast_and_loads_no_host() -> None:
-    script = '''
+    script = """
 import json, sys, time
 start = time.perf_counter()
 import mmdet_ext
@@ -115,13 +137,13 @@ seconds = time.perf_counter() - start
 hosts = [name for name in sys.modules if name.partition('.')[0] in
          ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'cv2')]
 print(json.dumps([seconds, hosts]))
-'''
+"""
     runs = [fresh(script) for _ in range(5)]
     assert all(hosts == [] for _, hosts in runs)
     assert min(seconds for seconds, _ in runs) < 0.05
 
 
-TRY = '''
+TRY = """
 import json
 from mmengine.registry import MODELS, TASK_UTILS, DATASETS
 def attempt(nodes, **cfg):
@@ -132,21 +154,24 @@ def attempt(nodes, **cfg):
 answers = [attempt(MODELS, type='mmdet_ext.CIoULoss'),
            attempt(TASK_UTILS, type='mmdet_ext.ATSSAssigner', topk=9),
            attempt(DATASETS, type='mmdet_ext.CocoDataset')]
-'''
+"""
 
 
-@pytest.mark.parametrize(('blocked', 'hint'), [
-    ('mmdet', "pip install 'mmdet>=3.3,<4'"),
-    ('mmcv', "pip install 'mmcv>=2.1,<2.2'"),
-    ('mmcv._ext', 'without its compiled operators'),
-])
+@pytest.mark.parametrize(
+    ('blocked', 'hint'),
+    [
+        ('mmdet', "pip install 'mmdet>=3.3,<4'"),
+        ('mmcv', "pip install 'mmcv>=2.1,<2.2'"),
+        ('mmcv._ext', 'without its compiled operators'),
+    ],
+)
 def test_a_missing_host_hides_only_what_needs_it(blocked: str, hint: str) -> None:
-    use = '''
+    use = """
 import torch
 loss = MODELS.build(dict(type='mmdet_ext.CIoULoss'))
 value = loss(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([[1., 0., 3., 2.]])).item()
 print(json.dumps([*answers, value]))
-'''
+"""
     loss, assigner, dataset, value = fresh(TRY + use, blocked)
     assert loss == 'CIoULoss'
     # IoU 1/3; centres 1 apart, diagonal of the hull sqrt(3**2 + 2**2); aspects are equal.
@@ -175,17 +200,29 @@ def test_misspelt_type_is_answered_with_the_nearest() -> None:
         MODELS.build(dict(type='mmdet_ext.NoSuchThing'))
 
 
-@pytest.mark.parametrize(('kind', 'cfg', 'wrong', 'right'), [
-    ('MODELS', dict(type='mmdet_ext.CIoULoss', epss=1e-6), 'epss', 'eps'),
-    ('TASK_UTILS', dict(type='mmdet_ext.ATSSAssigner', topkk=9), 'topkk', 'topk'),
-    ('DATASETS', dict(type='mmdet_ext.CocoDataset', bad_image='drop'), 'bad_image', 'bad_images'),
-    ('DATASETS', dict(type='mmdet_ext.CocoDataset', test_mod=True), 'test_mod', 'test_mode'),
-    ('MODELS', dict(type='mmdet_ext.MarginHead', num_classes=2, in_channels=2, scal=64.0), 'scal',
-     'scale'),
-    ('TRANSFORMS', dict(type='mmdet_ext.AlignFace', sise=(112, 112)), 'sise', 'size'),
-    ('METRICS', dict(type='mmdet_ext.FaceVerificationMetric', far=(0.1,)), 'far', 'fars'),
-    ('HOOKS', dict(type='mmdet_ext.MarginScheduleHook', stopp=0.5), 'stopp', 'stop'),
-])
+@pytest.mark.parametrize(
+    ('kind', 'cfg', 'wrong', 'right'),
+    [
+        ('MODELS', dict(type='mmdet_ext.CIoULoss', epss=1e-6), 'epss', 'eps'),
+        ('TASK_UTILS', dict(type='mmdet_ext.ATSSAssigner', topkk=9), 'topkk', 'topk'),
+        (
+            'DATASETS',
+            dict(type='mmdet_ext.CocoDataset', bad_image='drop'),
+            'bad_image',
+            'bad_images',
+        ),
+        ('DATASETS', dict(type='mmdet_ext.CocoDataset', test_mod=True), 'test_mod', 'test_mode'),
+        (
+            'MODELS',
+            dict(type='mmdet_ext.MarginHead', num_classes=2, in_channels=2, scal=64.0),
+            'scal',
+            'scale',
+        ),
+        ('TRANSFORMS', dict(type='mmdet_ext.AlignFace', sise=(112, 112)), 'sise', 'size'),
+        ('METRICS', dict(type='mmdet_ext.FaceVerificationMetric', far=(0.1,)), 'far', 'fars'),
+        ('HOOKS', dict(type='mmdet_ext.MarginScheduleHook', stopp=0.5), 'stopp', 'stop'),
+    ],
+)
 def test_misspelt_option_is_named(kind: str, cfg: dict[str, Any], wrong: str, right: str) -> None:
     import mmdet.registry
 
@@ -206,8 +243,12 @@ def test_signatures_stay_as_written() -> None:
     from mmdet_ext.losses.iou import CIoULoss
 
     assert list(inspect.signature(CIoULoss).parameters) == [
-        'eps', 'reduction', 'loss_weight', 'power', 'inner_ratio'
-    ]  # fmt: skip
+        'eps',
+        'reduction',
+        'loss_weight',
+        'power',
+        'inner_ratio',
+    ]
 
 
 def test_in_asks_without_raising() -> None:
@@ -229,7 +270,7 @@ def test_twins_say_so(row: Any) -> None:
 
 
 def test_nothing_is_registered_with_the_hosts() -> None:
-    script = '''
+    script = """
 import importlib, json, pkgutil
 import mmengine.registry, mmdet.registry, mmpretrain.registry
 from mmengine.registry import Registry
@@ -247,11 +288,9 @@ changed = [n.name for k, n in nodes.items() if n.module_dict != before[k]]
 print(json.dumps([len(nodes), sum(map(len, before.values())), changed, len(names),
                   {n.name: len(n.module_dict) for n in vars(registry).values()
                    if isinstance(n, registry.ExtRegistry)}]))
-'''
+"""
     registries, stock, changed, modules, ours = fresh(script)
     # It looked at something, and at all of ours.
     assert registries > 40 and stock > 500 and modules > 15
-    assert ours == {
-        name: len({row.name for row in rows}) for name, rows in cases.TABLE.items()
-    }
+    assert ours == {name: len({row.name for row in rows}) for name, rows in cases.TABLE.items()}
     assert changed == []

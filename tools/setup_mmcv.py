@@ -144,9 +144,16 @@ def unpack_sources(venv: Path, mmcv: str, folder: Path) -> Path:
         return source
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         run_pip(
-            venv, 'download', f'mmcv=={mmcv}', '--no-deps', '--no-binary', 'mmcv',
-            '--no-build-isolation', '-d', scratch,
-        )  # fmt: skip
+            venv,
+            'download',
+            f'mmcv=={mmcv}',
+            '--no-deps',
+            '--no-binary',
+            'mmcv',
+            '--no-build-isolation',
+            '-d',
+            scratch,
+        )
         with tarfile.open(next(Path(scratch).glob('mmcv-*.tar.gz'))) as archive:
             if hasattr(tarfile, 'data_filter'):
                 archive.extractall(scratch, filter='data')

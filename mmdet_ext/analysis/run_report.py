@@ -302,9 +302,7 @@ def _summarise(truth: Any, found: Any, names: dict[int, str], score_thr: float) 
         )
         for key, curve in zip(params.catIds, precision, strict=True)
     ]
-    return Evaluation(
-        score_thr, classes, params.recThrs, precision[:, 0], precision[:, 5], images
-    )
+    return Evaluation(score_thr, classes, params.recThrs, precision[:, 0], precision[:, 5], images)
 
 
 def _match(

@@ -29,11 +29,34 @@ from mmdet_ext.catalog.face_cases import (
 from mmdet_ext.catalog.loss_cases import LOSSES, LossCase
 
 __all__ = [
-    'ASSIGNERS', 'BACKBONES', 'CALCULATORS', 'DATASETS', 'DATA_SAMPLERS', 'FACE_DATASETS',
-    'FACE_HEADS', 'FEATURE_LOSSES', 'HEADS', 'HOOKS', 'LOSSES', 'MARGINS', 'METRICS',
-    'PREPROCESSORS', 'SAMPLERS', 'TABLE', 'TRANSFORMS', 'AssignerCase', 'BackboneCase',
-    'CalculatorCase', 'DatasetCase', 'FaceDatasetCase', 'FeatureLossCase', 'HeadCase', 'LossCase',
-    'MarginCase', 'PartCase', 'SamplerCase',
+    'ASSIGNERS',
+    'BACKBONES',
+    'CALCULATORS',
+    'DATASETS',
+    'DATA_SAMPLERS',
+    'FACE_DATASETS',
+    'FACE_HEADS',
+    'FEATURE_LOSSES',
+    'HEADS',
+    'HOOKS',
+    'LOSSES',
+    'MARGINS',
+    'METRICS',
+    'PREPROCESSORS',
+    'SAMPLERS',
+    'TABLE',
+    'TRANSFORMS',
+    'AssignerCase',
+    'BackboneCase',
+    'CalculatorCase',
+    'DatasetCase',
+    'FaceDatasetCase',
+    'FeatureLossCase',
+    'HeadCase',
+    'LossCase',
+    'MarginCase',
+    'PartCase',
+    'SamplerCase',
 ]
 
 
@@ -146,9 +169,7 @@ ASSIGNERS = (
     ),
     AssignerCase('OneToOneTaskAlignedAssigner', predicts=True, every_box=False),
     AssignerCase('FCOSAssigner', priors='points', every_box=False),
-    AssignerCase(
-        'FCOSAssigner', {'center_sampling': True}, priors='points', every_box=False
-    ),
+    AssignerCase('FCOSAssigner', {'center_sampling': True}, priors='points', every_box=False),
     AssignerCase('YOLOv3Assigner', priors='cells', predicts=True),
     AssignerCase('YOLOv3Assigner', {'ignore_by': 'prior'}, priors='cells'),
     AssignerCase('YOLOv4Assigner', priors='cells', predicts=True),
@@ -163,10 +184,18 @@ CALCULATORS = (CalculatorCase('NWDCalculator'),)
 HEADS = tuple(
     HeadCase(name, twin=name)
     for name in (
-        'ATSSHead', 'FCOSHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead', 'RetinaHead',
-        'SSDHead', 'TOODHead', 'YOLOV3Head', 'YOLOXHead',
+        'ATSSHead',
+        'FCOSHead',
+        'GFLHead',
+        'RTMDetHead',
+        'RTMDetSepBNHead',
+        'RetinaHead',
+        'SSDHead',
+        'TOODHead',
+        'YOLOV3Head',
+        'YOLOXHead',
     )
-)  # fmt: skip
+)
 #: All rows, by the name of the registry in which their components are.
 TABLE: dict[str, tuple[Any, ...]] = {
     'model': (*LOSSES, *HEADS, *FACE_HEADS, *FEATURE_LOSSES, *BACKBONES, *PREPROCESSORS),

@@ -221,15 +221,11 @@ FACE_DATASETS = (
         divisible=False,
     ),
     # Of the 1,797 digits 533 are of these three.
-    FaceDatasetCase(
-        'DigitsDataset', {'digits': (7, 8, 9)}, pictures=533, identities=3, root=None
-    ),
+    FaceDatasetCase('DigitsDataset', {'digits': (7, 8, 9)}, pictures=533, identities=3, root=None),
 )
 TRANSFORMS = (PartCase('AlignFace'), PartCase('LoadFace'))
 DATA_SAMPLERS = (
-    PartCase(
-        'IdentityBalancedSampler', {'identities_per_batch': 2, 'pictures_per_identity': 2}
-    ),
+    PartCase('IdentityBalancedSampler', {'identities_per_batch': 2, 'pictures_per_identity': 2}),
 )
 METRICS = (
     PartCase('FaceVerificationMetric', {'pairs': 'all'}),

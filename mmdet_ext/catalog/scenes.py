@@ -11,7 +11,13 @@ from mmdet_ext.catalog.synthetic import grid_centers, random_boxes
 
 #: The kinds of `scene`, in turn.
 SCENE_KINDS = (
-    'usual', 'whole pixels', 'identical', 'outside', 'crowded', 'half precision', 'without area',
+    'usual',
+    'whole pixels',
+    'identical',
+    'outside',
+    'crowded',
+    'half precision',
+    'without area',
 )
 
 #: Shortest and longest sides of `scene`, in turn, px: usual, tiny, giant, alike.

@@ -133,14 +133,19 @@ def find_bad_images(paths: Iterable[Path], workers: int = 8) -> dict[Path, str]:
     shows_progress = len(paths) > _PROGRESS_FROM
     bad = {}
     with ThreadPoolExecutor(workers) as pool:
-        for done, (path, problem) in enumerate(zip(paths, pool.map(image_problem, paths),
-                                                   strict=True), start=1):
+        for done, (path, problem) in enumerate(
+            zip(paths, pool.map(image_problem, paths), strict=True), start=1
+        ):
             if problem is not None:
                 bad[path] = problem
             if shows_progress and (done % _PROGRESS_STEP == 0 or done == len(paths)):
                 end = '\n' if done == len(paths) else ''
-                print(f'\rchecked {done} of {len(paths)} pictures, {len(bad)} bad', end=end,
-                      file=sys.stderr, flush=True)
+                print(
+                    f'\rchecked {done} of {len(paths)} pictures, {len(bad)} bad',
+                    end=end,
+                    file=sys.stderr,
+                    flush=True,
+                )
     return bad
 
 

@@ -87,9 +87,7 @@ class IoULoss(OverlapLoss):
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """IoU loss of aligned boxes (N, 4), shape (N,)."""
-        return iou_losses.iou_loss(
-            pred, target, self.mode, self.eps, self.power, self.inner_ratio
-        )
+        return iou_losses.iou_loss(pred, target, self.mode, self.eps, self.power, self.inner_ratio)
 
 
 @MODELS.register_module()
@@ -389,4 +387,3 @@ class NWDLoss(ElementwiseLoss):
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """NWD loss of aligned boxes (N, 4), shape (N,)."""
         return corner_losses.nwd_loss(pred, target, self.constant)
-

@@ -173,8 +173,10 @@ class EqualizedFocalLoss(ElementwiseLoss):
 
     def _register_sums(self, num_classes: int | None) -> None:
         if self.gradient_ratio is not None:
-            raise ValueError('accumulate excludes gradient_ratio: the ratio is either summed up '
-                             'or fixed. Leave one of them out')  # fmt: skip
+            raise ValueError(
+                'accumulate excludes gradient_ratio: the ratio is either summed up '
+                'or fixed. Leave one of them out'
+            )
         if num_classes is None or num_classes < 1:
             raise ValueError(
                 f'accumulate needs num_classes, from 1, got {num_classes!r}: the number of '

@@ -37,9 +37,7 @@ class FacePair:
     names: tuple[str, str] = ('', '')
 
 
-def draw_roc(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path
-) -> None:
+def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
     """Draw TAR by FAR, the latter on a logarithmic axis, as steps between the operating points.
 
     A curve begins at its lowest FAR above 0; the part to the left of it, where no impostor is
@@ -66,9 +64,12 @@ def draw_roc(
     axes.plot(diagonal, 1 - diagonal, color=GREY, linestyle=':', linewidth=1, label='FAR = FRR')
     axes.set_xscale('log')
     axes.set(
-        xlabel='false acceptance rate (FAR)', ylabel='true acceptance rate (TAR)',
-        xlim=(left, 1), ylim=(0, 1.02), title='Verification: receiver operating characteristic',
-    )  # fmt: skip
+        xlabel='false acceptance rate (FAR)',
+        ylabel='true acceptance rate (TAR)',
+        xlim=(left, 1),
+        ylim=(0, 1.02),
+        title='Verification: receiver operating characteristic',
+    )
     axes.grid(alpha=0.25)
     _legend(figure, axes)
     save_figure(figure, path)
@@ -92,14 +93,22 @@ def draw_cmc(curves: Mapping[str, Sequence[float]], path: Path) -> None:
             raise ValueError(f'curve {name!r} has no values')
         ranks = np.arange(1, len(rates) + 1)
         few = len(rates) <= 30
-        axes.plot(ranks, rates, marker='o' if few else None, markersize=4, linewidth=1.8,
-                  label=name, **_style(number))  # fmt: skip
+        axes.plot(
+            ranks,
+            rates,
+            marker='o' if few else None,
+            markersize=4,
+            linewidth=1.8,
+            label=name,
+            **_style(number),
+        )
     low = min(float(rates[0]) for rates in curves.values())
     axes.set(
-        xlabel='rank', ylabel='share of mated searches within the rank',
+        xlabel='rank',
+        ylabel='share of mated searches within the rank',
         title='Identification: cumulative match characteristic',
         ylim=(max(0.0, math.floor(low * 10 - 0.5) / 10), 1.01),
-    )  # fmt: skip
+    )
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.25)
     _legend(figure, axes)
@@ -133,17 +142,22 @@ def draw_score_histogram(
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot()
     for counts, name, colour in (
-        (impostors, 'impostor pairs', COLOURS[1]), (genuine, 'genuine pairs', COLOURS[0]),
-    ):  # fmt: skip
+        (impostors, 'impostor pairs', COLOURS[1]),
+        (genuine, 'genuine pairs', COLOURS[0]),
+    ):
         pairs = np.asarray(counts, float)
         share = pairs / max(1.0, pairs.sum())
         axes.stairs(share, edges, fill=True, alpha=0.35, color=colour)
-        axes.stairs(share, edges, color=colour, linewidth=1.4,
-                    label=f'{int(pairs.sum()):,} {name}')  # fmt: skip
+        axes.stairs(share, edges, color=colour, linewidth=1.4, label=f'{int(pairs.sum()):,} {name}')
     for number, (name, value) in enumerate((thresholds or {}).items()):
         if math.isfinite(value):
-            axes.axvline(value, color='black', linestyle=STYLES[1 + number % 3], linewidth=1.1,
-                         label=f'{name}: {value:.3f}')  # fmt: skip
+            axes.axvline(
+                value,
+                color='black',
+                linestyle=STYLES[1 + number % 3],
+                linewidth=1.1,
+                label=f'{name}: {value:.3f}',
+            )
     filled = np.flatnonzero(np.asarray(genuine, float) + np.asarray(impostors, float))
     if len(filled):
         axes.set_xlim(edges[max(0, filled[0] - 1)], edges[min(len(edges) - 1, filled[-1] + 2)])
@@ -176,10 +190,11 @@ def draw_hardest_pairs(
     groups = [
         (title, pairs)
         for title, pairs in (
-            ('Two persons, most similar', impostors), ('One person, least similar', genuine),
+            ('Two persons, most similar', impostors),
+            ('One person, least similar', genuine),
         )
         if pairs
-    ]  # fmt: skip
+    ]
     if not groups:
         raise ValueError('there is no pair to draw')
     columns = min(columns, max(len(pairs) for _, pairs in groups))
@@ -260,6 +275,10 @@ def _legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     longest = max(len(label) for label in labels)
     figure.legend(
-        handles, labels, loc='outside lower center', ncols=max(1, 80 // (longest + 8)),
-        frameon=False, fontsize=9,
-    )  # fmt: skip
+        handles,
+        labels,
+        loc='outside lower center',
+        ncols=max(1, 80 // (longest + 8)),
+        frameon=False,
+        fontsize=9,
+    )

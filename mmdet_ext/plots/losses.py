@@ -135,9 +135,14 @@ def _draw_maps(
     size = min(20.0, 14000 / len(points))
     for axes, result in zip(grid.flat, results, strict=False):
         marks = axes.scatter(
-            *points.T, c=result.point_errors, s=size, marker='s', linewidths=0, norm=norm,
+            *points.T,
+            c=result.point_errors,
+            s=size,
+            marker='s',
+            linewidths=0,
+            norm=norm,
             cmap='viridis',
-        )  # fmt: skip
+        )
         axes.set_title(_label(result.name), fontsize=9)
         axes.set(aspect='equal', xticks=[], yticks=[])
         for spine in axes.spines.values():
@@ -214,9 +219,12 @@ def draw_panels(panels: Sequence[Panel], gradient_label: str, path: Path) -> Non
             for index, curve in enumerate(panel.curves)
         ]
         below.legend(
-            handles=handles, loc='upper center', bbox_to_anchor=(0.5, -0.2), fontsize=9,
+            handles=handles,
+            loc='upper center',
+            bbox_to_anchor=(0.5, -0.2),
+            fontsize=9,
             frameon=False,
-        )  # fmt: skip
+        )
     grid[0, 0].set_ylabel('loss')
     grid[1, 0].set_ylabel(gradient_label)
     _explain_twins(figure, [curve for panel in panels for curve in panel.curves])
@@ -251,9 +259,13 @@ def _draw_lines(axes: Any, x: np.ndarray, rows: Sequence[np.ndarray]) -> None:
             dashes = (rest + 4 - 4 * turn, (4, rest)) if rest else '-'
             there = np.isfinite(rows[index])
             axes.plot(
-                x[there], rows[index][there], color=COLOURS[index % len(COLOURS)], linewidth=1.6,
-                linestyle=dashes, dash_capstyle='butt',
-            )  # fmt: skip
+                x[there],
+                rows[index][there],
+                color=COLOURS[index % len(COLOURS)],
+                linewidth=1.6,
+                linestyle=dashes,
+                dash_capstyle='butt',
+            )
 
 
 def _draw_twin(axes: Any, x: np.ndarray, curve: Curve, colour: str) -> None:

@@ -149,17 +149,32 @@ def _draw_boundary(axes: Any, boundary: Boundary) -> None:
     half = gap / 2 / math.sqrt(2)
     if gap > 1:
         ends = (APART / 2 - gap / 2, APART / 2 + gap / 2)
-        axes.annotate('', xy=(ends[0], ends[1]), xytext=(ends[1], ends[0]),
-                      arrowprops=dict(arrowstyle='<->', color='black', shrinkA=0, shrinkB=0))
-    axes.text(APART / 2 + half / 3 + 3, APART / 2 + half / 3 + 3, f'{gap:.1f}°', fontsize=9,
-              ha='left', va='bottom',
-              bbox=dict(facecolor='white', alpha=0.75, edgecolor='none', pad=1))  # fmt: skip
+        axes.annotate(
+            '',
+            xy=(ends[0], ends[1]),
+            xytext=(ends[1], ends[0]),
+            arrowprops=dict(arrowstyle='<->', color='black', shrinkA=0, shrinkB=0),
+        )
+    axes.text(
+        APART / 2 + half / 3 + 3,
+        APART / 2 + half / 3 + 3,
+        f'{gap:.1f}°',
+        fontsize=9,
+        ha='left',
+        va='bottom',
+        bbox=dict(facecolor='white', alpha=0.75, edgecolor='none', pad=1),
+    )
     axes.text(0.06 * SPAN, 0.9 * SPAN, 'class 1', color=COLOURS[0], fontweight='bold')
     axes.text(0.94 * SPAN, 0.04 * SPAN, 'class 2', color=COLOURS[1], fontweight='bold', ha='right')
     axes.set_title(f'{boundary.title}\n', fontsize=11, fontweight='bold', pad=5)
     axes.text(0.5, 1.025, boundary.formula, transform=axes.transAxes, ha='center', fontsize=9)
-    axes.set(aspect='equal', xlim=(0, SPAN), ylim=(0, SPAN), xticks=range(0, SPAN + 1, 30),
-             yticks=range(0, SPAN + 1, 30))  # fmt: skip
+    axes.set(
+        aspect='equal',
+        xlim=(0, SPAN),
+        ylim=(0, SPAN),
+        xticks=range(0, SPAN + 1, 30),
+        yticks=range(0, SPAN + 1, 30),
+    )
     axes.grid(alpha=0.2)
 
 
@@ -175,8 +190,11 @@ def draw_scores(panels: Sequence[ScorePanel], path: Path) -> None:
     for column, panel in enumerate(panels):
         above, below = grid[:, column]
         for number, curve in enumerate(panel.curves):
-            look = dict(color=COLOURS[number % len(COLOURS)], linewidth=1.7,
-                        linestyle=DASHED if curve.dashed else '-')  # fmt: skip
+            look = dict(
+                color=COLOURS[number % len(COLOURS)],
+                linewidth=1.7,
+                linestyle=DASHED if curve.dashed else '-',
+            )
             above.plot(panel.degrees, curve.value, label=curve.label, **look)
             below.plot(panel.degrees, curve.slope, **look)
         above.set_title(panel.title, fontsize=11)
@@ -188,8 +206,14 @@ def draw_scores(panels: Sequence[ScorePanel], path: Path) -> None:
             axes.grid(alpha=0.25)
             axes.set(xlim=(0, 180), xticks=range(0, 181, 30))
         handles, labels = above.get_legend_handles_labels()
-        below.legend(handles, labels, loc='upper center', bbox_to_anchor=(0.5, -0.17), fontsize=8.5,
-                     frameon=False)  # fmt: skip
+        below.legend(
+            handles,
+            labels,
+            loc='upper center',
+            bbox_to_anchor=(0.5, -0.17),
+            fontsize=8.5,
+            frameon=False,
+        )
     grid[0, 0].set_ylabel('score / scale')
     grid[1, 0].set_ylabel('derivative by the cosine of the angle')
     save_small(figure, path)

@@ -297,9 +297,14 @@ def _place_labels(axes: Any, boxes: Sequence[Box], colours: dict[str, str]) -> N
         label = box.name if box.score is None else f'{box.name} {box.score:.2f}'
         colour = colours[box.name]
         text = axes.text(
-            0, 0, label, fontsize=7.5, color='black' if colour in PALE else 'white', clip_on=True,
+            0,
+            0,
+            label,
+            fontsize=7.5,
+            color='black' if colour in PALE else 'white',
+            clip_on=True,
             bbox={'boxstyle': 'square,pad=0.12', 'fc': colour, 'ec': 'none'},
-        )  # fmt: skip
+        )
         spots = (
             (x, y, 'left', 'bottom'),
             (x, y + height, 'left', 'top'),

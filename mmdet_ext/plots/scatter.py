@@ -162,13 +162,18 @@ def plot_scatter(
         colour, marker = look[place]
         own = points[scatter.labels == place]
         if marker in UNSEEN_MARKERS:
-            axes.scatter(*own.T, s=1.8 * size, c=colour, marker=marker, linewidths=0.9, alpha=0.8,
-                         zorder=2)  # fmt: skip
+            axes.scatter(
+                *own.T, s=1.8 * size, c=colour, marker=marker, linewidths=0.9, alpha=0.8, zorder=2
+            )
         else:
-            axes.scatter(*own.T, s=size, c=colour, marker=marker, linewidths=0, alpha=0.75,
-                         zorder=3)  # fmt: skip
-    axes.set(aspect='equal', xlim=(middle[0] - reach, middle[0] + reach),
-             ylim=(middle[1] - reach, middle[1] + reach))  # fmt: skip
+            axes.scatter(
+                *own.T, s=size, c=colour, marker=marker, linewidths=0, alpha=0.75, zorder=3
+            )
+    axes.set(
+        aspect='equal',
+        xlim=(middle[0] - reach, middle[0] + reach),
+        ylim=(middle[1] - reach, middle[1] + reach),
+    )
 
 
 def draw_scatter(scatter: Scatter, title: str, *, around_zero: bool = True) -> np.ndarray:
@@ -232,8 +237,16 @@ def draw_comparison(runs: Sequence[Run], title: str, footer: str, path: Path) ->
         plot_scatter(above, run.scatter, around_zero=True, room=0.18)
         _name_classes(above, run.scatter)
         above.set_title(run.name, fontsize=12, fontweight='bold', pad=8 + 13 * len(run.notes))
-        above.text(0.5, 1.015, '\n'.join(run.notes), transform=above.transAxes, ha='center',
-                   va='bottom', fontsize=9, linespacing=1.3)  # fmt: skip
+        above.text(
+            0.5,
+            1.015,
+            '\n'.join(run.notes),
+            transform=above.transAxes,
+            ha='center',
+            va='bottom',
+            fontsize=9,
+            linespacing=1.3,
+        )
         above.tick_params(labelsize=8)
         above.set_xlabel('first number of the embedding', fontsize=9)
         plot_directions(below, run.scatter)
@@ -242,8 +255,15 @@ def draw_comparison(runs: Sequence[Run], title: str, footer: str, path: Path) ->
         axes.set_ylim(0, top)
     grid[1, 0].set_ylabel(f'share of a class\nin {BIN}°', fontsize=9)
     grid[0, 0].set_ylabel('second number of the embedding', fontsize=9)
-    figure.legend(handles=handles, loc='outside lower center', ncols=columns, frameon=False,
-                  fontsize=10, title=footer, title_fontsize=9)  # fmt: skip
+    figure.legend(
+        handles=handles,
+        loc='outside lower center',
+        ncols=columns,
+        frameon=False,
+        fontsize=10,
+        title=footer,
+        title_fontsize=9,
+    )
     # An empty line apart from the names of the runs.
     figure.suptitle(f'{title}\n', fontsize=13, linespacing=1)
     save_small(figure, path)
@@ -303,10 +323,17 @@ def _handles(scatter: Scatter, places: Sequence[int], size: float) -> list[Any]:
 
     look = styles(scatter)
     return [
-        Line2D([], [], color=look[place][0], marker=look[place][1], linestyle='', markersize=size,
-               label=_short(scatter.names[place]) + ' (unseen)' * (place in scatter.unseen))
+        Line2D(
+            [],
+            [],
+            color=look[place][0],
+            marker=look[place][1],
+            linestyle='',
+            markersize=size,
+            label=_short(scatter.names[place]) + ' (unseen)' * (place in scatter.unseen),
+        )
         for place in places
-    ]  # fmt: skip
+    ]
 
 
 def _name_classes(axes: Any, scatter: Scatter) -> None:
@@ -320,9 +347,17 @@ def _name_classes(axes: Any, scatter: Scatter) -> None:
             direction = _unit(_unit(own).mean(0, keepdims=True))[0]
             far = float(np.percentile(own @ direction, 98)) + 0.1 * reach
             spot = np.clip(direction * far, -0.94 * reach, 0.94 * reach)
-            axes.text(*spot, scatter.names[place], color=look[place][0], ha='center', va='center',
-                      fontsize=13, fontweight='bold', zorder=5,
-                      path_effects=[withStroke(linewidth=3, foreground='white')])  # fmt: skip
+            axes.text(
+                *spot,
+                scatter.names[place],
+                color=look[place][0],
+                ha='center',
+                va='center',
+                fontsize=13,
+                fontweight='bold',
+                zorder=5,
+                path_effects=[withStroke(linewidth=3, foreground='white')],
+            )
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -381,6 +416,11 @@ def write_animation(frames: Sequence[Path], path: Path) -> None:
     durations = [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS]
     with whole_file(path) as part:
         pictures[0].save(
-            part, format='gif', save_all=True, append_images=pictures[1:], duration=durations,
-            loop=0, optimize=False,
-        )  # fmt: skip
+            part,
+            format='gif',
+            save_all=True,
+            append_images=pictures[1:],
+            duration=durations,
+            loop=0,
+            optimize=False,
+        )

@@ -50,9 +50,9 @@ def _is_of_faces(path: Path) -> bool:
 
 def _leaves(of_faces: bool) -> list[Path]:
     found = sorted(
-        path for path in CONFIGS.rglob('*.py')
-        if '_base_' not in path.parts
-        and _is_of_faces(path.relative_to(CONFIGS)) is of_faces
+        path
+        for path in CONFIGS.rglob('*.py')
+        if '_base_' not in path.parts and _is_of_faces(path.relative_to(CONFIGS)) is of_faces
     )
     if not found:
         what = 'face/**' if of_faces else 'configs'

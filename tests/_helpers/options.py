@@ -18,7 +18,8 @@ def assert_misspelt_options_are_named(
         more: options that it hands on with ``**kwargs``.
     """
     own = [
-        name for name, parameter in inspect.signature(cls).parameters.items()
+        name
+        for name, parameter in inspect.signature(cls).parameters.items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     for name in (*own, *more):

@@ -34,9 +34,7 @@ IDS = {'cat': 3, 'dog': 7, 'bird': 9}
 def ann_file(tmp_path: Path) -> Path:
     boxes = [(image, *box) for image, found in BOXES.items() for box in found]
     content = {
-        'images': [
-            {'id': n, 'file_name': f'{n}.png', 'width': 120, 'height': 100} for n in BOXES
-        ],
+        'images': [{'id': n, 'file_name': f'{n}.png', 'width': 120, 'height': 100} for n in BOXES],
         # From 0, as many tools write; no area, no iscrowd.
         'annotations': [
             {'id': n, 'image_id': image, 'category_id': IDS[name], 'bbox': [x, y, 20, 20]}
@@ -188,9 +186,7 @@ def test_scalars_by_epoch(tmp_path: Path) -> None:
 
 
 def test_scalars_by_iteration(tmp_path: Path) -> None:
-    path = write_scalars(
-        tmp_path, 'a', logged(50, None, 1.0), {'pascal_voc/mAP': 0.5, 'step': 100}
-    )
+    path = write_scalars(tmp_path, 'a', logged(50, None, 1.0), {'pascal_voc/mAP': 0.5, 'step': 100})
     assert read_scalars(path).val == [(100, None, 0.5)]
 
 
@@ -260,8 +256,11 @@ def test_report_json_holds_what_is_drawn(ann_file: Path, image_dir: Path, tmp_pa
     out = tmp_path / 'out'
     files = write_report(out, curve, judge(ann_file, perfect()), image_dir, {'config': 'x.py'})
     assert [path.name for path in files] == [
-        'detections.png', 'loss_curve.png', 'precision_recall.png', 'report.json',
-    ]  # fmt: skip
+        'detections.png',
+        'loss_curve.png',
+        'precision_recall.png',
+        'report.json',
+    ]
     report = json.loads((out / 'report.json').read_text())
     assert (report['config'], report['mAP'], report['pictures']) == ('x.py', 1.0, 2)
     assert report['pictures_drawn'] == ['1.png', '2.png']
@@ -278,8 +277,9 @@ def test_plot_run(
     judge(ann_file, perfect()[:2])
     assert plot_run.main([str(tmp_path)]) == 0
     assert json.loads((tmp_path / 'report.json').read_text()).keys() == {
-        'loss_by_iteration', 'validation',
-    }  # fmt: skip
+        'loss_by_iteration',
+        'validation',
+    }
     files = ['--predictions', str(tmp_path / 'preds.bbox.json'), '--annotations', str(ann_file)]
     assert plot_run.main([str(tmp_path), *files]) == 2
     assert 'error: --predictions, --annotations and --images go together' in capsys.readouterr().err

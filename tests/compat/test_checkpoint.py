@@ -87,8 +87,9 @@ def stock_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work_dir = tmp_path_factory.mktemp('stock')
 
     def loader() -> DataLoader[Any]:
-        return DataLoader([{'inputs': float(i)} for i in range(1, 5)], batch_size=2,
-                          collate_fn=default_collate)
+        return DataLoader(
+            [{'inputs': float(i)} for i in range(1, 5)], batch_size=2, collate_fn=default_collate
+        )
 
     runner = Runner(
         model=Toy(),
@@ -170,8 +171,12 @@ def test_stock_alone_refuses_its_own_checkpoint(stock_file: Path) -> None:
         'except pickle.UnpicklingError as error:\n'
         '    print("refused", "HistoryBuffer" in str(error), "mmdet_ext" in sys.modules)\n'
     )
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script, str(stock_file)],
-                          capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script, str(stock_file)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout.splitlines()[-1:] == ['refused True False'], done.stderr
 
 
@@ -211,7 +216,9 @@ REFUSED = {
     'own class': (Call, 'Call'),
     'getattr of an allowed class': (Call(getattr, HistoryBuffer, '__init__'), '__init__'),
     'getattr of a method not of statistics': (
-        Call(getattr, HistoryBuffer, 'register_statistics'), 'register_statistics'),
+        Call(getattr, HistoryBuffer, 'register_statistics'),
+        'register_statistics',
+    ),
     'getattr of numpy': (Call(getattr, np.ndarray, 'tofile'), 'tofile'),
     'getattr of torch': (Call(getattr, torch.Tensor, 'numpy'), 'numpy'),
     'getattr of the same name of torch': (Call(getattr, torch.Tensor, 'mean'), 'mean'),
@@ -223,8 +230,10 @@ REFUSED = {
     'text array': (np.array(['a']), "numpy.dtype('U1')"),
     'record': (Call(np.dtype, 'f8,O'), "numpy.dtype('f8,O')"),
     'no name of a dtype': (Call(np.dtype, [('a', 'O')]), 'numpy.dtype'),
-    'other byte order': (Call(np.dtype, '>f8' if sys.byteorder == 'little' else '<f8'),
-                         'numpy.dtype'),
+    'other byte order': (
+        Call(np.dtype, '>f8' if sys.byteorder == 'little' else '<f8'),
+        'numpy.dtype',
+    ),
     'class of a dtype': (np.dtype('f8').__class__, 'Float64DType'),
     'complex': (np.complex64(1), "numpy.dtype('c8')"),
 }
@@ -280,8 +289,10 @@ def test_a_file_does_not_change_the_statistics(rest: Any, tmp_path: Path) -> Non
     assert HistoryBuffer([1.0, 4.0], [1, 1]).statistics('mean') == 2.5
 
 
-NAMES = [entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
-         for entry in checkpoint_classes()]
+NAMES = [
+    entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
+    for entry in checkpoint_classes()
+]
 
 
 @pytest.fixture
@@ -308,7 +319,7 @@ def test_nothing_on_the_list_can_be_spared(index: int, stock_file: Path, tmp_pat
         load_from_local(str(path), 'cpu')
 
     torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(entries[:index] + entries[index + 1:])
+    torch.serialization.add_safe_globals(entries[:index] + entries[index + 1 :])
     failed = 0
     for path in (stock_file, other):
         try:
@@ -338,9 +349,13 @@ def test_one_cycle_schedules_and_nested_meta_information_come_back(tmp_path: Pat
 def test_only_these_names_can_be_named() -> None:
     cores = ('numpy._core.multiarray', 'numpy.core.multiarray')
     assert {name for name in NAMES if '.' in name} == {
-        'mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 'numpy.dtype',
+        'mmengine.logging.history_buffer.HistoryBuffer',
+        'builtins.getattr',
+        'numpy.dtype',
         'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler',
-        'mmengine.config.config.ConfigDict', 'numpy.ndarray', *(f'{core}.scalar' for core in cores),
+        'mmengine.config.config.ConfigDict',
+        'numpy.ndarray',
+        *(f'{core}.scalar' for core in cores),
         *(f'{core}._reconstruct' for core in cores),
     }
     values = [entry[0] if isinstance(entry, tuple) else entry for entry in checkpoint_classes()]
@@ -357,8 +372,12 @@ def test_names_without_a_dot_cannot_be_named(tmp_path: Path) -> None:
         load_from_local(str(path), 'cpu')
 
 
-FOREIGN = {'text': b'no checkpoint\n', 'empty': b'', 'picture': b'\x89PNG\r\n\x1a\n',
-           'noise': bytes(range(200, 256))}
+FOREIGN = {
+    'text': b'no checkpoint\n',
+    'empty': b'',
+    'picture': b'\x89PNG\r\n\x1a\n',
+    'noise': bytes(range(200, 256)),
+}
 
 
 @pytest.mark.parametrize('content', FOREIGN.values(), ids=FOREIGN)
@@ -401,7 +420,10 @@ def test_the_safety_is_switched_off_nowhere() -> None:
     switched_off = re.compile(r'weights_only\s*=\s*(?!True\b)|TORCH_FORCE|pickle\.loads?\b')
     files = [*PACKAGE.rglob('*.py'), *(PACKAGE.parent / 'tools').rglob('*.py')]
     assert len(files) > 10
-    found = [f'{path}: {match[0]}' for path in files
-             for match in switched_off.finditer(path.read_text(encoding='utf-8'))]
+    found = [
+        f'{path}: {match[0]}'
+        for path in files
+        for match in switched_off.finditer(path.read_text(encoding='utf-8'))
+    ]
     assert found == []
     assert switched_off.search('torch.load(path, weights_only=False)')

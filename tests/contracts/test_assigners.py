@@ -107,9 +107,7 @@ def test_a_batch_is_the_stack_of_its_images(case: AssignerCase) -> None:
         claimed = [set(row[row >= 0].tolist()) for row in whole.gt_index]
         assert all(len(boxes) >= 0.7 * count for boxes, count in zip(claimed, COUNTS, strict=True))
     for image in range(len(COUNTS)):
-        alone = build(case).match(
-            single(batch, image), of_image(predictions(case, batch), image)
-        )
+        alone = build(case).match(single(batch, image), of_image(predictions(case, batch), image))
         assert torch.equal(whole.gt_index[image], alone.gt_index[0])
         assert torch.equal(whole.overlap[image], alone.overlap[0])
 

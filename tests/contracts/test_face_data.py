@@ -83,7 +83,10 @@ def test_reading_again_in_another_process_or_later_gives_the_same(
     late = dataset_of(case, faces_root, lazy_init=True)
     late.full_init()
     twins = [
-        dataset, copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset)), late,
+        dataset,
+        copy.deepcopy(dataset),
+        pickle.loads(pickle.dumps(dataset)),
+        late,
         dataset_of(case, faces_root, serialize_data=False),
     ]
     for twin in twins:
@@ -122,9 +125,7 @@ def test_dataset_refuses_misspelt_options(case: Any, faces_root: Path) -> None:
 
 
 @each_dataset
-def test_stock_packing_and_our_preprocessing_take_the_entries(
-    case: Any, faces_root: Path
-) -> None:
+def test_stock_packing_and_our_preprocessing_take_the_entries(case: Any, faces_root: Path) -> None:
     import mmpretrain.datasets  # noqa: F401
 
     load = [] if case.loads else [{'type': 'mmdet_ext.LoadFace'}]
@@ -132,10 +133,12 @@ def test_stock_packing_and_our_preprocessing_take_the_entries(
     raw = dataset_of(case, faces_root)
     entries = [dataset[place] for place in (0, 1)]
     (preprocessor,) = (build(MODELS, row) for row in cases.PREPROCESSORS)
-    data = preprocessor({
-        'inputs': [entry['inputs'] for entry in entries],
-        'data_samples': [entry['data_samples'] for entry in entries],
-    })
+    data = preprocessor(
+        {
+            'inputs': [entry['inputs'] for entry in entries],
+            'data_samples': [entry['data_samples'] for entry in entries],
+        }
+    )
     for place, sample in enumerate(data['data_samples']):
         assert sample.gt_label.tolist() == [raw.get_gt_labels()[place]]
         assert sample.sample_idx == place
@@ -148,9 +151,7 @@ each_sampler = over(cases.DATA_SAMPLERS)
 
 @each_sampler
 def test_sampler_gives_epochs_by_seed_and_number(case: Any, faces_root: Path) -> None:
-    data = [
-        dataset_of(row, faces_root) for row in cases.FACE_DATASETS if row.identities
-    ]
+    data = [dataset_of(row, faces_root) for row in cases.FACE_DATASETS if row.identities]
     for dataset in data:
         one, same, other = (
             build(DATA_SAMPLERS, case, dataset=dataset, seed=seed) for seed in (0, 0, 1)
@@ -171,9 +172,7 @@ def test_sampler_gives_epochs_by_seed_and_number(case: Any, faces_root: Path) ->
 
 
 @each_sampler
-def test_sampler_refuses_misspelt_options_and_unknown_persons(
-    case: Any, faces_root: Path
-) -> None:
+def test_sampler_refuses_misspelt_options_and_unknown_persons(case: Any, faces_root: Path) -> None:
     folder = dataset_of(cases.FACE_DATASETS[0], faces_root)
     assert_misspelt_options_are_named(
         lambda **wrong: build(DATA_SAMPLERS, case, **{'dataset': folder, **wrong}),
@@ -202,11 +201,16 @@ def test_transform_is_repeatable_and_keeps_its_input(case: Any, faces_root: Path
     img = results[0]['img']
     assert img.dtype == np.uint8 and results[0]['img_shape'] == img.shape[:2] and img.std() > 10
     assert case.name in repr(transform)
-    assert_same(pickle.loads(pickle.dumps(transform))(
-        {'img_path': path, 'img': picture, 'landmarks': landmarks}), results[0])
+    assert_same(
+        pickle.loads(pickle.dumps(transform))(
+            {'img_path': path, 'img': picture, 'landmarks': landmarks}
+        ),
+        results[0],
+    )
 
 
 @over(cases.TRANSFORMS)
 def test_transform_refuses_misspelt_options(case: Any) -> None:
     assert_misspelt_options_are_named(
-        lambda **wrong: build(TRANSFORMS, case, **wrong), TRANSFORMS.get(case.name))
+        lambda **wrong: build(TRANSFORMS, case, **wrong), TRANSFORMS.get(case.name)
+    )

@@ -70,8 +70,10 @@ def test_backbone_trains_all_that_it_means_to(case: Any) -> None:
     optimiser.step()
     for name, value in model.state_dict().items():
         changed = not torch.equal(before[name], value)
-        fixed = name in dict(model.named_parameters()) and not dict(model.named_parameters())[
-            name].requires_grad
+        fixed = (
+            name in dict(model.named_parameters())
+            and not dict(model.named_parameters())[name].requires_grad
+        )
         assert changed is not fixed, name
 
 
@@ -117,7 +119,8 @@ def test_embedding_is_of_full_precision_under_autocast(case: Any, dtype: torch.d
 @each_backbone
 def test_backbone_refuses_what_it_was_not_built_for(case: Any) -> None:
     assert_misspelt_options_are_named(
-        lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name))
+        lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name)
+    )
     model = network(case)
     with pytest.raises(ValueError, match=rf'input_size=\({INPUT_SIZE}, {INPUT_SIZE}\)'):
         model(torch.zeros(2, 3, INPUT_SIZE + 1, INPUT_SIZE))
@@ -141,8 +144,11 @@ def embedded(noise: float = 1.0, seed: int = 0) -> list[dict[str, Any]]:
     return [
         {
             'embedding': torch.tensor(
-                centres[i // EACH] + noise * rng.normal(0, 0.4, 16), dtype=torch.float32),
-            'gt_label': torch.tensor([i // EACH]), 'sample_idx': i, 'img_path': f'{i}.jpg',
+                centres[i // EACH] + noise * rng.normal(0, 0.4, 16), dtype=torch.float32
+            ),
+            'gt_label': torch.tensor([i // EACH]),
+            'sample_idx': i,
+            'img_path': f'{i}.jpg',
         }
         for i in range(PEOPLE * EACH)
     ]
@@ -151,7 +157,7 @@ def embedded(noise: float = 1.0, seed: int = 0) -> list[dict[str, Any]]:
 def evaluate(case: Any, samples: list[dict[str, Any]], size: int | None = None) -> dict[str, Any]:
     evaluator = Evaluator(build(METRICS, case))
     for start in range(0, len(samples), 5):
-        evaluator.process(samples[start: start + 5])
+        evaluator.process(samples[start : start + 5])
     return evaluator.evaluate(len(samples) if size is None else size)
 
 
@@ -159,7 +165,8 @@ def shares(figures: dict[str, Any]) -> dict[str, float]:
     """What is better the higher it is: no threshold, no count, no rate of errors."""
     kinds = ('auc', 'tar@', 'rank-', 'tpir@', 'accuracy_best')
     return {
-        key: value for key, value in figures.items()
+        key: value
+        for key, value in figures.items()
         if key.partition('/')[2].startswith(kinds) and 'threshold' not in key
     }
 
@@ -194,7 +201,8 @@ def test_data_samples_of_mmengine_count_as_mappings_do(case: Any) -> None:
     elements = []
     for one in samples:
         element = BaseDataElement(
-            metainfo={'sample_idx': one['sample_idx'], 'img_path': one['img_path']})
+            metainfo={'sample_idx': one['sample_idx'], 'img_path': one['img_path']}
+        )
         element.embedding, element.gt_label = one['embedding'], one['gt_label']
         elements.append(element)
     assert evaluate(case, elements) == evaluate(case, samples)
@@ -203,7 +211,8 @@ def test_data_samples_of_mmengine_count_as_mappings_do(case: Any) -> None:
 @each_metric
 def test_metric_refuses_what_cannot_be_evaluated(case: Any) -> None:
     assert_misspelt_options_are_named(
-        lambda **wrong: build(METRICS, case, **wrong), METRICS.get(case.name))
+        lambda **wrong: build(METRICS, case, **wrong), METRICS.get(case.name)
+    )
     samples = embedded()
     for key, error in (('embedding', KeyError), ('sample_idx', KeyError)):
         lacks = [{k: v for k, v in one.items() if k != key} for one in samples]
@@ -234,7 +243,8 @@ def test_metrics_stand_side_by_side() -> None:
     evaluator.process(embedded())
     figures = evaluator.evaluate(PEOPLE * EACH)
     assert len(shares(figures)) == sum(
-        len(shares(evaluate(row, embedded()))) for row in cases.METRICS)
+        len(shares(evaluate(row, embedded()))) for row in cases.METRICS
+    )
 
 
 # --- The head, the preprocessor, the hooks --------------------------------------------------------
@@ -243,7 +253,8 @@ def test_metrics_stand_side_by_side() -> None:
 @over((*cases.FACE_HEADS, *cases.PREPROCESSORS))
 def test_part_of_the_model_refuses_misspelt_options(case: Any) -> None:
     assert_misspelt_options_are_named(
-        lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name))
+        lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name)
+    )
 
 
 @over(cases.HOOKS)
@@ -251,4 +262,5 @@ def test_hook_builds_and_refuses_misspelt_options(case: Any) -> None:
     hook = build(HOOKS, case)
     assert {key: getattr(hook, key) for key in case.options} == case.options
     assert_misspelt_options_are_named(
-        lambda **wrong: build(HOOKS, case, **wrong), HOOKS.get(case.name))
+        lambda **wrong: build(HOOKS, case, **wrong), HOOKS.get(case.name)
+    )

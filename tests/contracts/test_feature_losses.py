@@ -170,17 +170,23 @@ def test_a_head_takes_the_loss_alone_and_beside_a_margin(case: Any) -> None:
     short = case.name.removesuffix('Loss').lower()
     expected = loss_of(case, loss_weight=0.5).losses(features, labels)
     for margin in (None, {'type': 'ArcFace'}):
-        head = MODELS.build({
-            'type': 'mmdet_ext.MarginHead', 'num_classes': CLASSES, 'in_channels': CHANNELS,
-            'margin': margin, 'aux_losses': [
-                {'type': case.name, **case.options, 'loss_weight': 0.5},
-                {'type': f'mmdet_ext.{case.name}', **case.options, 'loss_weight': 1.0},
-            ],
-        })
+        head = MODELS.build(
+            {
+                'type': 'mmdet_ext.MarginHead',
+                'num_classes': CLASSES,
+                'in_channels': CHANNELS,
+                'margin': margin,
+                'aux_losses': [
+                    {'type': case.name, **case.options, 'loss_weight': 0.5},
+                    {'type': f'mmdet_ext.{case.name}', **case.options, 'loss_weight': 1.0},
+                ],
+            }
+        )
         if 'centers' in dict(head.aux_losses[short].named_parameters()):
-            head.load_state_dict({
-                f'aux_losses.{name}.centers': loss_of(case).centers for name in head.aux_losses
-            }, strict=False)
+            head.load_state_dict(
+                {f'aux_losses.{name}.centers': loss_of(case).centers for name in head.aux_losses},
+                strict=False,
+            )
         losses = losses_of(head, features, labels)
         assert ('loss' in losses) is (margin is not None)
         for key, value in expected.items():
@@ -192,7 +198,8 @@ def test_a_head_takes_the_loss_alone_and_beside_a_margin(case: Any) -> None:
 @each_loss
 def test_loss_refuses_misspelt_options_and_misfit_labels(case: Any) -> None:
     assert_misspelt_options_are_named(
-        lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name))
+        lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name)
+    )
     features, labels = feature_batch()
     with pytest.raises((TypeError, ValueError), match='label'):
         loss_of(case).losses(features, labels[:-1])

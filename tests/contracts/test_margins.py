@@ -35,10 +35,17 @@ each_margin = over(cases.MARGINS)
 def head_of(case: Any, path: str = 'auto', seed: int = 0, **options: Any) -> Any:
     """A head of the margin, whose classes have centres that are not of length 1."""
     torch.manual_seed(seed)
-    head = MODELS.build({
-        'type': 'mmdet_ext.MarginHead', 'num_classes': CLASSES, 'in_channels': CHANNELS,
-        'margin': {'type': case.name, **case.options}, 'scale': 16.0, 'path': path, **options,
-    })
+    head = MODELS.build(
+        {
+            'type': 'mmdet_ext.MarginHead',
+            'num_classes': CLASSES,
+            'in_channels': CHANNELS,
+            'margin': {'type': case.name, **case.options},
+            'scale': 16.0,
+            'path': path,
+            **options,
+        }
+    )
     nn.init.normal_(head.weight, std=0.5)
     return head
 
@@ -150,7 +157,7 @@ def test_a_batch_is_the_mean_of_its_samples(case: Any, path: str) -> None:
     head = head_of(case, path).eval()
     features, labels = feature_batch()
     together = losses_of(head, features, labels)
-    alone = [losses_of(head, features[i: i + 1], labels[i: i + 1]) for i in range(len(labels))]
+    alone = [losses_of(head, features[i : i + 1], labels[i : i + 1]) for i in range(len(labels))]
     for key, value in together.items():
         mean = torch.stack([each[key] for each in alone]).mean()
         torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-5)
@@ -169,8 +176,13 @@ def test_edges_give_numbers(case: Any, path: str, dtype: torch.dtype) -> None:
     with torch.no_grad():
         head.weight[1] = 0
     rows = [
-        head.weight[2], -head.weight[2], torch.zeros(CHANNELS), 1e-7 * head.weight[2],
-        1e3 * head.weight[3], torch.eye(CHANNELS)[0], torch.full((CHANNELS,), 6e4),
+        head.weight[2],
+        -head.weight[2],
+        torch.zeros(CHANNELS),
+        1e-7 * head.weight[2],
+        1e3 * head.weight[3],
+        torch.eye(CHANNELS)[0],
+        torch.full((CHANNELS,), 6e4),
     ]
     features = torch.stack(rows).detach().repeat(3, 1).to(dtype)
     labels = torch.tensor([2, 3, 1]).repeat_interleave(len(rows))
@@ -207,7 +219,8 @@ def test_autocast_changes_nothing_behind_the_embedding(case: Any) -> None:
     for path in PATHS:
         plain = gradients(head_of(case, path), features, labels)
         cast = gradients(
-            head_of(case, path), features, labels, torch.autocast('cpu', torch.bfloat16))
+            head_of(case, path), features, labels, torch.autocast('cpu', torch.bfloat16)
+        )
         for one, other in zip(plain, cast, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 

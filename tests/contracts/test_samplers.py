@@ -26,7 +26,7 @@ def assignment(seed: int, positives: int, ignored: int = 20) -> tuple[Tensor, Te
     order = torch.randperm(PRIORS, generator=generator)
     index = torch.zeros(PRIORS, dtype=torch.long)
     index[order[:positives]] = 1 + torch.arange(positives) % BOXES
-    index[order[positives:positives + ignored]] = -1
+    index[order[positives : positives + ignored]] = -1
     return index, random_boxes(generator, PRIORS)
 
 
@@ -43,16 +43,19 @@ def sample(case: SamplerCase, index: Tensor, priors: Tensor, **options: Any) -> 
     return sampler.sample(result, pred, gt)
 
 
-@pytest.mark.parametrize(('positives', 'options', 'expected'), [
-    (10, dict(num=40, pos_fraction=0.5), (10, 30)),
-    (60, dict(num=40, pos_fraction=0.5), (20, 20)),
-    (10, dict(num=40, pos_fraction=0.5, neg_pos_ub=2), (10, 20)),
-    (0, dict(num=40, pos_fraction=0.5, neg_pos_ub=3), (0, 3)),
-    (10, dict(num=40, pos_fraction=0.5, neg_pos_ub=0), (10, 0)),
-    (10, dict(num=1000, pos_fraction=0.5), (10, 170)),
-    (10, dict(num=3, pos_fraction=1.0), (3, 0)),
-    (0, dict(num=40, pos_fraction=0.25), (0, 40)),
-])
+@pytest.mark.parametrize(
+    ('positives', 'options', 'expected'),
+    [
+        (10, dict(num=40, pos_fraction=0.5), (10, 30)),
+        (60, dict(num=40, pos_fraction=0.5), (20, 20)),
+        (10, dict(num=40, pos_fraction=0.5, neg_pos_ub=2), (10, 20)),
+        (0, dict(num=40, pos_fraction=0.5, neg_pos_ub=3), (0, 3)),
+        (10, dict(num=40, pos_fraction=0.5, neg_pos_ub=0), (10, 0)),
+        (10, dict(num=1000, pos_fraction=0.5), (10, 170)),
+        (10, dict(num=3, pos_fraction=1.0), (3, 0)),
+        (0, dict(num=40, pos_fraction=0.25), (0, 40)),
+    ],
+)
 def test_as_many_as_asked_for_of_the_right_kind(
     case: SamplerCase, positives: int, options: dict[str, Any], expected: tuple[int, int]
 ) -> None:

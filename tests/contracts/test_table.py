@@ -10,9 +10,14 @@ from mmdet_ext.catalog.cases import TABLE
 
 #: Our registry of each name; the hosts' of the same attribute are its counterparts.
 ATTRIBUTES = {
-    'model': 'MODELS', 'task util': 'TASK_UTILS', 'dataset': 'DATASETS',
-    'transform': 'TRANSFORMS', 'data sampler': 'DATA_SAMPLERS', 'metric': 'METRICS',
-    'hook': 'HOOKS', 'margin': 'MARGINS',
+    'model': 'MODELS',
+    'task util': 'TASK_UTILS',
+    'dataset': 'DATASETS',
+    'transform': 'TRANSFORMS',
+    'data sampler': 'DATA_SAMPLERS',
+    'metric': 'METRICS',
+    'hook': 'HOOKS',
+    'margin': 'MARGINS',
 }
 
 

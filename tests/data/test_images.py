@@ -43,12 +43,21 @@ def file(tmp_path: Path):
     def write(content: bytes, name: str = 'picture.jpg') -> Path:
         (tmp_path / name).write_bytes(content)
         return tmp_path / name
+
     return write
 
 
-@pytest.mark.parametrize('content', [
-    encoded('JPEG'), encoded('JPEG', progressive=True), encoded('PNG'), encoded('BMP'),
-    jpeg_with_thumbnail()[0]], ids=['jpeg', 'progressive', 'png', 'bmp', 'thumbnail'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        encoded('JPEG'),
+        encoded('JPEG', progressive=True),
+        encoded('PNG'),
+        encoded('BMP'),
+        jpeg_with_thumbnail()[0],
+    ],
+    ids=['jpeg', 'progressive', 'png', 'bmp', 'thumbnail'],
+)
 def test_whole_picture_has_no_problem(file, content: bytes) -> None:
     assert image_problem(file(content)) is None
 
@@ -65,7 +74,7 @@ def test_junk_behind_the_end_does_no_harm(file, kind: str, junk: int) -> None:
 @pytest.mark.parametrize('padding', [0, 100_000], ids=['cut', 'cut and filled with zeros'])
 def test_jpeg_cut_at_60_percent(file, progressive: bool, padding: int) -> None:
     whole = encoded('JPEG', progressive=progressive)
-    path = file(whole[:len(whole) * 6 // 10] + bytes(padding))
+    path = file(whole[: len(whole) * 6 // 10] + bytes(padding))
     assert image_problem(path) == NO_END
 
 
@@ -76,7 +85,7 @@ def test_jpeg_without_its_last_two_bytes_is_truncated(file) -> None:
 @pytest.mark.parametrize('kept', [0, 300, 2000], ids=['behind it', 'in the header', 'in the scan'])
 def test_end_of_the_thumbnail_is_not_the_end_of_the_picture(file, kept: int) -> None:
     content, behind = jpeg_with_thumbnail()
-    cut = content[:behind + kept]
+    cut = content[: behind + kept]
     assert b'\xff\xd9' in cut[-4096:]  # so a look at the file's end alone is fooled
     assert image_problem(file(cut)) == NO_END
     with pytest.raises(ValueError, match=re.escape(NO_END)):
@@ -87,7 +96,7 @@ def test_end_of_the_thumbnail_is_not_the_end_of_the_picture(file, kept: int) -> 
 @pytest.mark.parametrize('share', [0.6, 0.999])
 def test_cut_png(file, share: float) -> None:
     whole = encoded('PNG')
-    path = file(whole[:int(len(whole) * share)], 'picture.png')
+    path = file(whole[: int(len(whole) * share)], 'picture.png')
     assert image_problem(path) == 'truncated PNG (no end marker)'
 
 
@@ -116,13 +125,19 @@ def test_size_is_the_loaders(file, kind: str, orientation: int) -> None:
 
 
 def test_bad_pictures_come_in_order(file, tmp_path: Path) -> None:
-    paths = [file(encoded('JPEG') if number % 3 else encoded('JPEG')[:900], f'{number}.jpg')
-             for number in range(20)]
+    paths = [
+        file(encoded('JPEG') if number % 3 else encoded('JPEG')[:900], f'{number}.jpg')
+        for number in range(20)
+    ]
     paths.insert(4, tmp_path / 'absent.jpg')
     bad = find_bad_images(paths, workers=4)
     names = [(path.name, problem) for path, problem in bad.items()]
-    assert names == [('0.jpg', NO_END), ('3.jpg', NO_END), ('absent.jpg', 'missing'),
-                     *((f'{number}.jpg', NO_END) for number in (6, 9, 12, 15, 18))]
+    assert names == [
+        ('0.jpg', NO_END),
+        ('3.jpg', NO_END),
+        ('absent.jpg', 'missing'),
+        *((f'{number}.jpg', NO_END) for number in (6, 9, 12, 15, 18)),
+    ]
     with pytest.raises(ValueError, match='workers is 0'):
         find_bad_images(paths, workers=0)
 
@@ -135,5 +150,6 @@ def test_progress_line_for_many_pictures_only(file, monkeypatch, capsys) -> None
     monkeypatch.setattr(images, '_PROGRESS_FROM', 6)
     monkeypatch.setattr(images, '_PROGRESS_STEP', 5)
     find_bad_images(paths)
-    assert capsys.readouterr().err == ('\rchecked 5 of 7 pictures, 0 bad'
-                                       '\rchecked 7 of 7 pictures, 1 bad\n')
+    assert capsys.readouterr().err == (
+        '\rchecked 5 of 7 pictures, 0 bad\rchecked 7 of 7 pictures, 1 bad\n'
+    )

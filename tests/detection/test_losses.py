@@ -30,13 +30,18 @@ COSTS = [
 
 def detr_losses(scope: str, boxes: int) -> tuple[dict[str, Tensor], Tensor]:
     """Losses of a DETR head on two pictures, and the gradient at the logits."""
-    head = MODELS.build(ConfigDict(
-        type='mmdet.DETRHead', num_classes=3, embed_dims=8, sync_cls_avg_factor=True,
-        loss_cls={'type': f'{scope}.QualityFocalLoss', 'use_sigmoid': True, 'loss_weight': 2.0},
-        loss_bbox={'type': 'mmdet.L1Loss', 'loss_weight': 5.0},
-        loss_iou={'type': 'mmdet.GIoULoss', 'loss_weight': 2.0},
-        train_cfg={'assigner': {'type': 'mmdet.HungarianAssigner', 'match_costs': COSTS}},
-    ))  # fmt: skip
+    head = MODELS.build(
+        ConfigDict(
+            type='mmdet.DETRHead',
+            num_classes=3,
+            embed_dims=8,
+            sync_cls_avg_factor=True,
+            loss_cls={'type': f'{scope}.QualityFocalLoss', 'use_sigmoid': True, 'loss_weight': 2.0},
+            loss_bbox={'type': 'mmdet.L1Loss', 'loss_weight': 5.0},
+            loss_iou={'type': 'mmdet.GIoULoss', 'loss_weight': 2.0},
+            train_cfg={'assigner': {'type': 'mmdet.HungarianAssigner', 'match_costs': COSTS}},
+        )
+    )
     generator = torch.Generator().manual_seed(0)
     truth = [
         InstanceData(
@@ -76,7 +81,7 @@ def test_it_computes_what_the_plain_one_does() -> None:
         MODELS.build({'type': 'mmdet_ext.QualityFocalLoss', 'betta': 1.0})
 
 
-WITHOUT_MMDET = '''
+WITHOUT_MMDET = """
 import json, sys
 class Block:
     def find_spec(self, name, path=None, target=None):
@@ -88,15 +93,19 @@ from mmengine.registry import MODELS
 loss = MODELS.build(dict(type='mmdet_ext.QualityFocalLoss', reduction='sum'))
 value = loss(torch.zeros(1, 2), (torch.tensor([1]), torch.tensor([1.])))
 print(json.dumps([type(loss).__module__, value.item()]))
-'''
+"""
 
 
 def test_without_mmdet_the_plain_one_is_built() -> None:
     env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', WITHOUT_MMDET],
-        env=env, capture_output=True, text=True, timeout=120, cwd='/',
-    )  # fmt: skip
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd='/',
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     module, value = json.loads(done.stdout.splitlines()[-1])
     # Twice log(2) / 4.

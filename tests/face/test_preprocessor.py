@@ -40,9 +40,12 @@ def test_mean_and_std_of_channels_are_in_the_order_that_goes_on() -> None:
 def test_lists_and_stacks_give_the_same(collate) -> None:
     images = pictures()
     samples = [BaseDataElement(metainfo=dict(img_path=f'{i}.jpg')) for i in range(3)]
-    data = collate([
-        dict(inputs=image, data_samples=sample)
-        for image, sample in zip(images, samples, strict=True)])
+    data = collate(
+        [
+            dict(inputs=image, data_samples=sample)
+            for image, sample in zip(images, samples, strict=True)
+        ]
+    )
     batch = FaceDataPreprocessor()(data, training=True)
     torch.testing.assert_close(batch['inputs'], (images.flip(1).float() - 127.5) / 128)
     assert [sample.img_path for sample in batch['data_samples']] == ['0.jpg', '1.jpg', '2.jpg']
@@ -69,8 +72,10 @@ def test_mirrored_pictures_stand_behind_at_test_alone() -> None:
 def test_sizes_that_differ_are_named() -> None:
     inputs = [torch.zeros(3, 5, 4), torch.zeros(3, 5, 4), torch.zeros(3, 6, 4)]
     samples = [BaseDataElement(metainfo=dict(img_path=f'{i}.jpg')) for i in range(3)]
-    with pytest.raises(ValueError, match=(
-        r'of one size .* got 2: \(3, 5, 4\) 0\.jpg; \(3, 6, 4\) 2\.jpg.*AlignFace')):
+    with pytest.raises(
+        ValueError,
+        match=(r'of one size .* got 2: \(3, 5, 4\) 0\.jpg; \(3, 6, 4\) 2\.jpg.*AlignFace'),
+    ):
         FaceDataPreprocessor()(dict(inputs=inputs, data_samples=samples))
     with pytest.raises(ValueError, match=r'\(3, 6, 4\) number 2 of the batch'):
         FaceDataPreprocessor()(dict(inputs=inputs))
@@ -78,11 +83,14 @@ def test_sizes_that_differ_are_named() -> None:
         FaceDataPreprocessor()(dict(inputs=inputs, data_samples=[SimpleNamespace()] * 3))
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(std=0), 'std must be above 0, got 0'),
-    (dict(mean=(1, 2)), 'mean must be 1 number or 3'),
-    (dict(batch_augments=dict(augments=[dict(type='Mixup')])), 'mixed pictures have no one'),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(std=0), 'std must be above 0, got 0'),
+        (dict(mean=(1, 2)), 'mean must be 1 number or 3'),
+        (dict(batch_augments=dict(augments=[dict(type='Mixup')])), 'mixed pictures have no one'),
+    ],
+)
 def test_wrong_options(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FaceDataPreprocessor(**options)
@@ -102,13 +110,23 @@ def test_it_adds_nothing_to_a_checkpoint_and_moves_with_the_model() -> None:
 def classifier(**options: object):
     models = pytest.importorskip('mmpretrain.registry').MODELS
     pytest.importorskip('mmpretrain.models')
-    return models.build(dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(type='mmpretrain.ResNet', depth=18, num_stages=1, strides=(1,),
-                      dilations=(1,), out_indices=(0,)),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=64),
-        data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor'), **options))
+    return models.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(
+                type='mmpretrain.ResNet',
+                depth=18,
+                num_stages=1,
+                strides=(1,),
+                dilations=(1,),
+                out_indices=(0,),
+            ),
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=64),
+            data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor'),
+            **options,
+        )
+    )
 
 
 def test_image_classifier_trains_on_it() -> None:

@@ -48,8 +48,9 @@ class Recorder(Hook):
         if gradient.any():
             self.pulled.add(name)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         self.losses.append(outputs['loss'].item())
 
 
@@ -176,5 +177,8 @@ def test_differences_sees_added_changed_and_reordered() -> None:
     a = {'x': {'y': 1, 'z': [1, 2]}, 'only': 0}
     b = {'x': {'y': 1.0, 'z': [2, 1]}}
     assert differences(a, b) == {
-        'x.y': (1, 1.0), 'x.z.0': (1, 2), 'x.z.1': (2, 1), 'only': (0, '<none>'),
+        'x.y': (1, 1.0),
+        'x.z.0': (1, 2),
+        'x.z.1': (2, 1),
+        'only': (0, '<none>'),
     }

@@ -46,15 +46,17 @@ def test_end_to_end(
     before = sorted(shapes_root.rglob('*'))
     # Two iterations; without a threshold the hardly trained detector finds something.
     options = [
-        'train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', 'model.test_cfg.score_thr=0',
-    ]  # fmt: skip
+        'train_cfg.max_epochs=1',
+        'train_dataloader.batch_size=4',
+        'model.test_cfg.score_thr=0',
+    ]
     arguments = ['--data', str(shapes_root), '--work-dir', str(tmp_path / 'run')]
     assert demo.main([*arguments, '--cfg-options', *options]) == 0
     printed = capfd.readouterr().out
     assert f'$ mim train mmdet {tmp_path}/run/data/config.py --work-dir' in printed
     assert f'--checkpoint {tmp_path}/run/epoch_1.pth' in printed
     assert 'Average Precision' in printed
-    assert sorted(shapes_root.rglob('*')) == before, 'the user\'s folder was written into'
+    assert sorted(shapes_root.rglob('*')) == before, "the user's folder was written into"
     report = json.loads((tmp_path / 'run' / 'report.json').read_text())
     check_against_the_log(report, tmp_path / 'run')
     check_against_the_truth(report, coco(shapes_root, 'val'))
@@ -113,9 +115,7 @@ def test_shapes_are_made_once(
     assert ann_file.stat().st_mtime_ns == written
 
 
-def test_work_dir_that_cannot_be_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_work_dir_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / 'file').touch()
     assert demo.main(['--work-dir', str(tmp_path / 'file' / 'run')]) == 2
     assert f'{tmp_path}/file' in capsys.readouterr().err
@@ -241,8 +241,9 @@ def built(config: Any, which: str) -> tuple[Any, list[tuple[int, list[float], st
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     return dataset, [
         (info['img_id'], box['bbox'], dataset.metainfo['classes'][box['bbox_label']])
-        for info in infos for box in info['instances']
-    ]  # fmt: skip
+        for info in infos
+        for box in info['instances']
+    ]
 
 
 def corners(boxes: list[tuple[int, list[float], str]]) -> list[tuple[int, list[float], str]]:
@@ -287,8 +288,14 @@ def test_annotations_that_cannot_be_used_are_left_out_and_counted(
     shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def spoil(content: dict[str, Any]) -> None:
-        changes = [{'category_id': 99}, {'bbox': None}, {'bbox': []}, {'bbox': ['1'] * 4},
-                   {'image_id': 99}, {'area': None, 'iscrowd': None}]  # fmt: skip
+        changes = [
+            {'category_id': 99},
+            {'bbox': None},
+            {'bbox': []},
+            {'bbox': ['1'] * 4},
+            {'image_id': 99},
+            {'area': None, 'iscrowd': None},
+        ]
         for box, change in zip(content['annotations'], changes, strict=False):
             box.update(change)
 
@@ -320,18 +327,24 @@ def test_boxes_of_a_class_that_is_not_trained_are_counted(
     assert built(config, 'test')[1] == corners(named_boxes(coco(shapes_root, 'val'))[3:])
 
 
-@pytest.mark.parametrize(('message', 'change'), [
-    ('images[2] has no file_name', lambda c: c['images'][2].pop('file_name')),
-    ('images[2] has no id', lambda c: c['images'][2].pop('id')),
-    ('images[0] has width None', lambda c: c['images'][0].update(width=None)),
-    ("1 ids stand more than once in 'images': 1", lambda c: c['images'][2].update(id=1)),
-    ('categories[1] has no name', lambda c: c['categories'][1].pop('name')),
-    ('categories[1] has no id', lambda c: c['categories'][1].pop('id')),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('message', 'change'),
+    [
+        ('images[2] has no file_name', lambda c: c['images'][2].pop('file_name')),
+        ('images[2] has no id', lambda c: c['images'][2].pop('id')),
+        ('images[0] has width None', lambda c: c['images'][0].update(width=None)),
+        ("1 ids stand more than once in 'images': 1", lambda c: c['images'][2].update(id=1)),
+        ('categories[1] has no name', lambda c: c['categories'][1].pop('name')),
+        ('categories[1] has no id', lambda c: c['categories'][1].pop('id')),
+    ],
+)
 def test_record_that_stops_the_demo_is_named(
-    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str,
+    shapes_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    message: str,
     change: Edit,
-) -> None:  # fmt: skip
+) -> None:
     root = spoiled(shapes_root, tmp_path, 'val', change)
     assert demo.main(['--data', str(root), '--work-dir', str(tmp_path / 'run')]) == 2
     found = capsys.readouterr().err

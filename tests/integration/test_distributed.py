@@ -22,12 +22,12 @@ REPO = CONFIGS.parent
 
 # MMEngine's own start of a process group sets a CUDA device first, which a CPU has not; it leaves
 # alone a group that is there. The training script after that is mmdet's, as installed.
-WORKER = '''
+WORKER = """
 import runpy, sys
 import torch
 torch.distributed.init_process_group('gloo')
 runpy.run_path(sys.argv.pop(1), run_name='__main__')
-'''
+"""
 
 
 def recipe(shapes_root: Path, batch_size: int) -> Config:
@@ -63,15 +63,31 @@ def train(cfg: Config, folder: Path, processes: int) -> dict[str, Any]:
     if processes > 1:
         worker = folder / 'worker.py'
         worker.write_text(WORKER)
-        launch = ['-m', 'torch.distributed.run', f'--nproc_per_node={processes}',
-                  f'--master_port={free_port()}', str(worker)]
+        launch = [
+            '-m',
+            'torch.distributed.run',
+            f'--nproc_per_node={processes}',
+            f'--master_port={free_port()}',
+            str(worker),
+        ]
         words = [*launch, *words, '--launcher', 'pytorch']
     # The config is a file of its own: the package must be found from any folder. One thread a
     # process, so that sums are taken in the same order.
-    env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1',
-           'CUDA_VISIBLE_DEVICES': ''}
-    done = subprocess.run([sys.executable, *words], env=env, cwd=folder, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    env = {
+        **os.environ,
+        'PYTHONPATH': str(REPO),
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+    }
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=env,
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     return load_from_local(str(folder / 'run' / 'epoch_1.pth'), 'cpu')
 
@@ -88,5 +104,10 @@ def test_two_gloo_processes_equal_one(shapes_root: Path, tmp_path: Path) -> None
     assert one['meta']['iter'] == two['meta']['iter'] == 2
     assert one['state_dict'].keys() == two['state_dict'].keys()
     for name, value in one['state_dict'].items():
-        torch.testing.assert_close(two['state_dict'][name], value, rtol=1e-5, atol=1e-6,
-                                   msg=lambda text, name=name: f'{name}: {text}')
+        torch.testing.assert_close(
+            two['state_dict'][name],
+            value,
+            rtol=1e-5,
+            atol=1e-6,
+            msg=lambda text, name=name: f'{name}: {text}',
+        )

@@ -41,8 +41,9 @@ class Recorder(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         self.pictures.append(torch.stack(list(data_batch['inputs'])))
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         self.outputs.append({name: value.item() for name, value in outputs.items()})
 
 
@@ -73,9 +74,7 @@ def faces_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(
-    scope='module', params=face_leaf_configs(), ids=lambda leaf: leaf.stem
-)
+@pytest.fixture(scope='module', params=face_leaf_configs(), ids=lambda leaf: leaf.stem)
 def run(
     request: pytest.FixtureRequest, faces_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Run]:
@@ -191,10 +190,13 @@ def test_holds_the_types_that_the_config_names(run: Run) -> None:
         objects += [loader.dataset, loader.sampler, *loader.dataset.pipeline.transforms]
         objects += getattr(getattr(loop, 'evaluator', None), 'metrics', [])
     objects += runner.model.modules()
-    ours = set().union(*(
-        nodes.module_dict.values() for nodes in vars(registry).values()
-        if isinstance(nodes, registry.ExtRegistry)
-    ))
+    ours = set().union(
+        *(
+            nodes.module_dict.values()
+            for nodes in vars(registry).values()
+            if isinstance(nodes, registry.ExtRegistry)
+        )
+    )
     held = {type(item).__name__ for item in objects if type(item) in ours}
     assert held == named_types(run.leaf)
 
@@ -249,7 +251,8 @@ def test_batches_are_as_large_as_a_balanced_sampler_makes_them() -> None:
         if loader.sampler.type == 'mmdet_ext.IdentityBalancedSampler':
             sampler = loader.sampler
             assert loader.batch_size == (
-                sampler.identities_per_batch * sampler.pictures_per_identity), leaf
+                sampler.identities_per_batch * sampler.pictures_per_identity
+            ), leaf
             counted += 1
     assert counted
 
@@ -262,7 +265,10 @@ def test_buffers_are_the_same_on_all_processes_when_evaluated() -> None:
 
 def test_num_classes_are_those_of_the_data_where_they_are_published() -> None:
     published = {
-        'ms1mv3': 93431, 'glint360k': 360232, 'webface42m': 2059906, 'webface12m': 617970,
+        'ms1mv3': 93431,
+        'glint360k': 360232,
+        'webface42m': 2059906,
+        'webface12m': 617970,
         'digits': 7,
     }
     counted = 0

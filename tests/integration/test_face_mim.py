@@ -27,20 +27,23 @@ from tests._helpers.same import assert_same
 LEAF = CONFIGS / 'ablations' / 'margins' / 'digits' / 'softmax_digits.py'
 REPO = CONFIGS.parent
 ENVIRONMENT = {
-    **os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '',
+    **os.environ,
+    'PYTHONPATH': str(REPO),
+    'OMP_NUM_THREADS': '1',
+    'CUDA_VISIBLE_DEVICES': '',
     'PYTHONWARNINGS': 'ignore',
 }
 
 # MMEngine's own start of a process group sets a CUDA device first, which a CPU has not; it leaves
 # alone a group that is there.
-WORKER = '''
+WORKER = """
 import sys
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 torch.distributed.init_process_group('gloo')
 Runner.from_cfg(Config.fromfile(sys.argv[1])).train()
-'''
+"""
 
 
 def small(root: Path, work_dir: Path | None = None, **options: Any) -> Config:
@@ -91,8 +94,13 @@ def load(path: Path) -> dict[str, Any]:
 def python(*words: str | Path, cwd: Path) -> str:
     """Run Python in a new process; returns what it printed."""
     done = subprocess.run(
-        [sys.executable, *map(str, words)], env=ENVIRONMENT, cwd=cwd, text=True, timeout=300,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, *map(str, words)],
+        env=ENVIRONMENT,
+        cwd=cwd,
+        text=True,
+        timeout=300,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
@@ -190,8 +198,9 @@ def test_resume_equals_going_on(root: Path, tmp_path: Path) -> None:
     whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
     Runner.from_cfg(without_shifts(small(root, whole, log_level='WARNING'))).train()
     first = str(whole / 'epoch_1.pth')
-    Runner.from_cfg(without_shifts(small(root, resumed, resume=True, load_from=first,
-                                          log_level='WARNING'))).train()
+    Runner.from_cfg(
+        without_shifts(small(root, resumed, resume=True, load_from=first, log_level='WARNING'))
+    ).train()
     assert not (resumed / 'epoch_1.pth').exists()
     assert_same_training(load(whole / 'epoch_2.pth'), load(resumed / 'epoch_2.pth'))
     # The second epoch did something, to weights as to what is remembered.
@@ -211,8 +220,9 @@ def test_same_seed_same_training_and_another_seed_another(
         found.append(load(tmp_path / str(seed) / 'epoch_2.pth'))
     whole = load(straight / 'epoch_2.pth')
     assert_same_training(whole, found[0])
-    assert not torch.equal(whole['state_dict']['head.weight'], found[1]['state_dict'][
-        'head.weight'])
+    assert not torch.equal(
+        whole['state_dict']['head.weight'], found[1]['state_dict']['head.weight']
+    )
 
 
 def test_two_gloo_processes_equal_one(root: Path, tmp_path: Path) -> None:
@@ -245,8 +255,9 @@ def test_two_gloo_processes_equal_one(root: Path, tmp_path: Path) -> None:
     assert one.keys() == two.keys()
     assert one['head.margin.pace'] != 0 and one['head.aux_losses.center.centers'].any()
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6,
-                                   msg=lambda text, name=name: f'{name}: {text}')
+        torch.testing.assert_close(
+            two[name], value, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f'{name}: {text}'
+        )
 
 
 def test_two_processes_validate_one_network(root: Path, tmp_path: Path) -> None:
@@ -258,9 +269,16 @@ def test_two_processes_validate_one_network(root: Path, tmp_path: Path) -> None:
     (scalars,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
     (validated,) = [line for line in lines if 'face/auc' in line]
-    tested = Runner.from_cfg(without_shifts(small(
-        root, tmp_path / 'test', load_from=str(tmp_path / 'run' / 'epoch_1.pth'),
-        log_level='WARNING'))).test()
+    tested = Runner.from_cfg(
+        without_shifts(
+            small(
+                root,
+                tmp_path / 'test',
+                load_from=str(tmp_path / 'run' / 'epoch_1.pth'),
+                log_level='WARNING',
+            )
+        )
+    ).test()
     assert tested['face/impostor_pairs'] > 100
     # Each sees every other digit, so that a mixture of two networks gives other figures.
     assert validated == pytest.approx({**validated, **tested}, abs=1e-5)
@@ -276,8 +294,15 @@ def in_two_processes(cfg: Config, folder: Path) -> None:
     cfg.launcher = 'pytorch'
     cfg.dump(folder / 'config.py')
     (folder / 'worker.py').write_text(WORKER)
-    python('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}',
-           folder / 'worker.py', folder / 'config.py', cwd=folder)
+    python(
+        '-m',
+        'torch.distributed.run',
+        '--nproc_per_node=2',
+        f'--master_port={free_port()}',
+        folder / 'worker.py',
+        folder / 'config.py',
+        cwd=folder,
+    )
 
 
 def free_port() -> int:

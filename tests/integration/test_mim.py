@@ -19,11 +19,20 @@ LEAF = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_demo_shapes.py'
 
 def mim(*words: str | Path, cwd: Path) -> str:
     """Run mim in a new process; returns what it printed."""
-    env = {**os.environ, 'PYTHONPATH': str(CONFIGS.parent), 'OMP_NUM_THREADS': '1',
-           'CUDA_VISIBLE_DEVICES': ''}
+    env = {
+        **os.environ,
+        'PYTHONPATH': str(CONFIGS.parent),
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+    }
     done = subprocess.run(
         [sys.executable, '-m', 'mim', *map(str, words)],
-        env=env, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
+        env=env,
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
@@ -39,8 +48,14 @@ def test_train_test_resume(shapes_root: Path, tmp_path: Path) -> None:
     assert first['meta']['epoch'] == 1 and first['meta']['iter'] == 2
 
     tested = mim(
-        'test', 'mmdet', config, '--checkpoint', run / 'epoch_1.pth',
-        '--work-dir', tmp_path / 'tested', cwd=tmp_path,
+        'test',
+        'mmdet',
+        config,
+        '--checkpoint',
+        run / 'epoch_1.pth',
+        '--work-dir',
+        tmp_path / 'tested',
+        cwd=tmp_path,
     )
     assert f'Load checkpoint from {run / "epoch_1.pth"}' in tested
     assert re.search(
@@ -49,8 +64,17 @@ def test_train_test_resume(shapes_root: Path, tmp_path: Path) -> None:
     )
     assert re.search(r'coco/bbox_mAP: \d\.\d{4}', tested)
 
-    mim('train', 'mmdet', config, '--work-dir', run, '--resume',
-        '--cfg-options', 'train_cfg.max_epochs=2', cwd=tmp_path)
+    mim(
+        'train',
+        'mmdet',
+        config,
+        '--work-dir',
+        run,
+        '--resume',
+        '--cfg-options',
+        'train_cfg.max_epochs=2',
+        cwd=tmp_path,
+    )
     second = load_from_local(str(run / 'epoch_2.pth'), 'cpu')
     assert second['meta']['epoch'] == 2 and second['meta']['iter'] == 4
     # What the first epoch logged is still there: it was gone on from, not begun anew.

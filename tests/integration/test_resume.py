@@ -47,9 +47,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def test_resume_equals_going_on(straight: Path, shapes_root: Path, tmp_path: Path) -> None:
-    cfg = two_epochs(
-        shapes_root, tmp_path, resume=True, load_from=str(straight / 'epoch_1.pth')
-    )
+    cfg = two_epochs(shapes_root, tmp_path, resume=True, load_from=str(straight / 'epoch_1.pth'))
     Runner.from_cfg(cfg).train()
     assert not (tmp_path / 'epoch_1.pth').exists()
     whole, resumed = load(straight / 'epoch_2.pth'), load(tmp_path / 'epoch_2.pth')

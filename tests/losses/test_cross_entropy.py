@@ -198,10 +198,12 @@ def test_label_smoothing_is_torchs() -> None:
 
 
 def test_weights_from_counts() -> None:
-    by_counts = MODELS.build({
-        'type': 'mmdet_ext.CrossEntropyLoss',
-        'class_weight': {'type': 'inverse_frequency', 'counts': [6, 2, 0, 4]},
-    })
+    by_counts = MODELS.build(
+        {
+            'type': 'mmdet_ext.CrossEntropyLoss',
+            'class_weight': {'type': 'inverse_frequency', 'counts': [6, 2, 0, 4]},
+        }
+    )
     assert by_counts.class_weight == pytest.approx([12 / 18, 2.0, 2.0, 1.0])
     listed, _ = both(class_weight=by_counts.class_weight)
     pred, label = logits(8, 4), torch.arange(8) % 4

@@ -61,9 +61,11 @@ def test_targets_of_the_shape_of_the_predictions(shape: tuple[int, ...], activat
     pred = logits(*shape).clamp(-6, 6)
     target = torch.arange(pred.numel()).reshape(shape) % 3 == 0
     check_equal(
-        {'activated': activated}, pred.sigmoid() if activated else pred, target.long(),
+        {'activated': activated},
+        pred.sigmoid() if activated else pred,
+        target.long(),
         avg_factor=7.0,
-    )  # fmt: skip
+    )
 
 
 def test_zero_weights_cost_nothing() -> None:

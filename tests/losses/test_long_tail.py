@@ -72,12 +72,17 @@ def test_weight_and_avg_factor_as_heads_give_them() -> None:
 
 
 def test_a_two_stage_head_learns_with_softmax() -> None:
-    head = MODELS.build(dict(
-        type='mmdet.Shared2FCBBoxHead', in_channels=4, fc_out_channels=8, roi_feat_size=2,
-        num_classes=CLASSES,
-        loss_cls=dict(type='mmdet_ext.LogitAdjustedLoss', use_sigmoid=False, counts=COUNTS),
-        loss_bbox=dict(type='mmdet_ext.BalancedL1Loss'),
-    ))  # fmt: skip
+    head = MODELS.build(
+        dict(
+            type='mmdet.Shared2FCBBoxHead',
+            in_channels=4,
+            fc_out_channels=8,
+            roi_feat_size=2,
+            num_classes=CLASSES,
+            loss_cls=dict(type='mmdet_ext.LogitAdjustedLoss', use_sigmoid=False, counts=COUNTS),
+            loss_bbox=dict(type='mmdet_ext.BalancedL1Loss'),
+        )
+    )
     assert head.fc_cls.out_features == CLASSES + 1
     score, delta = head(torch.randn(6, 4, 2, 2, generator=torch.Generator().manual_seed(0)))
     label = torch.arange(6)  # each class, and the background
@@ -90,23 +95,43 @@ def test_a_two_stage_head_learns_with_softmax() -> None:
     assert head.fc_cls.weight.grad.abs().max() > 0 and head.fc_reg.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize('options', [
-    dict(type='mmdet_ext.LogitAdjustedLoss', use_sigmoid=True, counts=COUNTS),
-    dict(type='mmdet_ext.EqualizedFocalLoss', use_sigmoid=True),
-    dict(type='mmdet_ext.EqualizedFocalLoss', use_sigmoid=True, accumulate=True,
-         num_classes=CLASSES),
-], ids=['logit adjusted', 'equalized', 'accumulating'])  # fmt: skip
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(type='mmdet_ext.LogitAdjustedLoss', use_sigmoid=True, counts=COUNTS),
+        dict(type='mmdet_ext.EqualizedFocalLoss', use_sigmoid=True),
+        dict(
+            type='mmdet_ext.EqualizedFocalLoss',
+            use_sigmoid=True,
+            accumulate=True,
+            num_classes=CLASSES,
+        ),
+    ],
+    ids=['logit adjusted', 'equalized', 'accumulating'],
+)
 def test_a_dense_head_learns_with_sigmoid(options: dict[str, Any]) -> None:
     from mmengine.structures import InstanceData
 
-    head = MODELS.build(dict(
-        type='mmdet.RetinaHead', num_classes=CLASSES, in_channels=4, feat_channels=4,
-        stacked_convs=1, loss_cls=options, loss_bbox=dict(type='mmdet_ext.SmoothL1Loss', beta=0.11),
-        train_cfg=dict(
-            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0),
-            sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1, debug=False,
-        ),
-    ))  # fmt: skip
+    head = MODELS.build(
+        dict(
+            type='mmdet.RetinaHead',
+            num_classes=CLASSES,
+            in_channels=4,
+            feat_channels=4,
+            stacked_convs=1,
+            loss_cls=options,
+            loss_bbox=dict(type='mmdet_ext.SmoothL1Loss', beta=0.11),
+            train_cfg=dict(
+                assigner=dict(
+                    type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0
+                ),
+                sampler=dict(type='PseudoSampler'),
+                allowed_border=-1,
+                pos_weight=-1,
+                debug=False,
+            ),
+        )
+    )
     assert head.cls_out_channels == CLASSES
     maps = [torch.randn(1, 4, 64 // s, 64 // s) for s in (8, 16, 32, 64, 128)[:4]]
     maps.append(torch.randn(1, 4, 1, 1))
@@ -218,7 +243,7 @@ def test_nothing_to_learn_from_leaves_the_sums() -> None:
     torch.testing.assert_close(loss.state_dict(), before, rtol=0, atol=0)
 
 
-WORKER = '''
+WORKER = """
 import sys
 import torch
 import torch.distributed as dist
@@ -233,17 +258,26 @@ for seed in range(2):
     loss(pred[rank::2], label[rank::2])
 torch.save(loss.state_dict(), f'{folder}/{rank}.pth')
 dist.destroy_process_group()
-'''
+"""
 
 
 def test_two_processes_with_half_the_batch_have_the_sums_of_one(tmp_path: Path) -> None:
-    env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1',
-           'CUDA_VISIBLE_DEVICES': ''}  # fmt: skip
+    env = {
+        **os.environ,
+        'PYTHONPATH': str(REPO),
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+    }
     workers = [
-        subprocess.Popen([sys.executable, '-c', WORKER, str(rank), str(tmp_path)], env=env,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [sys.executable, '-c', WORKER, str(rank), str(tmp_path)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     for worker in workers:
         output, _ = worker.communicate(timeout=120)
         assert worker.returncode == 0, output[-4000:]
@@ -260,11 +294,13 @@ def test_options_of_equalized_focal_loss_are_checked() -> None:
     for options, message in (
         ({'use_sigmoid': False}, 'use_sigmoid must be True, got False'),
         ({'accumulate': True}, 'accumulate needs num_classes, from 1, got None'),
-        ({'accumulate': True, 'num_classes': 1, 'gradient_ratio': [1.0]},
-         'accumulate excludes gradient_ratio'),
+        (
+            {'accumulate': True, 'num_classes': 1, 'gradient_ratio': [1.0]},
+            'accumulate excludes gradient_ratio',
+        ),
         ({'gradient_ratio': [0.5, 1.5]}, 'numbers from 0 to 1, got 1.5'),
         ({'gamma': 0}, 'gamma must be a number above 0'),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=message):
             build('EqualizedFocalLoss', **options)
     with pytest.raises(ValueError, match='num_classes is 5, but there are logits of 4 classes'):

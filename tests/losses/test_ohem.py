@@ -19,14 +19,20 @@ from mmdet_ext.catalog.loss_cases.mining import hard_samples, mined_binary, mine
 SCOPES = pytest.mark.parametrize('scope', ['mmdet', 'mmdet_ext'])
 
 
-def ohem(inner: str = 'mmdet_ext.CrossEntropyLoss', sigmoid: bool = False,
-         inner_options: dict[str, Any] | None = None, **options: Any) -> nn.Module:
-    return MODELS.build(dict(
-        type='mmdet_ext.OHEMLoss',
-        loss=dict(type=inner, use_sigmoid=sigmoid, **(inner_options or {})),
-        use_sigmoid=sigmoid,
-        **options,
-    ))
+def ohem(
+    inner: str = 'mmdet_ext.CrossEntropyLoss',
+    sigmoid: bool = False,
+    inner_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> nn.Module:
+    return MODELS.build(
+        dict(
+            type='mmdet_ext.OHEMLoss',
+            loss=dict(type=inner, use_sigmoid=sigmoid, **(inner_options or {})),
+            use_sigmoid=sigmoid,
+            **options,
+        )
+    )
 
 
 def samples(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -58,7 +64,8 @@ def test_equals_stocks_ssd_loss_in_value_and_gradient(scope: str) -> None:
         weight[(label == 4) & (torch.arange(count) % 5 == 0)] = 0
         results = []
         for value in (
-            loss(pred, label, weight, avg_factor=7.0), stock_ssd_loss(pred, label, weight, 7.0)
+            loss(pred, label, weight, avg_factor=7.0),
+            stock_ssd_loss(pred, label, weight, 7.0),
         ):
             results.append((value, *torch.autograd.grad(value, pred)))
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
@@ -70,8 +77,10 @@ def test_a_batch_is_mined_picture_by_picture() -> None:
     label[50:100] = 4
     loss = ohem(min_negatives=2)
     whole = loss(pred.view(4, 50, 5), label.view(4, 50), reduction_override='none')
-    rows = [loss(p, y, reduction_override='none')
-            for p, y in zip(pred.view(4, 50, 5), label.view(4, 50), strict=True)]
+    rows = [
+        loss(p, y, reduction_override='none')
+        for p, y in zip(pred.view(4, 50, 5), label.view(4, 50), strict=True)
+    ]
     torch.testing.assert_close(whole, torch.stack(rows))
     assert (whole[1] > 0).sum() == 2
     # A flat call tells its pictures by image_index, in whatever order.
@@ -93,8 +102,9 @@ def test_divides_by_the_positives_or_by_what_the_head_gives() -> None:
     torch.testing.assert_close(loss(pred, label), 2 * total / positives)
     torch.testing.assert_close(loss(pred, label, avg_factor=10.0), 2 * total / 10)
     none = ohem(num_negatives=3)(pred, torch.full_like(label, 4))
-    hardest = F.cross_entropy(
-        pred, torch.full_like(label, 4), reduction='none').topk(3).values.sum()
+    hardest = (
+        F.cross_entropy(pred, torch.full_like(label, 4), reduction='none').topk(3).values.sum()
+    )
     torch.testing.assert_close(none, hardest)
     each = loss(pred, label, reduction_override='none')
     torch.testing.assert_close(each.sum(), 2 * total)
@@ -113,16 +123,23 @@ def test_ignored_samples_are_never_kept_and_do_not_count() -> None:
     # Stock's own softmax loss does not know the label -1.
     with pytest.raises(IndexError):
         MODELS.build(dict(type='mmdet.CrossEntropyLoss'))(
-            pred, label.masked_fill(ignored, -1), reduction_override='none')
+            pred, label.masked_fill(ignored, -1), reduction_override='none'
+        )
 
 
-@pytest.mark.parametrize('inner', ['mmdet.FocalLoss', 'mmdet_ext.FocalLoss',
-                                   'mmdet.CrossEntropyLoss', 'mmdet_ext.CrossEntropyLoss'])
+@pytest.mark.parametrize(
+    'inner',
+    [
+        'mmdet.FocalLoss',
+        'mmdet_ext.FocalLoss',
+        'mmdet.CrossEntropyLoss',
+        'mmdet_ext.CrossEntropyLoss',
+    ],
+)
 def test_sigmoid_losses_keep_the_rows_with_the_highest_sums(inner: str) -> None:
     pred, label = mined_binary(torch.Generator().manual_seed(0), 100)
     label = label.where(torch.arange(100) % 12 == 0, 4)
-    whole = MODELS.build(dict(type=inner, use_sigmoid=True))(
-        pred, label, reduction_override='none')
+    whole = MODELS.build(dict(type=inner, use_sigmoid=True))(pred, label, reduction_override='none')
     assert whole.shape == (100, 4)
     sums = whole.sum(1).where(label == 4, -1.0)
     kept = (label < 4).index_fill(0, sums.topk(3 * int((label < 4).sum())).indices, True)
@@ -133,20 +150,24 @@ def test_sigmoid_losses_keep_the_rows_with_the_highest_sums(inner: str) -> None:
     # The same said by a dense target, and with one weight an element.
     dense = F.one_hot(label, 5)[:, :4].float()
     torch.testing.assert_close(
-        ohem(inner, sigmoid=True)(pred, dense, reduction_override='none'), each)
+        ohem(inner, sigmoid=True)(pred, dense, reduction_override='none'), each
+    )
     weight = torch.full((100, 4), 0.5)
     torch.testing.assert_close(
-        ohem(inner, sigmoid=True)(pred, label, weight, avg_factor=9.0), reduced / 2)
+        ohem(inner, sigmoid=True)(pred, label, weight, avg_factor=9.0), reduced / 2
+    )
 
 
 def test_targets_that_are_tuples_are_mined_by_their_labels() -> None:
     pred, label = mined_binary(torch.Generator().manual_seed(0), 60)
     quality = torch.rand(60, generator=torch.Generator().manual_seed(1)) * (label < 4)
     stock = dict(type='mmdet.QualityFocalLoss', use_sigmoid=True)
-    loss = MODELS.build(dict(
-        type='mmdet_ext.OHEMLoss', loss=stock, use_sigmoid=True, num_negatives=2))
-    value = loss(pred.view(2, 30, 4), (label.view(2, 30), quality.view(2, 30)),
-                 reduction_override='sum')
+    loss = MODELS.build(
+        dict(type='mmdet_ext.OHEMLoss', loss=stock, use_sigmoid=True, num_negatives=2)
+    )
+    value = loss(
+        pred.view(2, 30, 4), (label.view(2, 30), quality.view(2, 30)), reduction_override='sum'
+    )
     expected = 0.0
     whole = MODELS.build(stock)(pred, (label, quality), reduction_override='none')
     for half, wanted in zip(whole.view(2, 30), label.view(2, 30), strict=True):
@@ -171,8 +192,11 @@ def test_half_precision_is_computed_in_float32_around_stocks_loss_too() -> None:
         value.backward()
         assert value.dtype == torch.float32 and torch.isfinite(leaf.grad).all()
         torch.testing.assert_close(
-            value.double(), ohem('mmdet.CrossEntropyLoss')(leaf.detach().double(), label),
-            rtol=1e-5, atol=1e-6)
+            value.double(),
+            ohem('mmdet.CrossEntropyLoss')(leaf.detach().double(), label),
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 def test_compiles_in_one_graph_with_pictures() -> None:
@@ -183,24 +207,34 @@ def test_compiles_in_one_graph_with_pictures() -> None:
     weight = torch.ones(60)
     torch.testing.assert_close(
         compiled(pred, label, weight, image_index=picture),
-        loss(pred, label, weight, image_index=picture))
+        loss(pred, label, weight, image_index=picture),
+    )
 
 
 def test_a_disagreement_on_sigmoid_says_what_to_write() -> None:
     cfg = dict(type='mmdet_ext.OHEMLoss', loss=dict(type='mmdet.FocalLoss'))
-    with pytest.raises(ValueError, match=r"Write dict\(type='mmdet_ext.OHEMLoss', "
-                                         r"use_sigmoid=True, loss=dict\(type='FocalLoss', "
-                                         r'use_sigmoid=True'):
+    with pytest.raises(
+        ValueError,
+        match=r"Write dict\(type='mmdet_ext.OHEMLoss', "
+        r"use_sigmoid=True, loss=dict\(type='FocalLoss', "
+        r'use_sigmoid=True',
+    ):
         MODELS.build(cfg)
     with pytest.raises(ValueError, match='CrossEntropyLoss has use_sigmoid=False, and OHEMLoss'):
-        MODELS.build(dict(type='mmdet_ext.OHEMLoss', use_sigmoid=True,
-                          loss=dict(type='mmdet.CrossEntropyLoss')))
+        MODELS.build(
+            dict(
+                type='mmdet_ext.OHEMLoss',
+                use_sigmoid=True,
+                loss=dict(type='mmdet.CrossEntropyLoss'),
+            )
+        )
 
 
 def test_losses_that_are_not_one_row_a_sample_are_refused() -> None:
     with pytest.raises(ValueError, match='SeesawLoss has columns of its own'):
-        MODELS.build(dict(type='mmdet_ext.OHEMLoss',
-                          loss=dict(type='mmdet.SeesawLoss', num_classes=4)))
+        MODELS.build(
+            dict(type='mmdet_ext.OHEMLoss', loss=dict(type='mmdet.SeesawLoss', num_classes=4))
+        )
     loss = ohem()
     loss.loss = MODELS.build(dict(type='mmdet.L1Loss'))
     loss.loss.forward = lambda *args, **kwargs: torch.zeros(())
@@ -221,42 +255,70 @@ def test_columns_activation_and_accuracy_are_the_wrapped_losses() -> None:
     assert not (plain.custom_cls_channels or plain.custom_activation or plain.custom_accuracy)
 
 
-@pytest.mark.parametrize(('kind', 'classes', 'sigmoid', 'inner'), [
-    ('RetinaHead', 3, True, 'mmdet.FocalLoss'),
-    ('RetinaHead', 3, True, 'mmdet_ext.FocalLoss'),
-    ('AnchorHead', 3, False, 'mmdet_ext.CrossEntropyLoss'),
-    ('RPNHead', 1, True, 'mmdet_ext.CrossEntropyLoss'),
-])
+@pytest.mark.parametrize(
+    ('kind', 'classes', 'sigmoid', 'inner'),
+    [
+        ('RetinaHead', 3, True, 'mmdet.FocalLoss'),
+        ('RetinaHead', 3, True, 'mmdet_ext.FocalLoss'),
+        ('AnchorHead', 3, False, 'mmdet_ext.CrossEntropyLoss'),
+        ('RPNHead', 1, True, 'mmdet_ext.CrossEntropyLoss'),
+    ],
+)
 def test_anchor_heads_mine_each_level(kind: str, classes: int, sigmoid: bool, inner: str) -> None:
-    head = MODELS.build(ConfigDict(
-        type=kind, num_classes=classes, in_channels=8, feat_channels=8,
-        anchor_generator=dict(
-            type='AnchorGenerator', scales=[2.0], ratios=[1.0], strides=[8, 16]),
-        loss_cls=dict(type='mmdet_ext.OHEMLoss', use_sigmoid=sigmoid, min_negatives=2,
-                      loss=dict(type=inner, use_sigmoid=sigmoid)),
-        train_cfg=dict(
-            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4,
-                          min_pos_iou=0, ignore_iof_thr=-1),
-            sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1, debug=False),
-    ))
+    head = MODELS.build(
+        ConfigDict(
+            type=kind,
+            num_classes=classes,
+            in_channels=8,
+            feat_channels=8,
+            anchor_generator=dict(
+                type='AnchorGenerator', scales=[2.0], ratios=[1.0], strides=[8, 16]
+            ),
+            loss_cls=dict(
+                type='mmdet_ext.OHEMLoss',
+                use_sigmoid=sigmoid,
+                min_negatives=2,
+                loss=dict(type=inner, use_sigmoid=sigmoid),
+            ),
+            train_cfg=dict(
+                assigner=dict(
+                    type='MaxIoUAssigner',
+                    pos_iou_thr=0.5,
+                    neg_iou_thr=0.4,
+                    min_pos_iou=0,
+                    ignore_iof_thr=-1,
+                ),
+                sampler=dict(type='PseudoSampler'),
+                allowed_border=-1,
+                pos_weight=-1,
+                debug=False,
+            ),
+        )
+    )
     columns = classes if sigmoid else classes + 1
     assert head.cls_out_channels == columns
     scores = [torch.randn(2, columns, side, side, requires_grad=True) for side in (12, 6)]
     boxes = [torch.zeros(2, 4, side, side, requires_grad=True) for side in (12, 6)]
     # One box, of the size of the finer level's anchors.
-    gts = [InstanceData(bboxes=torch.tensor([[16.0, 16.0, 32.0, 32.0]]), labels=torch.tensor([0]))
-           for _ in range(2)]
+    gts = [
+        InstanceData(bboxes=torch.tensor([[16.0, 16.0, 32.0, 32.0]]), labels=torch.tensor([0]))
+        for _ in range(2)
+    ]
     metas = [dict(img_shape=(96, 96), pad_shape=(96, 96))] * 2
     targets = head.get_targets(
-        *head.get_anchors([(12, 12), (6, 6)], metas, device='cpu'), gts, metas)
+        *head.get_anchors([(12, 12), (6, 6)], metas, device='cpu'), gts, metas
+    )
     losses = head.loss_by_feat(scores, boxes, gts, metas)
     plain = MODELS.build(dict(type=inner, use_sigmoid=sigmoid))
     parts = losses['loss_rpn_cls' if kind == 'RPNHead' else 'loss_cls']
     numbers = []
     for score, label, weight, value in zip(scores, targets[0], targets[1], parts, strict=True):
         label, weight = label.flatten(), weight.flatten()
-        each = plain(score.permute(0, 2, 3, 1).reshape(-1, columns), label,
-                     reduction_override='none').reshape(len(label), -1).sum(1)
+        each = (
+            plain(score.permute(0, 2, 3, 1).reshape(-1, columns), label, reduction_override='none')
+            .reshape(len(label), -1)
+            .sum(1)
+        )
         positive, negative = label < classes, (label == classes) & (weight > 0)
         count = max(2, 3 * int(positive.sum()))
         expected = each[positive].sum() + each[negative].topk(count).values.sum()
@@ -281,8 +343,8 @@ def test_shows_its_options() -> None:
 
 
 def test_maps_are_refused() -> None:
-    loss = MODELS.build(dict(
-        type='mmdet_ext.OHEMLoss', loss=dict(type='mmdet.GaussianFocalLoss'), use_sigmoid=True
-    ))
+    loss = MODELS.build(
+        dict(type='mmdet_ext.OHEMLoss', loss=dict(type='mmdet.GaussianFocalLoss'), use_sigmoid=True)
+    )
     with pytest.raises(ValueError, match=r'pred must be \(N, C\) or \(B, P, C\).*permute'):
         loss(torch.rand(2, 3, 8, 8), torch.zeros(2, 3, 8, 8))

@@ -56,9 +56,12 @@ GENERALIZED = {
 def small_head(config: ConfigDict) -> nn.Module:
     options = config.bbox_head
     options.update(
-        num_classes=7, in_channels=32, feat_channels=32, train_cfg=config.train_cfg,
+        num_classes=7,
+        in_channels=32,
+        feat_channels=32,
+        train_cfg=config.train_cfg,
         test_cfg=config.test_cfg,
-    )  # fmt: skip
+    )
     if 'stacked_convs' in options:
         options.stacked_convs = 1
     if options.type == 'RTMDetSepBNHead':
@@ -80,9 +83,13 @@ def head_losses(head: nn.Module) -> tuple[dict[str, Tensor], Tensor]:
     samples = []
     for count in (3, 0):
         boxes = random_boxes(generator, count, 128, 128, 16, 80)
-        sample = DetDataSample(metainfo={
-            'img_shape': (128, 128), 'pad_shape': (128, 128), 'batch_input_shape': (128, 128),
-        })  # fmt: skip
+        sample = DetDataSample(
+            metainfo={
+                'img_shape': (128, 128),
+                'pad_shape': (128, 128),
+                'batch_input_shape': (128, 128),
+            }
+        )
         sample.gt_instances = InstanceData(
             bboxes=boxes, labels=torch.randint(7, (count,), generator=generator)
         )
@@ -183,14 +190,17 @@ def test_softmax_is_refused_when_built(name: str) -> None:
         build(name, use_sigmoid=False)
 
 
-@pytest.mark.parametrize(('name', 'options', 'message'), [
-    ('QualityFocalLoss', {'beta': 0.5}, 'beta must be 0 or at least 1, got 0.5'),
-    ('GeneralizedFocalLoss', {'beta': -1.0}, 'beta must be 0 or at least 1, got -1.0'),
-    ('VarifocalLoss', {'alpha': -0.5}, 'alpha must be at least 0, got -0.5'),
-    ('VarifocalLoss', {'gamma': -2.0}, 'gamma must be at least 0, got -2.0'),
-    ('SlideLoss', {'mu': 2.0}, r"mu must be 'batch' or a score in \[0, 1\], got 2.0"),
-    ('SlideLoss', {'mu': 'mean'}, "got 'mean'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('QualityFocalLoss', {'beta': 0.5}, 'beta must be 0 or at least 1, got 0.5'),
+        ('GeneralizedFocalLoss', {'beta': -1.0}, 'beta must be 0 or at least 1, got -1.0'),
+        ('VarifocalLoss', {'alpha': -0.5}, 'alpha must be at least 0, got -0.5'),
+        ('VarifocalLoss', {'gamma': -2.0}, 'gamma must be at least 0, got -2.0'),
+        ('SlideLoss', {'mu': 2.0}, r"mu must be 'batch' or a score in \[0, 1\], got 2.0"),
+        ('SlideLoss', {'mu': 'mean'}, "got 'mean'"),
+    ],
+)
 def test_options_are_checked_when_built(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, **options)

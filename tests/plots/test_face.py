@@ -70,13 +70,12 @@ def test_cmc_begins_at_rank_one(drawn: list[Any], tmp_path: Path) -> None:
     assert legend(drawn[0]) == ['a', 'b']
 
 
-def test_histogram_shows_shares_and_only_the_filled_part(
-    drawn: list[Any], tmp_path: Path
-) -> None:
+def test_histogram_shows_shares_and_only_the_filled_part(drawn: list[Any], tmp_path: Path) -> None:
     edges = np.linspace(-1, 1, 11).tolist()
     genuine, impostors = [0] * 7 + [1, 3, 0], [0] * 4 + [300, 100] + [0] * 4
-    draw_score_histogram(edges, genuine, impostors, tmp_path / 'h.png',
-                         {'equal errors': 0.4, 'absent': float('inf')})  # fmt: skip
+    draw_score_histogram(
+        edges, genuine, impostors, tmp_path / 'h.png', {'equal errors': 0.4, 'absent': float('inf')}
+    )
     (axes,) = drawn[0].axes
     values = [patch.get_data().values.tolist() for patch in axes.patches[1::2]]
     assert values[0] == [0] * 4 + [0.75, 0.25] + [0] * 4
@@ -104,7 +103,8 @@ def test_sheet_shows_grey_and_coloured_pictures_and_crosses_out_the_unreadable(
     assert draw_hardest_pairs(impostors, genuine, tmp_path / 'sheet.png', columns=4) == 2
     (figure,) = drawn
     assert [part.get_suptitle() for part in figure.subfigs] == [
-        'Two persons, most similar', 'One person, least similar'
+        'Two persons, most similar',
+        'One person, least similar',
     ]
     first = figure.subfigs[0].axes[0]
     tile = first.images[0].get_array()

@@ -57,8 +57,15 @@ def test_projection_of_no_points(points: np.ndarray) -> None:
 
 def scatter(**options: object) -> Scatter:
     points = np.array([[10.0, 0], [9, 1], [0, 8], [-3, -3]])
-    return Scatter(**{'points': points, 'labels': np.array([0, 0, 1, 2]),
-                      'names': ['a', 'b', 'new'], 'unseen': {2}, **options})  # fmt: skip
+    return Scatter(
+        **{
+            'points': points,
+            'labels': np.array([0, 0, 1, 2]),
+            'names': ['a', 'b', 'new'],
+            'unseen': {2},
+            **options,
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,8 +129,9 @@ def test_axes_are_equal_and_hold_all_points() -> None:
         assert left < -3 and right > 10 and low < -3 and high > 8
         assert bool(left == -right and low == -high) is around_zero
     axes = new_figure(3, 3).add_subplot()
-    figures.plot_scatter(axes, Scatter(np.zeros((0, 2)), np.zeros(0, int), ['a']),
-                         around_zero=False)  # fmt: skip
+    figures.plot_scatter(
+        axes, Scatter(np.zeros((0, 2)), np.zeros(0, int), ['a']), around_zero=False
+    )
     assert axes.get_xlim() == (-1, 1)
 
 
@@ -176,9 +184,7 @@ def test_animation_holds_all_frames_in_their_order(tmp_path: Path) -> None:
     assert durations == [figures.FRAME_MS, figures.FRAME_MS, figures.LAST_FRAME_MS]
 
 
-def test_animation_is_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_animation_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / 'a.gif'
     path.write_bytes(b'before')
     with pytest.raises(ValueError, match='frames is empty'):

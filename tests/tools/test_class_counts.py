@@ -21,15 +21,21 @@ main = load_tool('data/class_counts.py').main
 
 def coco(path: Path, boxes: list[dict[str, Any]], names: tuple[str, ...], images: int = 3) -> Path:
     """A COCO file of ``images`` pictures, category ids from 1."""
-    path.write_text(json.dumps({
-        'images': [
-            {'id': k, 'file_name': f'{k}.jpg', 'width': 9, 'height': 9} for k in range(images)
-        ],
-        'categories': [{'id': k, 'name': name} for k, name in enumerate(names, start=1)],
-        'annotations': [
-            {'id': k, 'image_id': 0, 'bbox': [0, 0, 5, 5], **box} for k, box in enumerate(boxes)
-        ],
-    }))
+    path.write_text(
+        json.dumps(
+            {
+                'images': [
+                    {'id': k, 'file_name': f'{k}.jpg', 'width': 9, 'height': 9}
+                    for k in range(images)
+                ],
+                'categories': [{'id': k, 'name': name} for k, name in enumerate(names, start=1)],
+                'annotations': [
+                    {'id': k, 'image_id': 0, 'bbox': [0, 0, 5, 5], **box}
+                    for k, box in enumerate(boxes)
+                ],
+            }
+        )
+    )
     return path
 
 
@@ -65,9 +71,14 @@ def test_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert resolve_counts(out) == [1.0, 2.0, 1.0]
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == [
-        'class', 'boxes', 'ignored', 'share', 'inverse_log', 'inverse_frequency',
+        'class',
+        'boxes',
+        'ignored',
+        'share',
+        'inverse_log',
+        'inverse_frequency',
         'effective_number',
-    ]  # fmt: skip
+    ]
     # 1 / ln(1.1 + 1 / 2), 4 / (3 * 2), and close to 3 / 4 over the mean of 1, 1 / 2, 1.
     assert printed[2].split() == ['dog', '2', '1', '50.00%', '2.128', '0.667', '0.600']
     header = (tmp_path / 'c.png').read_bytes()[:24]
@@ -84,7 +95,8 @@ ODD_BOXES: dict[str, list[dict[str, Any]]] = {
         {'category_id': 3, 'iscrowd': 1},
     ],
     "marked 'ignore'": [
-        {'category_id': 1, 'ignore': 1}, {'category_id': 2, 'ignore': True, 'iscrowd': 1},
+        {'category_id': 1, 'ignore': 1},
+        {'category_id': 2, 'ignore': True, 'iscrowd': 1},
     ],
     'inverted': [{'category_id': 2, 'bbox': [5, 5, -4, 4]}],
     'a side below 1 px': [
@@ -97,9 +109,12 @@ ODD_BOXES: dict[str, list[dict[str, Any]]] = {
         {'category_id': 2, 'bbox': [-6, 0, 6, 5]},  # touches the edge
         {'category_id': 2, 'bbox': [0, 9, 5, 5], 'iscrowd': 1},
     ],
-    'unusable': [{'category_id': 7}, {'category_id': 1, 'image_id': 99},
-                 {'category_id': 1, 'bbox': [0, 0, float('nan'), 5]}],
-}  # fmt: skip
+    'unusable': [
+        {'category_id': 7},
+        {'category_id': 1, 'image_id': 99},
+        {'category_id': 1, 'bbox': [0, 0, float('nan'), 5]},
+    ],
+}
 
 
 def test_counts_are_what_the_data_set_gives(tmp_path: Path) -> None:
@@ -108,9 +123,12 @@ def test_counts_are_what_the_data_set_gives(tmp_path: Path) -> None:
     source = coco(tmp_path / 'train.json', boxes, names)
     found = run(tmp_path / 'c.json', source)
     dataset = CocoDataset(
-        ann_file=str(source), data_prefix={'img': ''}, metainfo={'classes': names}, pipeline=[],
+        ann_file=str(source),
+        data_prefix={'img': ''},
+        metainfo={'classes': names},
+        pipeline=[],
         bad_images='unchecked',
-    )  # fmt: skip
+    )
     seen = Counter(
         (box['bbox_label'], box['ignore_flag'])
         for k in range(len(dataset))
@@ -143,8 +161,10 @@ def voc(root: Path) -> Path:
     for folder in ('Annotations', 'JPEGImages', 'ImageSets/Main'):
         (root / folder).mkdir(parents=True)
     for name, objects in {
-        'a': (('cat', 0, 5), ('dog', 1, 5)), 'b': (('cat', 0, 0), ('cat', 0, 5)), 'c': ()
-    }.items():  # fmt: skip
+        'a': (('cat', 0, 5), ('dog', 1, 5)),
+        'b': (('cat', 0, 0), ('cat', 0, 5)),
+        'c': (),
+    }.items():
         Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(root / f'JPEGImages/{name}.png')
         items = ''.join(
             f'<object><name>{kind}</name><difficult>{hard}</difficult><bndbox><xmin>1</xmin>'

@@ -13,7 +13,6 @@ compare_configs = load_tool('train/compare_configs.py')
 RunResult = load_tool('train/compare_configs.py').RunResult
 
 
-
 def logged_run(folder: Path, seed: int, score: float) -> None:
     """What mim train and mim test leave, three iterations of training long."""
     train = folder / '20260101_000000' / 'vis_data'
@@ -73,8 +72,11 @@ def test_finished_runs_are_not_run_again_and_all_is_written(
     assert out.with_suffix('.png').stat().st_size > 10_000
     runs = [RunResult(**run) for run in json.loads(out.with_suffix('.json').read_text())['runs']]
     assert [(run.config, run.seed) for run in runs] == [
-        ('stock', 0), ('ours', 0), ('stock', 1), ('ours', 1)
-    ]  # fmt: skip
+        ('stock', 0),
+        ('ours', 0),
+        ('stock', 1),
+        ('ours', 1),
+    ]
     assert compare_configs.main(command) == 0
     assert len(commands) == 8
     # A config named twice, as by a pattern that holds the reference too, counts once.
@@ -103,8 +105,9 @@ def test_any_metric_of_the_test_ranks_and_is_shown(
 ) -> None:
     def run_once(config: Path, seed: int, *_: object) -> RunResult:
         lead = {'a': 0.0, 'b': 0.1, 'c': 0.2}[config.stem]
-        return RunResult(config.stem, seed, {'auc': 0.9 - lead, 'tar@far=1e-02': 0.5 + lead},
-                         1.0, [1], [2.0], [])  # fmt: skip
+        return RunResult(
+            config.stem, seed, {'auc': 0.9 - lead, 'tar@far=1e-02': 0.5 + lead}, 1.0, [1], [2.0], []
+        )
 
     monkeypatch.setattr(compare_configs, 'run_once', run_once)
     configs = [tmp_path / f'{name}.py' for name in 'abc']

@@ -34,7 +34,8 @@ class Unit(nn.Module):
         self.bn3 = nn.BatchNorm2d(width)
         if first:
             self.downsample = nn.Sequential(
-                nn.Conv2d(before, width, 1, 2, bias=False), nn.BatchNorm2d(width))
+                nn.Conv2d(before, width, 1, 2, bias=False), nn.BatchNorm2d(width)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         short = self.downsample(x) if hasattr(self, 'downsample') else x
@@ -114,8 +115,12 @@ WRAPPINGS: dict[str, Any] = {
     'of a whole model': lambda state: {f'backbone.{k}': v for k, v in state.items()},
     'of both': lambda state: {f'module.backbone.{k}': v for k, v in state.items()},
     'training state': lambda state: {
-        'epoch': 3, 'global_step': 7, 'state_dict_backbone': state,
-        'state_dict_softmax_fc': {'weight': torch.ones(5, 16)}, 'state_optimizer': {'state': {}}},
+        'epoch': 3,
+        'global_step': 7,
+        'state_dict_backbone': state,
+        'state_dict_softmax_fc': {'weight': torch.ones(5, 16)},
+        'state_optimizer': {'state': {}},
+    },
     'parameters': lambda state: {k: nn.Parameter(v, False) for k, v in state.items()},
 }
 
@@ -125,8 +130,13 @@ def test_outputs_are_equal_however_it_was_saved(wrapping: str, tmp_path: Path) -
     source = network()
     path = saved(WRAPPINGS[wrapping](source.state_dict()), tmp_path / 'in.pth')
     assert convert(path, tmp_path / 'out.pth') == 0
-    model = IResNet(18, 16, input_size=32, base_channels=8, init_cfg=dict(
-        type='Pretrained', checkpoint=str(tmp_path / 'out.pth'), prefix='backbone.'))
+    model = IResNet(
+        18,
+        16,
+        input_size=32,
+        base_channels=8,
+        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'out.pth'), prefix='backbone.'),
+    )
     model.init_weights()
     torch.testing.assert_close(model.eval()(pictures())[-1], source(pictures()))
 
@@ -142,11 +152,11 @@ def test_depth_is_told_and_a_model_of_mmpretrain_takes_it(depth: int, tmp_path: 
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = ImageClassifier(backbone=backbone, neck=None, head=None)
     checkpoint = load_checkpoint(model, str(tmp_path / 'new' / 'out.pth'), strict=True)
-    torch.testing.assert_close(
-        model.eval().extract_feat(pictures())[-1], source(pictures()))
+    torch.testing.assert_close(model.eval().extract_feat(pictures())[-1], source(pictures()))
     meta = checkpoint['meta']
     assert meta['backbone'] == dict(
-        type='mmdet_ext.IResNet', depth=depth, num_features=16, input_size=32, base_channels=8)
+        type='mmdet_ext.IResNet', depth=depth, num_features=16, input_size=32, base_channels=8
+    )
     assert (meta['mean'], meta['std'], meta['to_rgb']) == (127.5, 127.5, True)
     assert meta['source_file'] == 'in.pth'
     assert meta['source_sha256'] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -165,8 +175,11 @@ def test_summary_says_how_to_use_it(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_half_precision_and_no_counters(tmp_path: Path) -> None:
     """Old versions of torch wrote no counters of batches; some files are stripped."""
     source = network()
-    state = {key: value.half() for key, value in source.state_dict().items()
-             if not key.endswith('num_batches_tracked')}
+    state = {
+        key: value.half()
+        for key, value in source.state_dict().items()
+        if not key.endswith('num_batches_tracked')
+    }
     assert convert(saved(state, tmp_path / 'in.pth'), tmp_path / 'out.pth') == 0
     written = torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']
     for key, value in source.state_dict().items():
@@ -211,8 +224,13 @@ def test_head_takes_the_centres(tmp_path: Path) -> None:
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = ImageClassifier(
             backbone=IResNet(18, 16, input_size=32, base_channels=8),
-            head=dict(type='mmdet_ext.MarginHead', num_classes=9, in_channels=16,
-                      margin=dict(type='CosFace', m=0.4), scale=64.0),
+            head=dict(
+                type='mmdet_ext.MarginHead',
+                num_classes=9,
+                in_channels=16,
+                margin=dict(type='CosFace', m=0.4),
+                scale=64.0,
+            ),
         ).eval()
     load_checkpoint(model, str(out), strict=True)
     found = model(pictures(), mode='tensor')
@@ -233,27 +251,33 @@ def removed(*keys: str) -> Any:
 SPOILT: dict[str, tuple[Any, str]] = {
     'missing': (
         removed('layer1.0.bn3.weight', 'bn2.bias'),
-        'not those of an IResNet of depth 18; 2 missing: layer1.0.bn3.weight, bn2.bias'),
+        'not those of an IResNet of depth 18; 2 missing: layer1.0.bn3.weight, bn2.bias',
+    ),
     'unexpected': (
         lambda s: s.update({'extra.bias': torch.ones(1), 'layer1.0.se.weight': torch.ones(1)}),
-        '2 unexpected: extra.bias, layer1.0.se.weight'),
+        '2 unexpected: extra.bias, layer1.0.se.weight',
+    ),
     'shape': (
         lambda s: s.update({'layer2.0.conv1.weight': torch.ones(16, 8, 1, 1)}),
-        '1 of another shape: layer2.0.conv1.weight (16, 8, 1, 1) for (16, 8, 3, 3)'),
+        '1 of another shape: layer2.0.conv1.weight (16, 8, 1, 1) for (16, 8, 3, 3)',
+    ),
     'all three': (
         lambda s: s.update({'bn2.gain': s.pop('bn2.weight'), 'fc.bias': torch.ones(3)}),
-        '1 missing: bn2.weight; 1 unexpected: bn2.gain; '
-        '1 of another shape: fc.bias (3,) for (16,)'),
+        '1 missing: bn2.weight; 1 unexpected: bn2.gain; 1 of another shape: fc.bias (3,) for (16,)',
+    ),
     'a whole stage': (
         lambda s: [s.pop(key) for key in list(s) if key.startswith('layer4.1.')],
-        'stages of [2, 2, 2, 1] blocks are of no known depth. Known are 18: [2, 2, 2, 2]'),
+        'stages of [2, 2, 2, 1] blocks are of no known depth. Known are 18: [2, 2, 2, 2]',
+    ),
     'not finite': (
         lambda s: s['layer3.1.bn2.running_var'].fill_(float('nan')),
-        'numbers that are not finite in layer3.1.bn2.running_var'),
+        'numbers that are not finite in layer3.1.bn2.running_var',
+    ),
     'no last layer': (removed('fc.weight'), "no 'conv1.weight' of four and 'fc.weight' of two"),
     'not square': (
         lambda s: s.update({'fc.weight': torch.ones(16, 64 * 6)}),
-        "'fc.weight' takes 384 numbers"),
+        "'fc.weight' takes 384 numbers",
+    ),
 }
 
 
@@ -267,14 +291,16 @@ def test_spoilt_weights(what: str, tmp_path: Path, capsys: pytest.CaptureFixture
 OTHER: dict[str, tuple[Any, str]] = {
     'resnet of torchvision': (
         {'layer1.0.conv1.weight': torch.ones(1), 'conv1.weight': torch.ones(1)},
-        'stages of [1, 0, 0, 0] blocks'),
+        'stages of [1, 0, 0, 0] blocks',
+    ),
     'no network': ({'embedding.weight': torch.ones(2)}, "no keys such as 'layer1.0.conv1.weight'"),
     'numbers': ({'epoch': 3, 'loss': 0.5}, 'of which these are no tensors: epoch, loss'),
     'a list': ([torch.ones(2)], 'holds a list, expected a state dict'),
     'nothing': ({}, 'holds 0 entries (none), expected a state dict'),
     'one name twice': (
         {'module.fc.bias': torch.ones(1), 'fc.bias': torch.ones(1)},
-        'several weights of one name once module., _orig_mod., backbone. are taken off: fc.bias'),
+        'several weights of one name once module., _orig_mod., backbone. are taken off: fc.bias',
+    ),
 }
 
 

@@ -46,19 +46,24 @@ def test_too_few_people_are_an_error(
     assert message in capsys.readouterr().err
 
 
-def test_it_trains_tests_and_draws(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_trains_tests_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # What mim's --cfg-options would take for its own; and pictures that cannot be used.
-    root = tmp_path / "my [faces], a=(1) 'x\""
+    root = tmp_path / 'my [faces], a=(1) \'x"'
     make_faces(root)
     for name in ('p0', 'p5'):
         (root / 'faces' / name / 'broken.jpg').write_bytes(b'\xff\xd8')
     work = root / 'work, {1}'
     before = sorted(root.joinpath('faces').rglob('*'))
-    code = demo.main([
-        '--data', str(root / 'faces'), '--work-dir', str(work), '--epochs', '1',
-    ])  # fmt: skip
+    code = demo.main(
+        [
+            '--data',
+            str(root / 'faces'),
+            '--work-dir',
+            str(work),
+            '--epochs',
+            '1',
+        ]
+    )
     printed = capsys.readouterr().out
     assert code == 0, printed[-2000:]
     assert '16 pictures of 8 identities. Left out: 2 pictures, truncated JPEG' in printed

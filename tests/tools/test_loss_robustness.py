@@ -12,13 +12,13 @@ from tests._helpers.tools import load_tool
 loss_robustness = load_tool('analysis/loss_robustness.py')
 
 
-
-def test_table_shows_stock_beside_ours(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert loss_robustness.main(
-        ['--cases', '1200', '--losses', 'CIoULoss', '--out', str(tmp_path / 'hard')]
-    ) == 0
+def test_table_shows_stock_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        loss_robustness.main(
+            ['--cases', '1200', '--losses', 'CIoULoss', '--out', str(tmp_path / 'hard')]
+        )
+        == 0
+    )
     rows = json.loads((tmp_path / 'hard.json').read_text())['rows']
     by_name = {(row['loss'], row['precision']): row for row in rows}
     assert by_name['mmdet.CIoULoss', 'float32']['bad_values'] > 0

@@ -96,14 +96,17 @@ def test_gaps_between_centres_60_degrees_apart() -> None:
     gaps = {boundary.title: gap_between(boundary.score) for boundary in plot_margins.boundaries()}
     # cos t - 0.35 = cos(60 - t): 2 sin(30) sin(30 - t) = 0.35.
     cosface = 60 - 2 * (30 - math.degrees(math.asin(0.35)))
-    assert gaps == pytest.approx({
-        'Softmax, NormFace': 0,
-        'SphereFace, m = 4': 60 - 2 * 60 / 5,
-        'SphereFaceR v1, m = 1.5': 60 - 2 * 60 / 2.5,
-        'CosFace, m = 0.35': cosface,
-        'ArcFace, m = 0.5': math.degrees(0.5),
-        'CombinedMargin (1, 0.3, 0.2)': gaps['CombinedMargin (1, 0.3, 0.2)'],
-    }, abs=0.01)  # fmt: skip
+    assert gaps == pytest.approx(
+        {
+            'Softmax, NormFace': 0,
+            'SphereFace, m = 4': 60 - 2 * 60 / 5,
+            'SphereFaceR v1, m = 1.5': 60 - 2 * 60 / 2.5,
+            'CosFace, m = 0.35': cosface,
+            'ArcFace, m = 0.5': math.degrees(0.5),
+            'CombinedMargin (1, 0.3, 0.2)': gaps['CombinedMargin (1, 0.3, 0.2)'],
+        },
+        abs=0.01,
+    )
     # Between its two margins alone, and their sum.
     assert math.degrees(0.3) < gaps['CombinedMargin (1, 0.3, 0.2)'] < cosface
 

@@ -37,13 +37,19 @@ def folder(root: Path, **pictures: list[bytes]) -> Path:
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
-    return folder(tmp_path / 'faces', s1=[jpeg(1), jpeg(2)], s10=[jpeg(3)],
-                  s2=[jpeg(k) for k in range(4, 16)])
+    return folder(
+        tmp_path / 'faces', s1=[jpeg(1), jpeg(2)], s10=[jpeg(3)], s2=[jpeg(k) for k in range(4, 16)]
+    )
 
 
 def contents(root: Path) -> list[list[bytes]]:
-    return [[file.read_bytes() for file in sorted(identity.iterdir(), key=lambda p: (
-        len(p.name), p.name))] for identity in sorted(root.iterdir())]
+    return [
+        [
+            file.read_bytes()
+            for file in sorted(identity.iterdir(), key=lambda p: (len(p.name), p.name))
+        ]
+        for identity in sorted(root.iterdir())
+    ]
 
 
 def test_round_trip_byte_for_byte(faces: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -57,7 +63,10 @@ def test_round_trip_byte_for_byte(faces: Path, tmp_path: Path, capsys: Capture) 
     assert '15 pictures of 3 identities in ' in capsys.readouterr().out
     assert [path.name for path in sorted((tmp_path / 'out').iterdir())] == ['0', '1', '2']
     assert contents(tmp_path / 'out') == [
-        [jpeg(1), jpeg(2)], [jpeg(k) for k in range(4, 16)], [jpeg(3)]]
+        [jpeg(1), jpeg(2)],
+        [jpeg(k) for k in range(4, 16)],
+        [jpeg(3)],
+    ]
     assert main(['write', str(tmp_path / 'out'), str(tmp_path / 'again')]) == 0
     for name in ('train.rec', 'train.idx', 'property'):
         assert (tmp_path / 'again' / name).read_bytes() == (tmp_path / 'rec' / name).read_bytes()
@@ -68,7 +77,8 @@ def test_round_trip_of_orl(shared_data: Path, tmp_path: Path, capsys: Capture) -
     arguments = ['write', str(orl), str(tmp_path), '--size', '112', '92', '--quality', '100']
     assert main(arguments) == 0
     assert '400 pictures of 40 identities (0 byte for byte, 400 encoded, 0 of them resized)' in (
-        capsys.readouterr().out)
+        capsys.readouterr().out
+    )
     assert (tmp_path / 'property').read_text() == '40,112,92\n'
     dataset = FaceRecordDataset(str(tmp_path))
     assert dataset.get_gt_labels().tolist() == [k // 10 for k in range(400)]
@@ -94,8 +104,11 @@ def test_resizing_is_counted(tmp_path: Path, capsys: Capture) -> None:
     assert "1 files whose suffix is no picture's (a/notes.txt)" in said.err
     dataset = FaceRecordDataset(str(tmp_path / 'rec'))
     assert {dataset[k]['img_shape'] for k in range(5)} == {(112, 112)}
-    first = cv2.resize(cv2.imdecode(np.frombuffer(jpeg(1, 224, 224), np.uint8), 1), (112, 112),
-                       interpolation=cv2.INTER_AREA)
+    first = cv2.resize(
+        cv2.imdecode(np.frombuffer(jpeg(1, 224, 224), np.uint8), 1),
+        (112, 112),
+        interpolation=cv2.INTER_AREA,
+    )
     assert np.abs(dataset[0]['img'].astype(int) - first).mean() < 3
 
 
@@ -117,7 +130,7 @@ def test_check_lists_corrupt_records(faces: Path, tmp_path: Path, capsys: Captur
     path = tmp_path / 'train.rec'
     content, offsets = bytearray(path.read_bytes()), read_index(tmp_path / 'train.idx')[1]
     content[offsets[3]] ^= 255
-    content[offsets[5] - 4: offsets[5]] = bytes(4)  # the end of record 4's JPEG
+    content[offsets[5] - 4 : offsets[5]] = bytes(4)  # the end of record 4's JPEG
     path.write_bytes(content)
     capsys.readouterr()
     assert main(['inspect', str(tmp_path)]) == 0  # nothing is decoded but a sample
@@ -142,12 +155,19 @@ def test_index_is_rebuilt(faces: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_parts_are_extracted(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     main(['write', str(faces), str(tmp_path / 'rec')])
     out = tmp_path / 'out'
-    assert main(['extract', str(tmp_path / 'rec'), str(out), '--identities', '1', '2',
-                 '--limit', '3']) == 0
+    assert (
+        main(['extract', str(tmp_path / 'rec'), str(out), '--identities', '1', '2', '--limit', '3'])
+        == 0
+    )
     assert sorted(str(path.relative_to(out)) for path in out.rglob('*.jpg')) == [
-        '1/00000003.jpg', '1/00000004.jpg', '1/00000005.jpg']
-    assert RecordFile(tmp_path / 'rec' / 'train.rec').read(4).data == (
-        out / '1' / '00000004.jpg').read_bytes()
+        '1/00000003.jpg',
+        '1/00000004.jpg',
+        '1/00000005.jpg',
+    ]
+    assert (
+        RecordFile(tmp_path / 'rec' / 'train.rec').read(4).data
+        == (out / '1' / '00000004.jpg').read_bytes()
+    )
     capsys.readouterr()
     assert main(['extract', str(tmp_path / 'rec'), str(out), '--identities', '2', '7']) == 2
     assert 'error: identities [7] have no picture' in capsys.readouterr().err
@@ -202,8 +222,12 @@ def test_identities_are_those_of_the_data_set_of_folders(
     records = FaceRecordDataset(str(tmp_path / 'rec'))
     assert records.get_gt_labels().tolist() == dataset.get_gt_labels().tolist()
     assert f'warning: {list_faces(faces)}\n' in said.err
-    for count in ('2 hidden files and folders (', '1 files beside the folders (loose.jpg)',
-                  '1 folders within folders (s2/below)', '1 identities without a picture ('):
+    for count in (
+        '2 hidden files and folders (',
+        '1 files beside the folders (loose.jpg)',
+        '1 folders within folders (s2/below)',
+        '1 identities without a picture (',
+    ):
         assert count in said.err
 
 
@@ -215,7 +239,7 @@ def test_what_can_be_read_is_extracted_and_the_rest_is_named(
     path, offsets = tmp_path / 'rec' / 'train.rec', read_index(tmp_path / 'rec' / 'train.idx')[1]
     content = bytearray(path.read_bytes())
     content[offsets[4]] ^= 255
-    content[offsets[7] + 32: offsets[8]] = bytes(offsets[8] - offsets[7] - 32)
+    content[offsets[7] + 32 : offsets[8]] = bytes(offsets[8] - offsets[7] - 32)
     path.write_bytes(content)
     capsys.readouterr()
     out = tmp_path / 'out'
@@ -230,18 +254,29 @@ def test_what_can_be_read_is_extracted_and_the_rest_is_named(
     assert all(records.read(k).data == data for k, data in written.items())
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (['inspect', 'absent'], "record file 'absent' is not there"),
-    (['inspect', '.'], 'is not there'),
-    (['extract', 'absent.rec', 'out'], 'is not there'),
-    (['write', 'absent', 'out'], "folder 'absent' is not there"),
-    (['write', 'empty', 'out'], "'empty' has no folder in it. Found: nothing; expected a folder"),
-    (['write', 'hollow', 'out'], '0 pictures of 0 identities'),
-    (['write', 'hollow', 'out', '--size', '0', '112'], '--size must be above 0'),
-    (['write', 'hollow', 'out', '--quality', '101'], '--quality in 1..100, got'),
-])
-def test_bad_input(arguments: list[str], message: str, tmp_path: Path, capsys: Capture,
-                   monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['inspect', 'absent'], "record file 'absent' is not there"),
+        (['inspect', '.'], 'is not there'),
+        (['extract', 'absent.rec', 'out'], 'is not there'),
+        (['write', 'absent', 'out'], "folder 'absent' is not there"),
+        (
+            ['write', 'empty', 'out'],
+            "'empty' has no folder in it. Found: nothing; expected a folder",
+        ),
+        (['write', 'hollow', 'out'], '0 pictures of 0 identities'),
+        (['write', 'hollow', 'out', '--size', '0', '112'], '--size must be above 0'),
+        (['write', 'hollow', 'out', '--quality', '101'], '--quality in 1..100, got'),
+    ],
+)
+def test_bad_input(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path('empty').mkdir()
     Path('hollow/a').mkdir(parents=True)

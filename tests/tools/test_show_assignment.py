@@ -44,9 +44,12 @@ def configs(shapes_root: Path, tmp_path: Path) -> list[str]:
 
 def test_stock_beside_ours(configs: list[str], tmp_path: Path) -> None:
     out = tmp_path / 'out'
-    assert show_assignment.main(
-        [configs[0], '--versus', configs[1], '--count', '2', '--out', str(out)]
-    ) == 0
+    assert (
+        show_assignment.main(
+            [configs[0], '--versus', configs[1], '--count', '2', '--out', str(out)]
+        )
+        == 0
+    )
     pictures = json.loads((out / 'counts.json').read_text())['pictures']
     assert len(pictures) == 2
     for name, (ours, stock) in pictures.items():
@@ -97,10 +100,17 @@ def stock_config(name: str, root: Path, folder: Path, **options: Any) -> str:
 def test_priors_beyond_the_border_count_for_no_one(configs: list[str], tmp_path: Path) -> None:
     """Stock's assigner never sees them, ours sees them marked."""
     ((ours, stock),) = drawn(
-        tmp_path / 'out', configs[0], '--versus', configs[1], '--count', '1', '--cfg-options',
-        'model.bbox_head.type=mmdet_ext.ATSSHead', 'model.train_cfg.allowed_border=0',
+        tmp_path / 'out',
+        configs[0],
+        '--versus',
+        configs[1],
+        '--count',
+        '1',
+        '--cfg-options',
+        'model.bbox_head.type=mmdet_ext.ATSSHead',
+        'model.train_cfg.allowed_border=0',
         'model.bbox_head.anchor_generator.octave_base_scale=2',
-    ).values()  # fmt: skip
+    ).values()
     ours.pop('title'), stock.pop('title')
     assert ours == stock
     # Of 96 x 72 px, anchors of 16 px at every 8th, not up to the last edge; 32 at 16, 64 at 32.
@@ -132,9 +142,7 @@ def test_stages_in_lists_and_masks(shapes_root: Path, tmp_path: Path) -> None:
         'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', shapes_root, tmp_path
     )
     few = [f'model.train_cfg.rcnn.{stage}.sampler.num=8' for stage in range(3)]
-    rows, others = drawn(
-        tmp_path / 'out', config, '--count', '2', '--cfg-options', *few
-    ).values()
+    rows, others = drawn(tmp_path / 'out', config, '--count', '2', '--cfg-options', *few).values()
     assert [row['title'].partition('\n')[2] for row in rows] == [
         'mmdet.MaxIoUAssigner in rpn_head',
         *(f'mmdet.MaxIoUAssigner in roi_head, {stage} of 3' for stage in (1, 2, 3)),
@@ -142,9 +150,7 @@ def test_stages_in_lists_and_masks(shapes_root: Path, tmp_path: Path) -> None:
     # Fifty proposals, then those that the stage before sampled.
     assert rows[1]['priors'] == 50 and rows[2]['priors'] <= 8
     # Stages sample at random; the seed is set for each picture anew.
-    (alone,) = drawn(
-        tmp_path / 'out', config, '--images', '1', '--cfg-options', *few
-    ).values()
+    (alone,) = drawn(tmp_path / 'out', config, '--images', '1', '--cfg-options', *few).values()
     assert others == alone
 
 
@@ -154,8 +160,9 @@ class Holder(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         costs = [dict(type='BBoxL1Cost', box_format='xyxy')]
-        self.queries = {'stages': [TASK_UTILS.build(
-            dict(type='HungarianAssigner', match_costs=costs))]}  # fmt: skip
+        self.queries = {
+            'stages': [TASK_UTILS.build(dict(type='HungarianAssigner', match_costs=costs))]
+        }
         regions = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5)
         self.proposals = (TASK_UTILS.build(regions),)
         self.again = self.proposals
@@ -307,18 +314,18 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_bad_input(
-    configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input(configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = tmp_path / 'file.txt', tmp_path / 'out'
     file.write_text('text')
     for name, content in (
-        ('syntax', b'model = dict(\n'), ('base', b"_base_ = 'nowhere.py'\n"),
-        ('code', b'\xff\xfe\x00'), ('empty', b'a = 1\n'),
+        ('syntax', b'model = dict(\n'),
+        ('base', b"_base_ = 'nowhere.py'\n"),
+        ('code', b'\xff\xfe\x00'),
+        ('empty', b'a = 1\n'),
         ('typo', Path(configs[0]).read_bytes().replace(b'ATSSAssigner', b'ATSAssigner')),
         ('no_model', Path(configs[0]).read_bytes() + b'model = None\n'),
         ('elsewhere', Path(configs[0]).read_bytes().replace(b'instances_train', b'nothing')),
-    ):  # fmt: skip
+    ):
         (tmp_path / f'{name}.py').write_bytes(content)
     config = configs[0]
     for args, message in (
@@ -372,22 +379,37 @@ def test_a_config_beside_itself(configs: list[str], tmp_path: Path) -> None:
 def test_levels_are_told_by_the_priors_where_the_head_gives_none(scope: str) -> None:
     """RetinaNet's anchors by looking them up; all is as it was afterwards."""
     config: dict[str, Any] = dict(
-        type=f'{scope}.RetinaHead', num_classes=3, in_channels=8, stacked_convs=1, feat_channels=8,
-        anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3,
-                              ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32]),
-        train_cfg=Config(dict(
-            assigner=dict(type=f'{scope}.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4,
-                          min_pos_iou=0),
-            allowed_border=-1, pos_weight=-1)),
-    )  # fmt: skip
+        type=f'{scope}.RetinaHead',
+        num_classes=3,
+        in_channels=8,
+        stacked_convs=1,
+        feat_channels=8,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            octave_base_scale=4,
+            scales_per_octave=3,
+            ratios=[0.5, 1.0, 2.0],
+            strides=[8, 16, 32],
+        ),
+        train_cfg=Config(
+            dict(
+                assigner=dict(
+                    type=f'{scope}.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0
+                ),
+                allowed_border=-1,
+                pos_weight=-1,
+            )
+        ),
+    )
     head = MODELS.build(config)
     sample = DetDataSample(metainfo=dict(img_shape=(64, 96), pad_shape=(64, 96)))
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor([[8.0, 8, 40, 40], [20, 4, 90, 60]]), labels=torch.tensor([0, 1])
     )
     maps = tuple(torch.zeros(1, 8, 64 // s, 96 // s) for s in (8, 16, 32))
-    before = {name: vars(value).copy() for name, value in vars(head).items()
-              if hasattr(value, '__dict__')}
+    before = {
+        name: vars(value).copy() for name, value in vars(head).items() if hasattr(value, '__dict__')
+    }
     with recorded_assignments(head) as records:
         head.loss(maps, [sample])
     (record,) = records

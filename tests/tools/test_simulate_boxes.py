@@ -64,8 +64,7 @@ def test_exact_gradient_is_that_of_finite_differences() -> None:
         step = torch.zeros(4, 1, dtype=torch.float64)
         step[index] = 1e-6
         high, low = (
-            loss(sim.corners(boxes + sign * step).t(), sim.corners(targets).t())
-            for sign in (1, -1)
+            loss(sim.corners(boxes + sign * step).t(), sim.corners(targets).t()) for sign in (1, -1)
         )
         torch.testing.assert_close(found[index], (high - low) / 2e-6, atol=1e-5, rtol=1e-5)
 
@@ -149,8 +148,15 @@ def test_exact_gradients_leave_iou_behind_and_bring_the_others_home() -> None:
 def test_workers_do_not_change_the_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ['--points', '70', '--iterations', '2', '--losses', 'mmdet_ext.DIoULoss',
-               'published.GIoU']  # fmt: skip
+    options = [
+        '--points',
+        '70',
+        '--iterations',
+        '2',
+        '--losses',
+        'mmdet_ext.DIoULoss',
+        'published.GIoU',
+    ]
     contents = []
     for workers in ('1', '2'):
         out = tmp_path / workers
@@ -166,8 +172,11 @@ def test_workers_do_not_change_the_result(
 
 def test_options_of_a_loss() -> None:
     assert sim.parse_loss('mmdet.X:a=1,b=x,c=-2e-3') == {
-        'type': 'mmdet.X', 'a': 1, 'b': 'x', 'c': -0.002,
-    }  # fmt: skip
+        'type': 'mmdet.X',
+        'a': 1,
+        'b': 'x',
+        'c': -0.002,
+    }
     assert sim.parse_loss('mmdet.X') == {'type': 'mmdet.X'}
     with pytest.raises(ValueError, match='give NAME:option=value'):
         sim.parse_loss('mmdet.X:a')

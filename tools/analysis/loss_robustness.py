@@ -99,7 +99,9 @@ def main(argv: list[str] | None = None) -> int:
     text = table(counts)
     print(text)
     if args.out is not None:
-        command = f'python tools/analysis/loss_robustness.py --cases {args.cases} --seed {args.seed}'
+        command = (
+            f'python tools/analysis/loss_robustness.py --cases {args.cases} --seed {args.seed}'
+        )
         page = PAGE.format(cases=args.cases, command=command, table=text)
         write_text(args.out.with_suffix('.md'), page)
         rows = {'torch': torch.__version__, 'rows': [asdict(count) for count in counts]}

@@ -53,10 +53,16 @@ def main(argv: list[str] | None = None) -> int:
 def file_name(assigner: str) -> str:
     """``MaxIoUAssigner`` as ``max_iou``, as its module is called."""
     words = {
-        'ATSS': 'atss', 'MaxIoU': 'max_iou', 'SimOTA': 'simota', 'FCOS': 'fcos', 'RFLA': 'rfla',
-        'DynamicSoftLabel': 'dynamic_soft_label', 'TaskAligned': 'task_aligned',
-        'OneToOneTaskAligned': 'one_to_one_task_aligned', 'CenterNet': 'centernet',
-    }  # fmt: skip
+        'ATSS': 'atss',
+        'MaxIoU': 'max_iou',
+        'SimOTA': 'simota',
+        'FCOS': 'fcos',
+        'RFLA': 'rfla',
+        'DynamicSoftLabel': 'dynamic_soft_label',
+        'TaskAligned': 'task_aligned',
+        'OneToOneTaskAligned': 'one_to_one_task_aligned',
+        'CenterNet': 'centernet',
+    }
     stem = assigner.removesuffix('Assigner')
     return words.get(stem, stem.lower())
 

@@ -250,8 +250,12 @@ CLASSIFICATION: dict[tuple[str, str], list[Line]] = {
     ('focal, softmax', "p of the label's class"): [
         Line('cross entropy', 'CrossEntropyLoss', _softmax(), {}, True),
         *(
-            Line(f'focal gamma={g:g}', 'FocalLoss', _softmax(),
-                 {**SOFTMAX, 'gamma': g, 'alpha': None})
+            Line(
+                f'focal gamma={g:g}',
+                'FocalLoss',
+                _softmax(),
+                {**SOFTMAX, 'gamma': g, 'alpha': None},
+            )
             for g in (0.5, 1.0, 2.0, 5.0)
         ),
         Line('focal gamma=2, alpha=0.25', 'FocalLoss', _softmax(), SOFTMAX),
@@ -262,12 +266,17 @@ CLASSIFICATION: dict[tuple[str, str], list[Line]] = {
             for s in (0.0, 0.1, 0.2)
         ),
         *(
-            Line(f'class_weight={w:g}', 'CrossEntropyLoss', _softmax(),
-                 {'class_weight': [w, 1.0]}, True)
+            Line(
+                f'class_weight={w:g}',
+                'CrossEntropyLoss',
+                _softmax(),
+                {'class_weight': [w, 1.0]},
+                True,
+            )
             for w in (0.5, 2.0)
         ),
     ],
-}  # fmt: skip
+}
 QUALITY: dict[tuple[str, str], list[Line]] = {
     ('quality focal', 'predicted score'): [
         *(

@@ -29,9 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         curve = read_scalars(find_scalars(args.work_dir))
         evaluation = None
         if args.predictions:
-            evaluation = evaluate(
-                args.annotations, args.predictions, args.classes, args.score_thr
-            )
+            evaluation = evaluate(args.annotations, args.predictions, args.classes, args.score_thr)
         for path in write_report(args.work_dir, curve, evaluation, args.images):
             print(path)
     except ReportError as error:

@@ -76,15 +76,25 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--checkpoint', type=Path, help='weights of the config')
     parser.add_argument('--versus', type=Path, metavar='CONFIG', help='to set below')
     parser.add_argument('--versus-checkpoint', type=Path, help='its weights')
-    parser.add_argument('--images', nargs='+', default=[], metavar='WHICH',
-                        help='numbers, names or paths; default: the first --count')  # fmt: skip
+    parser.add_argument(
+        '--images',
+        nargs='+',
+        default=[],
+        metavar='WHICH',
+        help='numbers, names or paths; default: the first --count',
+    )
     parser.add_argument('--count', type=int, default=4)
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
     parser.add_argument('--epoch', type=int, help='from 1; default: the last of the config')
     parser.add_argument('--out', type=Path, required=True, help='folder')
     parser.add_argument('--seed', type=int, default=0, help='of untrained weights and of samplers')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='to set in the config, and in that of --versus')  # fmt: skip
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='to set in the config, and in that of --versus',
+    )
     return parser.parse_args(argv)
 
 
@@ -156,17 +166,20 @@ def _report(path: Path, sides: Sequence[Side], shown: Sequence[Any]) -> None:
     print(path)
     for row in [row.counts() for _, rows in shown for row in rows]:
         title = row['title'].replace('\n', ', ')
-        print(f'  {title}: {row["positive"]:,} of {row["priors"]:,} priors positive, '
-              f'{row["ignored"]:,} ignored, {row["boxes_without_prior"]} of '
-              f'{row["boxes"]} boxes without')  # fmt: skip
+        print(
+            f'  {title}: {row["positive"]:,} of {row["priors"]:,} priors positive, '
+            f'{row["ignored"]:,} ignored, {row["boxes_without_prior"]} of '
+            f'{row["boxes"]} boxes without'
+        )
     sights = [
         f'{image.shape[1]} x {image.shape[0]} px and {len(rows[0].boxes)} boxes'
         for image, rows in shown
     ]
     if len(set(sights)) > 1:
-        print('  each as its own config prepares the picture: '
-              + ', '.join(f'{side.name} {sight}'
-                          for side, sight in zip(sides, sights, strict=True)))  # fmt: skip
+        print(
+            '  each as its own config prepares the picture: '
+            + ', '.join(f'{side.name} {sight}' for side, sight in zip(sides, sights, strict=True))
+        )
 
 
 def read_config(path: Path, options: Sequence[str] = ()) -> Config:
@@ -256,9 +269,7 @@ class Side:
             return np.ascontiguousarray(image), assignments(self.model, sample, self.name)
 
 
-def load_side(
-    name: str, config: Config, checkpoint: Path | None, args: argparse.Namespace
-) -> Side:
+def load_side(name: str, config: Config, checkpoint: Path | None, args: argparse.Namespace) -> Side:
     """Data and detector of a config.
 
     Raises:
@@ -316,8 +327,11 @@ def load_weights(model: Any, name: str, path: Path) -> None:
             f'{", ".join(list(wanted)[:3])}'
         )
     if fitting < len(wanted):
-        print(f'warning: the checkpoint {path} has {fitting} of the {len(wanted)} weights of '
-              f'{name}; the others are untrained', file=sys.stderr)  # fmt: skip
+        print(
+            f'warning: the checkpoint {path} has {fitting} of the {len(wanted)} weights of '
+            f'{name}; the others are untrained',
+            file=sys.stderr,
+        )
 
 
 def assignments(model: Any, sample: dict[str, Any], config: str) -> list[PictureAssignment]:

@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     page = (
         f'# Boxes on their way to a target\n\n{cases:,} cases, {args.iterations} steps each, made '
         f'in {wall:.0f} s on {args.workers} workers by\n\n    {command}\n\nThe tool says at its '
-        "head what is simulated. Gradients are exact; those of `published` are the ones that the "
+        'head what is simulated. Gradients are exact; those of `published` are the ones that the '
         f"paper's program has.\n\n{text}\n"
     )
     write_text(args.out.with_suffix('.md'), page)

@@ -68,9 +68,11 @@ def works(generator: torch.Generator) -> list[Work]:
     grid, sizes = pyramid_anchors(WIDTH, HEIGHT)
     moved = grid + torch.rand(len(grid), 2, generator=generator).repeat(1, 2)
     anchors = AnchorGenerator(
-        strides=[8, 16, 32, 64, 128], ratios=[0.5, 1.0, 2.0],
-        octave_base_scale=4, scales_per_octave=3,
-    )  # fmt: skip
+        strides=[8, 16, 32, 64, 128],
+        ratios=[0.5, 1.0, 2.0],
+        octave_base_scale=4,
+        scales_per_octave=3,
+    )
     maps = [(-(-HEIGHT // stride), -(-WIDTH // stride)) for stride in (8, 16, 32, 64, 128)]
     nine = torch.cat(anchors.grid_priors(maps, device='cpu'))
     small, wide = (SIDE, SIDE), (WIDTH, HEIGHT)
@@ -80,12 +82,19 @@ def works(generator: torch.Generator) -> list[Work]:
     return [
         Work('SimOTAAssigner', {}, points, small, quick, 1 / 20, scores='probabilities'),
         Work('DynamicSoftLabelAssigner', {}, points, small, quick, 1 / 20, scores='logits'),
-        Work('TaskAlignedAssigner', {'topk': 13}, grid, wide, {10: 2.0, 100: 8.0, 300: 8.0},
-             1 / 4, scores='probabilities'),
+        Work(
+            'TaskAlignedAssigner',
+            {'topk': 13},
+            grid,
+            wide,
+            {10: 2.0, 100: 8.0, 300: 8.0},
+            1 / 4,
+            scores='probabilities',
+        ),
         Work('ATSSAssigner', atss, grid, wide, {10: 2.0, 100: 8.0, 300: 10.0}, 1 / 5, sizes),
         Work('MaxIoUAssigner', retina, nine, wide, {10: 3.0, 100: 12.0, 300: 15.0}, 1 / 8),
         Work('ATSSAssigner', atss, moved, wide, {}, 1.0, sizes, note=' off any grid'),
-    ]  # fmt: skip
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,21 +122,25 @@ def main(argv: list[str] | None = None) -> int:
             rows.append((name, timings))
             floors[name] = floor_ms(pred, gt, speed)
             line, holds = verdict(work, count, timings[1])
-            verdicts += [f'{name}: {line}; {timings[1].median_ms / floors[name]:.0f} x the floor '
-                         f'of {floors[name]:.2f} ms']  # fmt: skip
+            verdicts += [
+                f'{name}: {line}; {timings[1].median_ms / floors[name]:.0f} x the floor '
+                f'of {floors[name]:.2f} ms'
+            ]
             missed += not holds
     crowds = {} if args.crowd < 1 else crowd(works(generator), args, generator)
     report(
-        'Label assignment', rows, args.out, copy_gb_per_s=speed / 1e9, floor_ms=floors,
+        'Label assignment',
+        rows,
+        args.out,
+        copy_gb_per_s=speed / 1e9,
+        floor_ms=floors,
         crowd={'boxes': args.crowd, 'rows': crowds},
-    )  # fmt: skip
+    )
     print('\n'.join(verdicts))
     return int(missed > 0)
 
 
-def inputs(
-    work: Work, count: int, generator: torch.Generator
-) -> tuple[InstanceData, InstanceData]:
+def inputs(work: Work, count: int, generator: torch.Generator) -> tuple[InstanceData, InstanceData]:
     """Priors with what a half-trained head predicts for them, and boxes of a picture."""
     width, height = work.picture
     boxes = random_boxes(generator, count, width, height, 12, 400)
@@ -172,9 +185,7 @@ def verdict(work: Work, count: int, ours: Timing) -> tuple[str, bool]:
     """What was reached, beside what is required, and whether it holds."""
     least = work.least.get(count)
     share = work.share if count == 300 else None
-    holds = (least is None or ours.ratio >= least) and (
-        share is None or ours.memory_share <= share
-    )
+    holds = (least is None or ours.ratio >= least) and (share is None or ours.memory_share <= share)
     line = f'{ours.ratio:.1f} x' + ('' if least is None else f' (at least {least:g})')
     line += f', peak memory {ours.memory_share:.4f}'
     line += '' if share is None else f' (at most {share:.3f})'
@@ -210,8 +221,10 @@ def crowd(found: list[Work], args: Any, generator: torch.Generator) -> dict[str,
         ours = contenders(work, pred, gt)['mmdet_ext']
         (timing,) = compare({'mmdet_ext': ours}, differing, runs=2, warmup=0)
         rows[work.assigner] = {'s': timing.median_ms / 1e3, 'peak_mib': timing.peak_mib}
-        print(f'{work.assigner}, {args.crowd:,} boxes in one picture: '
-              f'{timing.median_ms / 1e3:.2f} s, {timing.peak_mib:.0f} MiB')  # fmt: skip
+        print(
+            f'{work.assigner}, {args.crowd:,} boxes in one picture: '
+            f'{timing.median_ms / 1e3:.2f} s, {timing.peak_mib:.0f} MiB'
+        )
     return rows
 
 

@@ -69,8 +69,10 @@ def main(argv: list[str] | None = None) -> int:
         }
     report('Training step', rows, args.out)
     for work, share in shares.items():
-        print(f'{work}: assignment takes {share["stock"]:.1%} of the step with stock, '
-              f'{share["mmdet_ext"]:.1%} with ours')  # fmt: skip
+        print(
+            f'{work}: assignment takes {share["stock"]:.1%} of the step with stock, '
+            f'{share["mmdet_ext"]:.1%} with ours'
+        )
     if args.out is not None:
         content = json.loads(args.out.read_text(encoding='utf-8'))
         write_json(args.out, {**content, 'share_of_assignment': shares})

@@ -1,6 +1,6 @@
 """Losses that have a stock twin against it: forward and backward, time, memory, equal values.
 
-    python tools/benchmarks/bench_losses.py [--out FILE.json]
+python tools/benchmarks/bench_losses.py [--out FILE.json]
 """
 
 from __future__ import annotations

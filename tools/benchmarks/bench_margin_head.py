@@ -64,15 +64,21 @@ def main(argv: list[str] | None = None) -> int:
 def say(work: str, timings: list[Timing], floor: float) -> None:
     """Print how ours stands to the first, to the best, and to the floor."""
     ours = timings[-1]
-    print(f'{work}: ours {ours.median_ms:.0f} ms, {ours.median_ms / floor:.2f} x the floor of '
-          f'{floor:.0f} ms (four matrix products)')  # fmt: skip
+    print(
+        f'{work}: ours {ours.median_ms:.0f} ms, {ours.median_ms / floor:.2f} x the floor of '
+        f'{floor:.0f} ms (four matrix products)'
+    )
     if len(timings) > 1:
         first, others = timings[0], timings[:-1]
         best, least = (min(getattr(t, key) for t in others) for key in ('median_ms', 'peak_mib'))
-        print(f'  time: {ours.median_ms / first.median_ms:.2f} of the first, '
-              f'{ours.median_ms / best:.2f} of the best other')  # fmt: skip
-        print(f'  memory: {ours.peak_mib / first.peak_mib:.3f} of the first, '
-              f'{ours.peak_mib / least:.3f} of the least other')  # fmt: skip
+        print(
+            f'  time: {ours.median_ms / first.median_ms:.2f} of the first, '
+            f'{ours.median_ms / best:.2f} of the best other'
+        )
+        print(
+            f'  memory: {ours.peak_mib / first.peak_mib:.3f} of the first, '
+            f'{ours.peak_mib / least:.3f} of the least other'
+        )
 
 
 def our_step(features: Tensor, centres: Tensor, labels: Tensor) -> Step:
@@ -104,9 +110,7 @@ def insightface_step(features: Tensor, centres: Tensor, labels: Tensor) -> Step:
         target = cosine[rows, labels]
         turned = torch.cos(torch.acos(target) + MARGIN)
         beyond_pi = target <= -torch.cos(torch.tensor(MARGIN))
-        turned = torch.where(
-            beyond_pi, target - MARGIN * torch.sin(torch.tensor(MARGIN)), turned
-        )
+        turned = torch.where(beyond_pi, target - MARGIN * torch.sin(torch.tensor(MARGIN)), turned)
         cosine[rows, labels] = turned
         return F.cross_entropy(SCALE * cosine, labels)
 
@@ -118,8 +122,11 @@ def metric_learning_step(features: Tensor, centres: Tensor, labels: Tensor) -> S
     try:
         from pytorch_metric_learning.losses import ArcFaceLoss
     except ImportError:
-        print('pytorch-metric-learning is not installed (`pip install pytorch-metric-learning`): '
-              'left out', file=sys.stderr)
+        print(
+            'pytorch-metric-learning is not installed (`pip install pytorch-metric-learning`): '
+            'left out',
+            file=sys.stderr,
+        )
         return None
     degrees = float(torch.rad2deg(torch.tensor(MARGIN, dtype=torch.float64)))
     loss = ArcFaceLoss(len(centres), centres.shape[1], margin=degrees, scale=SCALE)

@@ -40,9 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     before = peak_gib()
     start = time.perf_counter()
     found = count_all_pairs(
-        embeddings, labels, hardest=20, block=args.block,
+        embeddings,
+        labels,
+        hardest=20,
+        block=args.block,
         progress=progress if sys.stderr.isatty() else None,
-    )  # fmt: skip
+    )
     counted = time.perf_counter() - start
     genuine, impostors = found.counts.totals()
     points = tar_at_far(found.counts, [far for far in FARS if far * impostors >= 1])
@@ -53,20 +56,35 @@ def main(argv: list[str] | None = None) -> int:
     peak = peak_gib()
     print('# Verification over all pairs\n')
     print(', '.join(f'{key} {value}' for key, value in environment().items()))
-    print(f'\n{args.embeddings:,} embeddings of {args.dim}: {genuine:,} genuine and {impostors:,} '
-          f'impostor pairs, {len(found.counts.scores):,} distinct similarities')  # fmt: skip
+    print(
+        f'\n{args.embeddings:,} embeddings of {args.dim}: {genuine:,} genuine and {impostors:,} '
+        f'impostor pairs, {len(found.counts.scores):,} distinct similarities'
+    )
     print(', '.join(f'{name} {value:.6f}' for name, value in figures.items()))
-    print(f'{seconds:.1f} s, {seconds - counted:.2f} s of it for the figures; products alone '
-          f'{floor:.1f} s: {seconds / floor:.2f} x the floor')  # fmt: skip
+    print(
+        f'{seconds:.1f} s, {seconds - counted:.2f} s of it for the figures; products alone '
+        f'{floor:.1f} s: {seconds / floor:.2f} x the floor'
+    )
     holds = peak <= args.limit
-    print(f'peak {peak:.2f} GiB, {before:.2f} GiB before; limit {args.limit:g} GiB: '
-          f'{"holds" if holds else "MISSED"}')  # fmt: skip
+    print(
+        f'peak {peak:.2f} GiB, {before:.2f} GiB before; limit {args.limit:g} GiB: '
+        f'{"holds" if holds else "MISSED"}'
+    )
     if args.out is not None:
-        write_json(args.out, {
-            'environment': environment(), 'embeddings': args.embeddings, 'dim': args.dim,
-            'pairs': genuine + impostors, 'seconds': seconds, 'floor_seconds': floor,
-            'peak_gib': peak, 'peak_gib_before': before, 'figures': figures,
-        })  # fmt: skip
+        write_json(
+            args.out,
+            {
+                'environment': environment(),
+                'embeddings': args.embeddings,
+                'dim': args.dim,
+                'pairs': genuine + impostors,
+                'seconds': seconds,
+                'floor_seconds': floor,
+                'peak_gib': peak,
+                'peak_gib_before': before,
+                'figures': figures,
+            },
+        )
         print(f'written to {args.out}')
     return int(not holds)
 

@@ -104,8 +104,12 @@ def compare(
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for run in range(warmup + runs):
         if sys.stderr.isatty():
-            print(f'\r{" against ".join(names)}: {run + 1} of {warmup + runs}', end='\r',
-                  file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f'\r{" against ".join(names)}: {run + 1} of {warmup + runs}',
+                end='\r',
+                file=sys.stderr,
+                flush=True,
+            )
         for name in names:
             start = _now()
             contenders[name]()

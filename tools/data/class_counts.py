@@ -95,14 +95,32 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('annotations', nargs='+', type=Path, metavar='ANN',
-                        help='COCO json file, or Pascal VOC folder')
-    parser.add_argument('--out', required=True, type=Path, metavar='FILE.json',
-                        help='where the counts go; a chart of the same name beside it')
-    parser.add_argument('--classes', nargs='+', metavar='NAME',
-                        help='classes in the order of their labels (default: all, as in the files)')
-    parser.add_argument('--splits', nargs='+', metavar='NAME',
-                        help='of VOC folders, lists in ImageSets/Main (default: all of them)')
+    parser.add_argument(
+        'annotations',
+        nargs='+',
+        type=Path,
+        metavar='ANN',
+        help='COCO json file, or Pascal VOC folder',
+    )
+    parser.add_argument(
+        '--out',
+        required=True,
+        type=Path,
+        metavar='FILE.json',
+        help='where the counts go; a chart of the same name beside it',
+    )
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help='classes in the order of their labels (default: all, as in the files)',
+    )
+    parser.add_argument(
+        '--splits',
+        nargs='+',
+        metavar='NAME',
+        help='of VOC folders, lists in ImageSets/Main (default: all of them)',
+    )
     return parser.parse_args(argv)
 
 

@@ -11,24 +11,44 @@ from mmdet_ext.data.synthetic.shapes import ShapesError, make_shapes
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns the exit code, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--out', required=True, metavar='DIR',
-                        help='folder for images/, annotations/ and preview.png')
-    parser.add_argument('--train', type=int, default=240,
-                        help='training pictures (default: %(default)s)')
-    parser.add_argument('--val', type=int, default=60,
-                        help='validation pictures (default: %(default)s)')
-    parser.add_argument('--size', type=int, nargs=2, default=(240, 180),
-                        metavar=('WIDTH', 'HEIGHT'),
-                        help='size of the pictures in pixels (default: 240 180)')
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='folder for images/, annotations/ and preview.png',
+    )
+    parser.add_argument(
+        '--train', type=int, default=240, help='training pictures (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--val', type=int, default=60, help='validation pictures (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=(240, 180),
+        metavar=('WIDTH', 'HEIGHT'),
+        help='size of the pictures in pixels (default: 240 180)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
-    parser.add_argument('--overwrite', action='store_true',
-                        help='replace a set that this tool wrote to DIR earlier')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace a set that this tool wrote to DIR earlier'
+    )
     parser.add_argument('--no-preview', action='store_true', help='leave preview.png out')
     args = parser.parse_args(argv)
     width, height = args.size
     try:
-        report = make_shapes(args.out, args.train, args.val, width, height, args.seed,
-                             args.overwrite, not args.no_preview)
+        report = make_shapes(
+            args.out,
+            args.train,
+            args.val,
+            width,
+            height,
+            args.seed,
+            args.overwrite,
+            not args.no_preview,
+        )
     except (ShapesError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -55,11 +55,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     content = json.loads(FIGURES.read_text(encoding='utf-8'))
     tables = (
-        (README, {
-            'components': components(GROUPS),
-            'face components': components(FACE_GROUPS),
-            'figures': figures(content, ('300 boxes',)),
-        }),
+        (
+            README,
+            {
+                'components': components(GROUPS),
+                'face components': components(FACE_GROUPS),
+                'figures': figures(content, ('300 boxes',)),
+            },
+        ),
         (FACE_PAGE, {'figures': head_figures(json.loads(HEAD_FIGURES.read_text('utf-8')))}),
         (ASSIGNERS_PAGE, {'figures': figures(content), 'crowd': crowd(content)}),
     )

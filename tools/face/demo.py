@@ -77,8 +77,10 @@ def main(argv: list[str] | None = None) -> int:
     except (LayoutError, ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    print(f'\n{len(faces.train)} {faces.words} to train on ({faces.train_pictures} pictures), '
-          f'{len(faces.test)} unseen to test on')  # fmt: skip
+    print(
+        f'\n{len(faces.train)} {faces.words} to train on ({faces.train_pictures} pictures), '
+        f'{len(faces.test)} unseen to test on'
+    )
     try:
         found = {
             name: train_and_test(config, faces, work / name.lower(), args)
@@ -88,19 +90,25 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 1
     table = markdown_table(found)
-    draw_roc({name: (r['roc']['far'], r['roc']['tar']) for name, r in found.items()},
-             work / 'roc.png')  # fmt: skip
+    draw_roc(
+        {name: (r['roc']['far'], r['roc']['tar']) for name, r in found.items()}, work / 'roc.png'
+    )
     pictures = [work / 'roc.png', *collect_pictures(work)]
     seconds = time.monotonic() - start
-    write_json(work / 'report.json', {
-        'identities': {'train': faces.train, 'test': faces.test},
-        'figures': {name: result['figures'] for name, result in found.items()},
-        'seconds': round(seconds, 1),
-    })  # fmt: skip
+    write_json(
+        work / 'report.json',
+        {
+            'identities': {'train': faces.train, 'test': faces.test},
+            'figures': {name: result['figures'] for name, result in found.items()},
+            'seconds': round(seconds, 1),
+        },
+    )
     genuine = int(next(iter(found.values()))['figures']['genuine_pairs'])
     impostors = int(next(iter(found.values()))['figures']['impostor_pairs'])
-    print(f'\nAre two pictures of one? {len(faces.test)} unseen {faces.words}: {genuine} pairs of '
-          f'one, {impostors} of two.\n\n{table}\n')  # fmt: skip
+    print(
+        f'\nAre two pictures of one? {len(faces.test)} unseen {faces.words}: {genuine} pairs of '
+        f'one, {impostors} of two.\n\n{table}\n'
+    )
     print('\n'.join(str(path) for path in [*pictures, work / 'report.json']))
     print(f'done in {seconds:.0f} s')
     return 0
@@ -199,12 +207,15 @@ def write_config(config: Path, faces: Faces, folder: Path, args: argparse.Namesp
     }
     for loader in ('train', 'val', 'test'):
         part = 'train' if loader == 'train' else 'test'
-        options |= {f'{loader}_dataloader.dataset.{key}': value for key, value in {
-            'data_root': str(faces.root),
-            'identities': str(folder / f'{part}_identities.txt'),
-            'identity_split': None,
-            'bad_images': 'drop',
-        }.items()}  # fmt: skip
+        options |= {
+            f'{loader}_dataloader.dataset.{key}': value
+            for key, value in {
+                'data_root': str(faces.root),
+                'identities': str(folder / f'{part}_identities.txt'),
+                'identity_split': None,
+                'bad_images': 'drop',
+            }.items()
+        }
     if not faces.mirrored:
         options |= {
             'train_dataloader.dataset.pipeline.2.prob': 0.0,
@@ -232,8 +243,9 @@ def collect_pictures(work: Path) -> list[Path]:
     sources = {
         'hardest_pairs.png': run / 'verification' / 'hardest_pairs.png',
         'similarities.png': run / 'verification' / 'similarities.png',
-        'scatter.png': max(run.glob('scatter/*.png'), default=run / 'absent',
-                           key=lambda path: path.stat().st_mtime),  # fmt: skip
+        'scatter.png': max(
+            run.glob('scatter/*.png'), default=run / 'absent', key=lambda path: path.stat().st_mtime
+        ),
     }
     copied = []
     for name, source in sources.items():

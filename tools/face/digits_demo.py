@@ -120,9 +120,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, help='folder')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument(
-        '--runs', nargs='+', choices=list(TITLES), default=list(DEFAULT_RUNS), metavar='RUN',
+        '--runs',
+        nargs='+',
+        choices=list(TITLES),
+        default=list(DEFAULT_RUNS),
+        metavar='RUN',
         help=f'of {", ".join(TITLES)}; default: the first four',
-    )  # fmt: skip
+    )
     parser.add_argument('--epochs', type=int, help='instead of what the configs say')
     return parser.parse_args(argv)
 
@@ -238,10 +242,13 @@ def measure(name: str, runner: Any, seconds: float) -> tuple[Figures, Scatter]:
         test_accuracy=_accuracy(points[seen], labels[seen], means, place),
         angle=float(np.median(angles_to_class(points[seen], labels[seen]))),
         neighbour_angle=_neighbour_angle(_class_means(points[seen], labels[seen], place)),
-        **{f'{kind}_{key}': value for kind, found in verified.items()
-           for key, value in found.items()},
+        **{
+            f'{kind}_{key}': value
+            for kind, found in verified.items()
+            for key, value in found.items()
+        },
         seconds=round(seconds, 1),
-    )  # fmt: skip
+    )
     rows = model.head.weight.detach().cpu().numpy()
     centres = {int(place[k]): rows[k : k + 1] for k in range(len(classes))}
     unseen = frozenset(range(len(names))) - set(place.tolist())
@@ -251,10 +258,13 @@ def measure(name: str, runner: Any, seconds: float) -> tuple[Figures, Scatter]:
 def verification(points: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """AUC, EER, and TAR at a FAR of 1 %, over all pairs of pictures."""
     metric = FaceVerificationMetric(pairs='all', fars=[FAR], prefix='face')
-    metric.process(None, [
-        dict(embedding=point, gt_label=label, sample_idx=number)
-        for number, (point, label) in enumerate(zip(points, labels, strict=True))
-    ])  # fmt: skip
+    metric.process(
+        None,
+        [
+            dict(embedding=point, gt_label=label, sample_idx=number)
+            for number, (point, label) in enumerate(zip(points, labels, strict=True))
+        ],
+    )
     found: Mapping[str, float] = metric.evaluate(len(points))
     return {
         'auc': found['face/auc'],
@@ -317,7 +327,7 @@ def table(figures: list[Figures]) -> str:
         f'{f.seen_auc:7.4f} {f.seen_eer:6.1%}  {f.seen_tar:6.1%}  '
         f'{f.unseen_auc:7.3f} {f.unseen_eer:6.1%}   {f.unseen_tar:6.1%}  {f.seconds:6.1f}'
         for f in figures
-    ]  # fmt: skip
+    ]
     return '\n'.join([head, *rows])
 
 

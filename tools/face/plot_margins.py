@@ -111,54 +111,105 @@ def boundaries() -> list[Boundary]:
         return lambda degrees: own_score(margin, degrees)[0]
 
     return [
-        Boundary('Softmax, NormFace', r'$\cos\theta_1 > \cos\theta_2$  (centres of one length)',
-                 score('NormFace')),
-        Boundary('SphereFace, m = 4', r'$\psi(\theta_1) > \cos\theta_2$',
-                 score('SphereFace', m=4, **AT_ONCE)),
-        Boundary('SphereFaceR v1, m = 1.5', r'$\cos\min(m\theta_1, \pi) > \cos\theta_2$',
-                 score('SphereFaceR', m=1.5)),
-        Boundary('CosFace, m = 0.35', r'$\cos\theta_1 - m > \cos\theta_2$',
-                 score('CosFace', m=0.35)),
-        Boundary('ArcFace, m = 0.5', r'$\cos(\theta_1 + m) > \cos\theta_2$',
-                 score('ArcFace', m=0.5)),
-        Boundary('CombinedMargin (1, 0.3, 0.2)', r'$\cos(\theta_1 + 0.3) - 0.2 > \cos\theta_2$',
-                 score('CombinedMargin', m1=1.0, m2=0.3, m3=0.2)),
-    ]  # fmt: skip
+        Boundary(
+            'Softmax, NormFace',
+            r'$\cos\theta_1 > \cos\theta_2$  (centres of one length)',
+            score('NormFace'),
+        ),
+        Boundary(
+            'SphereFace, m = 4',
+            r'$\psi(\theta_1) > \cos\theta_2$',
+            score('SphereFace', m=4, **AT_ONCE),
+        ),
+        Boundary(
+            'SphereFaceR v1, m = 1.5',
+            r'$\cos\min(m\theta_1, \pi) > \cos\theta_2$',
+            score('SphereFaceR', m=1.5),
+        ),
+        Boundary(
+            'CosFace, m = 0.35', r'$\cos\theta_1 - m > \cos\theta_2$', score('CosFace', m=0.35)
+        ),
+        Boundary(
+            'ArcFace, m = 0.5', r'$\cos(\theta_1 + m) > \cos\theta_2$', score('ArcFace', m=0.5)
+        ),
+        Boundary(
+            'CombinedMargin (1, 0.3, 0.2)',
+            r'$\cos(\theta_1 + 0.3) - 0.2 > \cos\theta_2$',
+            score('CombinedMargin', m1=1.0, m2=0.3, m3=0.2),
+        ),
+    ]
 
 
 def score_panels() -> list[ScorePanel]:
     """All margins, in four panels."""
     return [
-        ScorePanel('Added to angle or cosine', OWN, DEGREES, [
-            _own('NormFace (Softmax)', margin_of('NormFace')),
-            _own('CosFace 0.35 (UniFace)', margin_of('CosFace', m=0.35)),
-            _own('ArcFace 0.5 (CurricularFace)', margin_of('ArcFace', m=0.5)),
-            _own('ArcFace 0.5, easy margin', margin_of('ArcFace', m=0.5, easy_margin=True),
-                 dashed=True),
-            _own('ArcFace 0.5, straight-through gradient',
-                 margin_of('ArcFace', m=0.5, gradient='straight_through'), dashed=True),
-            _own('CombinedMargin (1, 0.3, 0.2)', margin_of('CombinedMargin')),
-        ]),
-        ScorePanel('Factors on the angle', OWN, DEGREES, [
-            _own('NormFace (Softmax)', margin_of('NormFace')),
-            _own('SphereFace, m = 4', margin_of('SphereFace', m=4, **AT_ONCE)),
-            _own('SphereFace, m = 4, annealing at 5',
-                 margin_of('SphereFace', m=4, lambda_max=5, lambda_min=5)),
-            _own('LSoftmax, m = 2', margin_of('LSoftmax', m=2, **AT_ONCE)),
-            _own('SphereFaceR v0, m = 1.5', margin_of('SphereFaceR', version='v0'), dashed=True),
-            _own('SphereFaceR v1, m = 1.5', margin_of('SphereFaceR', version='v1'), dashed=True),
-        ]),
-        ScorePanel("By the feature's length", OWN, DEGREES, [
-            *_adaptive(), *_by_magnitude(),
-        ]),
-        ScorePanel(f'Other classes, own angle {OWN_ANGLE:g}°', OTHER, DEGREES, [
-            ScoreCurve('cosine, of most margins', np.cos(np.radians(DEGREES)),
-                       np.ones(len(DEGREES))),
-            *(_curricular(pace) for pace in (0.0, 0.3, 0.7)),
-            ScoreCurve('SphereFaceR v2, m = 1.5',
-                       *other_score(margin_of('SphereFaceR', version='v2'), DEGREES), dashed=True),
-        ]),
-    ]  # fmt: skip
+        ScorePanel(
+            'Added to angle or cosine',
+            OWN,
+            DEGREES,
+            [
+                _own('NormFace (Softmax)', margin_of('NormFace')),
+                _own('CosFace 0.35 (UniFace)', margin_of('CosFace', m=0.35)),
+                _own('ArcFace 0.5 (CurricularFace)', margin_of('ArcFace', m=0.5)),
+                _own(
+                    'ArcFace 0.5, easy margin',
+                    margin_of('ArcFace', m=0.5, easy_margin=True),
+                    dashed=True,
+                ),
+                _own(
+                    'ArcFace 0.5, straight-through gradient',
+                    margin_of('ArcFace', m=0.5, gradient='straight_through'),
+                    dashed=True,
+                ),
+                _own('CombinedMargin (1, 0.3, 0.2)', margin_of('CombinedMargin')),
+            ],
+        ),
+        ScorePanel(
+            'Factors on the angle',
+            OWN,
+            DEGREES,
+            [
+                _own('NormFace (Softmax)', margin_of('NormFace')),
+                _own('SphereFace, m = 4', margin_of('SphereFace', m=4, **AT_ONCE)),
+                _own(
+                    'SphereFace, m = 4, annealing at 5',
+                    margin_of('SphereFace', m=4, lambda_max=5, lambda_min=5),
+                ),
+                _own('LSoftmax, m = 2', margin_of('LSoftmax', m=2, **AT_ONCE)),
+                _own(
+                    'SphereFaceR v0, m = 1.5', margin_of('SphereFaceR', version='v0'), dashed=True
+                ),
+                _own(
+                    'SphereFaceR v1, m = 1.5', margin_of('SphereFaceR', version='v1'), dashed=True
+                ),
+            ],
+        ),
+        ScorePanel(
+            "By the feature's length",
+            OWN,
+            DEGREES,
+            [
+                *_adaptive(),
+                *_by_magnitude(),
+            ],
+        ),
+        ScorePanel(
+            f'Other classes, own angle {OWN_ANGLE:g}°',
+            OTHER,
+            DEGREES,
+            [
+                ScoreCurve(
+                    'cosine, of most margins', np.cos(np.radians(DEGREES)), np.ones(len(DEGREES))
+                ),
+                *(_curricular(pace) for pace in (0.0, 0.3, 0.7)),
+                ScoreCurve(
+                    'SphereFaceR v2, m = 1.5',
+                    *other_score(margin_of('SphereFaceR', version='v2'), DEGREES),
+                    dashed=True,
+                ),
+            ],
+        ),
+    ]
 
 
 def _own(label: str, margin: Margin, length: float = 1.0, dashed: bool = False) -> ScoreCurve:
@@ -173,10 +224,13 @@ def _adaptive() -> list[ScoreCurve]:
     margin.deviation.fill_(10.0)
     deviation = float(margin.deviation) + 1e-3
     return [
-        _own(f'AdaFace 0.4, quality {quality:+.0f}' if quality else 'AdaFace 0.4, quality 0',
-             margin, 50.0 + quality * deviation / margin.h)
+        _own(
+            f'AdaFace 0.4, quality {quality:+.0f}' if quality else 'AdaFace 0.4, quality 0',
+            margin,
+            50.0 + quality * deviation / margin.h,
+        )
         for quality in (-1.0, 0.0, 1.0)
-    ]  # fmt: skip
+    ]
 
 
 def _by_magnitude() -> list[ScoreCurve]:

@@ -37,8 +37,15 @@ from mmdet_ext.data.images import decode_picture
 from mmdet_ext.utils.files import whole_file, write_json
 
 _ENDINGS = (
-    (b'\xff\xd8', '.jpg'), (b'\x89PNG', '.png'), (b'BM', '.bmp'), (b'P5', '.pgm'), (b'P6', '.ppm'),
-    (b'RIFF', '.webp'), (b'GIF8', '.gif'), (b'II*\0', '.tif'), (b'MM\0*', '.tif'),
+    (b'\xff\xd8', '.jpg'),
+    (b'\x89PNG', '.png'),
+    (b'BM', '.bmp'),
+    (b'P5', '.pgm'),
+    (b'P6', '.ppm'),
+    (b'RIFF', '.webp'),
+    (b'GIF8', '.gif'),
+    (b'II*\0', '.tif'),
+    (b'MM\0*', '.tif'),
 )
 _SAMPLE = 50
 _LISTED = 20
@@ -155,8 +162,10 @@ def write(args: argparse.Namespace) -> None:
     with whole_file(args.out / 'identities.txt') as part:
         part.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
     _warn(encoder.notes())
-    print(f'{sum(counts)} pictures of {len(counts)} identities ({encoder.kept} byte for byte, '
-          f'{encoder.encoded} encoded, {encoder.resized} of them resized)\n{rec}')
+    print(
+        f'{sum(counts)} pictures of {len(counts)} identities ({encoder.kept} byte for byte, '
+        f'{encoder.encoded} encoded, {encoder.resized} of them resized)\n{rec}'
+    )
 
 
 class _Encoder:
@@ -180,11 +189,14 @@ class _Encoder:
         """What a user should hear of, beyond what the list of the pictures says."""
         listed = ', '.join(sorted(self.empty)[:_LISTED])
         return [
-            text for count, text in (
+            text
+            for count, text in (
                 (len(self.bad), f'dropped, cannot be decoded: {"; ".join(self.bad[:_LISTED])}'),
                 (len(self.empty), f'folders without a usable picture, without a label: {listed}'),
                 (self.stretched, 'pictures of another aspect ratio, stretched'),
-            ) if count for text in [f'{count} {text}']
+            )
+            if count
+            for text in [f'{count} {text}']
         ]
 
     def _picture(self, path: Path) -> bytes | None:
@@ -193,9 +205,7 @@ class _Encoder:
             image = decode_picture(data)
         except ValueError as error:
             if self.bad_pictures == 'error':
-                raise ToolError(
-                    f'{path}: {error}. Mend it, or give --bad-pictures drop'
-                ) from error
+                raise ToolError(f'{path}: {error}. Mend it, or give --bad-pictures drop') from error
             self.bad.append(f'{path}: {error}')
             return None
         height, width = image.shape[:2]
@@ -237,16 +247,21 @@ def _summary(
         notes.append(f'{len(counts) - len(present)} of {len(counts)} classes have no picture')
     if (present == 1).any():
         notes.append(f'{np.sum(present == 1)} identities have one picture')
-    edges = [1, *(2 ** power for power in range(1, int(present.max()).bit_length() + 1))]
+    edges = [1, *(2**power for power in range(1, int(present.max()).bit_length() + 1))]
     histogram = np.histogram(present, edges)[0].tolist()
     return {
-        'file': str(file.path), 'bytes': file.size, 'records': len(file),
+        'file': str(file.path),
+        'bytes': file.size,
+        'records': len(file),
         'identity_records': faces.identities,
-        'pictures': len(faces.keys), 'identities': len(present),
+        'pictures': len(faces.keys),
+        'identities': len(present),
         'property': None if classes is None or size is None else [classes, *size],
         'pictures_per_identity': {
-            'min': int(present.min()), 'median': float(np.median(present)),
-            'mean': float(present.mean()), 'max': int(present.max()),
+            'min': int(present.min()),
+            'median': float(np.median(present)),
+            'mean': float(present.mean()),
+            'max': int(present.max()),
         },
         'histogram': {
             str(a) if b == a + 1 else f'{a}-{b - 1}': n
@@ -279,18 +294,22 @@ def _decoded_sizes(
 def _print_report(report: dict[str, Any]) -> None:
     spread = report['pictures_per_identity']
     says = report['property']
-    print(f'{report["file"]}: {report["bytes"] / 2**20:.1f} MiB, {report["records"]} records\n'
-          f'{report["pictures"]} pictures of {report["identities"]} identities, '
-          f'{report["identity_records"]} identity records\n'
-          f'property: {"none" if says is None else "{} classes, {} x {}".format(*says)}\n'
-          f'pictures an identity: {spread["min"]} to {spread["max"]}, median '
-          f'{spread["median"]:g}, mean {spread["mean"]:.1f}')
+    print(
+        f'{report["file"]}: {report["bytes"] / 2**20:.1f} MiB, {report["records"]} records\n'
+        f'{report["pictures"]} pictures of {report["identities"]} identities, '
+        f'{report["identity_records"]} identity records\n'
+        f'property: {"none" if says is None else "{} classes, {} x {}".format(*says)}\n'
+        f'pictures an identity: {spread["min"]} to {spread["max"]}, median '
+        f'{spread["median"]:g}, mean {spread["mean"]:.1f}'
+    )
     largest = max(report['histogram'].values())
     for name, count in report['histogram'].items():
         print(f'  {name:>13} {count:>8}  {"#" * -(-_BAR * count // largest)}')
     sizes = sorted(report['picture_sizes'].items(), key=lambda entry: -entry[1])
-    print(f'sizes, of {report["picture_sizes_of"]}: '
-          + ', '.join(f'{name} ({count})' for name, count in sizes[:_LISTED]))
+    print(
+        f'sizes, of {report["picture_sizes_of"]}: '
+        + ', '.join(f'{name} ({count})' for name, count in sizes[:_LISTED])
+    )
     for note in report['notes']:
         print(f'note: {note}')
     corrupt = report['corrupt']
@@ -331,7 +350,7 @@ def _tracked(tasks: Any) -> Iterator[Iterator[Any]]:
     from mmengine.utils import track_iter_progress
 
     step = -(-len(tasks) // _STEPS) or 1
-    parts = [tasks[start: start + step] for start in range(0, len(tasks), step)]
+    parts = [tasks[start : start + step] for start in range(0, len(tasks), step)]
     tracked = track_iter_progress((parts, len(parts)), file=sys.stderr) if parts else ()
     try:
         yield (task for part in tracked for task in part)
@@ -345,17 +364,23 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     reading = argparse.ArgumentParser(add_help=False)
-    reading.add_argument('rec', type=Path, metavar='REC',
-                         help='a .rec file, or the folder of train.rec')
+    reading.add_argument(
+        'rec', type=Path, metavar='REC', help='a .rec file, or the folder of train.rec'
+    )
     reading.add_argument('--idx', type=Path, help='its index (default: beside it)')
-    reading.add_argument('--scan', action='store_true',
-                         help='read the label in the header of each picture')
+    reading.add_argument(
+        '--scan', action='store_true', help='read the label in the header of each picture'
+    )
 
     look = commands.add_parser('inspect', parents=[reading], help='say what a file has')
     look.add_argument('--check', action='store_true', help='decode every picture')
     look.add_argument('--out', type=Path, metavar='FILE.json', help='write the report')
-    look.add_argument('--write-idx', type=Path, metavar='FILE.idx',
-                      help='write the index of the records that were found')
+    look.add_argument(
+        '--write-idx',
+        type=Path,
+        metavar='FILE.idx',
+        help='write the index of the records that were found',
+    )
     look.set_defaults(run=inspect)
 
     take = commands.add_parser('extract', parents=[reading], help='write pictures to folders')
@@ -367,11 +392,21 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     make = commands.add_parser('write', help='make a train.rec of a folder an identity')
     make.add_argument('folder', type=Path, help='folder with a folder an identity')
     make.add_argument('out', type=Path, help='where train.rec, train.idx and property go')
-    make.add_argument('--size', type=int, nargs=2, default=[112, 112], metavar=('HEIGHT', 'WIDTH'),
-                      help='of the stored pictures (default: 112 112)')
+    make.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=[112, 112],
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the stored pictures (default: 112 112)',
+    )
     make.add_argument('--quality', type=int, default=95, help='of JPEGs made (default: 95)')
-    make.add_argument('--bad-pictures', choices=('error', 'drop'), default='error',
-                      help='what to do with pictures that cannot be read (default: error)')
+    make.add_argument(
+        '--bad-pictures',
+        choices=('error', 'drop'),
+        default='error',
+        help='what to do with pictures that cannot be read (default: error)',
+    )
     make.add_argument('--force', action='store_true', help='replace a train.rec that is there')
     make.set_defaults(run=write)
     return parser.parse_args(argv)

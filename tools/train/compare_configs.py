@@ -97,17 +97,28 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('configs', type=Path, nargs='+', metavar='CONFIG')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1], help='default: 0 1')
-    parser.add_argument('--best', type=int, default=0, metavar='K',
-                        help='so many of the best get --best-seeds too')
-    parser.add_argument('--metrics', nargs='+', default=list(COCO_METRICS), metavar='NAME',
-                        help='test metrics, more is better, the first ranks (default: those of '
-                        'COCO, with each class)')  # fmt: skip
+    parser.add_argument(
+        '--best', type=int, default=0, metavar='K', help='so many of the best get --best-seeds too'
+    )
+    parser.add_argument(
+        '--metrics',
+        nargs='+',
+        default=list(COCO_METRICS),
+        metavar='NAME',
+        help='test metrics, more is better, the first ranks (default: those of '
+        'COCO, with each class)',
+    )
     parser.add_argument('--best-seeds', type=int, nargs='+', default=[1, 2], help='default: 1 2')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side, default 1')
     parser.add_argument('--out', type=Path, required=True, help='files to write, without suffix')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare'))
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='handed on to mim train and mim test')  # fmt: skip
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='handed on to mim train and mim test',
+    )
     args = parser.parse_args(argv)
     if args.best and set(args.seeds) & set(args.best_seeds):
         parser.error(f'--best-seeds {args.best_seeds} must differ from --seeds {args.seeds}')
@@ -125,12 +136,15 @@ def run_all(
     with ThreadPoolExecutor(args.jobs) as pool:
         runs = [
             pool.submit(
-                run_once, config, seed, args.work_dir / config.stem / f'seed{seed}',
+                run_once,
+                config,
+                seed,
+                args.work_dir / config.stem / f'seed{seed}',
                 args.cfg_options,
             )
             for seed in seeds
             for config in configs
-        ]  # fmt: skip
+        ]
         try:
             return [run.result() for run in runs]
         except MimError:
@@ -220,13 +234,15 @@ def markdown_table(
         runs = _of(results, name)
         by_seed = [run.metrics[first] for run in runs]
         gap = statistics.mean(run.metrics[first] - reference[run.seed] for run in runs)
-        rows.append([
-            f'`{name}`',
-            *(f'{statistics.mean(run.metrics[key] for run in runs):.3f}' for key in shown),
-            ', '.join(f'{value:.3f}' for value in by_seed),
-            f'{gap:+.3f}',
-            f'{statistics.median(run.seconds_per_iter for run in runs):.2f}',
-        ])  # fmt: skip
+        rows.append(
+            [
+                f'`{name}`',
+                *(f'{statistics.mean(run.metrics[key] for run in runs):.3f}' for key in shown),
+                ', '.join(f'{value:.3f}' for value in by_seed),
+                f'{gap:+.3f}',
+                f'{statistics.median(run.seconds_per_iter for run in runs):.2f}',
+            ]
+        )
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
 
@@ -247,7 +263,7 @@ def _page(args: argparse.Namespace, table: str) -> str:
         f'--seeds {seeds} --out {args.out}{options}'
     )
     return (
-        f'# {args.out.stem}\n\nTest figures, means over a row\'s seeds: {seeds}{also}. Made by\n\n'
+        f"# {args.out.stem}\n\nTest figures, means over a row's seeds: {seeds}{also}. Made by\n\n"
         f'    {command}\n\n{table}\n\n![loss and validation curves]({args.out.stem}.png)\n'
     )
 

@@ -209,7 +209,8 @@ def checked_weights(weights: Mapping[str, Tensor], options: Mapping[str, Any]) -
             + '; '.join(found)
         )
     result = {
-        key: weights[key].to(value.dtype, copy=True) if key in weights
+        key: weights[key].to(value.dtype, copy=True)
+        if key in weights
         else torch.zeros_like(value, device='cpu')
         for key, value in wanted.items()
     }
@@ -249,7 +250,8 @@ def summary(args: argparse.Namespace, options: Mapping[str, Any], state: StateDi
     """What was written and how a config uses it."""
     height, width = picture_size(options['input_size'])
     count = sum(
-        value.numel() for key, value in state.items()
+        value.numel()
+        for key, value in state.items()
         if key.startswith(args.prefix) and not re.search(r'\.(running_\w+|num_batches_\w+)$', key)
     )
     lines = [
@@ -313,19 +315,40 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     insightface = sources.add_parser(
         'insightface', help="IResNet-18, -34, -50 or -100 of InsightFace's arcface_torch"
     )
-    insightface.add_argument('source', type=Path, metavar='IN.pth',
-                             help='state dict of the network, or a training state that holds it')
+    insightface.add_argument(
+        'source',
+        type=Path,
+        metavar='IN.pth',
+        help='state dict of the network, or a training state that holds it',
+    )
     insightface.add_argument('out', type=Path, metavar='OUT.pth', help='where the checkpoint goes')
-    insightface.add_argument('--depth', default='auto', choices=['auto', *map(str, STAGE_BLOCKS)],
-                             help='of the network (default: told from the names)')
-    insightface.add_argument('--input-size', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'),
-                             help='of its pictures, px (default: the largest square that fits)')
-    insightface.add_argument('--prefix', default='backbone.', metavar='TEXT',
-                             help="before each name (default: %(default)s, as in an "
-                             "ImageClassifier)")
-    insightface.add_argument('--centres', nargs='+', type=Path, default=[], metavar='FILE',
-                             help='class centres, as head.weight: the files of all ranks, in the '
-                             'order of the ranks')
+    insightface.add_argument(
+        '--depth',
+        default='auto',
+        choices=['auto', *map(str, STAGE_BLOCKS)],
+        help='of the network (default: told from the names)',
+    )
+    insightface.add_argument(
+        '--input-size',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of its pictures, px (default: the largest square that fits)',
+    )
+    insightface.add_argument(
+        '--prefix',
+        default='backbone.',
+        metavar='TEXT',
+        help='before each name (default: %(default)s, as in an ImageClassifier)',
+    )
+    insightface.add_argument(
+        '--centres',
+        nargs='+',
+        type=Path,
+        default=[],
+        metavar='FILE',
+        help='class centres, as head.weight: the files of all ranks, in the order of the ranks',
+    )
     insightface.set_defaults(run=convert_insightface)
     return parser.parse_args(argv)
 

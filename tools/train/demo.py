@@ -110,9 +110,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
         help='handed on to mim train and mim test, e.g. train_cfg.max_epochs=2',
-    )  # fmt: skip
+    )
     return parser.parse_args(argv)
 
 
@@ -154,9 +157,11 @@ def read_data(folder: Path, out_dir: Path, seed: int) -> OwnData:
     """
     layout = find_layout(folder)
     print(f'Data: {layout.root}, recognised as {layout.kind.upper()} layout.')
-    splits = _voc_splits(layout, out_dir, seed) if isinstance(layout, VocLayout) else [
-        split for split in (layout.train, layout.test) if split
-    ]  # fmt: skip
+    splits = (
+        _voc_splits(layout, out_dir, seed)
+        if isinstance(layout, VocLayout)
+        else [split for split in (layout.train, layout.test) if split]
+    )
     subsets = [_usable(split) for split in splits]
     if len(subsets) == 1:
         ids = [image['id'] for image in subsets[0].coco['images']]
@@ -312,17 +317,35 @@ def _stretched(scheduler: dict[str, Any], factor: float) -> dict[str, Any]:
 
 def train(config: Path, work_dir: Path, seed: int, options: list[str]) -> Path:
     """Run ``mim train mmdet``; returns the last checkpoint."""
-    run_mim('train', config, '--work-dir', work_dir, '--cfg-options', f'randomness.seed={seed}',
-            *options, cwd=REPO)  # fmt: skip
+    run_mim(
+        'train',
+        config,
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        f'randomness.seed={seed}',
+        *options,
+        cwd=REPO,
+    )
     return Path((work_dir / 'last_checkpoint').read_text(encoding='utf-8').strip())
 
 
 def test(config: Path, checkpoint: Path, work_dir: Path, options: list[str]) -> Path:
     """Run ``mim test mmdet``, which prints the COCO table; returns the json of detections."""
     prefix = shown(work_dir / 'test', REPO)
-    run_mim('test', config, '--checkpoint', checkpoint, '--work-dir', work_dir, '--cfg-options',
-            f'test_evaluator.outfile_prefix={prefix}', 'test_evaluator.classwise=True',
-            *options, cwd=REPO)  # fmt: skip
+    run_mim(
+        'test',
+        config,
+        '--checkpoint',
+        checkpoint,
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        f'test_evaluator.outfile_prefix={prefix}',
+        'test_evaluator.classwise=True',
+        *options,
+        cwd=REPO,
+    )
     return work_dir / 'test.bbox.json'
 
 
@@ -338,9 +361,7 @@ def report(config: Path, checkpoint: Path, predictions: Path, work_dir: Path) ->
     )
     about = {'config': shown(config, REPO), 'checkpoint': shown(checkpoint, REPO)}
     curve = read_scalars(find_scalars(work_dir))
-    files = write_report(
-        work_dir, curve, evaluation, Path(root, dataset.data_prefix.img), about
-    )
+    files = write_report(work_dir, curve, evaluation, Path(root, dataset.data_prefix.img), about)
     print(_table(evaluation))
     for path in files:
         print(f'  {shown(path, REPO)}')

@@ -59,15 +59,22 @@ class SplitReport:
 
     def table(self) -> str:
         """Lay the report out as text, with the first few examples of each reason."""
-        rows = [('pictures', self.images, ''),
-                ('  of them without boxes', self.images_without_boxes, ''),
-                ('boxes', self.boxes, ''),
-                *((f'  {name}', count, '') for name, count in self.class_boxes.items())]
-        for group, reasons in {'pictures dropped': self.dropped_images,
-                               'boxes dropped': self.dropped_boxes, 'notes': self.notes}.items():
+        rows = [
+            ('pictures', self.images, ''),
+            ('  of them without boxes', self.images_without_boxes, ''),
+            ('boxes', self.boxes, ''),
+            *((f'  {name}', count, '') for name, count in self.class_boxes.items()),
+        ]
+        for group, reasons in {
+            'pictures dropped': self.dropped_images,
+            'boxes dropped': self.dropped_boxes,
+            'notes': self.notes,
+        }.items():
             rows.append((group, sum(map(len, reasons.values())), ''))
-            rows += [(f'  {reason}', len(examples), _first(examples, '; '))
-                     for reason, examples in reasons.items()]
+            rows += [
+                (f'  {reason}', len(examples), _first(examples, '; '))
+                for reason, examples in reasons.items()
+            ]
         width = max(len(label) for label, _, _ in rows)
         lines = [f'  {label:<{width}}  {count:>7}  {text}'.rstrip() for label, count, text in rows]
         return '\n'.join([f'{self.split} ({self.origin}) -> {self.path.name}', *lines])
@@ -94,15 +101,20 @@ class _VocFolder:
     def __init__(self, root: Path) -> None:
         _check_form(root)
         self.root = root
-        self._xmls = {path.stem: path for path in sorted((root / 'Annotations').iterdir())
-                      if path.suffix.lower() == '.xml'}
+        self._xmls = {
+            path.stem: path
+            for path in sorted((root / 'Annotations').iterdir())
+            if path.suffix.lower() == '.xml'
+        }
         self._pictures: dict[str, list[Path]] = defaultdict(list)
         for path in sorted((root / 'JPEGImages').iterdir()):
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 self._pictures[path.stem].append(path)
         main = root / 'ImageSets' / 'Main'  # some tools leave the lists one folder higher
-        self.lists = {path.stem: path for path in
-                      sorted((main if main.is_dir() else main.parent).glob('*.txt'))}
+        self.lists = {
+            path.stem: path
+            for path in sorted((main if main.is_dir() else main.parent).glob('*.txt'))
+        }
         self._read: dict[str, _VocAnnotation | str] = {}
 
     def annotation(self, image_id: str) -> _VocAnnotation | str:
@@ -139,8 +151,14 @@ class _VocFolder:
 
     def class_names(self) -> list[str]:
         """All class names of the folder, so that ids do not hang on the splits converted."""
-        return sorted({item.name for annotation in map(self.annotation, self._xmls)
-                       if not isinstance(annotation, str) for item in annotation.objects})
+        return sorted(
+            {
+                item.name
+                for annotation in map(self.annotation, self._xmls)
+                if not isinstance(annotation, str)
+                for item in annotation.objects
+            }
+        )
 
 
 @dataclass
@@ -181,8 +199,14 @@ class _SplitBuilder:
         elif annotation.size != size:
             said, true = ('x'.join(map(str, pair)) for pair in (annotation.size, size))
             self.report.notes['size in the xml is wrong'].append(f'{image_id}: {said}, true {true}')
-        self.images.append({'id': len(self.images) + 1, 'file_name': picture.name,
-                            'width': size[0], 'height': size[1]})
+        self.images.append(
+            {
+                'id': len(self.images) + 1,
+                'file_name': picture.name,
+                'width': size[0],
+                'height': size[1],
+            }
+        )
         self.report.images += 1
         boxes_before = len(self.annotations)
         for problem in annotation.malformed:
@@ -208,24 +232,39 @@ class _SplitBuilder:
             kept_as = 'difficult, as crowd' if is_crowd else 'difficult, kept'
             self.report.notes[kept_as].append(shown)
         width, height = edges[2] - edges[0], edges[3] - edges[1]
-        self.annotations.append({
-            'id': len(self.annotations) + 1, 'image_id': len(self.images),
-            'category_id': self.category_ids[item.name],
-            'bbox': [edges[0], edges[1], width, height], 'area': width * height,
-            'iscrowd': int(is_crowd)})
+        self.annotations.append(
+            {
+                'id': len(self.annotations) + 1,
+                'image_id': len(self.images),
+                'category_id': self.category_ids[item.name],
+                'bbox': [edges[0], edges[1], width, height],
+                'area': width * height,
+                'iscrowd': int(is_crowd),
+            }
+        )
         self.report.class_boxes[item.name] += 1
 
     def coco(self) -> dict[str, Any]:
-        return {'info': {'description': f'converted from Pascal VOC, split {self.report.split}'},
-                'images': self.images, 'annotations': self.annotations,
-                'categories': [{'id': category_id, 'name': name}
-                               for name, category_id in self.category_ids.items()]}
+        return {
+            'info': {'description': f'converted from Pascal VOC, split {self.report.split}'},
+            'images': self.images,
+            'annotations': self.annotations,
+            'categories': [
+                {'id': category_id, 'name': name} for name, category_id in self.category_ids.items()
+            ],
+        }
 
 
-def convert_voc(root: str | os.PathLike[str], out_dir: str | os.PathLike[str],
-                splits: Sequence[str] | None = None, classes: Sequence[str] | None = None,
-                *, difficult: Difficult = 'keep', inclusive: bool = False, seed: int = 0,
-                ) -> list[SplitReport]:
+def convert_voc(
+    root: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    splits: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    *,
+    difficult: Difficult = 'keep',
+    inclusive: bool = False,
+    seed: int = 0,
+) -> list[SplitReport]:
     """Convert a Pascal VOC folder to ``out_dir/instances_<split>.json`` in COCO form.
 
     Boxes become ``[x, y, width, height]`` in pixels, clipped to the picture; ``file_name`` is
@@ -258,13 +297,18 @@ def convert_voc(root: str | os.PathLike[str], out_dir: str | os.PathLike[str],
     folder, out_dir = _VocFolder(Path(root)), Path(out_dir)
     ids = folder.split_ids(splits, seed)
     category_ids = _category_ids(classes, folder.class_names())
-    bad = find_bad_images(dict.fromkeys(path for found in ids.values()
-                                        for path in map(folder.picture, found) if path))
+    bad = find_bad_images(
+        dict.fromkeys(path for found in ids.values() for path in map(folder.picture, found) if path)
+    )
     reports, contents = [], {}
     for split, found in ids.items():
         origin = folder.lists[split].name if folder.lists else f'random split, seed {seed}'
-        report = SplitReport(split, origin, out_dir / f'instances_{split}.json',
-                             class_boxes=dict.fromkeys(category_ids, 0))
+        report = SplitReport(
+            split,
+            origin,
+            out_dir / f'instances_{split}.json',
+            class_boxes=dict.fromkeys(category_ids, 0),
+        )
         builder = _SplitBuilder(report, folder, category_ids, bad, difficult, inclusive)
         for image_id in found:
             builder.add(image_id)
@@ -286,8 +330,10 @@ def _check_form(root: Path) -> None:
     inside = sorted(root.iterdir())
     found = _first([path.name + '/' * path.is_dir() for path in inside], ', ')
     hint = ''.join(f'; did you mean {path}?' for path in inside if _has_form(path))
-    raise VocError(f'{root} is not of VOC form: looked for the folders Annotations and JPEGImages, '
-                   f'found {found or "nothing"}{hint}')
+    raise VocError(
+        f'{root} is not of VOC form: looked for the folders Annotations and JPEGImages, '
+        f'found {found or "nothing"}{hint}'
+    )
 
 
 def _has_form(root: Path) -> bool:
@@ -295,7 +341,7 @@ def _has_form(root: Path) -> bool:
 
 
 def _first(texts: list[str], separator: str) -> str:
-    return separator.join([*texts[:_SHOWN], *['...'][:len(texts) > _SHOWN]])
+    return separator.join([*texts[:_SHOWN], *['...'][: len(texts) > _SHOWN]])
 
 
 def _without_suffix(name: str) -> str:
@@ -356,8 +402,9 @@ def _read_object(element: ElementTree.Element) -> _VocObject:
     name = (element.findtext('name') or '').strip()
     if not name:
         raise ValueError('no name')
-    xmin, ymin, xmax, ymax = (_number_in(element, f'bndbox/{corner}')
-                              for corner in ('xmin', 'ymin', 'xmax', 'ymax'))
+    xmin, ymin, xmax, ymax = (
+        _number_in(element, f'bndbox/{corner}') for corner in ('xmin', 'ymin', 'xmax', 'ymax')
+    )
     is_difficult = (element.findtext('difficult') or '').strip() == '1'
     return _VocObject(name, (xmin, ymin, xmax, ymax), is_difficult)
 

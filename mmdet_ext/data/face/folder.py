@@ -27,18 +27,28 @@ from mmdet_ext.data.images import find_bad_images
 from mmdet_ext.data.reports import EXAMPLES, LayoutError, Tally, listed
 
 __all__ = [
-    'PICTURE_SUFFIXES', 'BadImages', 'FaceList', 'list_faces', 'natural_key', 'read_list',
-    'split_identities', 'split_pictures',
+    'PICTURE_SUFFIXES',
+    'BadImages',
+    'FaceList',
+    'list_faces',
+    'natural_key',
+    'read_list',
+    'split_identities',
+    'split_pictures',
 ]
 
 BadImages = Literal['error', 'drop', 'unchecked']
 
 _LAYOUT = 'expected a folder an identity, pictures right in it: ROOT/<identity>/<picture>.jpg'
 _MODES = {
-    'L': 'grey pictures', 'CMYK': 'CMYK pictures', '1': 'pictures of black and white alone',
-    'P': 'pictures with a palette', 'RGBA': 'pictures with transparency (which is passed over)',
+    'L': 'grey pictures',
+    'CMYK': 'CMYK pictures',
+    '1': 'pictures of black and white alone',
+    'P': 'pictures with a palette',
+    'RGBA': 'pictures with transparency (which is passed over)',
     'LA': 'grey pictures with transparency (which is passed over)',
-    'I': 'grey pictures of 16 bits or more', 'I;16': 'grey pictures of 16 bits',
+    'I': 'grey pictures of 16 bits or more',
+    'I;16': 'grey pictures of 16 bits',
     'I;16B': 'grey pictures of 16 bits',
 }
 
@@ -148,7 +158,10 @@ def list_faces(
 
 
 def _check_options(
-    identities: object, identity_split: object, picture_split: object, min_pictures: int,
+    identities: object,
+    identity_split: object,
+    picture_split: object,
+    min_pictures: int,
     bad_images: str,
 ) -> None:
     if bad_images not in ('error', 'drop', 'unchecked'):
@@ -218,14 +231,16 @@ def _pictures(folder: Path, left_out: Tally) -> list[str]:
             elif entry.is_dir():
                 left_out.add('folders within folders', shown)
             elif os.path.splitext(entry.name)[1].lower() not in PICTURE_SUFFIXES:
-                left_out.add('files whose suffix is no picture\'s', shown)
+                left_out.add("files whose suffix is no picture's", shown)
             else:
                 names.append(entry.name)
     return [str(folder / name) for name in sorted(names, key=natural_key)]
 
 
 def _chosen(
-    groups: Groups, root: Path, identities: Sequence[str] | str | None,
+    groups: Groups,
+    root: Path,
+    identities: Sequence[str] | str | None,
     identity_split: Mapping[str, Any] | None,
 ) -> Groups:
     """The identities asked for, in the order asked for."""
@@ -281,8 +296,7 @@ def _readable(
             f'{len(bad)} of {len(paths)} pictures of {faces.root!r} cannot be used: '
             f"{report}. Mend them, or set bad_images='drop' to go on without them"
         )
-    return {name: [path for path in members if path not in bad]
-            for name, members in groups.items()}
+    return {name: [path for path in members if path not in bad] for name, members in groups.items()}
 
 
 def _looks(paths: list[Path], workers: int = 8) -> list[tuple[str, bool]]:

@@ -84,7 +84,10 @@ def read_lines(path: Path, argument: str) -> list[str]:
 
 
 def grouped_list(
-    ann_file: Path, root: Path, num_classes: int | None, class_names: Sequence[str] | None,
+    ann_file: Path,
+    root: Path,
+    num_classes: int | None,
+    class_names: Sequence[str] | None,
     oddities: Tally,
 ) -> tuple[Groups, dict[str, int] | None, dict[str, int]]:
     """The pictures of a list by identity, the labels of the names if it has any, and the lines."""
@@ -114,19 +117,25 @@ def grouped_list(
 
 
 def _numbering(
-    ann_file: Path, labels: list[int], lines: list[int], num_classes: int | None,
-    class_names: Sequence[str] | None, oddities: Tally,
+    ann_file: Path,
+    labels: list[int],
+    lines: list[int],
+    num_classes: int | None,
+    class_names: Sequence[str] | None,
+    oddities: Tally,
 ) -> dict[str, int]:
     """The label of each name, in the order of the labels."""
     count = num_classes or (len(class_names) if class_names else max(labels) + 1)
-    if class_names is not None and (len(set(class_names)) != len(class_names)
-                                    or len(class_names) != count):
+    if class_names is not None and (
+        len(set(class_names)) != len(class_names) or len(class_names) != count
+    ):
         raise ValueError(
             f'class_names must be {count} different names, got {len(class_names)}, '
             f'{len(set(class_names))} of them different'
         )
-    beyond = [f'line {line}: {label}' for label, line in zip(labels, lines, strict=True)
-              if label >= count]
+    beyond = [
+        f'line {line}: {label}' for label, line in zip(labels, lines, strict=True) if label >= count
+    ]
     if beyond:
         raise LayoutError(
             f'{len(beyond)} labels of {str(ann_file)!r} are out of the range 0 .. {count - 1}: '
@@ -139,8 +148,10 @@ def _numbering(
                 f'{str(ann_file)!r} has {len(used)} different labels, but they go up to '
                 f'{max(used)}: number them from 0 without gaps'
             )
-        unused = [str(label) for label in islice(
-            (label for label in range(count) if label not in used), EXAMPLES)]
+        unused = [
+            str(label)
+            for label in islice((label for label in range(count) if label not in used), EXAMPLES)
+        ]
         oddities.add(
             'numbering with gaps',
             f'without a picture: labels {listed(unused, count - len(used))}',

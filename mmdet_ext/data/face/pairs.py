@@ -119,7 +119,8 @@ def read_lfw_pairs(
     path, root = _checked_paths(path, root, absent)
     lines = [
         (number, line.rstrip('\r\n'))
-        for number, line in enumerate(_text(path).splitlines(), start=1) if line.strip()
+        for number, line in enumerate(_text(path).splitlines(), start=1)
+        if line.strip()
     ]
     head = lines[0][1].split() if lines else []
     if len(head) not in (1, 2) or not all(cell.isdecimal() and int(cell) > 0 for cell in head):
@@ -139,8 +140,10 @@ def read_lfw_pairs(
     ]
     result = _collected(path, pairs, absent, named=True)
     uneven = [
-        fold for fold in range(sets)
-        if sum(pair.same for pair in pairs[2 * per_set * fold: 2 * per_set * (fold + 1)]) != per_set
+        fold
+        for fold in range(sets)
+        if sum(pair.same for pair in pairs[2 * per_set * fold : 2 * per_set * (fold + 1)])
+        != per_set
     ]
     if uneven:
         result.notes.append(
@@ -176,7 +179,8 @@ def read_table_pairs(
     rows = [
         (number, [cell.strip() for cell in row])
         for number, row in enumerate(
-            csv.reader(text.splitlines(), delimiter='\t' if '\t' in text else ','), start=1)
+            csv.reader(text.splitlines(), delimiter='\t' if '\t' in text else ','), start=1
+        )
         if any(cell.strip() for cell in row)
     ]
     if rows and len(rows[0][1]) >= 3 and rows[0][1][2].lower() == 'same':
@@ -318,8 +322,7 @@ def _collected(path: Path, pairs: list[_Pair], absent: str, named: bool) -> Face
     files: dict[Path, int] = {}
     index = [[files.setdefault(file, len(files)) for file in pair[1:3]] for pair in kept]
     persons = {
-        file: name
-        for pair in kept for file, name in zip(pair[1:3], pair.names, strict=True)
+        file: name for pair in kept for file, name in zip(pair[1:3], pair.names, strict=True)
     }
     classes = sorted(set(persons.values())) if named else []
     label_of = {name: label for label, name in enumerate(classes)}
@@ -351,8 +354,10 @@ def _note_oddities(pairs: FacePairs, places: Sequence[str]) -> None:
         (itself & pairs.same, 'pairs of a picture with itself'),
         (itself & ~pairs.same, 'pairs of a picture with itself that are to be two persons'),
         (again & ~itself, 'pairs that stand there before'),
-        (again & (pairs.same != pairs.same[first_of]), 'pairs that stand there before as the '
-                                                       'opposite'),
+        (
+            again & (pairs.same != pairs.same[first_of]),
+            'pairs that stand there before as the opposite',
+        ),
     ):
         found = [places[k] for k in np.flatnonzero(mask).tolist()]
         if found:
@@ -381,8 +386,10 @@ def _entries(path: Path, value: Any) -> Iterable[Any]:
 
 def _encoded(path: Path, place: int, value: Any) -> bytes:
     """An encoded picture: bytes, or an array of them as ``cv2.imencode`` gives."""
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and (
-        value.size == max(value.shape, default=0)
+    if (
+        isinstance(value, np.ndarray)
+        and value.dtype == np.uint8
+        and (value.size == max(value.shape, default=0))
     ):
         value = value.tobytes()
     if not isinstance(value, bytes) or value == b'':

@@ -226,7 +226,8 @@ def _array(raw: Any, draft: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]
     if not isinstance(draft, _DtypeDraft) or not isinstance(raw, (bytes, bytearray, memoryview)):
         raise UnsafePickleError('makes a numpy array of something else than bytes and a dtype')
     if (
-        not isinstance(shape, tuple) or len(shape) > _MAX_DIMENSIONS
+        not isinstance(shape, tuple)
+        or len(shape) > _MAX_DIMENSIONS
         or not all(type(side) is int and side >= 0 for side in shape)
     ):
         raise UnsafePickleError(f'has a numpy array of shape {_shown(shape)}')
@@ -293,7 +294,8 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch = _Instructions(
         (ord(opcode.code), pickle._Unpickler.dispatch[ord(opcode.code)])
-        for opcode in pickletools.opcodes if opcode.name in _OPCODES
+        for opcode in pickletools.opcodes
+        if opcode.name in _OPCODES
     )
 
     def load_bytearray8(self) -> None:

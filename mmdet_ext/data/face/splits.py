@@ -16,8 +16,9 @@ def check_split(option: str, value: Any, split: Callable[..., Any]) -> None:
     """Raise ValueError unless ``value`` holds arguments of ``split`` behind its first one."""
     _, *parameters = inspect.signature(split).parameters.values()
     needed = {p.name for p in parameters if p.default is p.empty}
-    shown = ', '.join(p.name if p.default is p.empty else f'{p.name}={p.default}'
-                      for p in parameters)
+    shown = ', '.join(
+        p.name if p.default is p.empty else f'{p.name}={p.default}' for p in parameters
+    )
     if not isinstance(value, Mapping) or not needed <= set(value) <= {p.name for p in parameters}:
         raise ValueError(
             f'{option} must be a dict({shown}), such as dict(part={_PARTS[option]!r}'
@@ -63,8 +64,9 @@ def split_identities(
         )
     if {'train': 1, 'val': val_fraction, 'test': test_fraction}[part] == 0:
         raise ValueError(f'identity_split: part {part!r} asked for, but {part}_fraction is 0')
-    test, val = (max(round(len(names) * share), share > 0) for share in
-                 (test_fraction, val_fraction))
+    test, val = (
+        max(round(len(names) * share), share > 0) for share in (test_fraction, val_fraction)
+    )
     if test + val >= len(names):
         raise LayoutError(
             f'identity_split: {len(names)} identities are too few for parts of {test} (test), '

@@ -84,8 +84,9 @@ def _cut(corners: NDArray[np.float64], axis: int, limit: int) -> NDArray[np.floa
     for outwards, bound in ((-1, 0), (1, limit)):
         beyond = outwards * (corners[:, axis] - bound)
         kept = []
-        for here, there, a, b in zip(corners, np.roll(corners, -1, axis=0), beyond,
-                                     np.roll(beyond, -1), strict=True):
+        for here, there, a, b in zip(
+            corners, np.roll(corners, -1, axis=0), beyond, np.roll(beyond, -1), strict=True
+        ):
             if a <= 0:
                 kept.append(here)
             if a * b < 0:
@@ -113,16 +114,34 @@ class ShapesReport:
 
     def table(self) -> str:
         """Lay the figures out as text, one column a split."""
-        columns = [('', 'pictures', 'boxes', *(f'  {name}' for name in CLASSES),
-                    *(f'longer side in px, {quantile}' for quantile in
-                      ('smallest', '25 %', 'median', '75 %', 'largest')), 'mean hidden share')]
+        columns = [
+            (
+                '',
+                'pictures',
+                'boxes',
+                *(f'  {name}' for name in CLASSES),
+                *(
+                    f'longer side in px, {quantile}'
+                    for quantile in ('smallest', '25 %', 'median', '75 %', 'largest')
+                ),
+                'mean hidden share',
+            )
+        ]
         for name, split in self.splits.items():
             counts = (split.pictures, sum(split.class_boxes.values()), *split.class_boxes.values())
-            columns.append((name, *map(str, counts), *(f'{size:.1f}' for size in split.sizes),
-                            f'{split.mean_occlusion:.1%}'))
+            columns.append(
+                (
+                    name,
+                    *map(str, counts),
+                    *(f'{size:.1f}' for size in split.sizes),
+                    f'{split.mean_occlusion:.1%}',
+                )
+            )
         width = max(map(len, columns[0]))
-        return '\n'.join(f'{label:<{width}}' + ''.join(f'{cell:>9}' for cell in cells)
-                         for label, *cells in zip(*columns, strict=True))
+        return '\n'.join(
+            f'{label:<{width}}' + ''.join(f'{cell:>9}' for cell in cells)
+            for label, *cells in zip(*columns, strict=True)
+        )
 
 
 class _Layers:
@@ -174,8 +193,13 @@ def coverage(shape: Shape, width: int, height: int, inset: float = 0.0) -> Cover
         middles = (corners + np.roll(corners, -1, axis=0)) / 2 - shape.centre
         reach = np.linalg.norm(middles, axis=1)
         normals = middles / reach[:, None]
-        distance = np.max([normal[0] * (xs - shape.centre[0]) + normal[1] * (ys - shape.centre[1])
-                           - far for normal, far in zip(normals, reach, strict=True)], axis=0)
+        distance = np.max(
+            [
+                normal[0] * (xs - shape.centre[0]) + normal[1] * (ys - shape.centre[1]) - far
+                for normal, far in zip(normals, reach, strict=True)
+            ],
+            axis=0,
+        )
     else:
         distance = np.hypot(xs - shape.centre[0], ys - shape.centre[1]) - shape.radius
     window = slice(top, top + len(ys)), slice(left, left + len(xs))
@@ -204,8 +228,10 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> list[Shape]
     names = rng.choice(CLASSES, count, p=CLASS_SHARES)
     sizes = np.exp(rng.uniform(math.log(MIN_SIZE), math.log(min(width, height) / 2), count))
     layers = _Layers(width, height, count)
-    return [_place(rng, str(name), float(size), layers, width, height)
-            for name, size in zip(names, sizes, strict=True)]
+    return [
+        _place(rng, str(name), float(size), layers, width, height)
+        for name, size in zip(names, sizes, strict=True)
+    ]
 
 
 def render(rng: np.random.Generator, shapes: list[Shape], width: int, height: int) -> Picture:
@@ -214,8 +240,9 @@ def render(rng: np.random.Generator, shapes: list[Shape], width: int, height: in
     picture = np.broadcast_to(base, (height, width, 3)).astype(np.float32)
     for cell, strength, channels in ((48, 14, 3), (16, 12, 1), (5, 8, 1)):
         grid = rng.normal(0, strength, (height // cell + 2, width // cell + 2, channels))
-        picture += cv2.resize(grid.astype(np.float32), (width, height),
-                              interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
+        picture += cv2.resize(
+            grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+        ).reshape(height, width, channels)
     for shape in shapes:
         colours = rng.uniform(15, 240, (_COLOUR_TRIES, 3))
         contrast = np.linalg.norm(colours - base, axis=1)
@@ -229,9 +256,16 @@ def render(rng: np.random.Generator, shapes: list[Shape], width: int, height: in
     return np.asarray(picture.clip(0, 255).round(), np.uint8)
 
 
-def make_shapes(out_dir: str | os.PathLike[str], train: int = 240, val: int = 60, width: int = 240,
-                height: int = 180, seed: int = 0, overwrite: bool = False,
-                preview: bool = True) -> ShapesReport:
+def make_shapes(
+    out_dir: str | os.PathLike[str],
+    train: int = 240,
+    val: int = 60,
+    width: int = 240,
+    height: int = 180,
+    seed: int = 0,
+    overwrite: bool = False,
+    preview: bool = True,
+) -> ShapesReport:
     """Write the set: ``images/{train,val}``, ``annotations/instances_{train,val}.json``, a preview.
 
     Boxes are of a shape's whole extent within the picture, hidden parts included; each annotation
@@ -253,8 +287,13 @@ def make_shapes(out_dir: str | os.PathLike[str], train: int = 240, val: int = 60
         ShapesError: If an argument is out of range, or ``out_dir`` holds anything else.
         OSError: If a file cannot be written.
     """
-    for name, value, least in (('train', train, 1), ('val', val, 1), ('width', width, _MIN_SIDE),
-                               ('height', height, _MIN_SIDE), ('seed', seed, 0)):
+    for name, value, least in (
+        ('train', train, 1),
+        ('val', val, 1),
+        ('width', width, _MIN_SIDE),
+        ('height', height, _MIN_SIDE),
+        ('seed', seed, 0),
+    ):
         if value < least:
             raise ShapesError(f'{name} is {value}; expected at least {least}')
     out_dir = Path(out_dir)
@@ -262,8 +301,10 @@ def make_shapes(out_dir: str | os.PathLike[str], train: int = 240, val: int = 60
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
-        cocos = {split: _write_split(scratch, split, count, width, height, seed)
-                 for split, count in (('train', train), ('val', val))}
+        cocos = {
+            split: _write_split(scratch, split, count, width, height, seed)
+            for split, count in (('train', train), ('val', val))
+        }
         if preview:
             _write_preview(scratch, cocos['train'])
         _move_in(scratch, out_dir)
@@ -272,8 +313,9 @@ def make_shapes(out_dir: str | os.PathLike[str], train: int = 240, val: int = 60
     return ShapesReport(out_dir, {split: _summarise(coco) for split, coco in cocos.items()})
 
 
-def _place(rng: np.random.Generator, name: str, size: float, layers: _Layers, width: int,
-           height: int) -> Shape:
+def _place(
+    rng: np.random.Generator, name: str, size: float, layers: _Layers, width: int, height: int
+) -> Shape:
     """Find a place for a shape whose bounding box has a longer side of ``size`` pixels."""
     for attempt in range(1, _TRIES + 1):
         angle = rng.uniform(0, 2 * math.pi)
@@ -285,34 +327,49 @@ def _place(rng: np.random.Generator, name: str, size: float, layers: _Layers, wi
             return shape
         if attempt % _TRIES_PER_SIZE == 0:
             size = max(size * _SHRINK, MIN_SIZE)
-    raise ShapesError(f'pictures of {width}x{height} have no room for so many shapes; '
-                      'make them larger')
+    raise ShapesError(
+        f'pictures of {width}x{height} have no room for so many shapes; make them larger'
+    )
 
 
-def _write_split(folder: Path, split: str, count: int, width: int, height: int,
-                 seed: int) -> dict[str, Any]:
+def _write_split(
+    folder: Path, split: str, count: int, width: int, height: int, seed: int
+) -> dict[str, Any]:
     """Write the pictures and annotations of a split, and return the latter."""
     pictures, annotations = folder / 'images' / split, folder / 'annotations'
     pictures.mkdir(parents=True)
     annotations.mkdir(exist_ok=True)
     coco: dict[str, Any] = {
         'info': {'description': f'{_DESCRIPTION}, {split}, seed {seed}'},
-        'images': [], 'annotations': [],
-        'categories': [{'id': number, 'name': name} for number, name in enumerate(CLASSES, 1)]}
+        'images': [],
+        'annotations': [],
+        'categories': [{'id': number, 'name': name} for number, name in enumerate(CLASSES, 1)],
+    }
     for number in range(1, count + 1):
         name = f'{number:06d}.jpg'
         rng = np.random.default_rng((seed, _SPLIT_NUMBERS[split], number))
         shapes = draw_scene(rng, width, height)
-        _write_picture(pictures / name, render(rng, shapes, width, height),
-                       cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
+        _write_picture(
+            pictures / name,
+            render(rng, shapes, width, height),
+            cv2.IMWRITE_JPEG_QUALITY,
+            _JPEG_QUALITY,
+        )
         coco['images'].append({'id': number, 'file_name': name, 'width': width, 'height': height})
         for shape, share in zip(shapes, visible_shares(shapes, width, height), strict=True):
             x0, y0, x1, y1 = (round(edge, 2) for edge in shape.box(width, height))
             box = [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)]
-            coco['annotations'].append({
-                'id': len(coco['annotations']) + 1, 'image_id': number,
-                'category_id': CLASSES.index(shape.name) + 1, 'bbox': box,
-                'area': round(box[2] * box[3], 2), 'iscrowd': 0, 'visible': round(share, 3)})
+            coco['annotations'].append(
+                {
+                    'id': len(coco['annotations']) + 1,
+                    'image_id': number,
+                    'category_id': CLASSES.index(shape.name) + 1,
+                    'bbox': box,
+                    'area': round(box[2] * box[3], 2),
+                    'iscrowd': 0,
+                    'visible': round(share, 3),
+                }
+            )
     (annotations / f'instances_{split}.json').write_text(json.dumps(coco), encoding='utf-8')
     return coco
 
@@ -328,15 +385,23 @@ def _write_preview(folder: Path, coco: dict[str, Any]) -> None:
     for item in coco['annotations']:
         by_image[coco['images'][item['image_id'] - 1]['file_name']].append(item)
     shown = sorted(by_image, key=lambda name: -len({it['category_id'] for it in by_image[name]}))
-    tiles = [_preview_tile(folder / 'images' / 'train' / name, by_image[name])
-             for name in shown[:_PREVIEW_PICTURES]]
+    tiles = [
+        _preview_tile(folder / 'images' / 'train' / name, by_image[name])
+        for name in shown[:_PREVIEW_PICTURES]
+    ]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % _PREVIEW_COLUMNS)
-    sheet = np.vstack([np.hstack(tiles[start:start + _PREVIEW_COLUMNS])
-                       for start in range(0, len(tiles), _PREVIEW_COLUMNS)])
+    sheet = np.vstack(
+        [
+            np.hstack(tiles[start : start + _PREVIEW_COLUMNS])
+            for start in range(0, len(tiles), _PREVIEW_COLUMNS)
+        ]
+    )
     legend = np.full((_LEGEND_HEIGHT, sheet.shape[1], 3), 40, np.uint8)
     left = 12
-    for text, colour in [*zip(CLASSES, _PREVIEW_COLOURS, strict=True),
-                         ('%: share hidden by later shapes, from 10 %', (255, 255, 255))]:
+    for text, colour in [
+        *zip(CLASSES, _PREVIEW_COLOURS, strict=True),
+        ('%: share hidden by later shapes, from 10 %', (255, 255, 255)),
+    ]:
         cv2.putText(legend, text, (left, 26), _FONT, 0.55, colour, 1, cv2.LINE_AA)
         left += cv2.getTextSize(text, _FONT, 0.55, 1)[0][0] + 24
     _write_picture(folder / 'preview.png', np.vstack([sheet, legend]))
@@ -345,8 +410,13 @@ def _write_preview(folder: Path, coco: dict[str, Any]) -> None:
 def _preview_tile(path: Path, annotations: list[dict[str, Any]]) -> Picture:
     """One enlarged picture with a thin frame, its boxes, and over them the hidden shares."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
-    tile = cv2.resize(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), None, fx=_PREVIEW_SCALE,
-                      fy=_PREVIEW_SCALE, interpolation=cv2.INTER_CUBIC)
+    tile = cv2.resize(
+        np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)),
+        None,
+        fx=_PREVIEW_SCALE,
+        fy=_PREVIEW_SCALE,
+        interpolation=cv2.INTER_CUBIC,
+    )
     labels = []
     for annotation in annotations:
         x, y, width, height = (round(_PREVIEW_SCALE * value) for value in annotation['bbox'])
@@ -368,13 +438,17 @@ def _check_target(out_dir: Path, overwrite: bool) -> None:
     if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
         return
     if not overwrite:
-        raise ShapesError(f'{out_dir} is there already and not an empty folder; give another, or '
-                          'overwrite=True (--overwrite) if it holds an earlier set of shapes')
+        raise ShapesError(
+            f'{out_dir} is there already and not an empty folder; give another, or '
+            'overwrite=True (--overwrite) if it holds an earlier set of shapes'
+        )
     path = out_dir / 'annotations' / 'instances_train.json'
     start = f'{{"info": {{"description": "{_DESCRIPTION}'.encode()
     if not path.is_file() or not path.read_bytes().startswith(start):
-        raise ShapesError(f'{out_dir} holds something else than an earlier set of shapes, so it is '
-                          'not overwritten; give another folder')
+        raise ShapesError(
+            f'{out_dir} holds something else than an earlier set of shapes, so it is '
+            'not overwritten; give another folder'
+        )
 
 
 def _move_in(scratch: Path, out_dir: Path) -> None:
@@ -397,4 +471,5 @@ def _summarise(coco: dict[str, Any]) -> SplitSummary:
         pictures=len(coco['images']),
         class_boxes={name: category_ids.count(index) for index, name in enumerate(CLASSES, 1)},
         sizes=tuple(float(size) for size in sizes),
-        mean_occlusion=float(np.mean([1 - item['visible'] for item in items])))
+        mean_occlusion=float(np.mean([1 - item['visible'] for item in items])),
+    )

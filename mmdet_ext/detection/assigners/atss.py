@@ -66,9 +66,7 @@ class ATSSAssigner(BatchAssigner):
         self.ignore_iof_thr = ignore_iof_thr
         self.iou_calculator = build_calculator(iou_calculator)
 
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
         Args:

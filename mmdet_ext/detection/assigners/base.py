@@ -91,9 +91,7 @@ def ignored_mask(
     return ignored_priors_mask(geometry.priors, boxes, valid, threshold, of_priors)
 
 
-def needed_predictions(
-    assigner: object, predictions: Predictions | None
-) -> tuple[Tensor, Tensor]:
+def needed_predictions(assigner: object, predictions: Predictions | None) -> tuple[Tensor, Tensor]:
     """Scores and boxes of the head.
 
     Raises:
@@ -129,9 +127,7 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
     own_arguments: tuple[str, ...] = ()
 
     @abstractmethod
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images of the batch."""
 
     @torch.no_grad()

@@ -49,9 +49,7 @@ class CenterNetAssigner(BatchAssigner):
         self.min_overlap = min_overlap
         self.shared: Shared = shared
 
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the cells of all images.
 
         Args:

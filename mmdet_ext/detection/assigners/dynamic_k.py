@@ -76,9 +76,7 @@ class SimOTAAssigner(BatchAssigner):
         self.cls_weight = cls_weight
         self.iou_calculator = build_calculator(iou_calculator)
 
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
         Args:
@@ -145,9 +143,7 @@ class DynamicSoftLabelAssigner(BatchAssigner):
         self.iou_weight = iou_weight
         self.iou_calculator = build_calculator(iou_calculator)
 
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
         Args:

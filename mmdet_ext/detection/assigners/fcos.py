@@ -38,7 +38,11 @@ class FCOSAssigner(BatchAssigner):
     def __init__(
         self,
         regress_ranges: Sequence[tuple[float, float]] = (
-            (-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8),
+            (-1, 64),
+            (64, 128),
+            (128, 256),
+            (256, 512),
+            (512, 1e8),
         ),
         center_sampling: bool = False,
         center_sample_radius: float = 1.5,
@@ -59,9 +63,7 @@ class FCOSAssigner(BatchAssigner):
         self.center_sampling = center_sampling
         self.center_sample_radius = center_sample_radius
 
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the points of all images.
 
         Args:

@@ -103,9 +103,7 @@ def _aligned_iof(boxes: Tensor, others: Tensor) -> Tensor:
     return pairwise_box_iof(boxes[..., None, :], others[..., None, :])[..., 0, 0]
 
 
-def _table(
-    measure: Callable[[Tensor, Tensor], Tensor], boxes: Tensor, others: Tensor
-) -> Tensor:
+def _table(measure: Callable[[Tensor, Tensor], Tensor], boxes: Tensor, others: Tensor) -> Tensor:
     """All pairs (..., N, M), some rows at a time."""
     rows, columns = boxes.shape[-2], others.shape[-2]
     table = boxes.new_empty((*boxes.shape[:-1], columns))

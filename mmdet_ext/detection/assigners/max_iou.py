@@ -88,9 +88,7 @@ class MaxIoUAssigner(BatchAssigner):
         self.iou_calculator = build_calculator(iou_calculator)
         self.perm_repeat_gt_cfg = perm_repeat_gt_cfg
 
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images; predictions do not count.
 
         Args:

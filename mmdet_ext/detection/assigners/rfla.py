@@ -96,9 +96,7 @@ class RFLAAssigner(BatchAssigner):
         self.ignore_thr = ignore_thr
         self.ignore_iof_thr = ignore_iof_thr
 
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
         Args:

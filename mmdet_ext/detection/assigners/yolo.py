@@ -57,9 +57,7 @@ class YOLOv3Assigner(BatchAssigner):
         self.ignore_iou_thr = ignore_iou_thr
         self.ignore_by = ignore_by
 
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
         Args:
@@ -151,9 +149,7 @@ class YOLOv5Assigner(BatchAssigner):
         check_number('ratio_thr', ratio_thr, 'above 1', lambda ratio: ratio > 1)
         self.ratio_thr = ratio_thr
 
-    def match(
-        self, geometry: BatchGeometry, predictions: Predictions | None = None
-    ) -> Assignment:
+    def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
         Args:

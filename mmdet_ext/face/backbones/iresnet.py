@@ -207,9 +207,7 @@ def _check_options(depth: Any, dropout: Any, frozen_stages: Any) -> None:
     if depth not in STAGE_BLOCKS:
         raise ValueError(f'depth must be one of {sorted(STAGE_BLOCKS)}, got {depth!r}')
     if not 0 <= dropout < 1:
-        raise ValueError(
-            f'dropout must be a share in [0, 1), got {dropout!r}: 0 switches it off'
-        )
+        raise ValueError(f'dropout must be a share in [0, 1), got {dropout!r}: 0 switches it off')
     if frozen_stages not in range(-1, _NUM_STAGES + 1):
         raise ValueError(
             f'frozen_stages must be from -1 (none) over 0 (the stem) to {_NUM_STAGES} (all '

@@ -62,8 +62,10 @@ class DigitsDataset(LabelledDataset):
             'the pictures come with scikit-learn',
         )
         self.digits = tuple(digits)
-        if not self.digits or len(set(self.digits)) != len(self.digits) or not (
-            set(self.digits) <= set(range(10))
+        if (
+            not self.digits
+            or len(set(self.digits)) != len(self.digits)
+            or not (set(self.digits) <= set(range(10)))
         ):
             raise ValueError(f'digits must be different numbers of 0 .. 9, got {self.digits}')
         if part not in ('train', 'test', 'all'):
@@ -75,7 +77,9 @@ class DigitsDataset(LabelledDataset):
         self.part, self.test_fraction, self.seed = part, test_fraction, seed
         super().__init__(
             metainfo={**(metainfo or {}), 'classes': tuple(map(str, self.digits))},
-            data_root='', data_prefix={}, **kwargs,
+            data_root='',
+            data_prefix={},
+            **kwargs,
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -90,7 +94,9 @@ class DigitsDataset(LabelledDataset):
         values = np.rint(pictures.reshape(-1, 8, 8, 1) * (255 / _WHITE)).astype(np.uint8)
         return [
             dict(
-                img=values[i].repeat(3, axis=2), img_shape=(8, 8), ori_shape=(8, 8),
+                img=values[i].repeat(3, axis=2),
+                img_shape=(8, 8),
+                ori_shape=(8, 8),
                 gt_label=self.digits.index(int(digits[i])),
             )
             for i in np.flatnonzero(np.isin(digits, self.digits) & self._in_part(digits))
@@ -104,6 +110,7 @@ class DigitsDataset(LabelledDataset):
         for digit in range(10):
             # A stream of its own for each digit: its split does not hang on the others.
             shuffled = np.random.default_rng([self.seed, digit]).permutation(
-                np.flatnonzero(digits == digit))
-            in_test[shuffled[:round(len(shuffled) * self.test_fraction)]] = True
+                np.flatnonzero(digits == digit)
+            )
+            in_test[shuffled[: round(len(shuffled) * self.test_fraction)]] = True
         return in_test if self.part == 'test' else ~in_test

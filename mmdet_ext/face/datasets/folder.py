@@ -72,12 +72,19 @@ class FaceFolderDataset(LabelledDataset):
         **kwargs: Any,
     ) -> None:
         self._choice: dict[str, Any] = dict(
-            identities=identities, identity_split=identity_split, picture_split=picture_split,
-            min_pictures=min_pictures, num_classes=num_classes, bad_images=bad_images,
+            identities=identities,
+            identity_split=identity_split,
+            picture_split=picture_split,
+            min_pictures=min_pictures,
+            num_classes=num_classes,
+            bad_images=bad_images,
         )
         super().__init__(
-            ann_file=ann_file, metainfo=metainfo, data_root=data_root,
-            data_prefix=picture_prefix(data_prefix), **kwargs,
+            ann_file=ann_file,
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix=picture_prefix(data_prefix),
+            **kwargs,
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -94,5 +101,7 @@ class FaceFolderDataset(LabelledDataset):
             level=logging.WARNING if faces.left_out or faces.oddities else logging.INFO,
         )
         self._metainfo['classes'] = faces.classes
-        return [dict(img_path=path, gt_label=label)
-                for path, label in zip(faces.paths, faces.labels, strict=True)]
+        return [
+            dict(img_path=path, gt_label=label)
+            for path, label in zip(faces.paths, faces.labels, strict=True)
+        ]

@@ -83,8 +83,11 @@ class FacePairsDataset(LabelledDataset):
         self._form = _FORMS.get(Path(ann_file).suffix.lower(), 'lfw') if form == 'auto' else form
         self._absent, self._folds = absent, folds
         super().__init__(
-            ann_file=ann_file, data_root=data_root, data_prefix=picture_prefix(data_prefix),
-            test_mode=test_mode, **kwargs,
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=picture_prefix(data_prefix),
+            test_mode=test_mode,
+            **kwargs,
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -95,12 +98,15 @@ class FacePairsDataset(LabelledDataset):
             self._metainfo['classes'] = tuple(pairs.classes)
         count, genuine = len(pairs.same), int(pairs.same.sum())
         print_log(
-            '; '.join([
-                f'{self.ann_file}: {count} pairs ({genuine} of one person, {count - genuine} of '
-                f'two) in {pairs.fold.max() + 1} folds, of {len(pairs.pictures)} pictures',
-                *pairs.notes,
-            ]),
-            logger='current', level=logging.WARNING if pairs.notes else logging.INFO,
+            '; '.join(
+                [
+                    f'{self.ann_file}: {count} pairs ({genuine} of one person, {count - genuine} of '
+                    f'two) in {pairs.fold.max() + 1} folds, of {len(pairs.pictures)} pictures',
+                    *pairs.notes,
+                ]
+            ),
+            logger='current',
+            level=logging.WARNING if pairs.notes else logging.INFO,
         )
         return [
             dict(gt_label=label, **_source(picture))
@@ -119,13 +125,16 @@ class FacePairsDataset(LabelledDataset):
             try:
                 img = decode_picture(encoded)
             except ValueError as error:
-                pairs = np.flatnonzero((self._metainfo['pairs']['index'] == info['sample_idx'])
-                                       .any(1))
+                pairs = np.flatnonzero(
+                    (self._metainfo['pairs']['index'] == info['sample_idx']).any(1)
+                )
                 raise PairsError(
                     f'{self.ann_file}: picture {info["sample_idx"]}, of pair {pairs[0]}: {error}'
                 ) from error
             info.update(
-                img=img, img_shape=img.shape[:2], ori_shape=img.shape[:2],
+                img=img,
+                img_shape=img.shape[:2],
+                ori_shape=img.shape[:2],
                 img_path=f'{self.ann_file}#{info["sample_idx"]}',
             )
         return info

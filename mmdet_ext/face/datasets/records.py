@@ -88,7 +88,8 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         if bad_records not in ('error', 'drop'):
             raise ValueError(f"bad_records must be 'error' or 'drop', got {bad_records!r}")
         refuse_options(
-            type(self).__name__, dict(ann_file=ann_file),
+            type(self).__name__,
+            dict(ann_file=ann_file),
             'records hold their labels. Name the file of records by rec_file',
         )
         root = Path(data_root or '') / picture_prefix(data_prefix)['img_path']
@@ -104,8 +105,12 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         self._keys = self._offsets = np.empty(0, np.int64)
         self._labels = np.empty(0, np.int32)
         super().__init__(
-            data_root=data_root, data_prefix={}, indices=indices, serialize_data=serialize_data,
-            lazy_init=True, **kwargs,
+            data_root=data_root,
+            data_prefix={},
+            indices=indices,
+            serialize_data=serialize_data,
+            lazy_init=True,
+            **kwargs,
         )
         if not lazy_init:
             self.full_init()
@@ -115,9 +120,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         if self._fully_initialized:
             return
         file = RecordFile(self._rec_path, self._idx_path)
-        classes = (
-            read_property(self._property_path)[0] if self._property_path.is_file() else None
-        )
+        classes = read_property(self._property_path)[0] if self._property_path.is_file() else None
         faces = read_face_records(file, scan=self._scan, classes=classes)
         self._check(faces)
         self._keys, self._offsets, self._labels = faces.keys, faces.offsets, faces.labels
@@ -160,15 +163,20 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         if record.labels[0] != label:
             raise RecordError(
                 f'{self._rec_path}: record {key}: its header says label {record.labels[0]:g}, its '
-                f'identity has label {label}. Set scan=True to take the labels of the headers', key
+                f'identity has label {label}. Set scan=True to take the labels of the headers',
+                key,
             )
         try:
             img = decode_picture(record.data)
         except ValueError as error:
             raise RecordError(f'{self._rec_path}: record {key}: {error}', key) from error
         return dict(
-            img=img, img_shape=img.shape[:2], ori_shape=img.shape[:2], gt_label=label,
-            sample_idx=idx, img_path=f'{self._rec_path}#{key}',
+            img=img,
+            img_shape=img.shape[:2],
+            ori_shape=img.shape[:2],
+            gt_label=label,
+            sample_idx=idx,
+            img_path=f'{self._rec_path}#{key}',
         )
 
     def prepare_data(self, idx: int) -> Any:
@@ -182,7 +190,8 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
             print_log(
                 f'{error}. Another picture is taken instead (this happened {self._undecodable} '
                 'times in this process)',
-                logger='current', level=logging.WARNING,
+                logger='current',
+                level=logging.WARNING,
             )
             return None
 
@@ -227,11 +236,13 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
             count = sum(map(len, faces.bad.values()))
             advice = (
                 "Copy the file anew, or set bad_records='drop' to go on without them"
-                if len(faces.keys) else 'No record is left'
+                if len(faces.keys)
+                else 'No record is left'
             )
             raise RecordError(
                 f'{self._rec_path}: {count} of {count + len(faces.keys)} records are bad: '
-                f'{_listed(faces.bad)}. {advice}', next(iter(faces.bad.values()))[0]
+                f'{_listed(faces.bad)}. {advice}',
+                next(iter(faces.bad.values()))[0],
             )
         if not len(faces.keys):
             raise RecordError(f'{self._rec_path} has no pictures')
@@ -248,11 +259,14 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         if single:
             notes.append(f'{single} identities have one picture, which gives no genuine pair')
         print_log(
-            '; '.join([
-                f'{self._rec_path}: {len(faces.keys)} pictures of {np.sum(counts > 0)} identities',
-                *notes,
-            ]),
-            logger='current', level=logging.WARNING if notes else logging.INFO,
+            '; '.join(
+                [
+                    f'{self._rec_path}: {len(faces.keys)} pictures of {np.sum(counts > 0)} identities',
+                    *notes,
+                ]
+            ),
+            logger='current',
+            level=logging.WARNING if notes else logging.INFO,
         )
 
 

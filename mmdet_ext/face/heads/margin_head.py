@@ -107,8 +107,12 @@ class MarginHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         embedding = in_channels if embedding_channels is None else embedding_channels
-        _check_sizes(num_classes=num_classes, in_channels=in_channels,
-                     num_subcenters=num_subcenters, embedding_channels=embedding)  # fmt: skip
+        _check_sizes(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            num_subcenters=num_subcenters,
+            embedding_channels=embedding,
+        )
         check_number('scale', scale, 'above 0 and finite', lambda s: 0 < s < float('inf'))
         check_weight('loss_weight', loss_weight)
         if flip_fusion is not None:
@@ -242,7 +246,9 @@ class MarginHead(BaseModule):
             scaled = margin.normalize_features
             bias = margin.class_bias(self.num_classes)
             target, centre_norm, others = class_competition(
-                unit if scaled else wide, self.weight, labels,
+                unit if scaled else wide,
+                self.weight,
+                labels,
                 normalize_weight=margin.normalize_weight,
                 scale=self.scale if scaled else 1.0,
                 class_bias=bias,
@@ -293,8 +299,10 @@ class MarginHead(BaseModule):
                 other way round.
         """
         embedding = self.pre_logits(feats).float()
-        pictures = len(data_samples) if data_samples is not None else (
-            len(embedding) // 2 if self.flip_fusion else len(embedding)
+        pictures = (
+            len(data_samples)
+            if data_samples is not None
+            else (len(embedding) // 2 if self.flip_fusion else len(embedding))
         )
         wanted = 2 * pictures if self.flip_fusion else pictures
         if len(embedding) != wanted:

@@ -140,9 +140,7 @@ def _loss_class(name: Any) -> type[FeatureLoss]:
     ours = [key for key, cls in MODELS.module_dict.items() if _is_loss(cls)]
     names = ', '.join(sorted(ours))
     wrong = KeyError if found is None else TypeError
-    raise wrong(
-        f'aux_losses take losses on features and labels, which are {names}; got {name!r}'
-    )
+    raise wrong(f'aux_losses take losses on features and labels, which are {names}; got {name!r}')
 
 
 def _is_loss(found: Any) -> TypeGuard[type[FeatureLoss]]:

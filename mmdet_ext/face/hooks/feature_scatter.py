@@ -107,8 +107,12 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         by_epoch: bool = True,
         seed: int = 0,
     ) -> None:
-        for name, value, least in (('interval', interval, 1), ('max_samples', max_samples, 1),
-                                   ('max_classes', max_classes, 1), ('seed', seed, 0)):
+        for name, value, least in (
+            ('interval', interval, 1),
+            ('max_samples', max_samples, 1),
+            ('max_classes', max_classes, 1),
+            ('seed', seed, 0),
+        ):
             check_whole(name, value, least)
         if isinstance(dataset, str) and dataset not in _PARTS:
             raise ValueError(f'dataset must be one of {_PARTS} or a config, got {dataset!r}')
@@ -196,13 +200,12 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         trained = _class_names(runner.train_dataloader.dataset)
         if names is not None and trained is not None:
             place = {name: number for number, name in enumerate(trained)}
-            centre_of = {
-                label: place[name] for label, name in enumerate(names) if name in place
-            }
+            centre_of = {label: place[name] for label, name in enumerate(names) if name in place}
         else:
             head = getattr(unwrapped(runner.model), 'head', None)
-            centre_of = {label: label for label in range(min(count, getattr(
-                head, 'num_classes', count)))}
+            centre_of = {
+                label: label for label in range(min(count, getattr(head, 'num_classes', count)))
+            }
         full = [str(label) for label in range(count)]
         full[: len(names or ())] = names or ()
         return _Chosen(
@@ -235,8 +238,12 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
             points, labels = embeddings_of(model, chosen.dataset, chosen.index)
         finite = np.isfinite(points).all(1)
         if not finite.any():
-            print_log(f'FeatureScatterHook: no embedding is finite after {self._unit} {time}, '
-                      'nothing to draw', 'current', logging.WARNING)  # fmt: skip
+            print_log(
+                f'FeatureScatterHook: no embedding is finite after {self._unit} {time}, '
+                'nothing to draw',
+                'current',
+                logging.WARNING,
+            )
             return
         title = f'{finite.sum():,} embeddings after {self._unit} {time}'
         if not finite.all():
@@ -246,8 +253,13 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         if not as_they_are:
             points, share = self._project(points, self._folder(runner))
             title += f' ({share:.0%} of their variance)'
-        scatter = Scatter(points, labels, chosen.names, chosen.unseen,
-                          _centres(model, chosen) if as_they_are else {})  # fmt: skip
+        scatter = Scatter(
+            points,
+            labels,
+            chosen.names,
+            chosen.unseen,
+            _centres(model, chosen) if as_they_are else {},
+        )
         picture = draw_scatter(scatter, title, around_zero=as_they_are)
         path = self._folder(runner) / self._file_name(time)
         write_picture(picture, path)
@@ -257,14 +269,17 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
 
     def _project(self, points: np.ndarray, folder: Path) -> tuple[np.ndarray, float]:
         """Coordinates in the view, and the share of the variance that it shows."""
-        if self.projection == 'pca_each' or self._view is None or (
-            self._view.axes.shape[1] != points.shape[1]
+        if (
+            self.projection == 'pca_each'
+            or self._view is None
+            or (self._view.axes.shape[1] != points.shape[1])
         ):
             self._view = fit_projection(points)
             if self.projection != 'pca_each':
                 with whole_file(folder / _VIEW) as part, part.open('wb') as file:
-                    np.savez(file, mean=self._view.mean, axes=self._view.axes,
-                             share=self._view.share)  # fmt: skip
+                    np.savez(
+                        file, mean=self._view.mean, axes=self._view.axes, share=self._view.share
+                    )
         flat = self._view(points)
         total = float(points.var(0, dtype=np.float64).sum())
         return flat, float(flat.var(0).sum() / total) if total else 1.0
@@ -332,9 +347,7 @@ def _centres(model: nn.Module, chosen: _Chosen) -> dict[int, np.ndarray]:
     if not isinstance(head, MarginHead) or head.margin is None or head.weight.shape[1] != 2:
         return {}
     table = head.weight.detach().float().cpu().numpy().reshape(head.num_classes, -1, 2)
-    return {
-        label: table[place] for label, place in chosen.centre_of.items() if place < len(table)
-    }
+    return {label: table[place] for label, place in chosen.centre_of.items() if place < len(table)}
 
 
 @contextmanager

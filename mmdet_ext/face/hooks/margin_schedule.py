@@ -122,7 +122,8 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
         """Check that there is such a number, and that it takes the values."""
         head = margin_head(runner.model, type(self).__name__)
         twins = [
-            hook for hook in runner.hooks
+            hook
+            for hook in runner.hooks
             if isinstance(hook, MarginScheduleHook) and hook.param == self.param
         ]
         if len(twins) > 1:
@@ -163,7 +164,7 @@ class MarginScheduleHook(Hook):  # type: ignore[misc]
             except ValueError as error:
                 unit = 'epochs' if self.by_epoch else 'steps'
                 raise ValueError(
-                    f"{self.param} would become {value:.6g} after {time} {unit}: {error}. With "
+                    f'{self.param} would become {value:.6g} after {time} {unit}: {error}. With '
                     "kind='step' it takes the values given, none between"
                 ) from error
 
@@ -201,8 +202,10 @@ def _number(name: str, value: Any) -> float:
 
 
 def _checked_steps(values: Any) -> list[tuple[int, float]]:
-    if not isinstance(values, Sequence) or not values or any(
-        not isinstance(pair, Sequence) or len(pair) != 2 for pair in values
+    if (
+        not isinstance(values, Sequence)
+        or not values
+        or any(not isinstance(pair, Sequence) or len(pair) != 2 for pair in values)
     ):
         raise ValueError(
             f"kind='step' takes values=[(time, value), ...], at least one pair, got {values!r}"

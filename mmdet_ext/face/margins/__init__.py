@@ -13,6 +13,17 @@ from mmdet_ext.face.margins.fixed import (
 )
 
 __all__ = [
-    'AdaFace', 'ArcFace', 'CombinedMargin', 'CosFace', 'CurricularFace', 'LSoftmax', 'MagFace',
-    'Margin', 'NormFace', 'Softmax', 'SphereFace', 'SphereFaceR', 'UniFace',
+    'AdaFace',
+    'ArcFace',
+    'CombinedMargin',
+    'CosFace',
+    'CurricularFace',
+    'LSoftmax',
+    'MagFace',
+    'Margin',
+    'NormFace',
+    'Softmax',
+    'SphereFace',
+    'SphereFaceR',
+    'UniFace',
 ]

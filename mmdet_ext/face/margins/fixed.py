@@ -54,8 +54,11 @@ class Margin(nn.Module):
                 )
             low, high = self.limits.get(name, (-math.inf, math.inf))
             if not (math.isfinite(value) and low <= float(value) <= high):
-                span = f'from {low:.4g} to {high:.4g}' if high < math.inf else (
-                    f'at least {low:.4g} and finite' if low > -math.inf else 'finite')
+                span = (
+                    f'from {low:.4g} to {high:.4g}'
+                    if high < math.inf
+                    else (f'at least {low:.4g} and finite' if low > -math.inf else 'finite')
+                )
                 raise ValueError(f'{name} of {type(self).__name__} must be {span}, got {value!r}')
 
     def bind(self, num_classes: int) -> None:
@@ -107,9 +110,12 @@ class Margin(nn.Module):
             setattr(self, name, value)
         else:
             numbers = [
-                key for key, own in {**vars(self), **self._modules}.items()
-                if not key.startswith('_') and key != 'training'
-                and isinstance(own, (int, float, ClassMargins)) and not isinstance(own, bool)
+                key
+                for key, own in {**vars(self), **self._modules}.items()
+                if not key.startswith('_')
+                and key != 'training'
+                and isinstance(own, (int, float, ClassMargins))
+                and not isinstance(own, bool)
             ]
             raise ValueError(
                 f'{type(self).__name__} has no number named {name!r} to set; it has: '
@@ -162,8 +168,10 @@ class _Annealed(Margin):
     """psi, mixed with the cosine by a lambda that falls: (l cos t + psi(t)) / (1 + l)."""
 
     normalize_features = False
-    limits = {'m': (1, 16), **dict.fromkeys(('lambda_max', 'lambda_min', 'gamma', 'power'),
-                                            (0, math.inf))}  # fmt: skip
+    limits = {
+        'm': (1, 16),
+        **dict.fromkeys(('lambda_max', 'lambda_min', 'gamma', 'power'), (0, math.inf)),
+    }
 
     def __init__(
         self,
@@ -300,7 +308,9 @@ class ArcFace(Margin):
 
     def cosine_margin(self, cosine: Tensor, norm: Tensor, labels: Tensor) -> Tensor:
         return F.additive_angular_margin(
-            cosine, self.m(labels), easy_margin=self.easy_margin,
+            cosine,
+            self.m(labels),
+            easy_margin=self.easy_margin,
             straight_through=self.straight_through,
         )
 
@@ -323,9 +333,7 @@ class CombinedMargin(Margin):
 
     limits = {'m1': (1, 16)}
 
-    def __init__(
-        self, m1: float = 1.0, m2: MarginOption = 0.3, m3: MarginOption = 0.2
-    ) -> None:
+    def __init__(self, m1: float = 1.0, m2: MarginOption = 0.3, m3: MarginOption = 0.2) -> None:
         super().__init__()
         self.check(m1=m1)
         self.m1 = float(m1)

@@ -95,8 +95,10 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
             ValueError: if an embedding is not 1-D.
         """
         for sample in data_samples:
-            for name, source in (('embedding', 'a head such as mmdet_ext.MarginHead'),
-                                 ('sample_idx', 'the pipeline (PackInputs keeps it)')):
+            for name, source in (
+                ('embedding', 'a head such as mmdet_ext.MarginHead'),
+                ('sample_idx', 'the pipeline (PackInputs keeps it)'),
+            ):
                 if sample.get(name) is None:
                     raise KeyError(
                         f'{type(self).__name__}: a data sample has no {name!r}, which {source} '
@@ -109,13 +111,15 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
                     f'{tuple(embedding.shape)}'
                 )
             path = sample.get('img_path')
-            self.results.append((
-                int(sample['sample_idx']),
-                _one_label(sample.get('gt_label')),
-                # A copy, so that it does not keep the whole batch alive.
-                embedding.float().cpu().numpy().copy(),
-                None if path is None else str(path),
-            ))
+            self.results.append(
+                (
+                    int(sample['sample_idx']),
+                    _one_label(sample.get('gt_label')),
+                    # A copy, so that it does not keep the whole batch alive.
+                    embedding.float().cpu().numpy().copy(),
+                    None if path is None else str(path),
+                )
+            )
 
     def collected(self, results: Sequence[tuple[int, int, np.ndarray, str | None]]) -> Collected:
         """Put results together; pictures that ranks repeat to be equally many count once.
@@ -152,15 +156,17 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
         if zeros:
             self.say(
                 f'{zeros:,} of {len(table):,} embeddings are all zero: their similarities count '
-                'as 0', logging.WARNING,
-            )  # fmt: skip
+                'as 0',
+                logging.WARNING,
+            )
         scale = comparable(table).scale
         if scale < 1 and len(table) > 1:
             self.say(
                 f'embeddings have collapsed: all cosines lie within {2 * scale:.1g} of 1. They are '
                 'compared by what they differ in, but other evaluations, in half precision or '
-                'float32, may not tell them apart', logging.WARNING,
-            )  # fmt: skip
+                'float32, may not tell them apart',
+                logging.WARNING,
+            )
         return Collected(sample_idx, torch.tensor(labels), table, list(paths), zeros)
 
     def write_files(self, write: Callable[[Path], None]) -> None:
@@ -176,8 +182,9 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
         except Exception as error:  # whatever files and drawing libraries raise
             self.say(
                 f'files could not be written to {self.out_dir} ({type(error).__name__}: {error}); '
-                'the figures are not affected', logging.WARNING,
-            )  # fmt: skip
+                'the figures are not affected',
+                logging.WARNING,
+            )
         else:
             self.say(f'figures written to {self.out_dir}')
 
@@ -243,9 +250,7 @@ def above_all(figures: dict[str, float]) -> dict[str, float]:
 
     MMEngine logs figures as json, which knows no infinity.
     """
-    return {
-        name: 1 + 1 / GRID if value == math.inf else value for name, value in figures.items()
-    }
+    return {name: 1 + 1 / GRID if value == math.inf else value for name, value in figures.items()}
 
 
 def plain(value: float) -> float | None:

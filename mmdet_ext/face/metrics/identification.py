@@ -97,8 +97,10 @@ class FaceIdentificationMetric(EmbeddingMetric):
         _check_roles(gallery, nonmated, distractors)
         if unknown not in ('distractors', 'nonmated'):
             raise ValueError(f"unknown must be 'distractors' or 'nonmated', got {unknown!r}")
-        for name, value in (('gallery_per_identity', gallery_per_identity),
-                            ('tpir_rank', tpir_rank)):
+        for name, value in (
+            ('gallery_per_identity', gallery_per_identity),
+            ('tpir_rank', tpir_rank),
+        ):
             check_whole(name, value)
         self.gallery, self.gallery_per_identity = gallery, gallery_per_identity
         self.distractors, self.nonmated, self.unknown = distractors, nonmated, unknown
@@ -110,9 +112,11 @@ class FaceIdentificationMetric(EmbeddingMetric):
         pictures = self.collected(results)
         labels, enrolled = self._roles(pictures)
         found = search_gallery(
-            pictures.embeddings[~enrolled], labels[~enrolled],
-            pictures.embeddings[enrolled], labels[enrolled],
-        )  # fmt: skip
+            pictures.embeddings[~enrolled],
+            labels[~enrolled],
+            pictures.embeddings[enrolled],
+            labels[enrolled],
+        )
         identities = len(labels[enrolled].unique())
         rates = match_rates(found, max(*self.ranks, min(identities, CMC_RANKS)))
         points = self._open_set(found)
@@ -205,15 +209,20 @@ class FaceIdentificationMetric(EmbeddingMetric):
     def _write(
         self, folder: Path, figures: dict[str, float], rates: Tensor, points: list[OpenSetPoint]
     ) -> None:
-        write_json(folder / 'identification.json', {
-            'figures': {name: plain(value) for name, value in figures.items()},
-            'cmc': rates.tolist(),
-            'open_set': [
-                {**point._asdict(), 'threshold': plain(point.threshold)} for point in points
-            ],
-        })  # fmt: skip
-        name = (f'{int(figures["mated_probes"]):,} mated searches of '
-                f'{int(figures["gallery_identities"]):,} identities')  # fmt: skip
+        write_json(
+            folder / 'identification.json',
+            {
+                'figures': {name: plain(value) for name, value in figures.items()},
+                'cmc': rates.tolist(),
+                'open_set': [
+                    {**point._asdict(), 'threshold': plain(point.threshold)} for point in points
+                ],
+            },
+        )
+        name = (
+            f'{int(figures["mated_probes"]):,} mated searches of '
+            f'{int(figures["gallery_identities"]):,} identities'
+        )
         draw_cmc({name: rates.tolist()}, folder / 'cmc.png')
 
 

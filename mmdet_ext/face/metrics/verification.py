@@ -114,8 +114,11 @@ class FaceVerificationMetric(EmbeddingMetric):
             raise ValueError(f"pairs must be 'dataset' or 'all', got {pairs!r}")
         if similarity != 'cosine':
             raise ValueError(f"similarity must be 'cosine', got {similarity!r}")
-        for name, value, least in (('folds', folds, 2), ('block', block, 1),
-                                   ('hardest', hardest, 0)):
+        for name, value, least in (
+            ('folds', folds, 2),
+            ('block', block, 1),
+            ('hardest', hardest, 0),
+        ):
             if value < least:
                 raise ValueError(f'{name} is {value}; it must be at least {least}')
         self.pairs, self.folds, self.block, self.hardest = pairs, folds, block, hardest
@@ -181,23 +184,33 @@ class FaceVerificationMetric(EmbeddingMetric):
         labels, unknown = pictures.labels.clone(), pictures.labels < 0
         if unknown.any():
             count = int(unknown.sum())
-            self.say(f'{count:,} pictures of unknown persons (gt_label below 0) are taken as of '
-                     'one person each')  # fmt: skip
+            self.say(
+                f'{count:,} pictures of unknown persons (gt_label below 0) are taken as of '
+                'one person each'
+            )
             labels[unknown] = int(labels.max()) + 1 + torch.arange(count)
         if len(labels) < 2:
             raise ValueError(f'pairs need at least 2 pictures, got {len(labels)}')
         found = count_all_pairs(
-            pictures.embeddings, labels, hardest=self.hardest, block=self.block,
+            pictures.embeddings,
+            labels,
+            hardest=self.hardest,
+            block=self.block,
             progress=self._progress(len(labels)),
-        )  # fmt: skip
+        )
         best, threshold = best_accuracy(found.counts)
         balanced, balanced_threshold = best_accuracy(found.counts, balanced=True)
-        return _Evaluated(found.counts, found.impostors, found.genuine, {
-            'accuracy_best': best,
-            'accuracy_best_threshold': threshold,
-            'balanced_accuracy_best': balanced,
-            'balanced_accuracy_best_threshold': balanced_threshold,
-        })  # fmt: skip
+        return _Evaluated(
+            found.counts,
+            found.impostors,
+            found.genuine,
+            {
+                'accuracy_best': best,
+                'accuracy_best_threshold': threshold,
+                'balanced_accuracy_best': balanced,
+                'balanced_accuracy_best_threshold': balanced_threshold,
+            },
+        )
 
     def _warn_of_ties(self, counts: ScoreCounts) -> None:
         """Say it if most pairs are equally alike to what is resolved."""
@@ -208,8 +221,9 @@ class FaceVerificationMetric(EmbeddingMetric):
             self.say(
                 f'{most:,} of {total:,} pairs have the same similarity, {counts.scores[place]:.7f} '
                 f'(steps of {1 / GRID:.1g} are told apart): most embeddings are alike, and the '
-                'figures tell little', logging.WARNING,
-            )  # fmt: skip
+                'figures tell little',
+                logging.WARNING,
+            )
 
     def _progress(self, count: int) -> Progress | None:
         """Tells each tenth of a long evaluation."""
@@ -230,37 +244,42 @@ class FaceVerificationMetric(EmbeddingMetric):
     ) -> None:
         curve = roc_curve(found.counts, ROC_POINTS)
         edges, genuine, impostors = _histogram(found.counts)
-        write_json(folder / 'verification.json', {
-            'pairs': self.pairs,
-            'pictures': len(pictures.labels),
-            'figures': {name: plain(value) for name, value in figures.items()},
-            'roc': {
-                'thresholds': [plain(value) for value in curve.thresholds.tolist()],
-                'far': curve.far.tolist(),
-                'tar': curve.tar.tolist(),
-                'all_points': len(found.counts.scores) + 1,
+        write_json(
+            folder / 'verification.json',
+            {
+                'pairs': self.pairs,
+                'pictures': len(pictures.labels),
+                'figures': {name: plain(value) for name, value in figures.items()},
+                'roc': {
+                    'thresholds': [plain(value) for value in curve.thresholds.tolist()],
+                    'far': curve.far.tolist(),
+                    'tar': curve.tar.tolist(),
+                    'all_points': len(found.counts.scores) + 1,
+                },
+                'histogram': {'edges': edges, 'genuine': genuine, 'impostors': impostors},
+                'hardest_impostors': _listed(pictures, found.impostors),
+                'hardest_genuine': _listed(pictures, found.genuine),
             },
-            'histogram': {'edges': edges, 'genuine': genuine, 'impostors': impostors},
-            'hardest_impostors': _listed(pictures, found.impostors),
-            'hardest_genuine': _listed(pictures, found.genuine),
-        })  # fmt: skip
+        )
         name = f'AUC {figures["auc"]:.4f}, EER {figures["eer"]:.2%}'
         draw_roc({name: (curve.far.tolist(), curve.tar.tolist())}, folder / 'roc.png')
         draw_score_histogram(
-            edges, genuine, impostors, folder / 'similarities.png',
+            edges,
+            genuine,
+            impostors,
+            folder / 'similarities.png',
             {'equal errors': figures['eer_threshold']},
-        )  # fmt: skip
+        )
         impostor_pairs, genuine_pairs = (
             _drawn(pictures, extreme) for extreme in (found.impostors, found.genuine)
         )
         files = {path for pair in impostor_pairs + genuine_pairs for path in pair.paths}
         if any(path is not None and Path(path).is_file() for path in files):
-            unread = draw_hardest_pairs(
-                impostor_pairs, genuine_pairs, folder / 'hardest_pairs.png'
-            )
+            unread = draw_hardest_pairs(impostor_pairs, genuine_pairs, folder / 'hardest_pairs.png')
             if unread:
-                self.say(f'{unread} pictures of the hardest pairs could not be read',
-                         logging.WARNING)  # fmt: skip
+                self.say(
+                    f'{unread} pictures of the hardest pairs could not be read', logging.WARNING
+                )
 
 
 def _extreme(

@@ -91,7 +91,7 @@ class IdentityBalancedSampler(Sampler[int]):
         """The indices of this rank."""
         indices = self._epoch_indices()
         for start in range(0, len(indices), _CHUNK):
-            yield from indices[start:start + _CHUNK].tolist()
+            yield from indices[start : start + _CHUNK].tolist()
 
     def __len__(self) -> int:
         """The number of indices of this rank."""
@@ -124,14 +124,16 @@ class IdentityBalancedSampler(Sampler[int]):
         notes = []
         if few:
             notes.append(
-                f'{few} have fewer than {self.pictures_per_identity} pictures, which repeat')
+                f'{few} have fewer than {self.pictures_per_identity} pictures, which repeat'
+            )
         if one.any():
             what = 'are skipped' if skip_single else 'give no genuine pair'
             notes.append(f'{int(one.sum())} have one picture and {what}')
         if notes:
             print_log(
                 f'IdentityBalancedSampler: of {len(one)} identities {"; ".join(notes)}',
-                logger='current', level=logging.WARNING,
+                logger='current',
+                level=logging.WARNING,
             )
         needed = self.identities_per_batch * self.world_size
         if len(counts) < needed:
@@ -152,7 +154,8 @@ class IdentityBalancedSampler(Sampler[int]):
             pictures = pictures[np.argsort(identity + rng.random(len(pictures)))]
         identities, visits = self._visits(rng)
         in_row = visits[:, None] * self.pictures_per_identity + np.arange(
-            self.pictures_per_identity)
+            self.pictures_per_identity
+        )
         in_row %= self._counts[identities][:, None]
         return pictures[self._starts[identities][:, None] + in_row].reshape(-1)
 
@@ -167,14 +170,16 @@ class IdentityBalancedSampler(Sampler[int]):
             begun = round_start % group
             if begun:
                 # The step that the last round left unfinished takes none of its identities twice.
-                in_step = np.isin(order, rounds[-1][count - begun:])
-                first = np.flatnonzero(~in_step)[:group - begun]
+                in_step = np.isin(order, rounds[-1][count - begun :])
+                first = np.flatnonzero(~in_step)[: group - begun]
                 order = np.concatenate([order[first], np.delete(order, first)])
             rounds.append(order)
         visits = np.repeat(np.arange(len(rounds)), count)
         shape = (self.num_batches, self.world_size, self.identities_per_batch)
-        identities, visits = (array[:total].reshape(shape)[:, self.rank].reshape(-1)
-                              for array in (np.concatenate(rounds), visits))
+        identities, visits = (
+            array[:total].reshape(shape)[:, self.rank].reshape(-1)
+            for array in (np.concatenate(rounds), visits)
+        )
         return identities, visits
 
 
@@ -206,6 +211,6 @@ def identity_labels(dataset: Any) -> np.ndarray:
             ) from error
     raise TypeError(
         f'IdentityBalancedSampler needs get_gt_labels() or get_data_info(i) of its data set; '
-        f'{type(dataset).__name__} has neither. Wrap the sampler\'s data set by nothing but '
+        f"{type(dataset).__name__} has neither. Wrap the sampler's data set by nothing but "
         "MMEngine's ConcatDataset and RepeatDataset"
     )

@@ -15,7 +15,10 @@ from mmdet_ext.registry import TRANSFORMS
 #: Left eye, right eye, nose, left and right corner of the mouth, as in the picture: x, y in px of
 #: a picture of 112 x 112.
 TEMPLATE = (
-    (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655),
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
     (70.7299, 92.2041),
 )
 _SIDE = 112
@@ -52,8 +55,11 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     [[0.0, -2.0, 5.0], [2.0, 0.0, 5.0]]
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2 or (
-        len(source) < 2
+    if (
+        source.shape != target.shape
+        or source.ndim != 2
+        or source.shape[1] != 2
+        or (len(source) < 2)
     ):
         raise ValueError(
             'source and target must be points of one shape (N, 2), N at least 2, got '
@@ -144,8 +150,9 @@ class AlignFace(BaseTransform):  # type: ignore[misc]
             results: with the keys above.
         """
         picture = results.get('img_path', 'a picture without img_path')
-        key = next((key for key in ('landmarks', 'keypoints') if results.get(key) is not None),
-                   None)
+        key = next(
+            (key for key in ('landmarks', 'keypoints') if results.get(key) is not None), None
+        )
         if key is None:
             raise ValueError(
                 f'{picture}: AlignFace needs its five landmarks under the key landmarks or '

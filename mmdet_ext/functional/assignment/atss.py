@@ -73,9 +73,7 @@ def atss_match(
 
     centers = box_centers(priors)
     points = box_centers(gt_boxes).flatten(0, 1)
-    candidate = nearest_priors(
-        points, centers, level_sizes, topk, grids, ignore_mask, prior_valid
-    )
+    candidate = nearest_priors(points, centers, level_sizes, topk, grids, ignore_mask, prior_valid)
     candidate = candidate.view(images, boxes, -1)
 
     if affinity is None:
@@ -95,9 +93,7 @@ def atss_match(
     positive &= gt_valid[..., None]
     if valid is not None:
         positive &= valid
-    return resolve_claims(
-        candidate, quality, positive, total, _either(ignore_mask, prior_valid)
-    )
+    return resolve_claims(candidate, quality, positive, total, _either(ignore_mask, prior_valid))
 
 
 def _mean_and_spread(quality: Tensor, valid: Tensor | None) -> Tensor:

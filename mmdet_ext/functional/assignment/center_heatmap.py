@@ -53,13 +53,11 @@ def heatmap_grid(points: Tensor) -> HeatmapGrid:
     if grid is None or not bool(((points[:, 2:] == points[:1, 2:]) & (points[:, 2:] > 0)).all()):
         raise ValueError(
             'priors must be the points (x, y, stride, stride) of one level, in row-major order; '
-            f'got {points.shape[0]} that are not. Give the points of the heatmap\'s level, as '
+            f"got {points.shape[0]} that are not. Give the points of the heatmap's level, as "
             'MlvlPointGenerator does with_stride=True'
         )
     stride = points[0, 2:]
-    return HeatmapGrid(
-        grid.xs.numel(), grid.ys.numel(), stride, (points[0, :2] / stride).floor()
-    )
+    return HeatmapGrid(grid.xs.numel(), grid.ys.numel(), stride, (points[0, :2] / stride).floor())
 
 
 def center_cells(grid: HeatmapGrid, gt_boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -160,9 +160,7 @@ def centerness(points: Tensor, boxes: Tensor) -> Tensor:
     return (share[..., 0] * share[..., 1]).where(inside, 0.0).sqrt()
 
 
-def _can_have(
-    points: Tensor, boxes: Tensor, ranges: Tensor, center_radius: float | None
-) -> Tensor:
+def _can_have(points: Tensor, boxes: Tensor, ranges: Tensor, center_radius: float | None) -> Tensor:
     """Whether boxes (B, g, 4) can have points (P, 4) of ranges (P, 2), (B, g, P) bool."""
     x, y, stride_x, stride_y = points.T
     x1, y1, x2, y2 = boxes[..., None].unbind(2)

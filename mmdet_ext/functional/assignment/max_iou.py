@@ -263,4 +263,3 @@ def _unpack(key: Tensor) -> tuple[Tensor, Tensor]:
     index = _INDEX_MASK - (key & _INDEX_MASK)
     # Without overlap the first box is as good as any.
     return overlap, index.where(overlap > 0, 0)
-

@@ -84,9 +84,7 @@ def simota_match(
 
     def nearness(part: slice, x: Tensor, y: Tensor, stride: Tensor) -> Tensor:
         boxes = gt_boxes[:, part]
-        near = torch.maximum(
-            inside(boxes, x, y), inside_center(boxes, x, y, stride, center_radius)
-        )
+        near = torch.maximum(inside(boxes, x, y), inside_center(boxes, x, y, stride, center_radius))
         return near
 
     used = used_priors(points, gt_boxes, gt_valid, prior_valid, nearness)
@@ -139,9 +137,7 @@ class SimOTACosts(PairCosts):
         cost.add_(rows_of(self.class_cost, self.row[:, part]), alpha=cls_weight)
         boxes, (x, y, stride) = self.boxes[:, part], self.points
         within = inside(boxes, x, y)
-        torch.minimum(
-            within, inside_center(boxes, x, y, stride, self.center_radius), out=within
-        )
+        torch.minimum(within, inside_center(boxes, x, y, stride, self.center_radius), out=within)
         # 1 outside, where the distance to the border is not above 0; no mask, which takes longer.
         outside = within.neg_().sign_().add_(1).clamp_(max=1)
         return cost.add_(outside, alpha=OUTSIDE_COST)

@@ -144,7 +144,7 @@ def _check_level(grid: CellGrid, centers: Tensor, sides: Tensor, level: str) -> 
         raise ValueError(
             f'priors do not form cells: {level}, from prior {grid.start} on, has {anchors} '
             f'anchors a cell and {grid.columns} cells a row, but {problem}. Give the anchors of '
-            'all cells of a level row by row, a cell\'s anchors next to each other, as '
+            "all cells of a level row by row, a cell's anchors next to each other, as "
             'YOLOAnchorGenerator does'
         )
 
@@ -312,9 +312,7 @@ def yolov5_match(
     )
 
 
-def overlapping_mask(
-    boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, threshold: float
-) -> Tensor:
+def overlapping_mask(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, threshold: float) -> Tensor:
     """Boxes whose IoU with any box of their image is above ``threshold``.
 
     Args:

@@ -167,9 +167,7 @@ def _value_loss(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     return by_row_blocks(partial(_value_kernel, beta=beta), wide, target)
 
 
-def _value_kernel(
-    x: Tensor, y: Tensor, beta: float, wanted: bool
-) -> tuple[Tensor, Tensor | None]:
+def _value_kernel(x: Tensor, y: Tensor, beta: float, wanted: bool) -> tuple[Tensor, Tensor | None]:
     last = x.shape[1] - 1
     y = y.clamp(0, last).unsqueeze(1)
     left = y.floor().clamp(max=last - 1)

@@ -203,9 +203,7 @@ def told_apart(
     valid = target >= 0
     if ignore_index is not None:
         valid = valid & (target != ignore_index)
-    return Samples(
-        target.masked_fill(~valid, background), valid & (target < background), valid
-    )
+    return Samples(target.masked_fill(~valid, background), valid & (target < background), valid)
 
 
 def _told_apart_dense(target: Tensor, use_sigmoid: bool) -> Samples:

@@ -293,9 +293,7 @@ def _logit_terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return p, torch.addcmul(p, p, p, value=-1), _cross_entropy(x, y), p - y
 
 
-def _probability_terms(
-    p: Tensor, y: Tensor, floor: float
-) -> tuple[Tensor, float, Tensor, Tensor]:
+def _probability_terms(p: Tensor, y: Tensor, floor: float) -> tuple[Tensor, float, Tensor, Tensor]:
     rest = 1 - p
     entropy = _log_cost(p, floor).mul_(y).add_(_log_cost(rest, floor).mul_(1 - y))
     slope = (1 - y).div_(rest.clamp_(min=floor)).sub_(y / p.clamp(min=floor))

@@ -59,9 +59,7 @@ class _Chunk(NamedTuple):
 def _chunks(classes: int, options: Options) -> Iterator[_Chunk]:
     for start in range(0, classes, options.chunk):
         stop = min(start + options.chunk, classes)
-        yield _Chunk(
-            start, stop, slice(start * options.subcenters, stop * options.subcenters)
-        )
+        yield _Chunk(start, stop, slice(start * options.subcenters, stop * options.subcenters))
 
 
 class ChunkedCompetition(torch.autograd.Function):

@@ -111,9 +111,14 @@ def class_competition(
         elements = _CHUNK_ELEMENTS.get(features.device.type, _CHUNK_ELEMENTS_ELSEWHERE)
         chunk = max(elements // max(len(features) * num_subcenters, 1), 64)
     options = Options(
-        normalize_weight, float(scale), num_subcenters, kind, others, min(chunk, max(classes, 1)),
+        normalize_weight,
+        float(scale),
+        num_subcenters,
+        kind,
+        others,
+        min(chunk, max(classes, 1)),
         shortest_length(weight.dtype, float(scale), _LARGEST_IN_HALF),
-    )  # fmt: skip
+    )
     with torch.autocast(features.device.type, enabled=False):
         features, weight = promote_half(features, weight)
         bias = None if class_bias is None else class_bias.to(weight.dtype)

@@ -77,4 +77,3 @@ def _run(kernel: Kernel, tables: list[Tensor], wanted: bool) -> tuple[Tensor, Te
         for result, part in zip(results, parts, strict=True):
             result[rows] = part
     return results[0], results[1] if wanted else None
-

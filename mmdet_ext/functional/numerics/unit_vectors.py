@@ -16,9 +16,7 @@ class _Unit(torch.autograd.Function):
     """x / |x| along the last dimension, and |x|; a gradient that no short vector makes large."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, shortest: float, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, shortest: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         # Divided by the largest component first: squares of 1e-30 and of 1e30 leave float32.
         peak = x.abs().amax(1, keepdim=True) if x.shape[1] else x.new_ones(len(x), 1)
         peak = torch.where(peak > 0, peak, 1)

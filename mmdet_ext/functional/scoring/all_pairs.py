@@ -141,9 +141,7 @@ def _blocks(count: int, block: int) -> Iterator[tuple[slice, slice]]:
             yield rows, columns
 
 
-def _by_kind(
-    labels: Tensor, rows: slice, columns: slice
-) -> tuple[Places | None, Places | None]:
+def _by_kind(labels: Tensor, rows: slice, columns: slice) -> tuple[Places | None, Places | None]:
     """Which places of a block are impostor pairs, and which genuine ones; None for no place."""
     first, last = labels[rows], labels[columns]
     if rows != columns:
@@ -200,10 +198,12 @@ class _Kind:
         if full:
             lowest = torch.maximum(lowest, self._values[-1])
         # Topk breaks ties at will; here the first places win, however the blocks are cut.
-        places = torch.cat([
-            (values > lowest).nonzero().squeeze(1),
-            (values == lowest).nonzero().squeeze(1)[: self._hardest],
-        ])
+        places = torch.cat(
+            [
+                (values > lowest).nonzero().squeeze(1),
+                (values == lowest).nonzero().squeeze(1)[: self._hardest],
+            ]
+        )
         found = values[places]
         places = places if isinstance(chosen, slice) else chosen[places]
         row, column, width = start

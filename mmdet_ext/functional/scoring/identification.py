@@ -186,9 +186,7 @@ def match_rates(searches: Searches, ranks: int) -> Tensor:
     return within.cumsum(0).double() / len(rank)
 
 
-def tpir_at_fpir(
-    searches: Searches, fpirs: Sequence[float], rank: int = 1
-) -> list[OpenSetPoint]:
+def tpir_at_fpir(searches: Searches, fpirs: Sequence[float], rank: int = 1) -> list[OpenSetPoint]:
     """True positive identification rate at bounds on the false positive one.
 
     FPIR is the share of the non-mated searches whose best candidate is at or above the threshold;
@@ -234,7 +232,5 @@ def tpir_at_fpir(
         threshold = float(keeping[0]) if len(keeping) else math.inf
         false = int((strangers >= threshold).sum())
         tpir = int((found >= threshold).sum()) / len(friends)
-        points.append(
-            OpenSetPoint(float(bound), threshold, false / len(strangers), tpir, false)
-        )
+        points.append(OpenSetPoint(float(bound), threshold, false / len(strangers), tpir, false))
     return points

@@ -390,11 +390,13 @@ def _spread(genuine: Tensor, impostors: Tensor, most: int) -> Tensor:
     steps = torch.logspace(0, math.log10(int(impostors[-1])), half, dtype=torch.float64)
     by_far = torch.cat([steps.new_zeros(1), steps]).round().long().to(device)
     by_tar = torch.linspace(0, int(genuine[-1]), half, dtype=torch.float64).round().long()
-    found = torch.cat([
-        # The last point that keeps to each bound, and the first that reaches each share.
-        torch.searchsorted(impostors, by_far, right=True) - 1,
-        torch.searchsorted(genuine, by_tar.to(device)),
-        torch.tensor([0, len(genuine) - 1], device=device),
-    ])
+    found = torch.cat(
+        [
+            # The last point that keeps to each bound, and the first that reaches each share.
+            torch.searchsorted(impostors, by_far, right=True) - 1,
+            torch.searchsorted(genuine, by_tar.to(device)),
+            torch.tensor([0, len(genuine) - 1], device=device),
+        ]
+    )
     kept: Tensor = found.clamp_(0, len(genuine) - 1).unique()
     return kept

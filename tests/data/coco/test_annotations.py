@@ -151,14 +151,21 @@ def test_nothing_wrong() -> None:
 def test_categories_are_numbered_by_name() -> None:
     content = coco(
         *({'id': n, 'image_id': 1, 'category_id': c} for n, c in enumerate([1, 7, 0, 7, 3])),
-        categories=[{'id': 0, 'name': 'cat'}, {'id': 1, 'name': 'cat', 'supercategory': 'cat'},
-                    {'id': 7, 'name': 'dog'}, {'id': 3, 'name': 'cow'}],
-    )  # fmt: skip
+        categories=[
+            {'id': 0, 'name': 'cat'},
+            {'id': 1, 'name': 'cat', 'supercategory': 'cat'},
+            {'id': 7, 'name': 'dog'},
+            {'id': 3, 'name': 'cow'},
+        ],
+    )
     numbered, left_out = number_categories(content, ('dog', 'cat'))
     assert numbered['categories'] == [{'id': 1, 'name': 'dog'}, {'id': 2, 'name': 'cat'}]
     assert [(b['id'], b['category_id']) for b in numbered['annotations']] == [
-        (0, 2), (1, 1), (2, 2), (3, 1),
-    ]  # fmt: skip
+        (0, 2),
+        (1, 1),
+        (2, 2),
+        (3, 1),
+    ]
     assert left_out == {'cow': 1}
     assert [b['category_id'] for b in content['annotations']] == [1, 7, 0, 7, 3]
     assert repeated_names(content) == {'cat': [0, 1]}

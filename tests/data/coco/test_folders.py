@@ -49,9 +49,7 @@ def write_voc(root: Path, *lists: str) -> Path:
         ((), 'train', 'val'),
     ],
 )
-def test_voc_splits(
-    tmp_path: Path, lists: tuple[str, ...], train: str, test: str | None
-) -> None:
+def test_voc_splits(tmp_path: Path, lists: tuple[str, ...], train: str, test: str | None) -> None:
     root = write_voc(tmp_path / 'voc', *lists)
     assert find_layout(root) == VocLayout(root.resolve(), train, test)
 

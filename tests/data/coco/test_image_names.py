@@ -15,20 +15,42 @@ PATHS = ['/d/cam1/0001.jpg', '/d/cam2/0001.jpg', '/d/cam2/1.v2.jpg', '/d/b/cam2/
 @pytest.mark.parametrize(
     ('name', 'index'),
     [
-        ('0', 0), ('4', 4),  # numbers
-        ('cam2/0001.jpg', 1), ('cam1/0001', 0), ('/d/cam1/0001.jpg', 0), ('./cam1//0001.jpg', 0),
-        ('1.v2.jpg', 2), ('1.v2', 2), ('b/cam2/7.jpg', 3), ('7', 3), ('3.png', 4),
+        ('0', 0),
+        ('4', 4),  # numbers
+        ('cam2/0001.jpg', 1),
+        ('cam1/0001', 0),
+        ('/d/cam1/0001.jpg', 0),
+        ('./cam1//0001.jpg', 0),
+        ('1.v2.jpg', 2),
+        ('1.v2', 2),
+        ('b/cam2/7.jpg', 3),
+        ('7', 3),
+        ('3.png', 4),
     ],
-)  # fmt: skip
+)
 def test_a_picture_is_found(name: str, index: int) -> None:
     assert choose_pictures(PATHS, [name]) == [index]
 
 
 @pytest.mark.parametrize(
     'name',
-    ['5', '-1', '²', '٣', '00', '01.jpg', 'am2/0001.jpg', '1', '1.v', 'cam3/0001.jpg', '0001.png',
-     '/elsewhere/7.jpg', '/7.jpg', '/cam1/0001.jpg'],
-)  # fmt: skip
+    [
+        '5',
+        '-1',
+        '²',
+        '٣',
+        '00',
+        '01.jpg',
+        'am2/0001.jpg',
+        '1',
+        '1.v',
+        'cam3/0001.jpg',
+        '0001.png',
+        '/elsewhere/7.jpg',
+        '/7.jpg',
+        '/cam1/0001.jpg',
+    ],
+)
 def test_a_name_that_no_picture_has(name: str) -> None:
     paths = PATHS if name != '1' else PATHS[1:2]  # there is no picture 1 of one
     with pytest.raises(ValueError, match='neither a number below'):
@@ -62,12 +84,21 @@ def test_names() -> None:
     # It does not matter whether the others are chosen.
     assert picture_names(PATHS, [0]) == {0: 'cam1_0001'}
     assert picture_names(['/a/1.jpg', '/a/1.png', '/a/2.jpg'], [0, 1, 2]) == {
-        0: '1_0', 1: '1_1', 2: '2'}  # fmt: skip
+        0: '1_0',
+        1: '1_1',
+        2: '2',
+    }
     assert picture_names(['/x/cam/1.jpg', '/cam/1.jpg'], [0, 1]) == {0: 'x_cam_1', 1: 'cam_1'}
     assert picture_names(['/a/b_1.jpg', '/a/b/1.jpg', '/c/1.jpg'], [0, 1, 2]) == {
-        0: 'b_1', 1: '1_1', 2: 'c_1'}  # fmt: skip
+        0: 'b_1',
+        1: '1_1',
+        2: 'c_1',
+    }
     assert picture_names(['/a/1.jpg', '/a/1.png', '/a/1_0.jpg'], [0, 1, 2]) == {
-        0: '1_0_', 1: '1_1', 2: '1_0'}  # fmt: skip
+        0: '1_0_',
+        1: '1_1',
+        2: '1_0',
+    }
     # A picture that is there twice is one.
     assert picture_names(['/a/1.jpg', '/a/1.jpg'], [0]) == {0: '1'}
     assert picture_names([], []) == {}

@@ -33,18 +33,30 @@ class Voc:
         Image.fromarray(pixels).save(path)
         return path
 
-    def xml(self, image_id: str, *items: Item, filename: str = '', size: str | None = '100 80',
-            difficult: int = 0) -> None:
+    def xml(
+        self,
+        image_id: str,
+        *items: Item,
+        filename: str = '',
+        size: str | None = '100 80',
+        difficult: int = 0,
+    ) -> None:
         objects = ''.join(
-            f'<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>' + ''.join(
-                f'<{tag}>{value}</{tag}>' for tag, value
-                in zip(('xmin', 'ymin', 'xmax', 'ymax'), corners, strict=False))
-            + '</bndbox></object>' for name, corners in items)
+            f'<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>'
+            + ''.join(
+                f'<{tag}>{value}</{tag}>'
+                for tag, value in zip(('xmin', 'ymin', 'xmax', 'ymax'), corners, strict=False)
+            )
+            + '</bndbox></object>'
+            for name, corners in items
+        )
         if size is not None:
             width, height = size.split()
             size = f'<size><width>{width}</width><height>{height}</height></size>'
-        self.raw_xml(image_id, f'<annotation><filename>{filename}</filename>{size or ""}{objects}'
-                               '</annotation>')
+        self.raw_xml(
+            image_id,
+            f'<annotation><filename>{filename}</filename>{size or ""}{objects}</annotation>',
+        )
 
     def raw_xml(self, image_id: str, text: str) -> None:
         (self.root / 'Annotations' / f'{image_id}.xml').write_text(text, encoding='utf-8')
@@ -85,8 +97,10 @@ def boxes(out: Path, split: str = 'train') -> list[tuple[str, str, list[float]]]
     coco = load(out, split)
     files = {image['id']: image['file_name'] for image in coco['images']}
     names = {category['id']: category['name'] for category in coco['categories']}
-    return [(files[item['image_id']], names[item['category_id']], item['bbox'])
-            for item in coco['annotations']]
+    return [
+        (files[item['image_id']], names[item['category_id']], item['bbox'])
+        for item in coco['annotations']
+    ]
 
 
 def test_whole_json_of_a_small_folder(voc: Voc, out: Path) -> None:
@@ -98,27 +112,55 @@ def test_whole_json_of_a_small_folder(voc: Voc, out: Path) -> None:
     train, val = convert_voc(voc.root, out)
     assert load(out, 'train') == {
         'info': {'description': 'converted from Pascal VOC, split train'},
-        'images': [{'id': 1, 'file_name': 'b.jpg', 'width': 100, 'height': 80},
-                   {'id': 2, 'file_name': 'c.jpg', 'width': 100, 'height': 80}],
+        'images': [
+            {'id': 1, 'file_name': 'b.jpg', 'width': 100, 'height': 80},
+            {'id': 2, 'file_name': 'c.jpg', 'width': 100, 'height': 80},
+        ],
         'annotations': [
-            {'id': 1, 'image_id': 1, 'category_id': 2, 'bbox': [10, 20, 20, 30], 'area': 600,
-             'iscrowd': 0},
-            {'id': 2, 'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 100, 80], 'area': 8000,
-             'iscrowd': 0}],
-        'categories': [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}]}
+            {
+                'id': 1,
+                'image_id': 1,
+                'category_id': 2,
+                'bbox': [10, 20, 20, 30],
+                'area': 600,
+                'iscrowd': 0,
+            },
+            {
+                'id': 2,
+                'image_id': 1,
+                'category_id': 1,
+                'bbox': [0, 0, 100, 80],
+                'area': 8000,
+                'iscrowd': 0,
+            },
+        ],
+        'categories': [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}],
+    }
     assert boxes(out, 'val') == [('a.jpg', 'cat', [1.5, 2, 2.5, 2.25])]
     assert (train.images, train.images_without_boxes, train.boxes) == (2, 1, 2)
     assert train.class_boxes == {'cat': 1, 'dog': 1} and val.class_boxes == {'cat': 1, 'dog': 0}
     assert not (train.dropped_images or train.dropped_boxes or train.notes)
-    assert sorted(path.name for path in out.iterdir()) == ['instances_train.json',
-                                                           'instances_val.json']
+    assert sorted(path.name for path in out.iterdir()) == [
+        'instances_train.json',
+        'instances_val.json',
+    ]
 
 
 def test_everything_dropped_is_counted_by_reason(voc: Voc, out: Path) -> None:
-    voc.sample('a', ('cat', (5, 5, 5, 5)), ('cat', (5, 5, 5, 9)), ('cat', (9, 5, 5, 9)),
-               ('cat', (100, 0, 120, 10)), ('cat', (-9, -9, 0, 0)), ('cat', (1, 2, 'x', 4)),
-               ('cat', (1, 2, 3)), ('cat', (1, 2, 'nan', 4)), ('', (1, 2, 3, 4)),
-               ('dog', (1, 1, 2, 2)), ('cat', (-5, 70, 10, 90)))
+    voc.sample(
+        'a',
+        ('cat', (5, 5, 5, 5)),
+        ('cat', (5, 5, 5, 9)),
+        ('cat', (9, 5, 5, 9)),
+        ('cat', (100, 0, 120, 10)),
+        ('cat', (-9, -9, 0, 0)),
+        ('cat', (1, 2, 'x', 4)),
+        ('cat', (1, 2, 3)),
+        ('cat', (1, 2, 'nan', 4)),
+        ('', (1, 2, 3, 4)),
+        ('dog', (1, 1, 2, 2)),
+        ('cat', (-5, 70, 10, 90)),
+    )
     voc.picture('no_xml.jpg')
     voc.sample('bad_xml')
     voc.raw_xml('bad_xml', '<annotation><object>')
@@ -131,43 +173,56 @@ def test_everything_dropped_is_counted_by_reason(voc: Voc, out: Path) -> None:
     voc.sample('text', ('cat', (1, 1, 2, 2)))
     (voc.root / 'JPEGImages' / 'text.jpg').write_text('words')
     voc.split('train', 'a', 'no_xml', 'bad_xml', 'other_xml', 'no_picture', 'cut', 'text', 'a')
-    report, = convert_voc(voc.root, out, classes=['cat'])
+    (report,) = convert_voc(voc.root, out, classes=['cat'])
     assert boxes(out) == [('a.jpg', 'cat', [0, 70, 10, 10])]
     assert report.dropped_boxes == {
-        'zero area': ['a: 5,5,5,5', 'a: 5,5,5,9'], 'inverted': ['a: 9,5,5,9'],
+        'zero area': ['a: 5,5,5,5', 'a: 5,5,5,9'],
+        'inverted': ['a: 9,5,5,9'],
         'outside the picture': ['a: 100,0,120,10', 'a: -9,-9,0,0'],
-        'malformed object': ["a: object 6, bndbox/xmax is 'x'", 'a: object 7, no bndbox/ymax',
-                             "a: object 8, bndbox/xmax is 'nan'", 'a: object 9, no name'],
-        'class not asked for': ['a: 1,1,2,2 dog']}
+        'malformed object': [
+            "a: object 6, bndbox/xmax is 'x'",
+            'a: object 7, no bndbox/ymax',
+            "a: object 8, bndbox/xmax is 'nan'",
+            'a: object 9, no name',
+        ],
+        'class not asked for': ['a: 1,1,2,2 dog'],
+    }
     assert report.notes == {'clipped to the picture': ['a: -5,70,10,90']}
     unparsable = report.dropped_images.pop('xml unparsable')
     assert unparsable[0].startswith('bad_xml: no element found')
     assert unparsable[1:] == ['other_xml: begins with <html>, not <annotation>']
     assert report.dropped_images == {
-        'xml missing': ['no_xml'], 'picture missing': ['no_picture'],
+        'xml missing': ['no_xml'],
+        'picture missing': ['no_picture'],
         'picture unreadable': ['cut: truncated JPEG (no end marker)', 'text: not a picture'],
-        'picture listed twice': ['a']}
+        'picture listed twice': ['a'],
+    }
 
 
 def test_inclusive_corners_are_pixel_numbers_from_one(voc: Voc, out: Path) -> None:
     voc.sample('a', ('cat', (1, 1, 100, 80)), ('cat', (7, 9, 7, 10)), ('cat', (8, 9, 7, 10)))
     voc.split('train', 'a')
-    report, = convert_voc(voc.root, out, inclusive=True)
+    (report,) = convert_voc(voc.root, out, inclusive=True)
     assert [box for *_, box in boxes(out)] == [[0, 0, 100, 80], [6, 8, 1, 2]]
     assert report.dropped_boxes == {'zero area': ['a: 8,9,7,10']}
     assert not report.notes
 
 
-@pytest.mark.parametrize(('difficult', 'crowds', 'dropped', 'notes'), [
-    ('keep', [0, 0], {}, {'difficult, kept': ['b: 3,3,4,4']}),
-    ('crowd', [0, 1], {}, {'difficult, as crowd': ['b: 3,3,4,4']}),
-    ('drop', [0], {'difficult': ['b: 3,3,4,4']}, {})])
-def test_difficult_boxes(voc: Voc, out: Path, difficult: str, crowds: list[int],
-                         dropped: dict, notes: dict) -> None:
+@pytest.mark.parametrize(
+    ('difficult', 'crowds', 'dropped', 'notes'),
+    [
+        ('keep', [0, 0], {}, {'difficult, kept': ['b: 3,3,4,4']}),
+        ('crowd', [0, 1], {}, {'difficult, as crowd': ['b: 3,3,4,4']}),
+        ('drop', [0], {'difficult': ['b: 3,3,4,4']}, {}),
+    ],
+)
+def test_difficult_boxes(
+    voc: Voc, out: Path, difficult: str, crowds: list[int], dropped: dict, notes: dict
+) -> None:
     voc.sample('a', ('cat', (1, 1, 2, 2)))
     voc.sample('b', ('cat', (3, 3, 4, 4)), difficult=1)
     voc.split('train', 'a', 'b')
-    report, = convert_voc(voc.root, out, difficult=difficult)
+    (report,) = convert_voc(voc.root, out, difficult=difficult)
     assert [item['iscrowd'] for item in load(out, 'train')['annotations']] == crowds
     assert (report.dropped_boxes, report.notes) == (dropped, notes)
 
@@ -177,13 +232,24 @@ def test_unknown_way_with_difficult_boxes(voc: Voc, out: Path) -> None:
         convert_voc(voc.root, out, difficult='ignore')
 
 
-@pytest.mark.parametrize(('image_id', 'picture', 'filename'), [
-    ('a', 'a.JPG', 'a.jpg'), ('a', 'a.PNG', ''), ('a', 'a.jpeg', 'a'), ('a', 'a.bmp', 'z.jpg'),
-    ('a.v1_jpg.rf', 'a.v1_jpg.rf.jpg', 'a.jpg'), ('a', 'z.Jpg', 'C:\\x\\z.png'),
-    ('my cat 1', 'my cat 1.png', ''), ('a', 'a.webp', 'a.jpg'), ('a', 'a.tif', ''),
-    ('a', 'z.TIFF', 'z.TIFF')])
-def test_pictures_are_found(voc: Voc, out: Path, image_id: str, picture: str,
-                            filename: str) -> None:
+@pytest.mark.parametrize(
+    ('image_id', 'picture', 'filename'),
+    [
+        ('a', 'a.JPG', 'a.jpg'),
+        ('a', 'a.PNG', ''),
+        ('a', 'a.jpeg', 'a'),
+        ('a', 'a.bmp', 'z.jpg'),
+        ('a.v1_jpg.rf', 'a.v1_jpg.rf.jpg', 'a.jpg'),
+        ('a', 'z.Jpg', 'C:\\x\\z.png'),
+        ('my cat 1', 'my cat 1.png', ''),
+        ('a', 'a.webp', 'a.jpg'),
+        ('a', 'a.tif', ''),
+        ('a', 'z.TIFF', 'z.TIFF'),
+    ],
+)
+def test_pictures_are_found(
+    voc: Voc, out: Path, image_id: str, picture: str, filename: str
+) -> None:
     voc.picture(picture)
     voc.xml(image_id, ('cat', (1, 1, 2, 2)), filename=filename)
     voc.split('train', image_id)
@@ -204,11 +270,14 @@ def test_the_pictures_own_size_counts(voc: Voc, out: Path) -> None:
     for image_id, size in (('a', '0 0'), ('b', None), ('c', '50 40'), ('d', 'wide high')):
         voc.sample(image_id, ('cat', (1, 1, 90, 70)), size=size)
     voc.split('train', 'a', 'b', 'c', 'd')
-    report, = convert_voc(voc.root, out)
+    (report,) = convert_voc(voc.root, out)
     assert {(image['width'], image['height']) for image in load(out, 'train')['images']} == {
-        (100, 80)}
-    assert report.notes == {'size missing in the xml': ['a', 'b', 'd'],
-                            'size in the xml is wrong': ['c: 50x40, true 100x80']}
+        (100, 80)
+    }
+    assert report.notes == {
+        'size missing in the xml': ['a', 'b', 'd'],
+        'size in the xml is wrong': ['c: 50x40, true 100x80'],
+    }
     assert report.boxes == 4
 
 
@@ -231,7 +300,9 @@ def test_random_split_without_lists(voc: Voc, out: Path) -> None:
     (voc.root / 'ImageSets' / 'Main').rmdir()
     reports = convert_voc(voc.root, out)
     assert [(report.split, report.origin, report.images) for report in reports] == [
-        ('train', 'random split, seed 0', 16), ('val', 'random split, seed 0', 4)]
+        ('train', 'random split, seed 0', 16),
+        ('val', 'random split, seed 0', 4),
+    ]
     train, val = ({name for name, *_ in boxes(out, split)} for split in ('train', 'val'))
     assert train | val == {f'{number:02d}.jpg' for number in range(20)} and not train & val
     convert_voc(voc.root, out, splits=['val'])
@@ -256,7 +327,10 @@ def test_class_ids_do_not_hang_on_the_splits(voc: Voc, out: Path) -> None:
     voc.split('val', 'a')
     convert_voc(voc.root, out, splits=['val'])
     assert load(out, 'val')['categories'] == [
-        {'id': 1, 'name': 'ant'}, {'id': 2, 'name': 'cat'}, {'id': 3, 'name': 'zebra'}]
+        {'id': 1, 'name': 'ant'},
+        {'id': 2, 'name': 'cat'},
+        {'id': 3, 'name': 'zebra'},
+    ]
     convert_voc(voc.root, out, classes=['zebra', 'cat'])
     assert load(out, 'val')['annotations'][0]['category_id'] == 2
     assert load(out, 'train')['annotations'][0]['category_id'] == 1
@@ -293,9 +367,11 @@ def test_tool_reports_bad_input(voc: Voc, out: Path, tool: ModuleType, capsys) -
     assert error(root / 'absent') == f'error: VOC folder {root / "absent"} is not there\n'
     assert error(root.parent) == (
         f'error: {root.parent} is not of VOC form: looked for the folders Annotations and '
-        f'JPEGImages, found voc/; did you mean {root}?\n')
+        f'JPEGImages, found voc/; did you mean {root}?\n'
+    )
     assert error(root, '--splits', 'train', 'test') == (
-        f'error: no split test in ImageSets of {root}; there are: train\n')
+        f'error: no split test in ImageSets of {root}; there are: train\n'
+    )
     assert error(root, '--classes', 'cat', 'dog') == 'error: class dog never occurs; found: cat\n'
     assert error(root, '--classes', 'cat', 'cat') == 'error: classes names one twice: cat, cat\n'
     message = error(root)
@@ -318,26 +394,34 @@ def test_table_shows_five_examples(voc: Voc, out: Path, tool: ModuleType, capsys
         '  boxes dropped                  6\n'
         '    zero area                    6  a: 0,1,0,2; a: 1,1,1,2; a: 2,1,2,2; a: 3,1,3,2; '
         'a: 4,1,4,2; ...\n'
-        '  notes                          0\n')
+        '  notes                          0\n'
+    )
 
 
 def test_bccd(shared_data: Path, out: Path) -> None:
     root = shared_data / 'bccd'
     reports = {report.split: report for report in convert_voc(root, out)}
-    assert {split: (report.images, report.images_without_boxes, report.class_boxes)
-            for split, report in reports.items()} == {
+    assert {
+        split: (report.images, report.images_without_boxes, report.class_boxes)
+        for split, report in reports.items()
+    } == {
         'test': (72, 0, {'Platelets': 69, 'RBC': 805, 'WBC': 71}),
         'train': (205, 0, {'Platelets': 209, 'RBC': 2381, 'WBC': 214}),
         'trainval': (292, 0, {'Platelets': 292, 'RBC': 3348, 'WBC': 301}),
-        'val': (87, 0, {'Platelets': 83, 'RBC': 967, 'WBC': 87})}
+        'val': (87, 0, {'Platelets': 83, 'RBC': 967, 'WBC': 87}),
+    }
     first, second = 'BloodImage_00338: 504,337,504,337', 'BloodImage_00343: 181,329,181,329'
     assert {split: report.dropped_boxes for split, report in reports.items()} == {
-        'test': {}, 'train': {'zero area': [second]}, 'val': {'zero area': [first]},
-        'trainval': {'zero area': [first, second]}}
+        'test': {},
+        'train': {'zero area': [second]},
+        'val': {'zero area': [first]},
+        'trainval': {'zero area': [first, second]},
+    }
     assert not any(report.dropped_images or report.notes for report in reports.values())
     for split in reports:
         assert Counter((name, kind, *box) for name, kind, box in boxes(out, split)) == Counter(
-            parse_plainly(root, split))
+            parse_plainly(root, split)
+        )
 
 
 def parse_plainly(root: Path, split: str) -> list[tuple]:
@@ -346,8 +430,13 @@ def parse_plainly(root: Path, split: str) -> list[tuple]:
     for image_id in (root / 'ImageSets' / 'Main' / f'{split}.txt').read_text().split():
         text = (root / 'Annotations' / f'{image_id}.xml').read_text()
         names = re.findall(r'<name>(\w+)</name>', text)
-        corners = [list(map(int, re.findall(rf'<{tag}>(\d+)</{tag}>', text)))
-                   for tag in ('xmin', 'ymin', 'xmax', 'ymax')]
-        found += [(f'{image_id}.jpg', name, x0, y0, x1 - x0, y1 - y0)
-                  for name, x0, y0, x1, y1 in zip(names, *corners, strict=True) if x0 != x1]
+        corners = [
+            list(map(int, re.findall(rf'<{tag}>(\d+)</{tag}>', text)))
+            for tag in ('xmin', 'ymin', 'xmax', 'ymax')
+        ]
+        found += [
+            (f'{image_id}.jpg', name, x0, y0, x1 - x0, y1 - y0)
+            for name, x0, y0, x1, y1 in zip(names, *corners, strict=True)
+            if x0 != x1
+        ]
     return found

@@ -50,18 +50,27 @@ def test_folders_and_files_are_in_natural_order(root: Path) -> None:
     faces = list_faces(root)
     assert faces.classes == ('s1', 's2', 's10')
     assert short(faces.paths) == [
-        's1/1.png', 's1/2.png', 's1/11.png', 's2/9.png', 's2/10.png', 's10/1.png']
+        's1/1.png',
+        's1/2.png',
+        's1/11.png',
+        's2/9.png',
+        's2/10.png',
+        's10/1.png',
+    ]
     assert faces.labels == [0, 0, 0, 1, 1, 2]
     assert str(faces.oddities) == '1 identities of one picture, which give no genuine pair (s10)'
     assert not faces.left_out
 
 
-@pytest.mark.parametrize(('names', 'expected'), [
-    (['b', 'a10', 'a9', 'a'], ['a', 'a9', 'a10', 'b']),
-    (['a1b2', 'a1b10', 'a01b3'], ['a1b2', 'a01b3', 'a1b10']),
-    (['10', '9', 'x', '1'], ['1', '9', '10', 'x']),
-    (['a01', 'a1', 'a001'], ['a001', 'a01', 'a1']),
-])
+@pytest.mark.parametrize(
+    ('names', 'expected'),
+    [
+        (['b', 'a10', 'a9', 'a'], ['a', 'a9', 'a10', 'b']),
+        (['a1b2', 'a1b10', 'a01b3'], ['a1b2', 'a01b3', 'a1b10']),
+        (['10', '9', 'x', '1'], ['1', '9', '10', 'x']),
+        (['a01', 'a1', 'a001'], ['a001', 'a01', 'a1']),
+    ],
+)
 def test_natural_order(names: list[str], expected: list[str]) -> None:
     assert sorted(names, key=natural_key) == expected
 
@@ -78,9 +87,13 @@ def test_what_is_no_picture_is_counted(root: Path) -> None:
     assert len(faces.paths) == 6
     assert faces.classes == ('s1', 's2', 's10')
     report = str(faces.left_out)
-    for part in ('3 hidden files and folders', '1 files beside the folders (README)',
-                 "1 files whose suffix is no picture's (s1/notes.txt)",
-                 '1 folders within folders (s1/more)', '1 identities without a picture (empty)'):
+    for part in (
+        '3 hidden files and folders',
+        '1 files beside the folders (README)',
+        "1 files whose suffix is no picture's (s1/notes.txt)",
+        '1 folders within folders (s1/more)',
+        '1 identities without a picture (empty)',
+    ):
         assert part in report
     assert report in str(faces)
 
@@ -94,10 +107,13 @@ def test_odd_pictures_are_counted(root: Path) -> None:
     frames = [Image.new('L', (10, 12), value) for value in (0, 200)]
     frames[0].save(folder / 'moving.gif', save_all=True, append_images=frames[1:])
     report = str(list_faces(root, identities=['odd']).oddities)
-    for part in ('1 grey pictures (odd/grey.pgm)', '1 CMYK pictures (odd/cmyk.jpg)',
-                 '1 pictures with transparency (which is passed over) (odd/alpha.png)',
-                 '1 grey pictures of 16 bits (odd/deep.png)',
-                 '1 animated pictures, of which the first frame counts (odd/moving.gif)'):
+    for part in (
+        '1 grey pictures (odd/grey.pgm)',
+        '1 CMYK pictures (odd/cmyk.jpg)',
+        '1 pictures with transparency (which is passed over) (odd/alpha.png)',
+        '1 grey pictures of 16 bits (odd/deep.png)',
+        '1 animated pictures, of which the first frame counts (odd/moving.gif)',
+    ):
         assert part in report
 
 
@@ -142,11 +158,14 @@ def test_identities_named_give_order_and_labels(root: Path) -> None:
     assert list_faces(root, identities=str(root / 'names.txt')).labels == [0, 1, 1, 1]
 
 
-@pytest.mark.parametrize(('identities', 'message'), [
-    (['s1', 's3', 's4'], r'2 of 3 identities are not in .*: s3, s4\. It has 3: s1, s2, s10'),
-    (['s1', 's1'], 'names some twice: s1'),
-    ('absent.txt', "identities 'absent.txt' cannot be read"),
-])
+@pytest.mark.parametrize(
+    ('identities', 'message'),
+    [
+        (['s1', 's3', 's4'], r'2 of 3 identities are not in .*: s3, s4\. It has 3: s1, s2, s10'),
+        (['s1', 's1'], 'names some twice: s1'),
+        ('absent.txt', "identities 'absent.txt' cannot be read"),
+    ],
+)
 def test_wrong_identities(root: Path, identities: list[str] | str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         list_faces(root, identities=identities)
@@ -167,12 +186,15 @@ def test_seeds_split_differently_and_small_shares_get_one() -> None:
     assert len(split_identities(['a', 'b'], 'val', val_fraction=0.01)) == 1
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(part='dev'), "part must be 'train', 'val' or 'test', got 'dev'"),
-    (dict(part='test'), 'test_fraction is 0'),
-    (dict(part='val', val_fraction=0.5, test_fraction=0.5), 'together below 1'),
-    (dict(part='val', val_fraction=-0.1), 'at least 0'),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(part='dev'), "part must be 'train', 'val' or 'test', got 'dev'"),
+        (dict(part='test'), 'test_fraction is 0'),
+        (dict(part='val', val_fraction=0.5, test_fraction=0.5), 'together below 1'),
+        (dict(part='val', val_fraction=-0.1), 'at least 0'),
+    ],
+)
 def test_wrong_splits(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         split_identities(NAMES, **options)
@@ -181,8 +203,10 @@ def test_wrong_splits(options: dict, message: str) -> None:
 
 
 def test_identity_split_of_a_folder(root: Path) -> None:
-    train, val = (list_faces(root, identity_split=dict(part=part, val_fraction=0.34))
-                  for part in ('train', 'val'))
+    train, val = (
+        list_faces(root, identity_split=dict(part=part, val_fraction=0.34))
+        for part in ('train', 'val')
+    )
     assert set(train.classes) | set(val.classes) == {'s1', 's2', 's10'}
     assert not set(train.paths) & set(val.paths)
     with pytest.raises(ValueError, match='both choose'):
@@ -205,7 +229,10 @@ def test_list_with_labels(root: Path, tmp_path: Path) -> None:
     faces = list_faces(root, ann_file=path)
     assert faces.classes == ('0', '1', '2')
     assert list(zip(short(faces.paths), faces.labels, strict=True)) == [
-        ('s2/10.png', 2), ('s10/1.png', 2), ('s1/2.png', 0)]
+        ('s2/10.png', 2),
+        ('s10/1.png', 2),
+        ('s1/2.png', 0),
+    ]
     assert '1 pictures listed twice, used once (line 5: s2/10.png)' in str(faces.oddities)
     assert 'numbering with gaps (without a picture: labels 1)' in str(faces.oddities)
     named = list_faces(root, ann_file=path, class_names=['ann', 'bob', 'cy'], num_classes=3)
@@ -223,22 +250,34 @@ def test_list_without_labels_and_with_blanks_in_paths(root: Path, tmp_path: Path
     assert read_list(path) == (['Ann Lee/in the sun 2.JPG'], [3], [1])
 
 
-@pytest.mark.parametrize(('lines', 'options', 'message'), [
-    (('s1/1.png 0', 's1/2.png one', 's2/9.png 1.5', 's2/9.png -1'), {},
-     r"3 lines of .*whole number.*line 2: 's1/2.png one', line 3: .*, line 4: 's2/9.png -1'"),
-    (('s1/1.png 0', 's1/2.png'), {}, r'1 of 2 lines of .* have no label.*lines 2'),
-    (('s1/1.png 0', 's2/9.png 3'), dict(num_classes=3),
-     r'1 labels of .* out of the range 0 \.\. 2: line 2: 3'),
-    (('s1/1.png 0', 's2/9.png 7654321'), {}, '2 different labels, but they go up to 7654321'),
-    (('s1/1.png 0', 's1/1.png 1'), {}, "gives 's1/1.png' two labels, in lines 1 and 2"),
-    (('s1/1.png 0', 's1/8.png 1', 's1/9.png 1'), {},
-     r'2 of 3 pictures .* cannot be used: 2 pictures, missing \(line 2: s1/8.png, line 3: s1/9'),
-    (('',), {}, 'lists no picture'),
-    (('s1/1.png 0',), dict(identities=['s1']), 'labels its pictures by number'),
-    (('s1/1.png 0',), dict(class_names=['a', 'a']), '2 of them different|1 of them different'),
-    (('s1/1.png',), dict(class_names=['a']), 'class_names .* read by names'),
-    (('s1/1.png',), dict(num_classes=2), '1 pictures of 1 identities'),
-])
+@pytest.mark.parametrize(
+    ('lines', 'options', 'message'),
+    [
+        (
+            ('s1/1.png 0', 's1/2.png one', 's2/9.png 1.5', 's2/9.png -1'),
+            {},
+            r"3 lines of .*whole number.*line 2: 's1/2.png one', line 3: .*, line 4: 's2/9.png -1'",
+        ),
+        (('s1/1.png 0', 's1/2.png'), {}, r'1 of 2 lines of .* have no label.*lines 2'),
+        (
+            ('s1/1.png 0', 's2/9.png 3'),
+            dict(num_classes=3),
+            r'1 labels of .* out of the range 0 \.\. 2: line 2: 3',
+        ),
+        (('s1/1.png 0', 's2/9.png 7654321'), {}, '2 different labels, but they go up to 7654321'),
+        (('s1/1.png 0', 's1/1.png 1'), {}, "gives 's1/1.png' two labels, in lines 1 and 2"),
+        (
+            ('s1/1.png 0', 's1/8.png 1', 's1/9.png 1'),
+            {},
+            r'2 of 3 pictures .* cannot be used: 2 pictures, missing \(line 2: s1/8.png, line 3: s1/9',
+        ),
+        (('',), {}, 'lists no picture'),
+        (('s1/1.png 0',), dict(identities=['s1']), 'labels its pictures by number'),
+        (('s1/1.png 0',), dict(class_names=['a', 'a']), '2 of them different|1 of them different'),
+        (('s1/1.png',), dict(class_names=['a']), 'class_names .* read by names'),
+        (('s1/1.png',), dict(num_classes=2), '1 pictures of 1 identities'),
+    ],
+)
 def test_wrong_lists(
     root: Path, tmp_path: Path, lines: tuple[str, ...], options: dict, message: str
 ) -> None:

@@ -30,8 +30,10 @@ def lfw(root: Path, text: str, **persons: int) -> Path:
     return root / 'pairs.txt'
 
 
-TEXT = '2\t2\nAnn\t1\t3\nBo\t1\t2\nAnn\t1\tBo\t2\nBo\t1\tAnn\t2\n' \
-       'Ann\t2\t3\nBo\t2\t3\nAnn\t3\tCy\t1\nCy\t1\tBo\t3\n'
+TEXT = (
+    '2\t2\nAnn\t1\t3\nBo\t1\t2\nAnn\t1\tBo\t2\nBo\t1\tAnn\t2\n'
+    'Ann\t2\t3\nBo\t2\t3\nAnn\t3\tCy\t1\nCy\t1\tBo\t3\n'
+)
 
 
 def names(pairs: Any) -> list[tuple[str, str]]:
@@ -41,15 +43,22 @@ def names(pairs: Any) -> list[tuple[str, str]]:
 def test_lfw(tmp_path: Path) -> None:
     pairs = read_lfw_pairs(lfw(tmp_path, TEXT, Ann=3, Bo=3, Cy=1), tmp_path)
     assert names(pairs) == [
-        ('Ann_0001', 'Ann_0003'), ('Bo_0001', 'Bo_0002'), ('Ann_0001', 'Bo_0002'),
-        ('Bo_0001', 'Ann_0002'), ('Ann_0002', 'Ann_0003'), ('Bo_0002', 'Bo_0003'),
-        ('Ann_0003', 'Cy_0001'), ('Cy_0001', 'Bo_0003')]
+        ('Ann_0001', 'Ann_0003'),
+        ('Bo_0001', 'Bo_0002'),
+        ('Ann_0001', 'Bo_0002'),
+        ('Bo_0001', 'Ann_0002'),
+        ('Ann_0002', 'Ann_0003'),
+        ('Bo_0002', 'Bo_0003'),
+        ('Ann_0003', 'Cy_0001'),
+        ('Cy_0001', 'Bo_0003'),
+    ]
     assert pairs.same.tolist() == [True, True, False, False] * 2
     assert pairs.fold.tolist() == [0] * 4 + [1] * 4
     assert len(set(pairs.pictures)) == len(pairs.pictures) == 7
     assert pairs.classes == ['Ann', 'Bo', 'Cy']
     assert [pairs.classes[label] for label in pairs.labels] == [
-        picture.parent.name for picture in pairs.pictures]
+        picture.parent.name for picture in pairs.pictures
+    ]
     assert pairs.notes == []
 
 
@@ -61,10 +70,15 @@ def test_one_set_and_other_separators(tmp_path: Path) -> None:
 
 
 def test_names_with_spaces_and_accents(tmp_path: Path) -> None:
-    path = lfw(tmp_path, '\ufeff1\t1\nAnn Lee\t1\t2\nAnn Lee\t2\tJosé Å\t1\n',
-               **{'Ann Lee': 2, 'José Å': 1})
+    path = lfw(
+        tmp_path,
+        '\ufeff1\t1\nAnn Lee\t1\t2\nAnn Lee\t2\tJosé Å\t1\n',
+        **{'Ann Lee': 2, 'José Å': 1},
+    )
     assert names(read_lfw_pairs(path, tmp_path)) == [
-        ('Ann Lee_0001', 'Ann Lee_0002'), ('Ann Lee_0002', 'José Å_0001')]
+        ('Ann Lee_0001', 'Ann Lee_0002'),
+        ('Ann Lee_0002', 'José Å_0001'),
+    ]
 
 
 @pytest.mark.parametrize('ending', ['.jpg', '.jpeg', '.png', '.bmp', '.pgm', '.ppm'])
@@ -82,14 +96,19 @@ def test_absent_files_are_counted(tmp_path: Path) -> None:
         read_lfw_pairs(path, tmp_path)
     pairs = read_lfw_pairs(path, tmp_path, absent='drop')
     assert names(pairs) == [
-        ('Bo_0001', 'Bo_0002'), ('Ann_0001', 'Bo_0002'), ('Bo_0001', 'Ann_0002'),
-        ('Bo_0002', 'Bo_0003'), ('Cy_0001', 'Bo_0003')]
+        ('Bo_0001', 'Bo_0002'),
+        ('Ann_0001', 'Bo_0002'),
+        ('Bo_0001', 'Ann_0002'),
+        ('Bo_0002', 'Bo_0003'),
+        ('Cy_0001', 'Bo_0003'),
+    ]
     assert pairs.fold.tolist() == [0, 0, 0, 1, 1]
     assert len(pairs.notes) == 1 and pairs.notes[0].startswith('dropped: ')
     for file in tmp_path.rglob('*.jpg'):
         file.unlink()
-    with pytest.raises(PairsError, match='8 of 8 pairs name absent .* and 4 more. Check the folder '
-                                         'of pictures$'):
+    with pytest.raises(
+        PairsError, match='8 of 8 pairs name absent .* and 4 more. Check the folder of pictures$'
+    ):
         read_lfw_pairs(path, tmp_path, absent='drop')
 
 
@@ -100,15 +119,18 @@ def test_folds_that_lose_all_pairs_are_said(tmp_path: Path) -> None:
     assert '1 folds have no pairs left; the others are numbered anew' in pairs.notes
 
 
-@pytest.mark.parametrize(('text', 'message'), [
-    ('', "must begin with 'sets<TAB>pairs'.*it begins with ''"),
-    ('Ann\t1\t2\n', "must begin with .*it begins with 'Ann"),
-    ('0\t3\n', 'must begin with'),
-    ('1\t2\nAnn\t1\t2\n', r'has 1 pairs; its first line announces 1 x 2 x 2 = 4'),
-    ('1\nAnn\t1\t2\nAnn\t1\n', 'line 3: expected'),
-    ('1\nAnn\t1\tx\nAnn\t1\tBo\t1\n', 'line 2: expected'),
-    ('1\nAnn\t1\t2\nAnn\t0\tBo\t1\n', 'line 3: picture 0; they count from 1'),
-])
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('', "must begin with 'sets<TAB>pairs'.*it begins with ''"),
+        ('Ann\t1\t2\n', "must begin with .*it begins with 'Ann"),
+        ('0\t3\n', 'must begin with'),
+        ('1\t2\nAnn\t1\t2\n', r'has 1 pairs; its first line announces 1 x 2 x 2 = 4'),
+        ('1\nAnn\t1\t2\nAnn\t1\n', 'line 3: expected'),
+        ('1\nAnn\t1\tx\nAnn\t1\tBo\t1\n', 'line 2: expected'),
+        ('1\nAnn\t1\t2\nAnn\t0\tBo\t1\n', 'line 3: picture 0; they count from 1'),
+    ],
+)
 def test_wrong_lists(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(PairsError, match=message):
         read_lfw_pairs(lfw(tmp_path, text, Ann=3, Bo=1), tmp_path)
@@ -128,22 +150,28 @@ def test_wrong_places(tmp_path: Path) -> None:
 
 
 def test_odd_pairs_stay_and_are_said(tmp_path: Path) -> None:
-    path = lfw(tmp_path, '1\t3\nAnn\t1\t1\nAnn\t1\t2\nAnn\t2\t1\nAnn\t1\tBo\t1\nBo\t1\tAnn\t1\n'
-                         'Bo\t1\t1\n', Ann=2, Bo=1)
+    path = lfw(
+        tmp_path,
+        '1\t3\nAnn\t1\t1\nAnn\t1\t2\nAnn\t2\t1\nAnn\t1\tBo\t1\nBo\t1\tAnn\t1\nBo\t1\t1\n',
+        Ann=2,
+        Bo=1,
+    )
     pairs = read_lfw_pairs(path, tmp_path)
     assert len(pairs.same) == 6
     assert pairs.notes == [
         '2 pairs of a picture with itself (line 2, line 7)',
         '2 pairs that stand there before (line 4, line 6)',
-        '1 of 1 sets have not as many pairs of one person as of two (set 1 first)']
+        '1 of 1 sets have not as many pairs of one person as of two (set 1 first)',
+    ]
 
 
 def test_tables(tmp_path: Path) -> None:
     for k in range(4):
         (tmp_path / f'{k}.png').touch()
     path = tmp_path / 'pairs.csv'
-    path.write_text('path1,path2,same\n0.png, 1.png,1\n"2.png",3.png,FALSE\n1.png,3.png,true\n'
-                    '0.png,2.png,0\n')
+    path.write_text(
+        'path1,path2,same\n0.png, 1.png,1\n"2.png",3.png,FALSE\n1.png,3.png,true\n0.png,2.png,0\n'
+    )
     pairs = read_table_pairs(path, tmp_path, folds=2)
     assert pairs.index.tolist() == [[0, 1], [2, 3], [1, 3], [0, 2]]
     assert [picture.name for picture in pairs.pictures] == ['0.png', '1.png', '2.png', '3.png']
@@ -157,13 +185,18 @@ def test_tables(tmp_path: Path) -> None:
         read_table_pairs(path, tmp_path)
 
 
-@pytest.mark.parametrize(('text', 'message'), [
-    ('', 'has no pairs'), ('path1,path2,same\n', 'has no pairs'),
-    ('0.png,1.png\n', 'line 1: expected'), ('0.png,1.png,2\n', 'line 1: expected'),
-    ('0.png,1.png,1,0\n0.png,1.png,1\n', 'line 2: expected'),
-    ('0.png,1.png,1,-1\n', 'line 1: expected'),
-    ('0.png,9.png,1\n', '1 of 1 pairs name absent files, 1 of 2: .*9.png'),
-])
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('', 'has no pairs'),
+        ('path1,path2,same\n', 'has no pairs'),
+        ('0.png,1.png\n', 'line 1: expected'),
+        ('0.png,1.png,2\n', 'line 1: expected'),
+        ('0.png,1.png,1,0\n0.png,1.png,1\n', 'line 2: expected'),
+        ('0.png,1.png,1,-1\n', 'line 1: expected'),
+        ('0.png,9.png,1\n', '1 of 1 pairs name absent files, 1 of 2: .*9.png'),
+    ],
+)
 def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
     for k in range(2):
         (tmp_path / f'{k}.png').touch()
@@ -187,8 +220,14 @@ def bin_file(folder: Path, content: Any, protocol: int = 4) -> Path:
 
 
 @pytest.mark.parametrize('protocol', [0, 2, 5])
-@pytest.mark.parametrize('kind', [bytes, lambda data: np.frombuffer(data, np.uint8),
-                                  lambda data: np.frombuffer(data, np.uint8)[:, None]])
+@pytest.mark.parametrize(
+    'kind',
+    [
+        bytes,
+        lambda data: np.frombuffer(data, np.uint8),
+        lambda data: np.frombuffer(data, np.uint8)[:, None],
+    ],
+)
 def test_bin(tmp_path: Path, kind: Any, protocol: int) -> None:
     encoded = [b'aa', b'b', b'ccc', b'aa', b'b', b'd\xff\x00']
     path = bin_file(tmp_path, ([kind(one) for one in encoded], [True, False, True]), protocol)
@@ -209,31 +248,36 @@ def test_bin_with_bools_in_an_array(tmp_path: Path) -> None:
 
 
 def test_odd_pairs_of_a_bin(tmp_path: Path) -> None:
-    path = bin_file(tmp_path, ([b'a', b'a', b'b', b'b', b'a', b'b', b'b', b'a'],
-                               [True, False, True, False]))
+    path = bin_file(
+        tmp_path, ([b'a', b'a', b'b', b'b', b'a', b'b', b'b', b'a'], [True, False, True, False])
+    )
     assert read_bin_pairs(path, 1).notes == [
         '8 pictures, 2 of them distinct: equal ones are taken once',
         '1 pairs of a picture with itself (pair 0)',
         '1 pairs of a picture with itself that are to be two persons (pair 1)',
         '1 pairs that stand there before (pair 3)',
-        '1 pairs that stand there before as the opposite (pair 3)']
+        '1 pairs that stand there before as the opposite (pair 3)',
+    ]
     path = bin_file(tmp_path, ([b'a', b'b'], [True]))
     assert read_bin_pairs(path, 1).notes == ['all pairs are of one person']
 
 
-@pytest.mark.parametrize(('content', 'message'), [
-    (([b'a', b'b'], [True, False]), 'has 2 pictures and 2 pairs: a pair needs two pictures'),
-    (([b'a', b'b', b'c'], [True]), 'has 3 pictures and 1 pairs'),
-    (([], []), 'has 0 pictures and 0 pairs'),
-    ([b'a', b'b', b'c'], 'it holds a list of 3'),
-    (b'ab', 'it holds a bytes of 2'),
-    ((b'ab', [True]), 'one is a bytes of 2'),
-    (([b'a', True], [True]), 'picture 1 must be the bytes of an encoded picture, it is a bool'),
-    (([b'a', b''], [True]), 'picture 1 must be .* it is a bytes of 0'),
-    (([b'a', np.zeros((4, 4), np.uint8)], [True]), 'picture 1 must be .* it is a ndarray'),
-    (([b'a', b'b'], [b'yes']), 'pair 0 must be true or false, it is a bytes of 3'),
-    (([b'a', b'b'], [True]), '1 pairs cannot be dealt to 10 folds'),
-])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (([b'a', b'b'], [True, False]), 'has 2 pictures and 2 pairs: a pair needs two pictures'),
+        (([b'a', b'b', b'c'], [True]), 'has 3 pictures and 1 pairs'),
+        (([], []), 'has 0 pictures and 0 pairs'),
+        ([b'a', b'b', b'c'], 'it holds a list of 3'),
+        (b'ab', 'it holds a bytes of 2'),
+        ((b'ab', [True]), 'one is a bytes of 2'),
+        (([b'a', True], [True]), 'picture 1 must be the bytes of an encoded picture, it is a bool'),
+        (([b'a', b''], [True]), 'picture 1 must be .* it is a bytes of 0'),
+        (([b'a', np.zeros((4, 4), np.uint8)], [True]), 'picture 1 must be .* it is a ndarray'),
+        (([b'a', b'b'], [b'yes']), 'pair 0 must be true or false, it is a bytes of 3'),
+        (([b'a', b'b'], [True]), '1 pairs cannot be dealt to 10 folds'),
+    ],
+)
 def test_wrong_bins(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(PairsError, match=message):
         read_bin_pairs(bin_file(tmp_path, content))

@@ -39,10 +39,10 @@ def slow_read(content: bytes) -> list[bytes]:
     while at < len(content):
         payload, more = b'', True
         while more:
-            assert content[at: at + 4] == MAGIC
-            word = struct.unpack('<I', content[at + 4: at + 8])[0]
-            flag, length = word >> 29, word % 2 ** 29
-            payload += (MAGIC if flag in (2, 3) else b'') + content[at + 8: at + 8 + length]
+            assert content[at : at + 4] == MAGIC
+            word = struct.unpack('<I', content[at + 4 : at + 8])[0]
+            flag, length = word >> 29, word % 2**29
+            payload += (MAGIC if flag in (2, 3) else b'') + content[at + 8 : at + 8 + length]
             at += 8 + -(-length // 4) * 4
             more = flag in (1, 2)
         payloads.append(payload)
@@ -58,15 +58,15 @@ def faces(folder: Path, counts: tuple[int, ...] = (3, 1, 2)) -> Path:
     """InsightFace's layout with small JPEGs, each different."""
     write_face_records(
         [[jpeg(10 * label + k) for k in range(count)] for label, count in enumerate(counts)],
-        folder / 'train.rec', (8, 8),
+        folder / 'train.rec',
+        (8, 8),
     )
     return folder / 'train.rec'
 
 
 def test_bytes_of_a_record_by_hand() -> None:
     assert encode(pack(3, b'abcde', record_id=9)) == (
-        MAGIC + struct.pack('<I', 29)
-        + struct.pack('<IfQQ', 0, 3.0, 9, 0) + b'abcde' + b'\0\0\0'
+        MAGIC + struct.pack('<I', 29) + struct.pack('<IfQQ', 0, 3.0, 9, 0) + b'abcde' + b'\0\0\0'
     )
     assert pack((1, 5), b'') == struct.pack('<IfQQff', 2, 0.0, 0, 0, 1.0, 5.0)
 
@@ -78,9 +78,15 @@ def test_padding_to_four_bytes(length: int) -> None:
 
 def test_magic_within_a_payload_makes_parts_without_it() -> None:
     assert encode(b'abcd' + MAGIC + b'efgh' + MAGIC + b'ij') == (
-        MAGIC + struct.pack('<I', 1 << 29 | 4) + b'abcd'
-        + MAGIC + struct.pack('<I', 2 << 29 | 4) + b'efgh'
-        + MAGIC + struct.pack('<I', 3 << 29 | 2) + b'ij\0\0'
+        MAGIC
+        + struct.pack('<I', 1 << 29 | 4)
+        + b'abcd'
+        + MAGIC
+        + struct.pack('<I', 2 << 29 | 4)
+        + b'efgh'
+        + MAGIC
+        + struct.pack('<I', 3 << 29 | 2)
+        + b'ij\0\0'
     )
     # Elsewhere than at a multiple of 4 it cannot be taken for a record's start.
     assert encode(b'x' + MAGIC + b'yz') == MAGIC + struct.pack('<I', 7) + b'x' + MAGIC + b'yz\0'
@@ -117,8 +123,7 @@ def test_headers_in_bulk_are_those_of_single_records(tmp_path: Path) -> None:
     payloads = [pack(5, b'xyz'), pack([7, 8], b''), pack([9], b'abcd'), pack(1, MAGIC + b'ab')]
     file = RecordFile(records(tmp_path, payloads))
     table = file.headers(file.offsets)
-    np.testing.assert_array_equal(
-        table.labels, [[5, np.nan], [7, 8], [9, np.nan], [1, np.nan]])
+    np.testing.assert_array_equal(table.labels, [[5, np.nan], [7, 8], [9, np.nan], [1, np.nan]])
     assert table.problems.tolist() == [0, 0, 0, 0]
     assert table.sizes[:3].tolist() == [3, 0, 4] and table.sizes[3] > 0
 
@@ -130,8 +135,13 @@ def test_index_file(tmp_path: Path) -> None:
     assert (keys.tolist(), offsets.tolist()) == ([0, 1, 2], [0, 40, 80])
     path.write_text('0\t0\n\n1\t40\n')
     assert read_index(path)[1].tolist() == [0, 40]
-    for text, where in (('0\t0\n1\n2\t3\n', 2), ('0\t0\n1\tx\n', 2), ('0\t-4\n', 1), ('a b', 1),
-                        ('0\t0\n1 2 3\n4\n', 2)):
+    for text, where in (
+        ('0\t0\n1\n2\t3\n', 2),
+        ('0\t0\n1\tx\n', 2),
+        ('0\t-4\n', 1),
+        ('a b', 1),
+        ('0\t0\n1 2 3\n4\n', 2),
+    ):
         path.write_text(text)
         with pytest.raises(RecordError, match=f'line {where}: expected the number of a record'):
             read_index(path)
@@ -145,7 +155,7 @@ def test_absent_or_short_index_is_rebuilt_and_said(tmp_path: Path) -> None:
     index = path.with_suffix('.idx')
     whole = index.read_text()
     expected = read_index(index)
-    for text in (None, '', whole[: whole.index('4\t')], whole[whole.index('2\t'):]):
+    for text in (None, '', whole[: whole.index('4\t')], whole[whole.index('2\t') :]):
         index.unlink(missing_ok=True)
         if text is not None:
             index.write_text(text)
@@ -205,9 +215,11 @@ def test_broken_record_is_told_by_its_number_and_the_others_are_read(
     file = RecordFile(path)
     assert len(file) == 6
     assert [file.read(k).data for k in (0, 1, 3, 4, 5)] == [
-        b'0123' * (k + 1) for k in (0, 1, 3, 4, 5)]
-    with pytest.raises(RecordError, match=rf'a.rec: record 2: bad magic .* at byte {offset[2]}'
-                       ) as error:
+        b'0123' * (k + 1) for k in (0, 1, 3, 4, 5)
+    ]
+    with pytest.raises(
+        RecordError, match=rf'a.rec: record 2: bad magic .* at byte {offset[2]}'
+    ) as error:
         file.read(2)
     assert error.value.index == 2
     with pytest.raises(IndexError, match='no record 6'):
@@ -224,8 +236,9 @@ def test_truncated_file(tmp_path: Path, with_index: bool) -> None:
     if not with_index:
         path.with_suffix('.idx').unlink()
     file = RecordFile(path)
-    with pytest.raises(RecordError, match='record 3: ends behind the end .*44 bytes from byte 164 '
-                                          'on, of 186'):
+    with pytest.raises(
+        RecordError, match='record 3: ends behind the end .*44 bytes from byte 164 on, of 186'
+    ):
         file.read(3)
     found = read_face_records(file)
     assert found.keys.tolist() == [0, 1, 2]
@@ -266,34 +279,59 @@ def test_insightface_layout(tmp_path: Path) -> None:
 
 def test_ranges_spare_reading_the_pictures(tmp_path: Path) -> None:
     """A label that differs within its identity is seen by a scan alone."""
-    payloads = [pack((4, 6), b''), pack(7, b'a'), pack(8, b'b'), pack(3, b'c'),
-                pack((1, 3), b''), pack((3, 4), b'')]
+    payloads = [
+        pack((4, 6), b''),
+        pack(7, b'a'),
+        pack(8, b'b'),
+        pack(3, b'c'),
+        pack((1, 3), b''),
+        pack((3, 4), b''),
+    ]
     file = RecordFile(records(tmp_path, payloads))
     assert read_face_records(file).labels.tolist() == [7, 7, 3]
     assert read_face_records(file, scan=True).labels.tolist() == [7, 8, 3]
 
 
-@pytest.mark.parametrize(('ranges', 'note'), [
-    ([(1, 3), (2, 4)], 'identity records name the same pictures'),
-    ([(1, 3), (3, 9)], '1 identity records name no range of pictures'),
-    ([(1, 3), (0, 2)], '1 identity records name no range of pictures'),
-    ([(1, 3), (3, 3)], '1 identity records have no pictures'),
-    ([(1, 3)], '1 of 2 identity records are absent'),
-])
+@pytest.mark.parametrize(
+    ('ranges', 'note'),
+    [
+        ([(1, 3), (2, 4)], 'identity records name the same pictures'),
+        ([(1, 3), (3, 9)], '1 identity records name no range of pictures'),
+        ([(1, 3), (0, 2)], '1 identity records name no range of pictures'),
+        ([(1, 3), (3, 3)], '1 identity records have no pictures'),
+        ([(1, 3)], '1 of 2 identity records are absent'),
+    ],
+)
 def test_wrong_ranges_are_said_and_labels_stay_right(
     tmp_path: Path, ranges: list[tuple[int, int]], note: str
 ) -> None:
-    payloads = [pack((4, 6), b''), pack(0, b'a'), pack(0, b'b'), pack(1, b'c'),
-                *(pack(one, b'') for one in ranges)]
+    payloads = [
+        pack((4, 6), b''),
+        pack(0, b'a'),
+        pack(0, b'b'),
+        pack(1, b'c'),
+        *(pack(one, b'') for one in ranges),
+    ]
     found = read_face_records(RecordFile(records(tmp_path, payloads)))
     assert found.labels.tolist() == [0, 0, 1]
     assert note in found.notes[0]
 
 
 def test_file_of_pictures_alone(tmp_path: Path) -> None:
-    file = RecordFile(records(tmp_path, [
-        pack([4, 0], b'picture of 16 bytes or more'), pack(2, b'b'), pack(4, b''),
-        pack(0.5, b'd'), pack(-1, b'e'), pack(float('nan'), b'f'), pack(9, b'g')]))
+    file = RecordFile(
+        records(
+            tmp_path,
+            [
+                pack([4, 0], b'picture of 16 bytes or more'),
+                pack(2, b'b'),
+                pack(4, b''),
+                pack(0.5, b'd'),
+                pack(-1, b'e'),
+                pack(float('nan'), b'f'),
+                pack(9, b'g'),
+            ],
+        )
+    )
     found = read_face_records(file, classes=9)
     assert (found.keys.tolist(), found.labels.tolist()) == ([0, 1], [4, 2])
     assert found.identities == 0
@@ -322,9 +360,13 @@ def test_numbers_past_float32_are_not_taken_at_their_word(
 ) -> None:
     """As float32 past 2**24: F is rounded, ranges too. Here 4 plays 2**24."""
     monkeypatch.setattr('mmdet_ext.data.face.records.faces.EXACT_FLOAT', 4)
-    payloads = [pack((8, 10), b''), *(pack(label, b'picture of 16 bytes or more')
-                                     for label in (0, 0, 1, 1, 1, 3)),
-                pack((1, 3), b''), pack((4, 6), b''), pack((6, 8), b'')]
+    payloads = [
+        pack((8, 10), b''),
+        *(pack(label, b'picture of 16 bytes or more') for label in (0, 0, 1, 1, 1, 3)),
+        pack((1, 3), b''),
+        pack((4, 6), b''),
+        pack((6, 8), b''),
+    ]
     found = read_face_records(RecordFile(records(tmp_path, payloads)))
     assert found.keys.tolist() == [1, 2, 3, 4, 5, 6]
     assert found.labels.tolist() == [0, 0, 1, 1, 1, 3]
@@ -340,7 +382,9 @@ def test_writer_refuses_what_float32_cannot_number(
         write_face_records([[b'x'] * 3] * 2, tmp_path / 'train.rec', (8, 8))
     assert list(tmp_path.iterdir()) == []
     assert write_face_records([[b'x'] * 3, [], [b'y'] * 2], tmp_path / 'train.rec', (8, 8)) == [
-        3, 2]
+        3,
+        2,
+    ]
 
 
 def test_writer_leaves_nothing_and_harms_nothing_when_interrupted(tmp_path: Path) -> None:
@@ -383,13 +427,15 @@ def test_each_process_maps_the_file_for_itself(tmp_path: Path) -> None:
 
 def test_pictures_of_all_kinds_become_bgr() -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    for ending, image in (('.png', grey), ('.png', np.stack([grey] * 4, 2)),
-                          ('.png', grey.astype(np.uint16) * 256)):
+    for ending, image in (
+        ('.png', grey),
+        ('.png', np.stack([grey] * 4, 2)),
+        ('.png', grey.astype(np.uint16) * 256),
+    ):
         decoded = decode_picture(cv2.imencode(ending, image)[1].tobytes())
         np.testing.assert_array_equal(decoded, np.stack([grey] * 3, 2))
     colour = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(
-        decode_picture(cv2.imencode('.png', colour)[1].tobytes()), colour)
+    np.testing.assert_array_equal(decode_picture(cv2.imencode('.png', colour)[1].tobytes()), colour)
 
 
 def test_broken_pictures() -> None:

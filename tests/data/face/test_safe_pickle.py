@@ -61,11 +61,14 @@ def test_files_of_numpy_1_and_2(core: str) -> None:
         # A string of protocol 4 is written with its length, and frames with theirs.
         for length in range(60):
             name = f'{now}.{"x" * length}'
-            content = content.replace(bytes([len(name)]) + now.encode(), bytes(
-                [len(name) + len(core) - len(now)]) + core.encode())
+            content = content.replace(
+                bytes([len(name)]) + now.encode(),
+                bytes([len(name) + len(core) - len(now)]) + core.encode(),
+            )
         if protocol == 2:
             content = pickle.dumps([np.arange(3), np.bool_(True)], 2).replace(
-                now.encode(), core.encode())
+                now.encode(), core.encode()
+            )
         elif now != core:
             frame = int.from_bytes(content[3:11], 'little')
             content = content[:3] + (len(content) - 11).to_bytes(8, 'little') + content[11:]
@@ -77,7 +80,7 @@ def test_files_of_numpy_1_and_2(core: str) -> None:
 
 def test_file_of_python_2() -> None:
     """Python 2 writes bytes as strings, and an array's parts too."""
-    lists = b"\x80\x02]q\x00(U\x03\xff\xd8\xffq\x01U\x00q\x02e]q\x03(\x88\x89e\x86q\x04."
+    lists = b'\x80\x02]q\x00(U\x03\xff\xd8\xffq\x01U\x00q\x02e]q\x03(\x88\x89e\x86q\x04.'
     assert loads_safe_pickle(lists) == ([b'\xff\xd8\xff', b''], [True, False])
     text = b"(lp0\nS'\\xff\\xd8'\np1\na."
     assert loads_safe_pickle(text) == [b'\xff\xd8']
@@ -102,19 +105,34 @@ class Calls:
 
 
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize(('function', 'name'), [
-    (os.system, f'{os.name}.system'), (eval, 'eval'), (exec, 'exec'), (getattr, 'getattr'),
-    (builtins.__import__, '__import__'), (open, 'open'), (np.load, 'numpy.load'),
-    (np.fromfile, 'fromfile'), (np.memmap, 'memmap'), (pickle.loads, 'loads'),
-    (bytearray, 'bytearray'), (np.frombuffer, 'frombuffer'), (Path, 'Path'),
-])
+@pytest.mark.parametrize(
+    ('function', 'name'),
+    [
+        (os.system, f'{os.name}.system'),
+        (eval, 'eval'),
+        (exec, 'exec'),
+        (getattr, 'getattr'),
+        (builtins.__import__, '__import__'),
+        (open, 'open'),
+        (np.load, 'numpy.load'),
+        (np.fromfile, 'fromfile'),
+        (np.memmap, 'memmap'),
+        (pickle.loads, 'loads'),
+        (bytearray, 'bytearray'),
+        (np.frombuffer, 'frombuffer'),
+        (Path, 'Path'),
+    ],
+)
 def test_calls_are_refused_by_name(
     function: Any, name: str, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     hostile = ([b'picture'], [True, Calls(function, 'touch ran')])
-    with pytest.raises(UnsafePickleError, match=rf"^x.bin was refused: it names '.*{name}'.*Nothing"
-                       ' of it was run'):
+    with pytest.raises(
+        UnsafePickleError,
+        match=rf"^x.bin was refused: it names '.*{name}'.*Nothing"
+        ' of it was run',
+    ):
         loads_safe_pickle(pickle.dumps(hostile, protocol), 'x.bin')
     assert list(tmp_path.iterdir()) == []
 
@@ -135,48 +153,67 @@ DTYPE = b'cnumpy\ndtype\n(S"u1"\nI0\nI1\ntR'
 BEGIN = b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS"b"\ntR'
 
 
-@pytest.mark.parametrize(('content', 'reason'), {
-    'instance': (b"(S'touch ran'\nios\nsystem\n.", "names 'os.system'"),
-    'new object': (b'\x80\x02cnumpy\nndarray\n)\x81.', 'instruction NEWOBJ'),
-    'by the stack': (b'\x80\x04\x8c\x02os\x8c\x06system\x93.', "names 'os.system'"),
-    'dotted name': (b'\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93.',
-                    "names 'numpy.ndarray.__class__'"),
-    'persistent id': (b'Pid\n.', 'instruction PERSID'),
-    'extension code': (b'\x80\x02\x82\x01.', 'instruction EXT1'),
-    'next buffer': (b'\x80\x05\x97.', 'instruction NEXT_BUFFER'),
-    'call of ndarray': (b'cnumpy\nndarray\n((I1\nttR.', 'calls numpy.ndarray'),
-    'object dtype': (b'cnumpy\ndtype\n(S"O8"\nI0\nI1\ntR.', "numpy.dtype of \\(b'O8', 0, 1\\)"),
-    'structured dtype': (b'cnumpy\ndtype\n((S"a"\nS"O"\nttR.', 'not of numbers'),
-    'text dtype': (b'cnumpy\ndtype\n(S"U9"\nI0\nI1\ntR.', 'not of numbers'),
-    'dtype with fields': (DTYPE + b'(I3\nS"|"\nN(S"a"\nt(tI8\nI8\nI0\ntb.',
-                          'numpy.dtype the state'),
-    'state of a stand-in': (b'cnumpy\ndtype\n(Ntb.', 'sets the state of numpy.dtype'),
-    'state of encode': (b'c_codecs\nencode\n(Ntb.', 'sets the state of _codecs.encode'),
-    'encode to anything': (b'c_codecs\nencode\n(Va\nVrot13\ntR.', 'something else than latin1'),
-    'bytes of a size': (b'c__builtin__\nbytes\n(I99999999999\ntR.', 'calls bytes with arguments'),
-    'reconstruct another': (b'cnumpy.core.multiarray\n_reconstruct\n(c_codecs\nencode\n(I0\nt'
-                            b'S"b"\ntR.', 'numpy _reconstruct with \\(_codecs.encode, \\(0\\)'),
-    'array that is none': (BEGIN + b'.', 'kind _ArrayDraft'),
-    'huge shape': (BEGIN + b'(I1\n(I99999999999\nt' + DTYPE + b'I00\nS"ab"\ntb.',
-                   '99999999999 bytes, with 2 bytes'),
-    'negative shape': (BEGIN + b'(I1\n(I-1\nI-2\nt' + DTYPE + b'I00\nS"ab"\ntb.',
-                       'shape \\(-1, -2\\)'),
-    'bytes too many': (BEGIN + b'(I1\n(I1\nt' + DTYPE + b'I00\nS"ab"\ntb.', '1 bytes, with 2'),
-    'list for bytes': (BEGIN + b'(I1\n(I1\nt' + DTYPE + b'I00\n(lp0\ntb.', 'something else than'),
-    'a class': (b'cnumpy\nndarray\n.', 'kind numpy.ndarray'),
-    'a dtype': (DTYPE + b'.', 'kind _DtypeDraft'),
-    'a dict': (pickle.dumps({}), 'holds a dict or a set'),
-    'a set': (pickle.dumps({1}, 4), 'holds a dict or a set'),
-    'a float': (pickle.dumps([0.5]), 'holds a number'),
-    'an int': (pickle.dumps([3]), 'holds a value of the kind int'),
-    'a text': (pickle.dumps(['text']), 'holds a value of the kind str'),
-    'none': (pickle.dumps([None]), 'holds a value of the kind NoneType'),
-    'a bytearray': (pickle.dumps(bytearray(3), 5), 'holds a value of the kind bytearray'),
-    'numpy number': (pickle.dumps(np.float64(1)), 'holds a numpy number outside of an array'),
-    'object array': (pickle.dumps(np.array([None])), "numpy.dtype of \\('O8'"),
-    'a list in itself': (b'(lp0\ng0\na.', 'deeper than 16'),
-    'a very deep list': (b'(l' * 100_000 + b'a' * 99_999 + b'.', 'deeper than 16'),
-}.values())
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    {
+        'instance': (b"(S'touch ran'\nios\nsystem\n.", "names 'os.system'"),
+        'new object': (b'\x80\x02cnumpy\nndarray\n)\x81.', 'instruction NEWOBJ'),
+        'by the stack': (b'\x80\x04\x8c\x02os\x8c\x06system\x93.', "names 'os.system'"),
+        'dotted name': (
+            b'\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93.',
+            "names 'numpy.ndarray.__class__'",
+        ),
+        'persistent id': (b'Pid\n.', 'instruction PERSID'),
+        'extension code': (b'\x80\x02\x82\x01.', 'instruction EXT1'),
+        'next buffer': (b'\x80\x05\x97.', 'instruction NEXT_BUFFER'),
+        'call of ndarray': (b'cnumpy\nndarray\n((I1\nttR.', 'calls numpy.ndarray'),
+        'object dtype': (b'cnumpy\ndtype\n(S"O8"\nI0\nI1\ntR.', "numpy.dtype of \\(b'O8', 0, 1\\)"),
+        'structured dtype': (b'cnumpy\ndtype\n((S"a"\nS"O"\nttR.', 'not of numbers'),
+        'text dtype': (b'cnumpy\ndtype\n(S"U9"\nI0\nI1\ntR.', 'not of numbers'),
+        'dtype with fields': (
+            DTYPE + b'(I3\nS"|"\nN(S"a"\nt(tI8\nI8\nI0\ntb.',
+            'numpy.dtype the state',
+        ),
+        'state of a stand-in': (b'cnumpy\ndtype\n(Ntb.', 'sets the state of numpy.dtype'),
+        'state of encode': (b'c_codecs\nencode\n(Ntb.', 'sets the state of _codecs.encode'),
+        'encode to anything': (b'c_codecs\nencode\n(Va\nVrot13\ntR.', 'something else than latin1'),
+        'bytes of a size': (
+            b'c__builtin__\nbytes\n(I99999999999\ntR.',
+            'calls bytes with arguments',
+        ),
+        'reconstruct another': (
+            b'cnumpy.core.multiarray\n_reconstruct\n(c_codecs\nencode\n(I0\ntS"b"\ntR.',
+            'numpy _reconstruct with \\(_codecs.encode, \\(0\\)',
+        ),
+        'array that is none': (BEGIN + b'.', 'kind _ArrayDraft'),
+        'huge shape': (
+            BEGIN + b'(I1\n(I99999999999\nt' + DTYPE + b'I00\nS"ab"\ntb.',
+            '99999999999 bytes, with 2 bytes',
+        ),
+        'negative shape': (
+            BEGIN + b'(I1\n(I-1\nI-2\nt' + DTYPE + b'I00\nS"ab"\ntb.',
+            'shape \\(-1, -2\\)',
+        ),
+        'bytes too many': (BEGIN + b'(I1\n(I1\nt' + DTYPE + b'I00\nS"ab"\ntb.', '1 bytes, with 2'),
+        'list for bytes': (
+            BEGIN + b'(I1\n(I1\nt' + DTYPE + b'I00\n(lp0\ntb.',
+            'something else than',
+        ),
+        'a class': (b'cnumpy\nndarray\n.', 'kind numpy.ndarray'),
+        'a dtype': (DTYPE + b'.', 'kind _DtypeDraft'),
+        'a dict': (pickle.dumps({}), 'holds a dict or a set'),
+        'a set': (pickle.dumps({1}, 4), 'holds a dict or a set'),
+        'a float': (pickle.dumps([0.5]), 'holds a number'),
+        'an int': (pickle.dumps([3]), 'holds a value of the kind int'),
+        'a text': (pickle.dumps(['text']), 'holds a value of the kind str'),
+        'none': (pickle.dumps([None]), 'holds a value of the kind NoneType'),
+        'a bytearray': (pickle.dumps(bytearray(3), 5), 'holds a value of the kind bytearray'),
+        'numpy number': (pickle.dumps(np.float64(1)), 'holds a numpy number outside of an array'),
+        'object array': (pickle.dumps(np.array([None])), "numpy.dtype of \\('O8'"),
+        'a list in itself': (b'(lp0\ng0\na.', 'deeper than 16'),
+        'a very deep list': (b'(l' * 100_000 + b'a' * 99_999 + b'.', 'deeper than 16'),
+    }.values(),
+)
 def test_crafted_pickles_are_refused(content: bytes, reason: str) -> None:
     with pytest.raises(UnsafePickleError, match=reason):
         loads_safe_pickle(content)
@@ -225,8 +262,10 @@ def test_cut_or_no_pickle(tmp_path: Path) -> None:
 def test_changed_bytes_never_get_anything_else_through() -> None:
     """Of 5,000 damaged files each loads as what is admitted or is refused."""
     rng = np.random.default_rng(0)
-    sources = [pickle.dumps((CONTENT[0][:2], np.arange(4, dtype=np.uint8), True), protocol)
-               for protocol in (0, 2, 5)]
+    sources = [
+        pickle.dumps((CONTENT[0][:2], np.arange(4, dtype=np.uint8), True), protocol)
+        for protocol in (0, 2, 5)
+    ]
 
     def kinds(value: Any) -> set[type]:
         inner = set().union(*map(kinds, value)) if isinstance(value, (list, tuple)) else set()

@@ -47,9 +47,13 @@ def fine_mask(shape: Shape, width: int = WIDTH, height: int = HEIGHT) -> np.ndar
         cv2.circle(mask, (x, y), round(shape.radius * FINE), 1, cv2.FILLED)
     else:
         step = {'square': 90, 'triangle': 120}[shape.name]
-        points = [(x + round(FINE * shape.radius * math.cos(math.radians(angle) + shape.angle)),
-                   y + round(FINE * shape.radius * math.sin(math.radians(angle) + shape.angle)))
-                  for angle in range(0, 360, step)]
+        points = [
+            (
+                x + round(FINE * shape.radius * math.cos(math.radians(angle) + shape.angle)),
+                y + round(FINE * shape.radius * math.sin(math.radians(angle) + shape.angle)),
+            )
+            for angle in range(0, 360, step)
+        ]
         cv2.fillPoly(mask, [np.array(points)], 1)
     return mask.astype(bool)
 
@@ -60,13 +64,17 @@ def extent(mask: np.ndarray) -> list[int]:
 
 
 def scenes(count: int, width: int = WIDTH, height: int = HEIGHT) -> list[list[Shape]]:
-    return [draw_scene(np.random.default_rng((7, number)), width, height)
-            for number in range(count)]
+    return [
+        draw_scene(np.random.default_rng((7, number)), width, height) for number in range(count)
+    ]
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in folder.rglob('*') if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
 
 
 def load(folder: Path, split: str) -> dict:
@@ -76,23 +84,35 @@ def load(folder: Path, split: str) -> dict:
 def test_boxes_are_tight_about_drawn_masks() -> None:
     shapes = [shape for scene in scenes(12) for shape in scene]
     assert {shape.name for shape in shapes} == set(CLASSES)
-    errors = [np.subtract(shape.box(WIDTH, HEIGHT), np.divide(extent(fine_mask(shape)), FINE))
-              for shape in shapes]
+    errors = [
+        np.subtract(shape.box(WIDTH, HEIGHT), np.divide(extent(fine_mask(shape)), FINE))
+        for shape in shapes
+    ]
     assert np.abs(errors).max() < 0.3  # the mask's corners are rounded to 1/8 px, and drawn wider
 
 
-@pytest.mark.parametrize('shape', [
-    Shape('circle', (60.3, 50.8), 20.2), Shape('square', (60.3, 50.8), 25.0, 0.4),
-    Shape('triangle', (60.3, 50.8), 25.0, 1.9), Shape('circle', (5.0, 90.0), 12.5),
-    Shape('triangle', (118.0, 4.0), 15.0, 0.3)], ids=str)
+@pytest.mark.parametrize(
+    'shape',
+    [
+        Shape('circle', (60.3, 50.8), 20.2),
+        Shape('square', (60.3, 50.8), 25.0, 0.4),
+        Shape('triangle', (60.3, 50.8), 25.0, 1.9),
+        Shape('circle', (5.0, 90.0), 12.5),
+        Shape('triangle', (118.0, 4.0), 15.0, 0.3),
+    ],
+    ids=str,
+)
 def test_painted_pixels_fill_the_box(shape: Shape) -> None:
     width, height = 120, 100
-    blank, painted = (render(np.random.default_rng(3), shapes, width, height).astype(int)
-                      for shapes in ([], [shape]))
+    blank, painted = (
+        render(np.random.default_rng(3), shapes, width, height).astype(int)
+        for shapes in ([], [shape])
+    )
     # The two pictures differ by their noise too: a whole row or column tells the shape from it.
     changed = np.abs(painted - blank).sum(axis=2) > 90
-    found = extent(cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_OPEN,
-                                    np.ones((2, 2), np.uint8)))
+    found = extent(
+        cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    )
     assert np.abs(np.subtract(found, shape.box(width, height))).max() < 2.5
 
 
@@ -106,7 +126,8 @@ def test_box_of_known_shapes() -> None:
     # With its top corner out of the picture, what is left is as wide as before; with a lower corner
     # out, the lowest point is where the picture ends.
     assert Shape('triangle', (50, 10), 20, -math.pi / 2).box(100, 100) == pytest.approx(
-        (50 - 300**0.5, 0, 50 + 300**0.5, 20))
+        (50 - 300**0.5, 0, 50 + 300**0.5, 20)
+    )
     leaning = Shape('square', (95, 50), 10)  # corners right, down, left, up
     assert leaning.box(100, 100) == pytest.approx((85, 40, 100, 60))
     at_the_corner = Shape('square', (2, 3), 10)  # only its right and lower corners are inside
@@ -134,7 +155,8 @@ def test_visible_share_by_hand() -> None:
     assert visible_shares([edge, on_edge], 100, 100) == pytest.approx([0.5, 1])
     circle = Shape('circle', (50, 50), 5)
     assert visible_shares([below, circle], 100, 100) == pytest.approx(
-        [1 - 25 * math.pi / 400, 1], abs=1e-3)
+        [1 - 25 * math.pi / 400, 1], abs=1e-3
+    )
 
 
 def test_visible_shares_of_scenes_agree_with_drawn_masks() -> None:
@@ -142,7 +164,7 @@ def test_visible_shares_of_scenes_agree_with_drawn_masks() -> None:
     for scene in scenes(6):
         masks = [fine_mask(shape) for shape in scene]
         for index, share in enumerate(visible_shares(scene, WIDTH, HEIGHT)):
-            above = np.any(masks[index + 1:], axis=0) if index + 1 < len(masks) else False
+            above = np.any(masks[index + 1 :], axis=0) if index + 1 < len(masks) else False
             seen = (masks[index] & ~above).sum() / masks[index].sum()
             assert share == pytest.approx(seen, abs=0.06)
             hidden.append(1 - seen)
@@ -156,16 +178,21 @@ def test_scenes_hold_what_is_promised() -> None:
     shares = np.concatenate([visible_shares(scene, WIDTH, HEIGHT) for scene in drawn])
     assert shares.min() >= MIN_VISIBLE - 1e-4
     assert 0.12 < np.mean(shares < 0.9) < 0.35  # occlusion is common, but not the rule
-    sizes = [2 * shape.radius if shape.name == 'circle' else np.ptp(shape.corners(), axis=0).max()
-             for scene in drawn for shape in scene]
+    sizes = [
+        2 * shape.radius if shape.name == 'circle' else np.ptp(shape.corners(), axis=0).max()
+        for scene in drawn
+        for shape in scene
+    ]
     assert 8 - 1e-9 <= min(sizes) < 8.2 and 85 < max(sizes) <= 90 + 1e-9
     # Log-uniform: the quantiles are evenly spaced in the logarithm.
     assert np.quantile(sizes, (0.25, 0.5, 0.75)) == pytest.approx(
-        8 * (90 / 8) ** np.array((0.25, 0.5, 0.75)), rel=0.1)
+        8 * (90 / 8) ** np.array((0.25, 0.5, 0.75)), rel=0.1
+    )
 
 
-@pytest.mark.parametrize(('count', 'width', 'height'), [(800, WIDTH, HEIGHT), (800, 64, 64)],
-                         ids=['default', 'crowded'])
+@pytest.mark.parametrize(
+    ('count', 'width', 'height'), [(800, WIDTH, HEIGHT), (800, 64, 64)], ids=['default', 'crowded']
+)
 def test_class_ratio(count: int, width: int, height: int) -> None:
     names = Counter(shape.name for scene in scenes(count, width, height) for shape in scene)
     total = names.total()
@@ -184,33 +211,44 @@ def test_same_seed_same_set_whatever_the_numbers(tmp_path: Path) -> None:
     first, again, more, other = (files(tmp_path / name) for name in ('a', 'b', 'more', 'other'))
     pictures = [name for name in first if name.startswith('images')]
     assert sorted(first) == [
-        'annotations/instances_train.json', 'annotations/instances_val.json',
+        'annotations/instances_train.json',
+        'annotations/instances_val.json',
         *(f'images/train/00000{number}.jpg' for number in (1, 2, 3, 4)),
-        'images/val/000001.jpg', 'images/val/000002.jpg', 'preview.png']
+        'images/val/000001.jpg',
+        'images/val/000002.jpg',
+        'preview.png',
+    ]
     assert first == again
     assert all(first[name] == more[name] for name in pictures)
     assert not any(first[name] == other[name] for name in pictures)
     assert len({first[name] for name in pictures}) == 6
     kept = load(tmp_path / 'a', 'train')['annotations']
-    assert kept == load(tmp_path / 'more', 'train')['annotations'][:len(kept)]
+    assert kept == load(tmp_path / 'more', 'train')['annotations'][: len(kept)]
 
 
 def test_annotations_are_the_scenes(tmp_path: Path) -> None:
     report = make_shapes(tmp_path / 'set', train=3, val=1, seed=5, preview=False)
     coco = load(tmp_path / 'set', 'train')
-    assert coco['categories'] == [{'id': 1, 'name': 'circle'}, {'id': 2, 'name': 'square'},
-                                  {'id': 3, 'name': 'triangle'}]
-    assert coco['images'] == [{'id': number, 'file_name': f'00000{number}.jpg', 'width': 240,
-                               'height': 180} for number in (1, 2, 3)]
+    assert coco['categories'] == [
+        {'id': 1, 'name': 'circle'},
+        {'id': 2, 'name': 'square'},
+        {'id': 3, 'name': 'triangle'},
+    ]
+    assert coco['images'] == [
+        {'id': number, 'file_name': f'00000{number}.jpg', 'width': 240, 'height': 180}
+        for number in (1, 2, 3)
+    ]
     annotations = coco['annotations']
     assert [item['id'] for item in annotations] == list(range(1, len(annotations) + 1))
     for number in (1, 2, 3):
         scene = draw_scene(np.random.default_rng((5, 0, number)), 240, 180)
         mine = [item for item in annotations if item['image_id'] == number]
         assert [CLASSES[item['category_id'] - 1] for item in mine] == [
-            shape.name for shape in scene]
+            shape.name for shape in scene
+        ]
         assert [item['visible'] for item in mine] == pytest.approx(
-            visible_shares(scene, 240, 180), abs=6e-4)
+            visible_shares(scene, 240, 180), abs=6e-4
+        )
         for item, shape in zip(mine, scene, strict=True):
             x, y, width, height = item['bbox']
             assert (x, y, x + width, y + height) == pytest.approx(shape.box(240, 180), abs=0.011)
@@ -222,7 +260,8 @@ def test_annotations_are_the_scenes(tmp_path: Path) -> None:
     counts = Counter(item['category_id'] for item in annotations)
     assert summary.class_boxes == {name: counts[index] for index, name in enumerate(CLASSES, 1)}
     assert summary.mean_occlusion == pytest.approx(
-        1 - np.mean([item['visible'] for item in annotations]))
+        1 - np.mean([item['visible'] for item in annotations])
+    )
     sizes = sorted(max(item['bbox'][2:]) for item in annotations)
     assert (summary.sizes[0], summary.sizes[4]) == (sizes[0], sizes[-1])
     assert not (tmp_path / 'set' / 'preview.png').exists()
@@ -250,8 +289,12 @@ def test_only_an_earlier_set_is_overwritten(tmp_path: Path) -> None:
     (out / 'notes.txt').write_text('mine')
     make_shapes(out, train=1, val=1, width=64, height=64, overwrite=True, preview=False)
     assert sorted(files(out)) == [
-        'annotations/instances_train.json', 'annotations/instances_val.json',
-        'images/train/000001.jpg', 'images/val/000001.jpg', 'notes.txt']
+        'annotations/instances_train.json',
+        'annotations/instances_val.json',
+        'images/train/000001.jpg',
+        'images/val/000001.jpg',
+        'notes.txt',
+    ]
 
 
 @pytest.mark.parametrize('content', ['{"info": {"description": "COCO 2017"}}', '[]', '{', None])
@@ -268,13 +311,18 @@ def test_a_users_own_set_is_never_overwritten(tmp_path: Path, content: str | Non
     assert files(out) == before
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (('--train', '0'), 'train is 0; expected at least 1'),
-    (('--val', '-3'), 'val is -3; expected at least 1'),
-    (('--size', '240', '63'), 'height is 63; expected at least 64'),
-    (('--seed', '-1'), 'seed is -1; expected at least 0')])
-def test_tool_reports_bad_arguments(tmp_path: Path, tool: ModuleType, capsys,
-                                    arguments: tuple[str, ...], message: str) -> None:
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--train', '0'), 'train is 0; expected at least 1'),
+        (('--val', '-3'), 'val is -3; expected at least 1'),
+        (('--size', '240', '63'), 'height is 63; expected at least 64'),
+        (('--seed', '-1'), 'seed is -1; expected at least 0'),
+    ],
+)
+def test_tool_reports_bad_arguments(
+    tmp_path: Path, tool: ModuleType, capsys, arguments: tuple[str, ...], message: str
+) -> None:
     assert tool.main(['--out', str(tmp_path / 'set'), *arguments]) == 2
     assert capsys.readouterr().err == f'error: {message}\n'
     assert not any(tmp_path.iterdir())
@@ -288,14 +336,24 @@ def test_tool_reports_a_file_in_the_way(tmp_path: Path, tool: ModuleType, capsys
 
 def test_tool_prints_the_table(tmp_path: Path, tool: ModuleType, capsys) -> None:
     out = tmp_path / 'set'
-    assert tool.main(['--out', str(out), '--train', '3', '--val', '2', '--size', '80', '64',
-                      '--no-preview']) == 0
+    assert (
+        tool.main(
+            ['--out', str(out), '--train', '3', '--val', '2', '--size', '80', '64', '--no-preview']
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
-    counts = [Counter(item['category_id'] for item in load(out, split)['annotations'])
-              for split in ('train', 'val')]
+    counts = [
+        Counter(item['category_id'] for item in load(out, split)['annotations'])
+        for split in ('train', 'val')
+    ]
     assert lines[0] == f'wrote {out}'
     assert [line.split() for line in lines[1:7]] == [
-        ['train', 'val'], ['pictures', '3', '2'],
+        ['train', 'val'],
+        ['pictures', '3', '2'],
         ['boxes', *(str(count.total()) for count in counts)],
-        *([name, *(str(count[index]) for count in counts)]
-          for index, name in enumerate(CLASSES, 1))]
+        *(
+            [name, *(str(count[index]) for count in counts)]
+            for index, name in enumerate(CLASSES, 1)
+        ),
+    ]

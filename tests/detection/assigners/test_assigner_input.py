@@ -90,9 +90,15 @@ def test_a_box_that_is_not_finite_is_named(case: AssignerCase, value: float) -> 
 
 
 @pytest.mark.parametrize('case', [*ASSIGNERS, BY_SCORES[-1]], ids=name_of)
-@pytest.mark.parametrize(('value', 'label'), [
-    (math.nan, -7), (math.inf, 999), (-math.inf, CLASSES), (-1e30, 2**40),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('value', 'label'),
+    [
+        (math.nan, -7),
+        (math.inf, 999),
+        (-math.inf, CLASSES),
+        (-1e30, 2**40),
+    ],
+)
 def test_padding_may_hold_anything(case: AssignerCase, value: float, label: int) -> None:
     geometry, found = batch(case)
     boxes, labels = geometry.gt_boxes.clone(), geometry.gt_labels.clone()
@@ -119,8 +125,7 @@ def test_a_label_of_no_class_is_named(case: AssignerCase, label: int) -> None:
     with pytest.raises(ValueError, match=message):
         build(case).match(replace(geometry, gt_labels=labels), found)
     if case.twin is not None and label > 0:
-        pred = InstanceData(
-            priors=geometry.priors, scores=found.scores[0], bboxes=found.boxes[0])
+        pred = InstanceData(priors=geometry.priors, scores=found.scores[0], bboxes=found.boxes[0])
         gt = InstanceData(bboxes=geometry.gt_boxes[0], labels=labels[0])
         levels = [list(geometry.level_sizes)] * (case.name == 'ATSSAssigner')
         with pytest.raises((RuntimeError, IndexError), match='num_classes|out of bounds'):
@@ -137,12 +142,15 @@ def test_labels_do_not_matter_where_scores_do_not() -> None:
 SIMOTA = AssignerCase('SimOTAAssigner', priors='points', predicts=True)
 
 
-@pytest.mark.parametrize(('change', 'extent'), [
-    (lambda scores: 10 * scores - 5, r'-[45]\.?\d* to [45]\.?\d*'),
-    (lambda scores: scores - 0.5, r'-0.\d+ to 0.\d+'),
-    (lambda scores: scores + 1, r'1\.\d* to [12]\.?\d*'),
-    (lambda scores: (scores * 10 - 5).half(), r'-[45]\.?\d* to [45]\.?\d*'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('change', 'extent'),
+    [
+        (lambda scores: 10 * scores - 5, r'-[45]\.?\d* to [45]\.?\d*'),
+        (lambda scores: scores - 0.5, r'-0.\d+ to 0.\d+'),
+        (lambda scores: scores + 1, r'1\.\d* to [12]\.?\d*'),
+        (lambda scores: (scores * 10 - 5).half(), r'-[45]\.?\d* to [45]\.?\d*'),
+    ],
+)
 def test_scores_of_simota_that_are_no_probabilities_are_named(
     change: Callable[[Tensor], Tensor], extent: str
 ) -> None:
@@ -153,68 +161,112 @@ def test_scores_of_simota_that_are_no_probabilities_are_named(
     pred = InstanceData(priors=geometry.priors, scores=scores[0], bboxes=found.boxes[0])
     with pytest.raises(RuntimeError, match='between 0 and 1'):
         build(SIMOTA, 'mmdet').assign(
-            pred, InstanceData(bboxes=geometry.gt_boxes[0], labels=geometry.gt_labels[0]))
+            pred, InstanceData(bboxes=geometry.gt_boxes[0], labels=geometry.gt_labels[0])
+        )
 
 
 def test_probabilities_of_0_and_1_and_what_is_not_a_number_do_not_stop_simota() -> None:
     geometry, found = batch(SIMOTA)
-    assert build(SIMOTA).match(
-        geometry, Predictions(found.scores.round(), found.boxes)).positive_mask.any()
+    assert (
+        build(SIMOTA)
+        .match(geometry, Predictions(found.scores.round(), found.boxes))
+        .positive_mask.any()
+    )
     for scores, boxes in (
-        (found.scores * math.nan, found.boxes), (found.scores, found.boxes * math.nan),
-    ):  # fmt: skip
+        (found.scores * math.nan, found.boxes),
+        (found.scores, found.boxes * math.nan),
+    ):
         result = build(SIMOTA).match(geometry, Predictions(scores, boxes))
         assert (result.gt_index >= -1).all() and (result.gt_index < 6).all()
 
 
 REFUSED: list[tuple[type, dict[str, Any], str]] = [
-    *((ATSSAssigner, {'topk': value}, 'topk must be a whole number of at least 1, got')
-      for value in ('9', 2.5, None, True, math.nan)),
+    *(
+        (ATSSAssigner, {'topk': value}, 'topk must be a whole number of at least 1, got')
+        for value in ('9', 2.5, None, True, math.nan)
+    ),
     (ATSSAssigner, {'topk': -3}, 'topk must be at least 1, got -3'),
     (ATSSAssigner, {'topk': 9, 'alpha': 'x'}, r"alpha must be None or in \[0, 1\], got 'x'"),
     (ATSSAssigner, {'topk': 9, 'ignore_iof_thr': None}, 'ignore_iof_thr must be a number'),
-    (ATSSAssigner, {'topk': 9, 'iou_calculator': 'BboxOverlaps2D'},
-     "iou_calculator must be None or a config, .* got 'BboxOverlaps2D'"),
-    *((MaxIoUAssigner, {'pos_iou_thr': value, 'neg_iou_thr': 0.4}, 'pos_iou_thr must be a number')
-      for value in ('a', None, math.nan, (0.4, 0.5))),
-    *((MaxIoUAssigner, {'pos_iou_thr': 0.5, 'neg_iou_thr': value},
-       r'neg_iou_thr must be a number or \(from, below\)')
-      for value in (None, 'ab', ('a', 'b'), math.nan, (0.1, math.nan), (0.1,), (0.4, 0.1), {})),
-    *((MaxIoUAssigner, {'pos_iou_thr': 0.5, 'neg_iou_thr': 0.4, name: 'x'},
-       f"{name} must be a number, got 'x'") for name in ('min_pos_iou', 'ignore_iof_thr')),
-    *((SimOTAAssigner, {'candidate_topk': value}, 'candidate_topk must be a whole number')
-      for value in (2.5, 'a')),
-    *((SimOTAAssigner, {'center_radius': value}, 'center_radius must be at least 0, got')
-      for value in (-1, 'a', math.nan)),
+    (
+        ATSSAssigner,
+        {'topk': 9, 'iou_calculator': 'BboxOverlaps2D'},
+        "iou_calculator must be None or a config, .* got 'BboxOverlaps2D'",
+    ),
+    *(
+        (MaxIoUAssigner, {'pos_iou_thr': value, 'neg_iou_thr': 0.4}, 'pos_iou_thr must be a number')
+        for value in ('a', None, math.nan, (0.4, 0.5))
+    ),
+    *(
+        (
+            MaxIoUAssigner,
+            {'pos_iou_thr': 0.5, 'neg_iou_thr': value},
+            r'neg_iou_thr must be a number or \(from, below\)',
+        )
+        for value in (None, 'ab', ('a', 'b'), math.nan, (0.1, math.nan), (0.1,), (0.4, 0.1), {})
+    ),
+    *(
+        (
+            MaxIoUAssigner,
+            {'pos_iou_thr': 0.5, 'neg_iou_thr': 0.4, name: 'x'},
+            f"{name} must be a number, got 'x'",
+        )
+        for name in ('min_pos_iou', 'ignore_iof_thr')
+    ),
+    *(
+        (SimOTAAssigner, {'candidate_topk': value}, 'candidate_topk must be a whole number')
+        for value in (2.5, 'a')
+    ),
+    *(
+        (SimOTAAssigner, {'center_radius': value}, 'center_radius must be at least 0, got')
+        for value in (-1, 'a', math.nan)
+    ),
     (SimOTAAssigner, {'iou_weight': None}, 'iou_weight must be at least 0 and finite, got None'),
     (SimOTAAssigner, {'cls_weight': math.nan}, 'cls_weight must be at least 0 and finite, got nan'),
     (DynamicSoftLabelAssigner, {'topk': 2.5}, 'topk must be a whole number'),
     (DynamicSoftLabelAssigner, {'soft_center_radius': 'a'}, 'soft_center_radius must be at least'),
     (DynamicSoftLabelAssigner, {'iou_weight': -1}, 'iou_weight must be at least 0'),
-    *((TaskAlignedAssigner, {'topk': value}, 'topk must be a whole number')
-      for value in (2.5, 'a')),
-    *((OneToOneTaskAlignedAssigner, {name: value}, f'{name} must be at least 0 and finite, got')
-      for name in ('alpha', 'beta') for value in (-2.0, 'a', None, math.inf)),
-    *((FCOSAssigner, {'regress_ranges': value}, 'regress_ranges must be pairs')
-      for value in ([5], (), None, [('a', 'b')], [(-1, math.nan)], ['ab'], 7)),
+    *(
+        (TaskAlignedAssigner, {'topk': value}, 'topk must be a whole number')
+        for value in (2.5, 'a')
+    ),
+    *(
+        (OneToOneTaskAlignedAssigner, {name: value}, f'{name} must be at least 0 and finite, got')
+        for name in ('alpha', 'beta')
+        for value in (-2.0, 'a', None, math.inf)
+    ),
+    *(
+        (FCOSAssigner, {'regress_ranges': value}, 'regress_ranges must be pairs')
+        for value in ([5], (), None, [('a', 'b')], [(-1, math.nan)], ['ab'], 7)
+    ),
     (FCOSAssigner, {'center_sample_radius': 'a'}, "center_sample_radius must be above 0, got 'a'"),
-    *((YOLOv3Assigner, {'ignore_iou_thr': value}, r'ignore_iou_thr must be in \[0, 1\], got')
-      for value in ('a', None)),
-    *((YOLOv4Assigner, {'iou_thr': value}, r'iou_thr must be in \[0, 1\], got')
-      for value in (None, math.nan)),
+    *(
+        (YOLOv3Assigner, {'ignore_iou_thr': value}, r'ignore_iou_thr must be in \[0, 1\], got')
+        for value in ('a', None)
+    ),
+    *(
+        (YOLOv4Assigner, {'iou_thr': value}, r'iou_thr must be in \[0, 1\], got')
+        for value in (None, math.nan)
+    ),
     (YOLOv5Assigner, {'ratio_thr': '4'}, "ratio_thr must be above 1, got '4'"),
     (CenterNetAssigner, {'min_overlap': 'a'}, "min_overlap must be above 0 and below 1, got 'a'"),
-    *((RFLAAssigner, {name: 1.5}, f'{name} must be a whole number')
-      for name in ('topk', 'topk_decayed')),
-    *((RFLAAssigner, {'receptive_fields': value}, 'receptive_fields must be above 0, got 0.5 and')
-      for value in ((), 5, ['a'], (5, math.nan))),
+    *(
+        (RFLAAssigner, {name: 1.5}, f'{name} must be a whole number')
+        for name in ('topk', 'topk_decayed')
+    ),
+    *(
+        (RFLAAssigner, {'receptive_fields': value}, 'receptive_fields must be above 0, got 0.5 and')
+        for value in ((), 5, ['a'], (5, math.nan))
+    ),
     (RFLAAssigner, {'fraction': 'x'}, "fraction and receptive_fields .* got 'x'"),
     (RFLAAssigner, {'decay': 'x'}, "decay must be above 0 and at most 1, got 'x'"),
     (RFLAAssigner, {'ignore_thr': 'x'}, r"ignore_thr must be None or in \[0, 1\], got 'x'"),
     (RFLAAssigner, {'ignore_iof_thr': None}, 'ignore_iof_thr must be a number, got None'),
-    *((NWDCalculator, {'constant': value}, 'constant must be a finite number, got')
-      for value in ('a', None, math.inf)),
-]  # fmt: skip
+    *(
+        (NWDCalculator, {'constant': value}, 'constant must be a finite number, got')
+        for value in ('a', None, math.inf)
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -260,12 +312,16 @@ ANCHORS, SIZES = pyramid_anchors()
 WITH_CALCULATOR = {
     'ATSS': ('ATSSAssigner', {'topk': 9}),
     'ATSS by scores': ('ATSSAssigner', {'topk': 9, 'alpha': 0.8}),
-    'Faster R-CNN': ('MaxIoUAssigner', {'pos_iou_thr': 0.5, 'neg_iou_thr': 0.5,
-                                        'min_pos_iou': 0.5, 'match_low_quality': False}),
+    'Faster R-CNN': (
+        'MaxIoUAssigner',
+        {'pos_iou_thr': 0.5, 'neg_iou_thr': 0.5, 'min_pos_iou': 0.5, 'match_low_quality': False},
+    ),
     'RetinaNet': ('MaxIoUAssigner', {'pos_iou_thr': 0.5, 'neg_iou_thr': 0.4, 'min_pos_iou': 0}),
-    'SSD': ('MaxIoUAssigner', {'pos_iou_thr': 0.5, 'neg_iou_thr': 0.5, 'min_pos_iou': 0.0,
-                               'gt_max_assign_all': False}),
-}  # fmt: skip
+    'SSD': (
+        'MaxIoUAssigner',
+        {'pos_iou_thr': 0.5, 'neg_iou_thr': 0.5, 'min_pos_iou': 0.0, 'gt_max_assign_all': False},
+    ),
+}
 
 
 @pytest.mark.parametrize('name', WITH_CALCULATOR)
@@ -356,7 +412,8 @@ def test_cells_in_bfloat16_are_found_or_the_type_is_named(kind: type) -> None:
 
     def match(priors: Tensor, sizes: list[int]) -> Tensor:
         return assigner.match(
-            BatchGeometry.from_lists(priors, sizes, [boxes], [torch.tensor([0])])).gt_index
+            BatchGeometry.from_lists(priors, sizes, [boxes], [torch.tensor([0])])
+        ).gt_index
 
     small, small_sizes = yolo_anchors(64, 64)
     small, small_sizes = small[-192:], small_sizes[-1:]  # all of its corners are exact

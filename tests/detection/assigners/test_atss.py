@@ -56,9 +56,7 @@ def exact(boxes: Tensor, ignored: Tensor | None = None) -> Exact:
     gap = (box_centers(boxes)[:, None].double() - centers.double()).square().sum(-1)
     if ignored is not None:
         gap = gap.masked_fill(ignored, 1e16)
-    near = [
-        smallest(bounds(part, 8 * ROUNDING * part), TOPK, TOPK) for part in gap.split(SIZES, 1)
-    ]
+    near = [smallest(bounds(part, 8 * ROUNDING * part), TOPK, TOPK) for part in gap.split(SIZES, 1)]
     sure, possible = (torch.cat(parts, 1) for parts in zip(*near, strict=True))
     undecided = (sure != possible).any(1)
     overlap = box_iou(PRIORS.double(), boxes[:, None].double())

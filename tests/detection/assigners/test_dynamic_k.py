@@ -108,7 +108,10 @@ def simota_pairs(
 
 
 def soft_label_pairs(
-    stock: StockDynamicSoftLabelAssigner, boxes: Tensor, labels: Tensor, found: Tensor,
+    stock: StockDynamicSoftLabelAssigner,
+    boxes: Tensor,
+    labels: Tensor,
+    found: Tensor,
     scores: Tensor,
 ) -> Pairs:
     point = POINTS[:, :2]
@@ -129,7 +132,11 @@ def soft_label_pairs(
 
 
 def untied(
-    stock: Any, boxes: Tensor, labels: Tensor, found: Tensor, scores: Tensor,
+    stock: Any,
+    boxes: Tensor,
+    labels: Tensor,
+    found: Tensor,
+    scores: Tensor,
     chosen: Tensor,
 ) -> list[int]:
     """Priors of which no rounding makes an assignment (P,), box from 1, right."""
@@ -149,17 +156,16 @@ def untied(
     return (~right).nonzero().flatten().tolist()
 
 
-def compare(ours: Any, stock: Any, name: str, case: int, boxes: Tensor, labels: Tensor
-            ) -> tuple[int, int]:
+def compare(
+    ours: Any, stock: Any, name: str, case: int, boxes: Tensor, labels: Tensor
+) -> tuple[int, int]:
     """Hold ours against stock's, ties apart; how many priors stock assigns, how many differ."""
     given = (boxes, labels, *predicted(name, case, boxes))
     single = (given[0].float(), labels, given[2].float(), given[3].float())
     one, other = call(ours, *given), call(stock, *single)
     same = one.gt_inds == other.gt_inds
     assert torch.equal(one.labels[same], other.labels[same])
-    torch.testing.assert_close(
-        one.max_overlaps[same], other.max_overlaps[same], rtol=1e-6, atol=0
-    )
+    torch.testing.assert_close(one.max_overlaps[same], other.max_overlaps[same], rtol=1e-6, atol=0)
     if not same.all():
         for whose, result in (('stock', other), ('ours', one)):
             wrong = untied(stock, *single, result.gt_inds)
@@ -179,9 +185,13 @@ def test_indices_equal_stocks_on_a_thousand_pictures_ties_apart(name: str) -> No
     assert differing < 0.001 * assigned
 
 
-@pytest.mark.parametrize(('name', 'costs'), [
-    ('SimOTA', SimOTACosts), ('soft label', SoftLabelCosts),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('name', 'costs'),
+    [
+        ('SimOTA', SimOTACosts),
+        ('soft label', SoftLabelCosts),
+    ],
+)
 def test_a_cost_that_is_wrong_by_three_thousandths_is_seen(
     name: str, costs: type[PairCosts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,19 +227,29 @@ def test_half_precision_is_the_float32_of_the_rounded_inputs(name: str) -> None:
         assert torch.equal(one.gt_inds, other.gt_inds)
 
 
-@pytest.mark.parametrize('options', [
-    dict(center_radius=1.0), dict(candidate_topk=3), dict(iou_weight=1.0, cls_weight=2.0),
-    dict(candidate_topk=2000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(center_radius=1.0),
+        dict(candidate_topk=3),
+        dict(iou_weight=1.0, cls_weight=2.0),
+        dict(candidate_topk=2000),
+    ],
+)
 def test_options_of_simota_as_stock(options: dict[str, Any]) -> None:
     ours, stock = SimOTAAssigner(**options), StockSimOTAAssigner(**options)
     for case in (1, 5, 9, 13, 60, 65):
         compare(ours, stock, 'SimOTA', case, *scene(case, most=25))
 
 
-@pytest.mark.parametrize('options', [
-    dict(soft_center_radius=1.0), dict(topk=3), dict(iou_weight=1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(soft_center_radius=1.0),
+        dict(topk=3),
+        dict(iou_weight=1.0),
+    ],
+)
 def test_options_of_soft_label_as_stock(options: dict[str, Any]) -> None:
     ours = DynamicSoftLabelAssigner(**options)
     stock = StockDynamicSoftLabelAssigner(**options)

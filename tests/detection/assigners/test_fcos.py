@@ -33,8 +33,13 @@ def stock_indices(boxes: Tensor, mode: dict[str, object]) -> Tensor:
     """What box each point learns in stock's head, -1 for none."""
     # Each box is its own class, so that labels tell boxes.
     head = FCOSHead(
-        len(boxes) or 1, 1, feat_channels=1, norm_cfg=None, strides=STRIDES,
-        regress_ranges=RANGES, **mode,
+        len(boxes) or 1,
+        1,
+        feat_channels=1,
+        norm_cfg=None,
+        strides=STRIDES,
+        regress_ranges=RANGES,
+        **mode,
     )
     gt = InstanceData(bboxes=boxes, labels=torch.arange(len(boxes)))
     labels, _ = head.get_targets([level[:, :2] for level in POINTS.split(SIZES)], [gt])

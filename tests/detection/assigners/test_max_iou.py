@@ -93,8 +93,9 @@ def test_proposals_in_no_order_as_stock() -> None:
     generator = torch.Generator().manual_seed(6)
     options = OPTIONS['RoI']
     boxes = random_boxes(generator, 40)
-    proposals = torch.cat([boxes + torch.randn(40, 4, generator=generator) * 5,
-                           random_boxes(generator, 1000)])  # fmt: skip
+    proposals = torch.cat(
+        [boxes + torch.randn(40, 4, generator=generator) * 5, random_boxes(generator, 1000)]
+    )
     proposals = proposals[torch.randperm(len(proposals), generator=generator)]
     one = call(MaxIoUAssigner(**options), boxes, priors=proposals)
     assert_same(one, call(StockMaxIoUAssigner(**options), boxes, priors=proposals))

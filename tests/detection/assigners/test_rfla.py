@@ -34,10 +34,19 @@ def test_points_and_the_corners_of_their_fields_are_assigned_alike() -> None:
             assert torch.equal(result.overlap, rule[1])
 
 
-@pytest.mark.parametrize('options', [
-    {'topk': 5}, {'topk_decayed': 4}, {'decay': 0.5, 'topk': 1}, {'distance': 'wasserstein'},
-    {'shared': 'last'}, {'ignore_thr': None}, {'ignore_thr': 0.6},
-], ids=str)
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'topk': 5},
+        {'topk_decayed': 4},
+        {'decay': 0.5, 'topk': 1},
+        {'distance': 'wasserstein'},
+        {'shared': 'last'},
+        {'ignore_thr': None},
+        {'ignore_thr': 0.6},
+    ],
+    ids=str,
+)
 def test_each_option_reaches_the_rule_and_matters(options: dict[str, object]) -> None:
     boxes = scene(28)[0]
     boxes = torch.cat([boxes, scene(2)[0].float()])

@@ -64,7 +64,11 @@ def call(
 
 
 def untied(
-    boxes: Tensor, labels: Tensor, found: Tensor, scores: Tensor, own: tuple[float, ...],
+    boxes: Tensor,
+    labels: Tensor,
+    found: Tensor,
+    scores: Tensor,
+    own: tuple[float, ...],
     chosen: Tensor,
 ) -> list[int]:
     """Priors of which no rounding makes an assignment (P,), box from 1, right."""

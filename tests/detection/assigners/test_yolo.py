@@ -63,7 +63,9 @@ def test_ignoring_by_priors_is_stocks_grid_assigner() -> None:
     stock = GridAssigner(pos_iou_thr=0.5, neg_iou_thr=0.5)
     ours, ignored = YOLOv3Assigner(ignore_by='prior'), 0
     head = YOLOV3Head(
-        7, (1, 1, 1), (1, 1, 1),
+        7,
+        (1, 1, 1),
+        (1, 1, 1),
         anchor_generator={
             'type': 'YOLOAnchorGenerator',
             'strides': list(YOLO_SIDES),

@@ -48,9 +48,13 @@ def warned() -> Iterator[list[str]]:
 
 def options(data: Path, **more: Any) -> dict[str, Any]:
     return {
-        'data_root': str(data), 'ann_file': TRAIN, 'data_prefix': {'img': 'images/train/'},
-        'metainfo': {'classes': CLASSES}, 'pipeline': [],
-        'filter_cfg': {'filter_empty_gt': True, 'min_size': 32}, **more,
+        'data_root': str(data),
+        'ann_file': TRAIN,
+        'data_prefix': {'img': 'images/train/'},
+        'metainfo': {'classes': CLASSES},
+        'pipeline': [],
+        'filter_cfg': {'filter_empty_gt': True, 'min_size': 32},
+        **more,
     }
 
 
@@ -126,31 +130,40 @@ def test_broken_json(data: Path, content: str) -> None:
         ours(data)
 
 
-@pytest.mark.parametrize(('content', 'lacks'), [
-    ({'images': [], 'annotations': []}, 'categories'),
-    ({'shapes': []}, 'images, annotations, categories'),
-    ([{'bbox': [0, 0, 1, 1]}], 'images, annotations, categories'),
-    (3, 'images, annotations, categories'),
-    ({'images': [], 'annotations': [], 'categories': None}, 'categories'),
-])
+@pytest.mark.parametrize(
+    ('content', 'lacks'),
+    [
+        ({'images': [], 'annotations': []}, 'categories'),
+        ({'shapes': []}, 'images, annotations, categories'),
+        ([{'bbox': [0, 0, 1, 1]}], 'images, annotations, categories'),
+        (3, 'images, annotations, categories'),
+        ({'images': [], 'annotations': [], 'categories': None}, 'categories'),
+    ],
+)
 def test_json_of_another_form(data: Path, content: Any, lacks: str) -> None:
     (data / TRAIN).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f'json is not a COCO .* no list {lacks}; found'):
         ours(data)
 
 
-@pytest.mark.parametrize(('what', 'change'), [
-    (r'annotations\[0\] has no bbox; expected \[x, y', lambda c: c['annotations'][0].pop('bbox')),
-    (r'annotations\[0\] has no area; expected', lambda c: c['annotations'][0].pop('area')),
-    (r'annotations\[0\] has no id', lambda c: c['annotations'][0].pop('id')),
-    (r'annotations\[2\] has no image_id', lambda c: c['annotations'][2].pop('image_id')),
-    (r'annotations\[0\] has bbox \[1, 2\]', lambda c: c['annotations'][0].update(bbox=[1, 2])),
-    (r"annotations\[0\] has bbox 'ab'", lambda c: c['annotations'][0].update(bbox='ab')),
-    (r'images\[1\] has no width; expected a number', lambda c: c['images'][1].pop('width')),
-    (r'images\[1\] has height None', lambda c: c['images'][1].update(height=None)),
-    (r'categories\[1\] has no name', lambda c: c['categories'][1].pop('name')),
-    ("1 ids stand more than once in 'images': 1", lambda c: c['images'][4].update(id=1)),
-])
+@pytest.mark.parametrize(
+    ('what', 'change'),
+    [
+        (
+            r'annotations\[0\] has no bbox; expected \[x, y',
+            lambda c: c['annotations'][0].pop('bbox'),
+        ),
+        (r'annotations\[0\] has no area; expected', lambda c: c['annotations'][0].pop('area')),
+        (r'annotations\[0\] has no id', lambda c: c['annotations'][0].pop('id')),
+        (r'annotations\[2\] has no image_id', lambda c: c['annotations'][2].pop('image_id')),
+        (r'annotations\[0\] has bbox \[1, 2\]', lambda c: c['annotations'][0].update(bbox=[1, 2])),
+        (r"annotations\[0\] has bbox 'ab'", lambda c: c['annotations'][0].update(bbox='ab')),
+        (r'images\[1\] has no width; expected a number', lambda c: c['images'][1].pop('width')),
+        (r'images\[1\] has height None', lambda c: c['images'][1].update(height=None)),
+        (r'categories\[1\] has no name', lambda c: c['categories'][1].pop('name')),
+        ("1 ids stand more than once in 'images': 1", lambda c: c['images'][4].update(id=1)),
+    ],
+)
 def test_malformed_record_is_named(data: Path, what: str, change: Edit) -> None:
     edit(data, change)
     with pytest.raises(ValueError, match=rf'instances_train\.json: {what}'):
@@ -166,10 +179,10 @@ def test_boxes_of_unlisted_pictures_are_counted(data: Path, warned: list[str]) -
     assert samples(ours(data)) == samples(stock(data))
     (message,) = warned
     assert message.endswith(
-        'Not used: 7 boxes of unlisted pictures (' + ', '.join(
-            f'annotation {number} of image_id 404' for number in range(3, 8)
-        ) + ', and 2 more)'
-    )  # fmt: skip
+        'Not used: 7 boxes of unlisted pictures ('
+        + ', '.join(f'annotation {number} of image_id 404' for number in range(3, 8))
+        + ', and 2 more)'
+    )
 
 
 def test_the_file_is_parsed_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +201,11 @@ def test_the_file_is_parsed_once(data: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize('test_mode', [False, True])
 def test_no_pictures(data: Path, test_mode: bool) -> None:
     edit(data, lambda content: content.update(images=[], annotations=[]))
-    with pytest.raises(ValueError, match=r'leaves no pictures to use. It has 0 pictures; dropped: '
-                                         r'nothing'):
+    with pytest.raises(
+        ValueError,
+        match=r'leaves no pictures to use. It has 0 pictures; dropped: '
+        r'nothing',
+    ):
         ours(data, test_mode=test_mode)
 
 
@@ -211,8 +227,11 @@ def test_no_boxes_but_bad_ones(data: Path) -> None:
 
 
 def test_classes_that_are_not_in_the_file(data: Path) -> None:
-    with pytest.raises(ValueError, match=r"classes \['cat', 'Circle'\].*\['circle', 'square', "
-                                         r"'triangle'\]\. Set metainfo"):
+    with pytest.raises(
+        ValueError,
+        match=r"classes \['cat', 'Circle'\].*\['circle', 'square', "
+        r"'triangle'\]\. Set metainfo",
+    ):
         ours(data, metainfo={'classes': ('cat', 'square', 'Circle')})
 
 
@@ -229,27 +248,36 @@ def test_class_order_that_differs_from_the_files(data: Path) -> None:
 
     # Stock numbers labels in the file's order and names them in metainfo's: circles become
     # triangles, without a word.
-    said = [swapped['classes'][instance['bbox_label']]
-            for instance in samples(stock(data, metainfo=swapped))[0]['instances']]
+    said = [
+        swapped['classes'][instance['bbox_label']]
+        for instance in samples(stock(data, metainfo=swapped))[0]['instances']
+    ]
     assert said != truth
     rename = {'circle': 'triangle', 'triangle': 'circle', 'square': 'square'}
     assert said == [rename[name] for name in truth]
 
-    with pytest.raises(ValueError, match=r"order \['circle', 'square', 'triangle'\].*swapped.*"
-                                         r"classes=\('circle', 'square', 'triangle'\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"order \['circle', 'square', 'triangle'\].*swapped.*"
+        r"classes=\('circle', 'square', 'triangle'\)",
+    ):
         ours(data, metainfo=swapped)
 
 
 def test_classes_of_one_name(data: Path) -> None:
     """Stock counts them as two, so that the last label is one that no head has."""
+
     def repeat(content: dict[str, Any]) -> None:
         content['categories'].insert(0, {'id': 0, 'name': 'circle', 'supercategory': 'none'})
 
     edit(data, repeat)
     labels = {i['bbox_label'] for sample in samples(stock(data)) for i in sample['instances']}
     assert max(labels) == len(CLASSES)
-    with pytest.raises(ValueError, match=r"several categories of one name, {'circle': \[0, 1\]} "
-                                         r'.*Remove those without boxes'):
+    with pytest.raises(
+        ValueError,
+        match=r"several categories of one name, {'circle': \[0, 1\]} "
+        r'.*Remove those without boxes',
+    ):
         ours(data)
 
 
@@ -307,6 +335,7 @@ def test_all_reasons_come_in_one_warning_with_few_examples(data: Path, warned: l
 
 def test_dropped_boxes_do_not_stay_in_memory(data: Path) -> None:
     """Each worker of a data loader is sent the pickled data set."""
+
     def spoil(content: dict[str, Any]) -> None:
         last = content['annotations'][-1]
         content['annotations'] += [
@@ -340,10 +369,12 @@ def test_box_problem_is_stocks_rule(shapes_root: Path) -> None:
     kept = 0
     for _ in range(3000):
         ann = {
-            'bbox': [rng.choice([-20, -1, 0, 0.5, 30, 71.5, 72, 95.5, 96, 200]),
-                     rng.choice([-20, -1, 0, 0.5, 30, 71.5, 72, 95.5, 96, 200]),
-                     rng.choice([-9, 0, 0.99, 1, 5, 20, 300]),
-                     rng.choice([-9, 0, 0.99, 1, 5, 20, 300])],
+            'bbox': [
+                rng.choice([-20, -1, 0, 0.5, 30, 71.5, 72, 95.5, 96, 200]),
+                rng.choice([-20, -1, 0, 0.5, 30, 71.5, 72, 95.5, 96, 200]),
+                rng.choice([-9, 0, 0.99, 1, 5, 20, 300]),
+                rng.choice([-9, 0, 0.99, 1, 5, 20, 300]),
+            ],
             'area': rng.choice([-1, 0, 0.1, 9, 9, 9]),
             'category_id': rng.choice([1, 2, 3, 3, 4]),
             'ignore': rng.choice([0, 0, 0, 1]),
@@ -361,12 +392,17 @@ def test_box_problem_is_stocks_rule(shapes_root: Path) -> None:
 def test_truncated_picture_is_dropped_in_training(data: Path, warned: list[str]) -> None:
     cut(picture(data, 3))
     init_default_scope('mmdet')
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
-                dict(type='Resize', scale=(96, 72)), dict(type='PackDetInputs')]
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='Resize', scale=(96, 72)),
+        dict(type='PackDetInputs'),
+    ]
     found = ours(data, pipeline=pipeline)
     expected = [sample for sample in samples(stock(data)) if '000003' not in sample['img_path']]
-    assert samples(found) == [{**sample, 'sample_idx': index}
-                              for index, sample in enumerate(expected)]
+    assert samples(found) == [
+        {**sample, 'sample_idx': index} for index, sample in enumerate(expected)
+    ]
     assert len(found) == 7
     (message,) = warned
     assert '7 pictures, ' in message and '1 pictures, truncated JPEG' in message
@@ -378,8 +414,11 @@ def test_truncated_picture_is_dropped_in_training(data: Path, warned: list[str])
 
 def test_truncated_picture_is_an_error_in_testing(data: Path) -> None:
     cut(picture(data, 3))
-    with pytest.raises(ValueError, match=r"1 of 8 pictures .* cannot be read: .*000003\.jpg: "
-                                         r"truncated JPEG.*set bad_images='drop'"):
+    with pytest.raises(
+        ValueError,
+        match=r'1 of 8 pictures .* cannot be read: .*000003\.jpg: '
+        r"truncated JPEG.*set bad_images='drop'",
+    ):
         ours(data, test_mode=True)
 
 
@@ -411,16 +450,22 @@ def test_missing_pictures_are_dropped_in_training(data: Path, warned: list[str])
 
 @pytest.mark.parametrize('test_mode', [False, True])
 def test_all_pictures_missing_is_a_wrong_folder(data: Path, test_mode: bool) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none of the 8 pictures .*Check data_root=.* and "
-                                                r"data_prefix=.*images/nowhere"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r'none of the 8 pictures .*Check data_root=.* and '
+        r'data_prefix=.*images/nowhere',
+    ):
         ours(data, data_prefix={'img': 'images/nowhere/'}, test_mode=test_mode)
 
 
 def test_all_pictures_truncated_leaves_nothing(data: Path) -> None:
     for number in range(1, 9):
         cut(picture(data, number))
-    with pytest.raises(ValueError, match=r'leaves no pictures to use. It has 8 pictures; dropped: '
-                                         r'8 pictures, truncated JPEG'):
+    with pytest.raises(
+        ValueError,
+        match=r'leaves no pictures to use. It has 8 pictures; dropped: '
+        r'8 pictures, truncated JPEG',
+    ):
         ours(data)
 
 

@@ -50,9 +50,10 @@ def test_wrappers_are_taken_off(shapes_root: Path) -> None:
     while 'dataset' in part:
         part = part.dataset
     config.train_dataloader.dataset = dict(
-        type='RepeatDataset', times=3,
+        type='RepeatDataset',
+        times=3,
         dataset=dict(type='ConcatDataset', datasets=[part, part]),
-    )  # fmt: skip
+    )
     both = plain_dataset(config, 'train')
     assert len(both) == 2 * len(plain)
     assert both[len(plain)]['data_samples'].img_path == plain[0]['data_samples'].img_path

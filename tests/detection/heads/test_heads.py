@@ -28,8 +28,13 @@ STRIDES = (8, 16, 32)
 CLASSES = 4
 CHANNELS = 8
 
-ANCHORS = dict(type='AnchorGenerator', ratios=[1.0], octave_base_scale=3, scales_per_octave=1,
-               strides=list(STRIDES))
+ANCHORS = dict(
+    type='AnchorGenerator',
+    ratios=[1.0],
+    octave_base_scale=3,
+    scales_per_octave=1,
+    strides=list(STRIDES),
+)
 DELTAS = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[0.1, 0.1, 0.2, 0.2])
 FOCAL = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25)
 QUALITY = dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0)
@@ -41,38 +46,76 @@ TRAIN = dict(allowed_border=-1, pos_weight=-1, debug=False)
 #: What a head is built from, {scope} standing for its assigner's.
 HEADS: dict[str, dict[str, Any]] = {
     'ATSSHead': dict(
-        **USUAL, anchor_generator=ANCHORS, bbox_coder=DELTAS, norm_cfg=NORM, loss_cls=FOCAL,
-        loss_bbox=dict(type='GIoULoss'), loss_centerness=CENTERNESS,
-        train_cfg=dict(**TRAIN, assigner=dict(type='{scope}.ATSSAssigner', topk=9))),
+        **USUAL,
+        anchor_generator=ANCHORS,
+        bbox_coder=DELTAS,
+        norm_cfg=NORM,
+        loss_cls=FOCAL,
+        loss_bbox=dict(type='GIoULoss'),
+        loss_centerness=CENTERNESS,
+        train_cfg=dict(**TRAIN, assigner=dict(type='{scope}.ATSSAssigner', topk=9)),
+    ),
     'GFLHead': dict(
-        **USUAL, anchor_generator=ANCHORS, norm_cfg=NORM, loss_cls=QUALITY,
-        loss_bbox=dict(type='GIoULoss'), reg_max=8,
-        train_cfg=dict(**TRAIN, assigner=dict(type='{scope}.ATSSAssigner', topk=9))),
+        **USUAL,
+        anchor_generator=ANCHORS,
+        norm_cfg=NORM,
+        loss_cls=QUALITY,
+        loss_bbox=dict(type='GIoULoss'),
+        reg_max=8,
+        train_cfg=dict(**TRAIN, assigner=dict(type='{scope}.ATSSAssigner', topk=9)),
+    ),
     'FCOSHead': dict(
-        **USUAL, strides=STRIDES, norm_cfg=NORM, regress_ranges=((-1, 24), (24, 48), (48, 1e8))),
+        **USUAL, strides=STRIDES, norm_cfg=NORM, regress_ranges=((-1, 24), (24, 48), (48, 1e8))
+    ),
     'RetinaHead': dict(
-        **USUAL, anchor_generator={**ANCHORS, 'ratios': [0.5, 1.0, 2.0]}, bbox_coder=DELTAS,
-        loss_cls=FOCAL, loss_bbox=dict(type='L1Loss'),
-        train_cfg=dict(**TRAIN, sampler=dict(type='PseudoSampler'), assigner=dict(
-            type='{scope}.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0,
-            ignore_iof_thr=0.5))),
-    'YOLOXHead': dict(
-        **USUAL, strides=STRIDES,
-        train_cfg=dict(assigner=dict(type='{scope}.SimOTAAssigner', center_radius=2.5))),
-    'TOODHead': dict(
-        **{**USUAL, 'stacked_convs': 2}, anchor_generator=ANCHORS, bbox_coder=DELTAS,
-        norm_cfg=NORM, initial_loss_cls={**FOCAL, 'activated': True},
-        loss_cls={**QUALITY, 'activated': True}, loss_bbox=dict(type='GIoULoss'),
+        **USUAL,
+        anchor_generator={**ANCHORS, 'ratios': [0.5, 1.0, 2.0]},
+        bbox_coder=DELTAS,
+        loss_cls=FOCAL,
+        loss_bbox=dict(type='L1Loss'),
         train_cfg=dict(
-            **TRAIN, initial_epoch=4, alpha=1, beta=6,
+            **TRAIN,
+            sampler=dict(type='PseudoSampler'),
+            assigner=dict(
+                type='{scope}.MaxIoUAssigner',
+                pos_iou_thr=0.5,
+                neg_iou_thr=0.4,
+                min_pos_iou=0,
+                ignore_iof_thr=0.5,
+            ),
+        ),
+    ),
+    'YOLOXHead': dict(
+        **USUAL,
+        strides=STRIDES,
+        train_cfg=dict(assigner=dict(type='{scope}.SimOTAAssigner', center_radius=2.5)),
+    ),
+    'TOODHead': dict(
+        **{**USUAL, 'stacked_convs': 2},
+        anchor_generator=ANCHORS,
+        bbox_coder=DELTAS,
+        norm_cfg=NORM,
+        initial_loss_cls={**FOCAL, 'activated': True},
+        loss_cls={**QUALITY, 'activated': True},
+        loss_bbox=dict(type='GIoULoss'),
+        train_cfg=dict(
+            **TRAIN,
+            initial_epoch=4,
+            alpha=1,
+            beta=6,
             initial_assigner=dict(type='{scope}.ATSSAssigner', topk=9),
-            assigner=dict(type='{scope}.TaskAlignedAssigner', topk=13))),
+            assigner=dict(type='{scope}.TaskAlignedAssigner', topk=13),
+        ),
+    ),
     'RTMDetHead': dict(
-        **USUAL, norm_cfg=dict(type='BN'), loss_cls=QUALITY, loss_bbox=dict(type='GIoULoss'),
+        **USUAL,
+        norm_cfg=dict(type='BN'),
+        loss_cls=QUALITY,
+        loss_bbox=dict(type='GIoULoss'),
         anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=STRIDES),
         bbox_coder=dict(type='DistancePointBBoxCoder'),
-        train_cfg=dict(
-            **TRAIN, assigner=dict(type='{scope}.DynamicSoftLabelAssigner', topk=13))),
+        train_cfg=dict(**TRAIN, assigner=dict(type='{scope}.DynamicSoftLabelAssigner', topk=13)),
+    ),
 }
 HEADS['RTMDetSepBNHead'] = {**HEADS['RTMDetHead'], 'with_objectness': False, 'exp_on_reg': True}
 
@@ -87,8 +130,9 @@ def build(name: str, scope: str, assigners: str | None = None, **options: Any) -
         old = config.get(key)
         config[key] = {**old, **value} if isinstance(old, dict) and key == 'train_cfg' else value
     torch.manual_seed(0)
-    head = MODELS.build(ConfigDict(
-        type=f'{scope}.{name}', num_classes=CLASSES, in_channels=CHANNELS, **config))
+    head = MODELS.build(
+        ConfigDict(type=f'{scope}.{name}', num_classes=CLASSES, in_channels=CHANNELS, **config)
+    )
     head.init_weights()
     with torch.no_grad():
         for weight in head.parameters():
@@ -110,8 +154,14 @@ class Batch:
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.features = [
-            torch.randn(len(counts), CHANNELS, HEIGHT // stride, WIDTH // stride,
-                        generator=generator, requires_grad=True)
+            torch.randn(
+                len(counts),
+                CHANNELS,
+                HEIGHT // stride,
+                WIDTH // stride,
+                generator=generator,
+                requires_grad=True,
+            )
             for stride in STRIDES
         ]
         self.metas, self.gts, self.ignored = [], [], []
@@ -119,26 +169,35 @@ class Batch:
             # The first is the largest, after which the batch is padded.
             cut = picture * mixed * 12
             height, width = HEIGHT - cut, WIDTH - 2 * cut
-            self.metas.append(dict(
-                img_shape=(height - 3 * mixed, width - 5 * mixed), pad_shape=(height, width)))
-            self.gts.append(InstanceData(
-                bboxes=random_boxes(generator, count, width, height, 8, 70),
-                labels=torch.randint(CLASSES, (count,), generator=generator)))
+            self.metas.append(
+                dict(img_shape=(height - 3 * mixed, width - 5 * mixed), pad_shape=(height, width))
+            )
+            self.gts.append(
+                InstanceData(
+                    bboxes=random_boxes(generator, count, width, height, 8, 70),
+                    labels=torch.randint(CLASSES, (count,), generator=generator),
+                )
+            )
             # Stock does not ignore anything in pictures without boxes.
             regions = 2 if ignored and count else 0
-            self.ignored.append(InstanceData(
-                bboxes=random_boxes(generator, regions, width, height, 30, 80)))
+            self.ignored.append(
+                InstanceData(bboxes=random_boxes(generator, regions, width, height, 30, 80))
+            )
 
     def losses(self, head: nn.Module) -> dict[str, Any]:
         return head.loss_by_feat(
-            *head(self.features), self.gts, self.metas, batch_gt_instances_ignore=self.ignored)
+            *head(self.features), self.gts, self.metas, batch_gt_instances_ignore=self.ignored
+        )
 
 
 def outcome(head: nn.Module, batch: Batch) -> tuple[dict[str, Any], list[Tensor | None]]:
     """Losses, and the gradients of their sum by the features and all weights."""
     losses = batch.losses(head)
-    total = sum(part.sum() for loss in losses.values()
-                for part in (loss if isinstance(loss, list) else [loss]))
+    total = sum(
+        part.sum()
+        for loss in losses.values()
+        for part in (loss if isinstance(loss, list) else [loss])
+    )
     weights = list(head.parameters())
     gradients = torch.autograd.grad(total, [*batch.features, *weights], allow_unused=True)
     return losses, list(gradients)
@@ -206,7 +265,10 @@ BATCHES = {
 @pytest.mark.parametrize('options', BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize(('name', 'number'), PHASES, ids=lambda part: str(part))
 def test_losses_and_gradients_are_stocks_by_one_match(
-    name: str, number: int, options: dict[str, Any], epoch: Callable[[int], None],
+    name: str,
+    number: int,
+    options: dict[str, Any],
+    epoch: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     epoch(number)
@@ -244,11 +306,14 @@ class OneByOne(BatchAssigner):
             regions = None
             if geometry.ignore_boxes is not None:
                 regions = InstanceData(
-                    bboxes=geometry.ignore_boxes[picture][geometry.ignore_valid[picture]])
-            gts = InstanceData(bboxes=geometry.gt_boxes[picture][real],
-                               labels=geometry.gt_labels[picture][real])
+                    bboxes=geometry.ignore_boxes[picture][geometry.ignore_valid[picture]]
+                )
+            gts = InstanceData(
+                bboxes=geometry.gt_boxes[picture][real], labels=geometry.gt_labels[picture][real]
+            )
             found = self.stock.assign(
-                pred, *([levels] if self.with_levels else []), gts, regions, **own)
+                pred, *([levels] if self.with_levels else []), gts, regions, **own
+            )
             index[picture, valid] = found.gt_inds - 1
             overlap[picture, valid] = found.max_overlaps
             metric[picture, valid] = getattr(found, 'assign_metrics', metric[picture, valid])
@@ -285,7 +350,10 @@ VARIANTS: list[tuple[str, int, dict[str, Any]]] = [
 @pytest.mark.parametrize('options', BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize(('name', 'number', 'variant'), VARIANTS, ids=str)
 def test_on_the_same_matches_the_losses_are_stocks(
-    name: str, number: int, variant: dict[str, Any], options: dict[str, Any],
+    name: str,
+    number: int,
+    variant: dict[str, Any],
+    options: dict[str, Any],
     epoch: Callable[[int], None],
 ) -> None:
     epoch(number)
@@ -295,10 +363,15 @@ def test_on_the_same_matches_the_losses_are_stocks(
 
 @pytest.mark.parametrize('options', BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize(
-    ('name', 'number'), [case for case in PHASES if case[0] not in ('FCOSHead', 'YOLOXHead')],
-    ids=lambda part: str(part))
+    ('name', 'number'),
+    [case for case in PHASES if case[0] not in ('FCOSHead', 'YOLOXHead')],
+    ids=lambda part: str(part),
+)
 def test_targets_are_stocks_bit_by_bit(
-    name: str, number: int, options: dict[str, Any], epoch: Callable[[int], None],
+    name: str,
+    number: int,
+    options: dict[str, Any],
+    epoch: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     epoch(number)
@@ -315,10 +388,12 @@ def test_targets_are_stocks_bit_by_bit(
     ours, stock = found
     if name.startswith('RTMDet'):  # the last are sampling results
         ours, stock = (
-            (*targets[:-1], [sampled.avg_factor for sampled in targets[-1]]) for targets in found)
+            (*targets[:-1], [sampled.avg_factor for sampled in targets[-1]]) for targets in found
+        )
     torch.testing.assert_close(ours, stock, rtol=0, atol=0)
     assert any((labels < CLASSES).any() for labels in ours[name != 'RetinaHead']) == any(
-        len(gt) for gt in batch.gts)
+        len(gt) for gt in batch.gts
+    )
 
 
 @pytest.mark.parametrize('label', [0, CLASSES - 1, CLASSES])
@@ -363,8 +438,10 @@ def test_of_two_phases_each_goes_its_own_way(epoch: Callable[[int], None]) -> No
 
 
 @pytest.mark.parametrize(
-    ('name', 'number'), [case for case in PHASES if case[0] != 'FCOSHead'],
-    ids=lambda part: str(part))
+    ('name', 'number'),
+    [case for case in PHASES if case[0] != 'FCOSHead'],
+    ids=lambda part: str(part),
+)
 def test_with_stocks_assigner_stocks_own_way(
     name: str, number: int, epoch: Callable[[int], None]
 ) -> None:
@@ -380,8 +457,9 @@ def test_with_stocks_assigner_stocks_own_way(
 @pytest.mark.parametrize('batches', [False, True])
 def test_another_sampler_is_stocks_way(batches: bool) -> None:
     sampler = dict(type='RandomSampler', num=16, pos_fraction=0.5, add_gt_as_proposals=False)
-    options = dict(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
-                   train_cfg=dict(sampler=sampler))
+    options = dict(
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True), train_cfg=dict(sampler=sampler)
+    )
     heads = [build('RetinaHead', scope, 'mmdet', **options) for scope in ('mmdet_ext', 'mmdet')]
     if batches:
         for head in heads:
@@ -407,7 +485,8 @@ def test_boxes_that_are_no_tensors_and_asked_for_samples_are_stocks_way() -> Non
     anchors = ours.get_anchors(sizes, batch.metas, 'cpu')
     ours_targets, stock_targets = (
         head.get_targets(*anchors, batch.gts, batch.metas, return_sampling_results=True)
-        for head in (ours, stock))
+        for head in (ours, stock)
+    )
     for one, other in zip(ours_targets[-1], stock_targets[-1], strict=True):
         assert torch.equal(one.pos_inds, other.pos_inds)
         assert torch.equal(one.pos_gt_bboxes, other.pos_gt_bboxes)
@@ -417,9 +496,7 @@ def test_boxes_that_are_no_tensors_and_asked_for_samples_are_stocks_way() -> Non
 
 
 @pytest.mark.parametrize('where', ['in the assigner', 'in stock'])
-def test_nothing_stays_behind_after_an_error(
-    where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_stays_behind_after_an_error(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, stock = by_stocks_rule('ATSSHead'), build('ATSSHead', 'mmdet')
 
     def once(func: Any, *args: Any, **kwargs: Any) -> None:
@@ -474,8 +551,12 @@ def test_a_picture_without_any_anchor_is_named(name: str) -> None:
 
 @pytest.mark.parametrize('name', ['RetinaHead', 'RTMDetHead', 'YOLOXHead', 'TOODHead'])
 def test_an_assigner_by_levels_is_refused_where_stock_gives_none(name: str) -> None:
-    head = build(name, 'mmdet_ext', 'mmdet',
-                 train_cfg=dict(assigner=dict(type='mmdet_ext.ATSSAssigner', topk=9)))
+    head = build(
+        name,
+        'mmdet_ext',
+        'mmdet',
+        train_cfg=dict(assigner=dict(type='mmdet_ext.ATSSAssigner', topk=9)),
+    )
     error = 'got 5 values' if name == 'TOODHead' else 'calls it without num_level_priors'
     with pytest.raises(TypeError, match=f'ATSSAssigner.*{error}'):
         Batch((2, 1)).losses(head)
@@ -518,8 +599,9 @@ def test_weights_and_options_are_stocks(name: str) -> None:
 def test_builds_for_inference(name: str) -> None:
     ours, stock = (build(name, scope, 'mmdet') for scope in ('mmdet_ext', 'mmdet'))
     config = {key: part for key, part in HEADS[name].items() if key != 'train_cfg'}
-    bare = MODELS.build(ConfigDict(
-        type=f'mmdet_ext.{name}', num_classes=CLASSES, in_channels=CHANNELS, **config))
+    bare = MODELS.build(
+        ConfigDict(type=f'mmdet_ext.{name}', num_classes=CLASSES, in_channels=CHANNELS, **config)
+    )
     bare.load_state_dict(ours.state_dict())
     features = Batch((1,)).features
     torch.testing.assert_close(bare.eval()(features), stock.eval()(features), rtol=0, atol=0)
@@ -540,10 +622,13 @@ def test_two_iterations_with_the_stock_runner(shapes_root: Path, tmp_path: Path)
     torch.testing.assert_close(trained['mmdet_ext'], trained['mmdet'], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize('rule', [
-    dict(type='MaxIoUAssigner', pos_iou_thr=0.2, neg_iou_thr=0.2, min_pos_iou=0),
-    dict(type='RFLAAssigner', receptive_fields=[16, 32, 64]),
-])
+@pytest.mark.parametrize(
+    'rule',
+    [
+        dict(type='MaxIoUAssigner', pos_iou_thr=0.2, neg_iou_thr=0.2, min_pos_iou=0),
+        dict(type='RFLAAssigner', receptive_fields=[16, 32, 64]),
+    ],
+)
 def test_atss_head_learns_by_rules_that_look_beyond_the_box(rule: dict[str, Any]) -> None:
     """Stock's own head ends there with a bare assertion: its centerness is no number outside."""
     counts = (9, 5, 0)
@@ -558,7 +643,8 @@ def test_atss_head_learns_by_rules_that_look_beyond_the_box(rule: dict[str, Any]
     assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
     outside = ours.centerness_target(
         torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 8.0, 8.0]]),
-        torch.tensor([[5.0, 5.0, 50.0, 50.0], [0.0, 0.0, 8.0, 8.0]]))
+        torch.tensor([[5.0, 5.0, 50.0, 50.0], [0.0, 0.0, 8.0, 8.0]]),
+    )
     assert outside.tolist() == [0.0, 1.0]
 
 
@@ -566,9 +652,11 @@ def test_fcos_options_set_after_construction_count_as_in_stock() -> None:
     ours, stock = build('FCOSHead', 'mmdet_ext'), build('FCOSHead', 'mmdet')
     batch = Batch((5, 3))
     first = assert_as_stock(ours, stock, batch)
-    for options in (dict(center_sampling=True, center_sample_radius=0.5),
-                    dict(center_sample_radius=1.1),
-                    dict(regress_ranges=((-1, 12), (12, 30), (30, 1e8)))):
+    for options in (
+        dict(center_sampling=True, center_sample_radius=0.5),
+        dict(center_sample_radius=1.1),
+        dict(regress_ranges=((-1, 12), (12, 30), (30, 1e8))),
+    ):
         for head in (ours, stock):
             vars(head).update(options)
         losses = assert_as_stock(ours, stock, batch)

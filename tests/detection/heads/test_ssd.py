@@ -23,20 +23,41 @@ MAPS = (12, 6)
 def build(scope: str, train_cfg: dict[str, Any] | None = None, **options: Any) -> nn.Module:
     """A head of two levels; ``train_cfg`` changes the usual one."""
     train = dict(
-        assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0,
-                      ignore_iof_thr=-1, gt_max_assign_all=False),
-        sampler=dict(type='PseudoSampler'), smoothl1_beta=0.7, allowed_border=-1, pos_weight=-1,
-        neg_pos_ratio=3, debug=False,
+        assigner=dict(
+            type='MaxIoUAssigner',
+            pos_iou_thr=0.5,
+            neg_iou_thr=0.5,
+            min_pos_iou=0.0,
+            ignore_iof_thr=-1,
+            gt_max_assign_all=False,
+        ),
+        sampler=dict(type='PseudoSampler'),
+        smoothl1_beta=0.7,
+        allowed_border=-1,
+        pos_weight=-1,
+        neg_pos_ratio=3,
+        debug=False,
     )
     torch.manual_seed(0)
-    head = MODELS.build(ConfigDict(
-        type=f'{scope}.SSDHead', num_classes=4, in_channels=(8, 8),
-        anchor_generator=dict(
-            type='SSDAnchorGenerator', scale_major=False, input_size=SIZE, strides=[8, 16],
-            ratios=([2], [2, 3]), min_sizes=[16, 36], max_sizes=[36, 60]),
-        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
-        train_cfg={**train, **(train_cfg or {})}, **options,
-    ))
+    head = MODELS.build(
+        ConfigDict(
+            type=f'{scope}.SSDHead',
+            num_classes=4,
+            in_channels=(8, 8),
+            anchor_generator=dict(
+                type='SSDAnchorGenerator',
+                scale_major=False,
+                input_size=SIZE,
+                strides=[8, 16],
+                ratios=([2], [2, 3]),
+                min_sizes=[16, 36],
+                max_sizes=[36, 60],
+            ),
+            bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
+            train_cfg={**train, **(train_cfg or {})},
+            **options,
+        )
+    )
     head.init_weights()
     return head
 
@@ -86,19 +107,23 @@ def test_decoded_boxes_as_stock() -> None:
     torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('loss_cls', [
-    dict(type='mmdet_ext.OHEMLoss', loss=dict(type='CrossEntropyLoss')),
-    dict(type='mmdet_ext.OHEMLoss', loss=dict(type='mmdet_ext.FocalLoss', use_sigmoid=False)),
-    dict(type='mmdet_ext.FocalLoss', use_sigmoid=False),
-    dict(type='mmdet_ext.CrossEntropyLoss', label_smoothing=0.1),
-], ids=lambda cfg: cfg['type'] + cfg.get('loss', {}).get('type', ''))
+@pytest.mark.parametrize(
+    'loss_cls',
+    [
+        dict(type='mmdet_ext.OHEMLoss', loss=dict(type='CrossEntropyLoss')),
+        dict(type='mmdet_ext.OHEMLoss', loss=dict(type='mmdet_ext.FocalLoss', use_sigmoid=False)),
+        dict(type='mmdet_ext.FocalLoss', use_sigmoid=False),
+        dict(type='mmdet_ext.CrossEntropyLoss', label_smoothing=0.1),
+    ],
+    ids=lambda cfg: cfg['type'] + cfg.get('loss', {}).get('type', ''),
+)
 def test_another_loss_is_called_as_given(loss_cls: dict[str, Any]) -> None:
     head = build('mmdet_ext', loss_cls=loss_cls)
     features, gts, metas = batch((5, 2))
     calls: list[tuple[Any, ...]] = []
     head.loss_cls.register_forward_hook(
-        lambda module, args, kwargs, output: calls.append((args, kwargs, output)),
-        with_kwargs=True)
+        lambda module, args, kwargs, output: calls.append((args, kwargs, output)), with_kwargs=True
+    )
     losses = head.loss_by_feat(*head(features), gts, metas)
     again = MODELS.build(loss_cls)
     assert len(calls) == len(losses['loss_cls']) == 2
@@ -116,11 +141,18 @@ def test_boxes_by_ciou() -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-@pytest.mark.parametrize('loss_cls', [
-    dict(type='mmdet_ext.OHEMLoss', use_sigmoid=True,
-         loss=dict(type='CrossEntropyLoss', use_sigmoid=True)),
-    dict(type='FocalLoss'),
-], ids=lambda cfg: cfg['type'])
+@pytest.mark.parametrize(
+    'loss_cls',
+    [
+        dict(
+            type='mmdet_ext.OHEMLoss',
+            use_sigmoid=True,
+            loss=dict(type='CrossEntropyLoss', use_sigmoid=True),
+        ),
+        dict(type='FocalLoss'),
+    ],
+    ids=lambda cfg: cfg['type'],
+)
 def test_sigmoid_losses_are_refused(loss_cls: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match='is a sigmoid loss, but SSDHead gives 5 softmax columns'):
         build('mmdet_ext', loss_cls=loss_cls)
@@ -135,11 +167,21 @@ def test_options_are_named_and_weights_are_stocks() -> None:
 
 
 def test_builds_without_training_options() -> None:
-    head = MODELS.build(dict(
-        type='mmdet_ext.SSDHead', num_classes=4, in_channels=(8, 8),
-        anchor_generator=dict(
-            type='SSDAnchorGenerator', scale_major=False, strides=[8, 16],
-            ratios=([2], [2, 3]), min_sizes=[16, 36], max_sizes=[36, 60])))
+    head = MODELS.build(
+        dict(
+            type='mmdet_ext.SSDHead',
+            num_classes=4,
+            in_channels=(8, 8),
+            anchor_generator=dict(
+                type='SSDAnchorGenerator',
+                scale_major=False,
+                strides=[8, 16],
+                ratios=([2], [2, 3]),
+                min_sizes=[16, 36],
+                max_sizes=[36, 60],
+            ),
+        )
+    )
     assert head.loss_cls.negatives_per_positive == 3 and head.loss_bbox.beta == 1.0
 
 
@@ -151,14 +193,29 @@ def ssd(root: Path, work_dir: Path) -> Config:
     loader = cfg.train_dataloader
     loader.dataset = loader.dataset.dataset  # of RepeatDataset
     cfg.model.backbone = dict(
-        _scope_='mmdet', type='ResNet', depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1),
-        out_indices=(0, 1), base_channels=8)
+        _scope_='mmdet',
+        type='ResNet',
+        depth=18,
+        num_stages=2,
+        strides=(1, 2),
+        dilations=(1, 1),
+        out_indices=(0, 1),
+        base_channels=8,
+    )
     cfg.model.neck = None
     cfg.model.bbox_head.update(
-        type='mmdet_ext.SSDHead', in_channels=(8, 16),
+        type='mmdet_ext.SSDHead',
+        in_channels=(8, 16),
         anchor_generator=dict(
-            type='SSDAnchorGenerator', scale_major=False, input_size=96, strides=[4, 8],
-            ratios=([2], [2, 3]), min_sizes=[16, 36], max_sizes=[36, 60]))
+            type='SSDAnchorGenerator',
+            scale_major=False,
+            input_size=96,
+            strides=[4, 8],
+            ratios=([2], [2, 3]),
+            min_sizes=[16, 36],
+            max_sizes=[36, 60],
+        ),
+    )
     return cfg
 
 

@@ -20,17 +20,27 @@ HEIGHT, WIDTH = 128, 160
 
 def head(scope: str, assigner: dict[str, Any], **options: Any) -> Any:
     torch.manual_seed(0)
-    return MODELS.build(dict(
-        type=f'{scope}.YOLOV3Head', num_classes=7, in_channels=[8, 8, 8], out_channels=[8, 8, 8],
-        anchor_generator=dict(
-            type='YOLOAnchorGenerator', strides=list(STRIDES),
-            base_sizes=[[(60, 45), (78, 99), (110, 90)], [(30, 31), (42, 25), (39, 49)],
-                        [(10, 13), (16, 20), (23, 13)]]),
-        bbox_coder=dict(type='YOLOBBoxCoder'),
-        featmap_strides=list(STRIDES),
-        train_cfg=ConfigDict(assigner=assigner),
-        **options,
-    ))  # fmt: skip
+    return MODELS.build(
+        dict(
+            type=f'{scope}.YOLOV3Head',
+            num_classes=7,
+            in_channels=[8, 8, 8],
+            out_channels=[8, 8, 8],
+            anchor_generator=dict(
+                type='YOLOAnchorGenerator',
+                strides=list(STRIDES),
+                base_sizes=[
+                    [(60, 45), (78, 99), (110, 90)],
+                    [(30, 31), (42, 25), (39, 49)],
+                    [(10, 13), (16, 20), (23, 13)],
+                ],
+            ),
+            bbox_coder=dict(type='YOLOBBoxCoder'),
+            featmap_strides=list(STRIDES),
+            train_cfg=ConfigDict(assigner=assigner),
+            **options,
+        )
+    )
 
 
 def batch(count: int) -> tuple[list[InstanceData], list[dict[str, Any]]]:
@@ -55,12 +65,16 @@ def maps(model: Any, count: int) -> tuple[Tensor, ...]:
     return pred_maps
 
 
-@pytest.mark.parametrize('assigner', [
-    dict(type='mmdet_ext.YOLOv3Assigner', ignore_by='prior'),
-    dict(type='mmdet_ext.YOLOv4Assigner', ignore_by='prior'),
-    dict(type='mmdet_ext.YOLOv5Assigner'),
-    dict(type='GridAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0),
-], ids=lambda config: config['type'])  # fmt: skip
+@pytest.mark.parametrize(
+    'assigner',
+    [
+        dict(type='mmdet_ext.YOLOv3Assigner', ignore_by='prior'),
+        dict(type='mmdet_ext.YOLOv4Assigner', ignore_by='prior'),
+        dict(type='mmdet_ext.YOLOv5Assigner'),
+        dict(type='GridAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0),
+    ],
+    ids=lambda config: config['type'],
+)
 @pytest.mark.parametrize('smooth', [None, 0.1])
 def test_losses_and_gradients_as_stocks(assigner: dict[str, Any], smooth: float | None) -> None:
     """Stock's head asks the same assigner picture by picture."""
@@ -84,18 +98,22 @@ def test_priors_are_ignored_by_the_boxes_predicted_for_them() -> None:
     gts, metas = batch(2)
     pred_maps = tuple(each.detach() for each in maps(model, 2))
     targets, backgrounds = zip(*model.batch_targets(pred_maps, gts, metas), strict=True)
-    priors = torch.cat(model.prior_generator.grid_priors(
-        [m.shape[-2:] for m in pred_maps], device='cpu'
-    ))
-    strides = torch.cat([
-        torch.full((3 * m.shape[-2] * m.shape[-1],), float(s))
-        for m, s in zip(pred_maps, STRIDES, strict=True)
-    ])  # fmt: skip
+    priors = torch.cat(
+        model.prior_generator.grid_priors([m.shape[-2:] for m in pred_maps], device='cpu')
+    )
+    strides = torch.cat(
+        [
+            torch.full((3 * m.shape[-2] * m.shape[-1],), float(s))
+            for m, s in zip(pred_maps, STRIDES, strict=True)
+        ]
+    )
     for picture in range(2):
-        rows = torch.cat([
-            m[picture].view(3, -1, *m.shape[-2:]).permute(2, 3, 0, 1).flatten(0, 2)
-            for m in pred_maps
-        ])  # fmt: skip
+        rows = torch.cat(
+            [
+                m[picture].view(3, -1, *m.shape[-2:]).permute(2, 3, 0, 1).flatten(0, 2)
+                for m in pred_maps
+            ]
+        )
         offset = (rows[:, :2].sigmoid() - 0.5) * strides[:, None]
         middle = (priors[:, :2] + priors[:, 2:]) / 2 + offset
         half = (priors[:, 2:] - priors[:, :2]) / 2 * rows[:, 2:4].exp()

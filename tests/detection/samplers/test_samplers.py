@@ -50,8 +50,9 @@ def test_the_negatives_are_the_hardest_and_the_positives_stocks_draw() -> None:
         losses = torch.rand(100, generator=torch.Generator().manual_seed(1))
         results = {}
         for name in ('mmdet_ext.HardNegativeSampler', 'RandomSampler'):
-            sampler = TASK_UTILS.build(dict(
-                type=name, num=NUM, pos_fraction=0.5, add_gt_as_proposals=False))
+            sampler = TASK_UTILS.build(
+                dict(type=name, num=NUM, pos_fraction=0.5, add_gt_as_proposals=False)
+            )
             torch.manual_seed(7)
             more = {'losses': losses} if 'Hard' in name else {}
             results[name] = sampler.sample(assigned, pred, gt, **more)
@@ -70,7 +71,9 @@ def test_where_hardness_is_looked_for_first() -> None:
     sampler = HardNegativeSampler(NUM, 0.5)
     negative = assigned.gt_inds == 0
     for name, measure in (
-        (None, keyword.sum(1)), ('scores', scores.amax(1)), ('losses', losses.sum(1))
+        (None, keyword.sum(1)),
+        ('scores', scores.amax(1)),
+        ('losses', losses.sum(1)),
     ):
         if name is not None:
             pred[name] = {'scores': scores, 'losses': losses}[name]
@@ -83,28 +86,46 @@ def test_boxes_that_join_shift_the_losses() -> None:
     pred.scores = torch.rand(100, generator=torch.Generator().manual_seed(1))
     expected = hardest(pred.scores, assigned.gt_inds == 0, NUM - 6)
     found = HardNegativeSampler(NUM, 0.5, add_gt_as_proposals=True).sample(
-        assigned, pred, gt, feats=['as RoI heads give them'])
+        assigned, pred, gt, feats=['as RoI heads give them']
+    )
     assert (found.neg_inds - 1).tolist() == expected
 
 
-def head(sigmoid: bool = True, border: int = -1, kind: str = 'AnchorHead', **options: Any
-         ) -> nn.Module:
+def head(
+    sigmoid: bool = True, border: int = -1, kind: str = 'AnchorHead', **options: Any
+) -> nn.Module:
     """A head of two levels that draws hard negatives."""
     torch.manual_seed(0)
     classes = 1 if kind == 'RPNHead' else 3
-    built = MODELS.build(ConfigDict(
-        type=kind, in_channels=8, feat_channels=8, num_classes=classes,
-        anchor_generator=dict(
-            type='AnchorGenerator', scales=[2.0], ratios=[0.5, 1.0, 2.0], strides=[8, 16]),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=sigmoid),
-        loss_bbox=dict(type='L1Loss'),
-        train_cfg=dict(
-            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.3,
-                          min_pos_iou=0.3, match_low_quality=True, ignore_iof_thr=-1),
-            sampler=dict(type='mmdet_ext.HardNegativeSampler', num=NUM, pos_fraction=0.5),
-            allowed_border=border, pos_weight=-1, debug=False),
-        init_cfg=dict(type='Normal', layer='Conv2d', std=0.3), **options,
-    ))
+    built = MODELS.build(
+        ConfigDict(
+            type=kind,
+            in_channels=8,
+            feat_channels=8,
+            num_classes=classes,
+            anchor_generator=dict(
+                type='AnchorGenerator', scales=[2.0], ratios=[0.5, 1.0, 2.0], strides=[8, 16]
+            ),
+            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=sigmoid),
+            loss_bbox=dict(type='L1Loss'),
+            train_cfg=dict(
+                assigner=dict(
+                    type='MaxIoUAssigner',
+                    pos_iou_thr=0.5,
+                    neg_iou_thr=0.3,
+                    min_pos_iou=0.3,
+                    match_low_quality=True,
+                    ignore_iof_thr=-1,
+                ),
+                sampler=dict(type='mmdet_ext.HardNegativeSampler', num=NUM, pos_fraction=0.5),
+                allowed_border=border,
+                pos_weight=-1,
+                debug=False,
+            ),
+            init_cfg=dict(type='Normal', layer='Conv2d', std=0.3),
+            **options,
+        )
+    )
     built.init_weights()
     return built
 
@@ -119,8 +140,10 @@ def batch() -> tuple[tuple[Tensor, ...], list[InstanceData], list[dict[str, Any]
         torch.randn(3, 8, side, side, generator=generator, requires_grad=True) for side in (12, 6)
     )
     gts = [
-        InstanceData(bboxes=random_boxes(generator, count, 90, 50, 10, 50),
-                     labels=torch.zeros(count, dtype=torch.long))
+        InstanceData(
+            bboxes=random_boxes(generator, count, 90, 50, 10, 50),
+            labels=torch.zeros(count, dtype=torch.long),
+        )
         for count in (4, 0, 2)
     ]
     return features, gts, [dict(img_shape=shape, pad_shape=shape) for shape in SHAPES]
@@ -140,9 +163,14 @@ class Spy:
 
 
 @pytest.mark.parametrize('border', [-1, 0, 8])
-@pytest.mark.parametrize(('kind', 'sigmoid'), [
-    ('RPNHead', True), ('AnchorHead', True), ('AnchorHead', False),
-])
+@pytest.mark.parametrize(
+    ('kind', 'sigmoid'),
+    [
+        ('RPNHead', True),
+        ('AnchorHead', True),
+        ('AnchorHead', False),
+    ],
+)
 def test_in_a_head_the_negatives_are_those_of_highest_loss(
     kind: str, sigmoid: bool, border: int
 ) -> None:
@@ -156,10 +184,12 @@ def test_in_a_head_the_negatives_are_those_of_highest_loss(
     sizes = []
     for picture, (assigned, pred, result) in enumerate(spy.calls):
         logits = torch.cat(
-            [score[picture].permute(1, 2, 0).reshape(-1, columns) for score in scores])
+            [score[picture].permute(1, 2, 0).reshape(-1, columns) for score in scores]
+        )
         if sigmoid:
             loss = F.binary_cross_entropy_with_logits(
-                logits, torch.zeros_like(logits), reduction='none').sum(1)
+                logits, torch.zeros_like(logits), reduction='none'
+            ).sum(1)
         else:
             background = torch.full((len(logits),), columns - 1)
             loss = F.cross_entropy(logits, background, reduction='none')
@@ -240,7 +270,8 @@ def test_the_state_is_that_of_a_head_with_stocks_sampler() -> None:
     stock.sampler = TASK_UTILS.build(dict(type='RandomSampler', num=NUM, pos_fraction=0.5))
     assert list(model.state_dict()) == list(stock.state_dict())
     assert [name for name, _ in model.named_modules()] == [
-        name for name, _ in stock.named_modules()]
+        name for name, _ in stock.named_modules()
+    ]
 
 
 def test_without_anything_to_go_by_the_error_says_what_to_do() -> None:
@@ -290,8 +321,7 @@ def test_loss_of_background_by_hand() -> None:
     expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).exp().log1p().sum(1)
     torch.testing.assert_close(sigmoid, expected[None])
     softmax = background_loss([score], 2, use_sigmoid=False)
-    torch.testing.assert_close(softmax, torch.tensor([[1.0, 1.0]]).neg().exp().log1p()
-                               .expand(1, 2))
+    torch.testing.assert_close(softmax, torch.tensor([[1.0, 1.0]]).neg().exp().log1p().expand(1, 2))
 
 
 def faster_rcnn(root: Path, work_dir: Path) -> Config:
@@ -314,7 +344,8 @@ def test_faster_rcnn_trains_with_it_in_both_stages(shapes_root: Path, tmp_path: 
     # In the RoI head, by the RPN's scores of the proposals.
     cfg.model.train_cfg.rcnn.sampler.update(type='mmdet_ext.HardNegativeSampler', num=32)
     cfg.model.roi_head.bbox_head.loss_cls = dict(
-        type='mmdet_ext.OHEMLoss', loss=dict(type='CrossEntropyLoss'), min_negatives=8)
+        type='mmdet_ext.OHEMLoss', loss=dict(type='CrossEntropyLoss'), min_negatives=8
+    )
     runner = Runner.from_cfg(cfg)
     samplers = (runner.model.rpn_head.sampler, runner.model.roi_head.bbox_sampler)
     spies = [Spy(samplers[0]), RoISpy(samplers[1])]
@@ -340,7 +371,8 @@ def test_faster_rcnn_trains_with_it_in_both_stages(shapes_root: Path, tmp_path: 
 class RoISpy(Spy):
     """As RoI heads call a sampler."""
 
-    def __call__(self, assigned: AssignResult, pred: InstanceData, gt: InstanceData,
-                 **kwargs: Any) -> Any:
+    def __call__(
+        self, assigned: AssignResult, pred: InstanceData, gt: InstanceData, **kwargs: Any
+    ) -> Any:
         self.calls.append((assigned, pred, self.plain(assigned, pred, gt, **kwargs)))
         return self.calls[-1][-1]

@@ -23,7 +23,8 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30
 #: Parameters at 112 px and 512 numbers; InsightFace gives 43.59 M for 50 and 65.15 M for 100.
 PARAMETERS = {18: 24_025_600, 34: 34_139_328, 50: 43_590_848, 100: 65_156_160}
 FACE = sorted(
-    path for folder in ('ms1mv3', 'glint360k', 'webface')
+    path
+    for folder in ('ms1mv3', 'glint360k', 'webface')
     for path in (CONFIGS / 'face' / folder).glob('*.py')
 )
 
@@ -113,9 +114,9 @@ def iresnet_twin(
 
 def small_iresnet(**options: Any) -> IResNet:
     """An IResNet-18 with 8 channels at its stem, for 40 x 24 px: maps of 3 x 2 cells at its end."""
-    return IResNet(**{
-        'depth': 18, 'num_features': 16, 'base_channels': 8, 'input_size': (40, 24), **options
-    })
+    return IResNet(
+        **{'depth': 18, 'num_features': 16, 'base_channels': 8, 'input_size': (40, 24), **options}
+    )
 
 
 def small_state() -> dict[str, Tensor]:
@@ -156,7 +157,12 @@ def test_iresnet_equals_its_twin(training: bool) -> None:
     found = model.train(training)(x)
     expected = iresnet_twin(x, state, 18, training)
     assert [tuple(map_.shape) for map_ in found] == [
-        (3, 8, 20, 12), (3, 16, 10, 6), (3, 32, 5, 3), (3, 64, 3, 2), (3, 16)]
+        (3, 8, 20, 12),
+        (3, 16, 10, 6),
+        (3, 32, 5, 3),
+        (3, 64, 3, 2),
+        (3, 16),
+    ]
     for map_, twin in zip(found, expected, strict=True):
         torch.testing.assert_close(map_, twin, rtol=1e-4, atol=1e-5)
     model = small_iresnet()
@@ -223,18 +229,22 @@ def step(model: nn.Module, x: Tensor) -> set[str]:
     return {name for name, value in model.state_dict().items() if not value.equal(before[name])}
 
 
-@pytest.mark.parametrize(('frozen', 'still'), [
-    (-1, ()),
-    (0, ('conv1', 'bn1', 'prelu')),
-    (2, ('conv1', 'bn1', 'prelu', 'layer1', 'layer2')),
-    (4, ('conv1', 'bn1', 'prelu', 'layer1', 'layer2', 'layer3', 'layer4')),
-])
+@pytest.mark.parametrize(
+    ('frozen', 'still'),
+    [
+        (-1, ()),
+        (0, ('conv1', 'bn1', 'prelu')),
+        (2, ('conv1', 'bn1', 'prelu', 'layer1', 'layer2')),
+        (4, ('conv1', 'bn1', 'prelu', 'layer1', 'layer2', 'layer3', 'layer4')),
+    ],
+)
 def test_frozen_stages_keep_weights_and_statistics(frozen: int, still: tuple[str, ...]) -> None:
     model = small_iresnet(frozen_stages=frozen)
     model.load_state_dict(small_state())
     moved = step(model, pictures(4))
     expected = {
-        name for name in model.state_dict()
+        name
+        for name in model.state_dict()
         if name.partition('.')[0] not in still and name != 'features.weight'
     }
     assert moved == expected
@@ -248,9 +258,11 @@ def test_norm_eval_keeps_all_statistics_and_takes_a_batch_of_one() -> None:
     assert not [name for name in moved if 'running' in name or 'tracked' in name]
 
 
-@pytest.mark.parametrize('make', [
-    small_iresnet, lambda: MobileFaceNet(16, width=0.25, input_size=(40, 24))],
-    ids=['IResNet', 'MobileFaceNet'])
+@pytest.mark.parametrize(
+    'make',
+    [small_iresnet, lambda: MobileFaceNet(16, width=0.25, input_size=(40, 24))],
+    ids=['IResNet', 'MobileFaceNet'],
+)
 class TestBoth:
     """What holds for both backbones, for pictures of 40 x 24 px."""
 
@@ -272,10 +284,13 @@ class TestBoth:
         model = make().eval()
         # 39 px make as many cells as 40, yet they are not what was asked for.
         for size in [(24, 40), (39, 24), (112, 112)]:
-            with pytest.raises(ValueError, match=(
-                rf'pictures of {size[0]} x {size[1]} px .* input_size=\(40, 24\).*'
-                rf'set input_size=\({size[0]}, {size[1]}\)'
-            )):
+            with pytest.raises(
+                ValueError,
+                match=(
+                    rf'pictures of {size[0]} x {size[1]} px .* input_size=\(40, 24\).*'
+                    rf'set input_size=\({size[0]}, {size[1]}\)'
+                ),
+            ):
                 model(pictures(1, size))
 
     def test_batch_of_one_is_refused_in_training_only(self, make: Any) -> None:
@@ -315,8 +330,13 @@ class TestBoth:
         from mmpretrain.structures import DataSample
 
         torch.manual_seed(0)
-        head = dict(type='mmdet_ext.MarginHead', num_classes=3, in_channels=16, scale=16.0,
-                    margin=dict(type='ArcFace', m=0.3))
+        head = dict(
+            type='mmdet_ext.MarginHead',
+            num_classes=3,
+            in_channels=16,
+            scale=16.0,
+            margin=dict(type='ArcFace', m=0.3),
+        )
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             model = ImageClassifier(backbone=make(), neck=None, head=head)
         model.init_weights()
@@ -332,8 +352,13 @@ class TestBoth:
 
 
 # (expansion, channels, number, stride) and the size of the map that comes in, as in table 1.
-TABLE = [(2, 64, 5, 2, 56), (4, 128, 1, 2, 28), (2, 128, 6, 1, 14), (4, 128, 1, 2, 14),
-         (2, 128, 2, 1, 7)]
+TABLE = [
+    (2, 64, 5, 2, 56),
+    (4, 128, 1, 2, 28),
+    (2, 128, 6, 1, 14),
+    (4, 128, 1, 2, 14),
+    (2, 128, 2, 1, 7),
+]
 
 
 def mobilefacenet_count(features: int = 128, cells: int = 49, scale: float = 1) -> dict[str, int]:
@@ -360,16 +385,26 @@ def test_mobilefacenet_has_the_papers_size() -> None:
     assert parts['convs'] + parts['prelus'] + parts['norms'] == 993_344  # 0.99 million
     small = mobilefacenet_count(64, cells=12, scale=0.5)
     assert count(MobileFaceNet(64, width=0.5, input_size=(64, 48))) == (
-        small['convs'] + small['prelus'] + 2 * small['norms'])
+        small['convs'] + small['prelus'] + 2 * small['norms']
+    )
 
 
 def test_mobilefacenet_keeps_to_the_table() -> None:
     model, seen = MobileFaceNet().eval(), []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda m, args, _: seen.append((
-                args[0].shape[2], m.in_channels, m.out_channels, m.kernel_size[0], m.stride[0],
-                m.groups > 1)))
+            module.register_forward_hook(
+                lambda m, args, _: seen.append(
+                    (
+                        args[0].shape[2],
+                        m.in_channels,
+                        m.out_channels,
+                        m.kernel_size[0],
+                        m.stride[0],
+                        m.groups > 1,
+                    )
+                )
+            )
     model(pictures(1, (112, 112)))
     expected, before = [(112, 3, 64, 3, 2, False), (56, 64, 64, 3, 1, True)], 64
     for expansion, channels, number, stride, size in TABLE:
@@ -384,7 +419,8 @@ def test_mobilefacenet_keeps_to_the_table() -> None:
     # All that keep size and channels add what came in: 4 + 0 + 6 + 0 + 2.
     blocks = list(model.blocks)
     assert [block.residual for block in blocks] == (
-        [False] + [True] * 4 + [False] + [True] * 6 + [False] + [True] * 2)
+        [False] + [True] * 4 + [False] + [True] * 6 + [False] + [True] * 2
+    )
     assert sum(isinstance(m, nn.PReLU) for m in model.modules()) == 2 + 2 * 15 + 1
 
 
@@ -401,8 +437,11 @@ def test_mobilefacenet_learns_real_faces(shared_data: Path) -> None:
     """Four people of ORL, told apart by the cosine to centres after a few steps."""
     import cv2
 
-    faces = [cv2.imread(str(shared_data / 'orl' / f's{person}' / f'{k}.pgm'))
-             for person in range(1, 5) for k in range(1, 9)]
+    faces = [
+        cv2.imread(str(shared_data / 'orl' / f's{person}' / f'{k}.pgm'))
+        for person in range(1, 5)
+        for k in range(1, 9)
+    ]
     assert all(face is not None for face in faces)
     x = torch.tensor([cv2.resize(face, (48, 56)).tolist() for face in faces if face is not None])
     x = (x.permute(0, 3, 1, 2) - 127.5) / 128
@@ -423,21 +462,32 @@ def test_mobilefacenet_learns_real_faces(shared_data: Path) -> None:
     assert logits.argmax(1).equal(labels)
 
 
-@pytest.mark.parametrize(('options', 'error', 'message'), [
-    (dict(depth=101), ValueError, r'depth must be one of \[18, 34, 50, 100\], got 101'),
-    (dict(num_features=0), ValueError, 'num_features must be a whole number of at least 1, got 0'),
-    (dict(base_channels=2.5), ValueError, 'base_channels must be a whole number .* got 2.5'),
-    (dict(dropout=1.0), ValueError, r'dropout must be a share in \[0, 1\), got 1.0'),
-    (dict(dropout=float('nan')), ValueError, 'dropout must be a share'),
-    (dict(frozen_stages=5), ValueError, 'frozen_stages must be from -1 .* to 4 .* got 5'),
-    (dict(out_indices=(1, 0)), ValueError, r'out_indices must be .* in their order, got \(1, 0\)'),
-    (dict(out_indices=(4,)), ValueError, r'stages from 0 to 3, .* got \(4,\)'),
-    (dict(out_indices=(), with_embedding=False), ValueError, 'nothing would be given out'),
-    (dict(input_size='112'), TypeError, "input_size must be a side .* got '112'"),
-    (dict(input_size=(112, 112, 3)), TypeError, r'got \(112, 112, 3\)'),
-    (dict(input_size=(112, 0)), ValueError, r'at least 1 px a side, got \(112, 0\)'),
-    (dict(widht=1), TypeError, "IResNet has no option 'widht'"),
-])
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        (dict(depth=101), ValueError, r'depth must be one of \[18, 34, 50, 100\], got 101'),
+        (
+            dict(num_features=0),
+            ValueError,
+            'num_features must be a whole number of at least 1, got 0',
+        ),
+        (dict(base_channels=2.5), ValueError, 'base_channels must be a whole number .* got 2.5'),
+        (dict(dropout=1.0), ValueError, r'dropout must be a share in \[0, 1\), got 1.0'),
+        (dict(dropout=float('nan')), ValueError, 'dropout must be a share'),
+        (dict(frozen_stages=5), ValueError, 'frozen_stages must be from -1 .* to 4 .* got 5'),
+        (
+            dict(out_indices=(1, 0)),
+            ValueError,
+            r'out_indices must be .* in their order, got \(1, 0\)',
+        ),
+        (dict(out_indices=(4,)), ValueError, r'stages from 0 to 3, .* got \(4,\)'),
+        (dict(out_indices=(), with_embedding=False), ValueError, 'nothing would be given out'),
+        (dict(input_size='112'), TypeError, "input_size must be a side .* got '112'"),
+        (dict(input_size=(112, 112, 3)), TypeError, r'got \(112, 112, 3\)'),
+        (dict(input_size=(112, 0)), ValueError, r'at least 1 px a side, got \(112, 0\)'),
+        (dict(widht=1), TypeError, "IResNet has no option 'widht'"),
+    ],
+)
 def test_wrong_options_of_iresnet(options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         IResNet(**{'base_channels': 8, **options})
@@ -453,21 +503,63 @@ def test_wrong_width(width: float) -> None:
 
 # What each leaf must say: people, parameters of the backbone, margin, rate, decay, epochs, folder.
 LEAVES: dict[str, tuple[Any, ...]] = {
-    'arcface_iresnet50_8xb128_ms1mv3': (93431, PARAMETERS[50], 'ArcFace', .1, 5e-4, 20, 'ms1mv3'),
-    'arcface_iresnet50_1xb128_ms1mv3': (93431, PARAMETERS[50], 'ArcFace', .02, 5e-4, 20, 'ms1mv3'),
+    'arcface_iresnet50_8xb128_ms1mv3': (93431, PARAMETERS[50], 'ArcFace', 0.1, 5e-4, 20, 'ms1mv3'),
+    'arcface_iresnet50_1xb128_ms1mv3': (93431, PARAMETERS[50], 'ArcFace', 0.02, 5e-4, 20, 'ms1mv3'),
     'arcface_iresnet100_8xb128_ms1mv3': (
-        93431, PARAMETERS[100], 'ArcFace', .1, 5e-4, 20, 'ms1mv3'),
+        93431,
+        PARAMETERS[100],
+        'ArcFace',
+        0.1,
+        5e-4,
+        20,
+        'ms1mv3',
+    ),
     'cosface_iresnet100_8xb128_ms1mv3': (
-        93431, PARAMETERS[100], 'CosFace', .1, 5e-4, 20, 'ms1mv3'),
-    'arcface_mobilefacenet_8xb128_ms1mv3': (93431, 1_003_136, 'ArcFace', .1, 1e-4, 40, 'ms1mv3'),
+        93431,
+        PARAMETERS[100],
+        'CosFace',
+        0.1,
+        5e-4,
+        20,
+        'ms1mv3',
+    ),
+    'arcface_mobilefacenet_8xb128_ms1mv3': (93431, 1_003_136, 'ArcFace', 0.1, 1e-4, 40, 'ms1mv3'),
     'cosface_iresnet50_8xb128_glint360k': (
-        360232, PARAMETERS[50], 'CosFace', .1, 1e-4, 20, 'glint360k'),
+        360232,
+        PARAMETERS[50],
+        'CosFace',
+        0.1,
+        1e-4,
+        20,
+        'glint360k',
+    ),
     'cosface_iresnet100_8xb128_glint360k': (
-        360232, PARAMETERS[100], 'CosFace', .1, 1e-4, 20, 'glint360k'),
+        360232,
+        PARAMETERS[100],
+        'CosFace',
+        0.1,
+        1e-4,
+        20,
+        'glint360k',
+    ),
     'cosface_iresnet50_8xb128_webface12m': (
-        617970, PARAMETERS[50], 'CosFace', .1, 5e-4, 20, 'webface12m'),
+        617970,
+        PARAMETERS[50],
+        'CosFace',
+        0.1,
+        5e-4,
+        20,
+        'webface12m',
+    ),
     'cosface_iresnet100_8xb128_webface42m': (
-        2059906, PARAMETERS[100], 'CosFace', .1, 5e-4, 20, 'webface42m'),
+        2059906,
+        PARAMETERS[100],
+        'CosFace',
+        0.1,
+        5e-4,
+        20,
+        'webface42m',
+    ),
 }
 MARGINS = {'ArcFace': 0.5, 'CosFace': 0.4}
 
@@ -488,7 +580,11 @@ def test_leaf_says_what_its_name_says(path: Path) -> None:
     assert count(backbone) == parameters
     assert tuple(model.head.weight.shape) == (classes, backbone.num_features)
     assert (head.type, head.num_classes, head.in_channels, head.scale) == (
-        'mmdet_ext.MarginHead', classes, backbone.num_features, 64)
+        'mmdet_ext.MarginHead',
+        classes,
+        backbone.num_features,
+        64,
+    )
     assert head.margin == dict(type=margin, m=MARGINS[margin])
     assert cfg.model.neck is None
     # InsightFace's networks are fed with another divisor than MobileFaceNet's paper names.

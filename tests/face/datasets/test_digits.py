@@ -43,7 +43,8 @@ def test_labels_number_the_digits_in_their_order() -> None:
     digits = everything.get_gt_labels()
     assert data.metainfo['classes'] == ('7', '2')
     assert data.get_gt_labels().tolist() == [
-        {7: 0, 2: 1}[digit] for digit in digits if digit in (2, 7)]
+        {7: 0, 2: 1}[digit] for digit in digits if digit in (2, 7)
+    ]
     assert (pictures(data) == pictures(everything)[np.isin(digits, (2, 7))]).all()
     assert data.get_cat_ids(0) == [int(data.get_gt_labels()[0])]
 
@@ -54,7 +55,8 @@ def test_parts_are_stratified_disjoint_and_complete(seed: int) -> None:
     total = np.bincount(build().get_gt_labels())
     assert np.bincount(test.get_gt_labels()).tolist() == [round(n * 0.25) for n in total]
     assert (np.bincount(test.get_gt_labels()) + np.bincount(train.get_gt_labels())).tolist() == (
-        total.tolist())
+        total.tolist()
+    )
     # No two of scikit-learn's pictures are equal, so they are their own names.
     assert not keys(train) & keys(test)
     assert keys(train) | keys(test) == keys(build())
@@ -69,30 +71,38 @@ def test_the_split_does_not_hang_on_the_digits_taken() -> None:
 
 def test_fragment_keeps_three_digits_unseen() -> None:
     config = Config.fromfile(CONFIGS / 'digits.py')
-    train, test = (DATASETS.build({**config[name].dataset, 'pipeline': []})
-                   for name in ('train_dataloader', 'test_dataloader'))
+    train, test = (
+        DATASETS.build({**config[name].dataset, 'pipeline': []})
+        for name in ('train_dataloader', 'test_dataloader')
+    )
     assert train.metainfo['classes'] == tuple('0123456')
     assert test.metainfo['classes'] == tuple('0123456789')
     assert not keys(train) & keys(test)
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(digits=(1, 1)), r'digits must be different numbers of 0 \.\. 9, got \(1, 1\)'),
-    (dict(digits=(10,)), r'got \(10,\)'),
-    (dict(digits=()), r'got \(\)'),
-    (dict(part='val'), "part must be 'train', 'test' or 'all', got 'val'"),
-    (dict(test_fraction=1.0), r'test_fraction must be in \(0, 1\), got 1.0'),
-    (dict(metainfo=dict(classes=('a',))), 'metainfo names classes'),
-    (dict(data_root='data', data_prefix={}), "DigitsDataset takes no data_root='data': the pic"),
-    (dict(ann_file='a.txt'), "takes no ann_file='a.txt'"),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(digits=(1, 1)), r'digits must be different numbers of 0 \.\. 9, got \(1, 1\)'),
+        (dict(digits=(10,)), r'got \(10,\)'),
+        (dict(digits=()), r'got \(\)'),
+        (dict(part='val'), "part must be 'train', 'test' or 'all', got 'val'"),
+        (dict(test_fraction=1.0), r'test_fraction must be in \(0, 1\), got 1.0'),
+        (dict(metainfo=dict(classes=('a',))), 'metainfo names classes'),
+        (
+            dict(data_root='data', data_prefix={}),
+            "DigitsDataset takes no data_root='data': the pic",
+        ),
+        (dict(ann_file='a.txt'), "takes no ann_file='a.txt'"),
+    ],
+)
 def test_errors(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(**options)
 
 
 def test_without_scikit_learn_the_error_says_how_to_install(
-    monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
     with pytest.raises(ImportError, match='pip install scikit-learn'):

@@ -26,8 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def build(root: Path, **options: object):
-    return DATASETS.build(
-        dict(type='mmdet_ext.FaceFolderDataset', data_root=str(root), **options))
+    return DATASETS.build(dict(type='mmdet_ext.FaceFolderDataset', data_root=str(root), **options))
 
 
 @pytest.mark.parametrize('serialize', [True, False])
@@ -53,7 +52,12 @@ def test_indices_and_subsets_keep_labels_with_pictures(root: Path) -> None:
 def test_rare_identities_can_be_repeated_by_mmengine(root: Path) -> None:
     data = ClassBalancedDataset(build(root), oversample_thr=0.75)
     assert [info['gt_label'] for info in map(data.get_data_info, range(len(data)))] == [
-        0, 0, 0, 1, 1]
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]
 
 
 def test_lazy_init_reads_later(root: Path) -> None:
@@ -69,7 +73,8 @@ def test_report_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     build(root)
     assert lines == [
         f'{root}: 4 pictures of 2 identities. To be known: 1 identities of one picture, which '
-        'give no genuine pair (b10)']
+        'give no genuine pair (b10)'
+    ]
 
 
 def test_list_is_relative_to_data_root(root: Path) -> None:
@@ -80,12 +85,15 @@ def test_list_is_relative_to_data_root(root: Path) -> None:
     assert build(root, ann_file=str(root / 'train.txt')).metainfo['classes'] == ('0', '1')
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(metainfo=dict(classes=['b2'])), 'class_names .metainfo classes. name the labels'),
-    (dict(num_classes=3), 'num_classes is 3.*4 pictures of 2 identities'),
-    (dict(identities=['b3']), '1 of 1 identities are not in .*b3. It has 2: b2, b10'),
-    (dict(ann_file='none.txt'), "ann_file '.*none.txt' cannot be read"),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(metainfo=dict(classes=['b2'])), 'class_names .metainfo classes. name the labels'),
+        (dict(num_classes=3), 'num_classes is 3.*4 pictures of 2 identities'),
+        (dict(identities=['b3']), '1 of 1 identities are not in .*b3. It has 2: b2, b10'),
+        (dict(ann_file='none.txt'), "ann_file '.*none.txt' cannot be read"),
+    ],
+)
 def test_errors(root: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(root, **options)
@@ -98,9 +106,12 @@ def test_a_misspelt_option_is_named(root: Path) -> None:
 
 def test_orl_fragment(shared_data: Path) -> None:
     config = Config.fromfile(CONFIGS / 'orl.py')
-    train, val = (DATASETS.build({
-        **config[name].dataset, 'data_root': str(shared_data / 'orl'), 'pipeline': []})
-        for name in ('train_dataloader', 'val_dataloader'))
+    train, val = (
+        DATASETS.build(
+            {**config[name].dataset, 'data_root': str(shared_data / 'orl'), 'pipeline': []}
+        )
+        for name in ('train_dataloader', 'val_dataloader')
+    )
     assert np.bincount(train.get_gt_labels()).tolist() == [10] * 30
     assert np.bincount(val.get_gt_labels()).tolist() == [10] * 10
     assert not set(train.metainfo['classes']) & set(val.metainfo['classes'])
@@ -112,9 +123,14 @@ def test_face_folder_fragment_tests_on_other_people(tmp_path: Path) -> None:
         (tmp_path / f'p{i}').mkdir()
         cv2.imwrite(str(tmp_path / f'p{i}' / '0.png'), np.zeros((4, 4, 3), np.uint8))
     config = Config.fromfile(CONFIGS / 'face_folder.py')
-    train, val = (set(DATASETS.build({
-        **config[name].dataset, 'data_root': str(tmp_path), 'pipeline': []}).metainfo['classes'])
-        for name in ('train_dataloader', 'val_dataloader'))
+    train, val = (
+        set(
+            DATASETS.build(
+                {**config[name].dataset, 'data_root': str(tmp_path), 'pipeline': []}
+            ).metainfo['classes']
+        )
+        for name in ('train_dataloader', 'val_dataloader')
+    )
     assert (len(train), len(val), len(train | val)) == (8, 2, 10)
 
 
@@ -131,11 +147,16 @@ def test_prefix_is_the_folder_of_the_pictures(root: Path, named: bool) -> None:
         build(root.parent, data_prefix=dict(img='faces'))
 
 
-@pytest.mark.parametrize('split', [
-    dict(identity_split='train'), dict(identity_split=dict(name='train')),
-    dict(identity_split=dict(part='train', val_share=0.3)), dict(picture_split='first'),
-    dict(picture_split=dict(part='first')),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'split',
+    [
+        dict(identity_split='train'),
+        dict(identity_split=dict(name='train')),
+        dict(identity_split=dict(part='train', val_share=0.3)),
+        dict(picture_split='first'),
+        dict(picture_split=dict(part='first')),
+    ],
+)
 def test_splits_that_are_none_are_shown_what_one_is(root: Path, split: dict) -> None:
     ((name, value),) = split.items()
     example = "part='train'" if name == 'identity_split' else "part='first', count=1"

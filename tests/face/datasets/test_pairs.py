@@ -31,8 +31,7 @@ def lfw(tmp_path: Path) -> Path:
         for k in range(1, count + 1):
             file = tmp_path / 'faces' / name / f'{name}_{k:04d}.png'
             file.write_bytes(png(10 * (name == 'Bo') + k))
-    (tmp_path / 'pairs.txt').write_text(
-        '2\t1\nBo\t1\t2\nBo\t1\tAnn\t1\nAnn\t1\t2\nBo\t2\tAnn\t1\n')
+    (tmp_path / 'pairs.txt').write_text('2\t1\nBo\t1\t2\nBo\t1\tAnn\t1\nAnn\t1\t2\nBo\t2\tAnn\t1\n')
     return tmp_path
 
 
@@ -42,7 +41,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     logged: list[tuple[int, str]] = []
     monkeypatch.setattr(
         'mmdet_ext.face.datasets.pairs.print_log',
-        lambda text, logger, level: logged.append((level, text)))
+        lambda text, logger, level: logged.append((level, text)),
+    )
     return logged
 
 
@@ -50,9 +50,15 @@ LOAD = [dict(type='mmcv.LoadImageFromFile')]
 
 
 def test_lfw(lfw: Path) -> None:
-    dataset = DATASETS.build(dict(
-        type='mmdet_ext.FacePairsDataset', data_root=str(lfw), ann_file='pairs.txt',
-        data_prefix='faces', pipeline=LOAD))
+    dataset = DATASETS.build(
+        dict(
+            type='mmdet_ext.FacePairsDataset',
+            data_root=str(lfw),
+            ann_file='pairs.txt',
+            data_prefix='faces',
+            pipeline=LOAD,
+        )
+    )
     assert len(dataset) == 4
     assert dataset.metainfo['classes'] == ('Ann', 'Bo')
     assert dataset.get_gt_labels().tolist() == [1, 1, 0, 0]
@@ -71,13 +77,19 @@ def test_lfw(lfw: Path) -> None:
 def test_table_of_real_faces(shared_data: Path, tmp_path: Path) -> None:
     lines = [f's1/{k}.pgm,s1/{k + 1}.pgm,1\ns1/{k}.pgm,s2/{k}.pgm,0\n' for k in range(1, 10)]
     (tmp_path / 'pairs.csv').write_text(''.join(lines))
-    dataset = FacePairsDataset(str(tmp_path / 'pairs.csv'), data_root=str(shared_data),
-                               data_prefix=dict(img_path='orl'), folds=9, pipeline=LOAD)
+    dataset = FacePairsDataset(
+        str(tmp_path / 'pairs.csv'),
+        data_root=str(shared_data),
+        data_prefix=dict(img_path='orl'),
+        folds=9,
+        pipeline=LOAD,
+    )
     assert len(dataset) == 19
     index = dataset.metainfo['pairs']['index']
     assert dataset[index[17, 1]]['img_path'].endswith('s2/9.pgm')
     np.testing.assert_array_equal(
-        dataset[index[17, 1]]['img'], cv2.imread(str(shared_data / 'orl' / 's2' / '9.pgm')))
+        dataset[index[17, 1]]['img'], cv2.imread(str(shared_data / 'orl' / 's2' / '9.pgm'))
+    )
     assert dataset.metainfo['pairs']['fold'].tolist() == [k // 2 for k in range(18)]
     assert dataset.get_gt_labels().tolist() == [-1] * 19
     assert 'classes' not in dataset.metainfo
@@ -86,15 +98,21 @@ def test_table_of_real_faces(shared_data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize('serialize', [True, False])
 def test_bin(tmp_path: Path, serialize: bool) -> None:
     (tmp_path / 'lfw.bin').write_bytes(
-        pickle.dumps(([png(1), png(2), png(3), png(1)], [True, False]), 2))
+        pickle.dumps(([png(1), png(2), png(3), png(1)], [True, False]), 2)
+    )
     dataset = FacePairsDataset('lfw.bin', str(tmp_path), folds=2, serialize_data=serialize)
     assert len(dataset) == 3
     for _ in range(2):
         for k in range(3):
             entry = dataset[k]
             np.testing.assert_array_equal(entry.pop('img'), picture(k + 1))
-            assert entry == dict(gt_label=-1, sample_idx=k, img_shape=(8, 6), ori_shape=(8, 6),
-                                 img_path=f'{tmp_path / "lfw.bin"}#{k}')
+            assert entry == dict(
+                gt_label=-1,
+                sample_idx=k,
+                img_shape=(8, 6),
+                ori_shape=(8, 6),
+                img_path=f'{tmp_path / "lfw.bin"}#{k}',
+            )
     pairs = dataset.metainfo['pairs']
     assert pairs['index'].tolist() == [[0, 1], [2, 0]]
     assert (pairs['same'].tolist(), pairs['fold'].tolist()) == ([True, False], [0, 1])
@@ -112,7 +130,8 @@ def test_form_can_be_named(tmp_path: Path) -> None:
 
 def test_broken_picture_of_a_bin_is_named(tmp_path: Path) -> None:
     (tmp_path / 'lfw.bin').write_bytes(
-        pickle.dumps(([png(1), png(2), png(3), b'\xff\xd8 cut'], [True, False])))
+        pickle.dumps(([png(1), png(2), png(3), b'\xff\xd8 cut'], [True, False]))
+    )
     dataset = FacePairsDataset('lfw.bin', str(tmp_path), folds=2)
     assert dataset[2]['img'].shape == (8, 6, 3)
     with pytest.raises(PairsError, match='lfw.bin: picture 3, of pair 1: truncated JPEG'):
@@ -135,8 +154,10 @@ def test_absent_files_are_said(lfw: Path, said: list[tuple[int, str]]) -> None:
     dataset = FacePairsDataset(**options, absent='drop')
     ((level, text),) = said
     assert level == logging.WARNING
-    assert 'pairs.txt: 2 pairs (1 of one person, 1 of two) in 2 folds, of 3 pictures; dropped: ' \
+    assert (
+        'pairs.txt: 2 pairs (1 of one person, 1 of two) in 2 folds, of 3 pictures; dropped: '
         in text
+    )
     assert dataset.metainfo['pairs']['index'].tolist() == [[0, 1], [1, 2]]
 
 

@@ -39,8 +39,11 @@ def png(number: int) -> bytes:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     numbers = iter(range(99))
-    write_face_records([[png(next(numbers)) for _ in range(count)] for count in COUNTS],
-                       tmp_path / 'train.rec', (8, 6))
+    write_face_records(
+        [[png(next(numbers)) for _ in range(count)] for count in COUNTS],
+        tmp_path / 'train.rec',
+        (8, 6),
+    )
     return tmp_path
 
 
@@ -52,8 +55,13 @@ def test_pictures_and_labels(root: Path) -> None:
     for k in range(6):
         entry = dataset[k]
         np.testing.assert_array_equal(entry.pop('img'), picture(k))
-        assert entry == dict(img_shape=(8, 6), ori_shape=(8, 6), gt_label=LABELS[k], sample_idx=k,
-                             img_path=f'{root / "train.rec"}#{k + 1}')
+        assert entry == dict(
+            img_shape=(8, 6),
+            ori_shape=(8, 6),
+            gt_label=LABELS[k],
+            sample_idx=k,
+            img_path=f'{root / "train.rec"}#{k + 1}',
+        )
         assert dataset.get_cat_ids(k) == [LABELS[k]]
     assert dataset[-1]['sample_idx'] == 5 and dataset[-1]['gt_label'] == 2
     for wrong in (6, -7):
@@ -78,7 +86,16 @@ def test_pipeline_and_stocks_packing(root: Path) -> None:
 def test_stocks_balancing_wrapper(root: Path) -> None:
     wrapped = ClassBalancedDataset(FaceRecordDataset(str(root)), oversample_thr=0.5)
     assert sorted(entry['gt_label'] for entry in map(wrapped.__getitem__, range(len(wrapped)))) == [
-        0, 0, 0, 1, 1, 2, 2, 2, 2]
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        2,
+        2,
+    ]
 
 
 def test_lazy(root: Path) -> None:
@@ -87,10 +104,17 @@ def test_lazy(root: Path) -> None:
     assert dataset.num_classes == 3 and dataset._fully_initialized
 
 
-@pytest.mark.parametrize(('indices', 'expected'), [
-    (2, [0, 1]), (-2, [4, 5]), (0, []), ([5, 0, 5], [5, 0, 5]), ([-1], [5]),
-    (np.array([3, 1]), [3, 1]),
-])
+@pytest.mark.parametrize(
+    ('indices', 'expected'),
+    [
+        (2, [0, 1]),
+        (-2, [4, 5]),
+        (0, []),
+        ([5, 0, 5], [5, 0, 5]),
+        ([-1], [5]),
+        (np.array([3, 1]), [3, 1]),
+    ],
+)
 def test_parts(root: Path, indices: Any, expected: list[int]) -> None:
     whole = FaceRecordDataset(str(root))
     part = whole.get_subset(indices)
@@ -130,8 +154,13 @@ def test_other_names_and_places(root: Path) -> None:
 def test_workers_read_what_the_parent_reads(root: Path, method: str) -> None:
     dataset = FaceRecordDataset(str(root))
     mine = [dataset[k]['img'] for k in range(6)]  # the parent has the file open by now
-    loader = DataLoader(dataset, num_workers=2, shuffle=True, collate_fn=list,
-                        multiprocessing_context=multiprocessing.get_context(method))
+    loader = DataLoader(
+        dataset,
+        num_workers=2,
+        shuffle=True,
+        collate_fn=list,
+        multiprocessing_context=multiprocessing.get_context(method),
+    )
     seen = []
     for _ in range(3 if method == 'fork' else 1):
         for (entry,) in loader:
@@ -153,7 +182,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     logged: list[tuple[int, str]] = []
     monkeypatch.setattr(
         'mmdet_ext.face.datasets.records.print_log',
-        lambda text, logger, level: logged.append((level, text)))
+        lambda text, logger, level: logged.append((level, text)),
+    )
     return logged
 
 
@@ -162,19 +192,29 @@ def test_what_is_odd_is_said_once(root: Path, said: list[tuple[int, str]]) -> No
     (root / 'train.idx').unlink()
     dataset = FaceRecordDataset(str(root))
     dataset[0], dataset[1]
-    assert said == [(logging.WARNING, (
-        f'{root / "train.rec"}: 6 pictures of 3 identities; train.idx is absent: 10 records were '
-        'found by reading through the file; 2 of 5 classes have no picture; 1 identities have one '
-        'picture, which gives no genuine pair'))]
+    assert said == [
+        (
+            logging.WARNING,
+            (
+                f'{root / "train.rec"}: 6 pictures of 3 identities; train.idx is absent: 10 records were '
+                'found by reading through the file; 2 of 5 classes have no picture; 1 identities have one '
+                'picture, which gives no genuine pair'
+            ),
+        )
+    ]
     assert dataset.num_classes == 5
 
 
 def test_cut_file(root: Path, said: list[tuple[int, str]]) -> None:
     path = root / 'train.rec'
     path.write_bytes(path.read_bytes()[: read_index(root / 'train.idx')[1][4] + 40])
-    with pytest.raises(RecordError, match=(
-        r'train.rec: 3 of 6 records are bad: 2 starts behind the end of the file \(truncated\) '
-        r"\(record 5, 6\); 1 ends behind .* \(record 4\). Copy .*bad_records='drop'")):
+    with pytest.raises(
+        RecordError,
+        match=(
+            r'train.rec: 3 of 6 records are bad: 2 starts behind the end of the file \(truncated\) '
+            r"\(record 5, 6\); 1 ends behind .* \(record 4\). Copy .*bad_records='drop'"
+        ),
+    ):
         FaceRecordDataset(str(root))
     dataset = FaceRecordDataset(str(root), bad_records='drop')
     assert dataset.get_gt_labels().tolist() == [0, 0, 0]
@@ -186,8 +226,11 @@ def test_cut_file(root: Path, said: list[tuple[int, str]]) -> None:
 
 def test_labels_out_of_range(root: Path) -> None:
     (root / 'property').write_text('2,8,6\n')
-    with pytest.raises(RecordError, match=r'2 label is not below the number of classes \(record 5, '
-                                          r'6\)'):
+    with pytest.raises(
+        RecordError,
+        match=r'2 label is not below the number of classes \(record 5, '
+        r'6\)',
+    ):
         FaceRecordDataset(str(root))
     assert FaceRecordDataset(str(root), bad_records='drop').get_gt_labels().tolist() == [0, 0, 0, 1]
 
@@ -202,12 +245,16 @@ def test_pictures_alone_without_property(tmp_path: Path) -> None:
 
 
 def test_label_that_is_not_its_identitys(tmp_path: Path) -> None:
-    write_records([pack((3, 4), b''), pack(0, png(0)), pack(5, png(1)), pack((1, 3), b'')],
-                  tmp_path / 'train.rec')
+    write_records(
+        [pack((3, 4), b''), pack(0, png(0)), pack(5, png(1)), pack((1, 3), b'')],
+        tmp_path / 'train.rec',
+    )
     dataset = FaceRecordDataset(str(tmp_path))
     assert dataset[0]['gt_label'] == 0
-    with pytest.raises(RecordError, match='record 2: its header says label 5, its identity has '
-                                          'label 0. Set scan=True') as error:
+    with pytest.raises(
+        RecordError,
+        match='record 2: its header says label 5, its identity has label 0. Set scan=True',
+    ) as error:
         dataset[1]
     assert error.value.index == 2
     assert FaceRecordDataset(str(tmp_path), scan=True).get_gt_labels().tolist() == [0, 5]
@@ -217,7 +264,7 @@ def test_picture_that_cannot_be_decoded(root: Path, said: list[tuple[int, str]])
     path = root / 'train.rec'
     content = bytearray(path.read_bytes())
     start = read_index(root / 'train.idx')[1][2]
-    content[start + 40: start + 90] = bytes(50)
+    content[start + 40 : start + 90] = bytes(50)
     path.write_bytes(content)
     for options in (dict(), dict(bad_records='drop', test_mode=True)):
         dataset = FaceRecordDataset(str(root), **options)
@@ -229,8 +276,10 @@ def test_picture_that_cannot_be_decoded(root: Path, said: list[tuple[int, str]])
     assert dataset[1]['sample_idx'] != 1
     level, text = said[0]
     assert level == logging.WARNING
-    assert text.endswith('record 2: picture cannot be decoded. Another picture is taken instead '
-                         '(this happened 1 times in this process)')
+    assert text.endswith(
+        'record 2: picture cannot be decoded. Another picture is taken instead '
+        '(this happened 1 times in this process)'
+    )
 
 
 def test_error_of_a_worker_names_the_record(root: Path) -> None:

@@ -61,7 +61,8 @@ def hard_centres(rows: int, generator: torch.Generator) -> Tensor:
     """Random ones of all lengths; one is zero, one opposite to another, one the same as another."""
     weight = F.normalize(torch.randn(rows, CHANNELS, generator=generator))
     weight *= torch.tensor([1e-30, 1e-8, 1e-3, 0.1, 1.0, 1.0, 100.0])[
-        torch.randint(7, (rows, 1), generator=generator)]
+        torch.randint(7, (rows, 1), generator=generator)
+    ]
     weight[0] = 0
     weight[-1] = -weight[-2]
     if rows > 4:
@@ -69,19 +70,28 @@ def hard_centres(rows: int, generator: torch.Generator) -> Tensor:
     return weight
 
 
-def hard_batch(
-    weight: Tensor, centres: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def hard_batch(weight: Tensor, centres: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Along and against the own centre and another's, zero, random; from 1e-42 to 1e30 long."""
     labels = torch.randint(len(weight) // centres, (HARD,), generator=generator)
     length = torch.tensor(LENGTHS)[torch.randint(len(LENGTHS), (HARD, 1), generator=generator)]
     # A centre of any length has a direction in float64.
     ray = F.normalize(weight.double()[labels * centres], dim=1, eps=1e-300).float()
-    other = F.normalize(weight.double()[torch.randint(len(weight), (HARD,), generator=generator)],
-                        dim=1, eps=1e-300).float()  # fmt: skip
+    other = F.normalize(
+        weight.double()[torch.randint(len(weight), (HARD,), generator=generator)], dim=1, eps=1e-300
+    ).float()
     noise = F.normalize(torch.randn(HARD, CHANNELS, generator=generator))
-    kinds = torch.stack([ray, -ray, other, -other, 0 * ray, noise, F.normalize(ray + 1e-4 * noise),
-                         F.normalize(1e-4 * noise - ray)])  # fmt: skip
+    kinds = torch.stack(
+        [
+            ray,
+            -ray,
+            other,
+            -other,
+            0 * ray,
+            noise,
+            F.normalize(ray + 1e-4 * noise),
+            F.normalize(1e-4 * noise - ray),
+        ]
+    )
     kind = torch.randint(len(kinds), (HARD,), generator=generator)
     return length * kinds[kind, torch.arange(HARD)], labels
 
@@ -99,9 +109,13 @@ def test_hard_cases_are_finite_in_value_and_gradient(case: Any, path: str) -> No
     assert len(MARGINS) * len(PATHS) * TRIALS * HARD > 20_000
     for trial in range(TRIALS):
         centres, dtype = 1 + trial % 2, halves[trial % 3]
-        head = make_head(dict(type=case.name, **case.options), path=path, num_subcenters=centres,
-                         scale=(64.0, 1.0, 1000.0)[trial // 2],
-                         neck='fc' if trial in (2, 4) else 'none')  # fmt: skip
+        head = make_head(
+            dict(type=case.name, **case.options),
+            path=path,
+            num_subcenters=centres,
+            scale=(64.0, 1.0, 1000.0)[trial // 2],
+            neck='fc' if trial in (2, 4) else 'none',
+        )
         with torch.no_grad():
             head.weight.copy_(hard_centres(len(head.weight), generator))
             if head.neck is not None:
@@ -171,14 +185,21 @@ def test_softmax_of_zero_centres_and_zero_features_learns() -> None:
 # --- Neck and scores -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('neck', 'kinds'), [
-    ('none', []), ('fc', ['Linear']), ('fc-bn', ['Linear', 'BatchNorm1d']),
-    ('bn-fc-bn', ['BatchNorm1d', 'Linear', 'BatchNorm1d']),
-    ('bn-dropout-fc-bn', ['BatchNorm1d', 'Dropout', 'Linear', 'BatchNorm1d'])])  # fmt: skip
+@pytest.mark.parametrize(
+    ('neck', 'kinds'),
+    [
+        ('none', []),
+        ('fc', ['Linear']),
+        ('fc-bn', ['Linear', 'BatchNorm1d']),
+        ('bn-fc-bn', ['BatchNorm1d', 'Linear', 'BatchNorm1d']),
+        ('bn-dropout-fc-bn', ['BatchNorm1d', 'Dropout', 'Linear', 'BatchNorm1d']),
+    ],
+)
 def test_necks(neck: str, kinds: list[str]) -> None:
     embedding = CHANNELS if neck == 'none' else 5
-    head = make_head(neck=neck, embedding_channels=embedding,
-                     dropout=0.3 if 'dropout' in neck else 0.0)  # fmt: skip
+    head = make_head(
+        neck=neck, embedding_channels=embedding, dropout=0.3 if 'dropout' in neck else 0.0
+    )
     layers = list(head.neck or [])
     assert [type(layer).__name__ for layer in layers] == kinds
     assert head.weight.shape == (CLASSES, embedding)
@@ -186,9 +207,11 @@ def test_necks(neck: str, kinds: list[str]) -> None:
     assert sizes == {'fc-bn': [5], 'bn-fc-bn': [8, 5], 'bn-dropout-fc-bn': [8, 5]}.get(neck, [])
     # A norm behind the layer makes its bias useless.
     assert [layer.bias is not None for layer in layers if isinstance(layer, nn.Linear)] == (
-        [] if neck == 'none' else [neck == 'fc'])
+        [] if neck == 'none' else [neck == 'fc']
+    )
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.3] * (
-        'dropout' in neck)
+        'dropout' in neck
+    )
     head.eval()
     x = torch.randn(4, CHANNELS)
     expected = x
@@ -210,13 +233,16 @@ def test_feature_maps_are_flattened_before_a_neck_alone() -> None:
         make_head().pre_logits(x)
 
 
-@pytest.mark.parametrize(('margin', 'expected'), [
-    (dict(type='Softmax', bias=True), lambda x, w, b: x @ w.t() + b),
-    (dict(type='LSoftmax'), lambda x, w, b: x @ w.t()),
-    (dict(type='SphereFace'), lambda x, w, b: x @ F.normalize(w).t()),
-    (dict(type='ArcFace'), lambda x, w, b: 30 * F.normalize(x) @ F.normalize(w).t()),
-    (dict(type='UniFace'), lambda x, w, b: 30 * F.normalize(x) @ F.normalize(w).t() - b),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('margin', 'expected'),
+    [
+        (dict(type='Softmax', bias=True), lambda x, w, b: x @ w.t() + b),
+        (dict(type='LSoftmax'), lambda x, w, b: x @ w.t()),
+        (dict(type='SphereFace'), lambda x, w, b: x @ F.normalize(w).t()),
+        (dict(type='ArcFace'), lambda x, w, b: 30 * F.normalize(x) @ F.normalize(w).t()),
+        (dict(type='UniFace'), lambda x, w, b: 30 * F.normalize(x) @ F.normalize(w).t() - b),
+    ],
+)
 def test_scores_are_those_without_a_margin(margin: dict[str, Any], expected: Any) -> None:
     head = make_head(margin, scale=30.0)
     x = torch.randn(4, CHANNELS)
@@ -237,8 +263,7 @@ def test_scores_are_those_without_a_margin(margin: dict[str, Any], expected: Any
     raw = wanted if bias is None else wanted + (bias if margin['type'] == 'UniFace' else -bias)
     back = torch.zeros(()) if bias is None else wanted - raw
     flipped = torch.where(head.weight @ x[0] < 0, -1, 1) * raw
-    torch.testing.assert_close(
-        found, torch.maximum(raw, flipped) + back, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, torch.maximum(raw, flipped) + back, rtol=1e-5, atol=1e-5)
     assert found.dtype == torch.float32
     assert head((x[:0],)).shape == many((x[:0],)).shape == (0, CLASSES)
 
@@ -254,23 +279,35 @@ def test_head_without_a_margin_gives_its_embedding() -> None:
 def test_parts_of_the_loss() -> None:
     x, labels = torch.randn(6, CHANNELS), [0, 0, 1, 1, 2, 2]
     plain = make_head().loss((x,), samples(labels))
-    head = make_head(loss_weight=0.25, aux_losses=[
-        dict(type='ContrastiveLoss'), dict(type='mmdet_ext.ContrastiveLoss', loss_weight=2.0),
-        dict(type='CenterLoss', num_classes=CLASSES, in_channels=CHANNELS)])  # fmt: skip
+    head = make_head(
+        loss_weight=0.25,
+        aux_losses=[
+            dict(type='ContrastiveLoss'),
+            dict(type='mmdet_ext.ContrastiveLoss', loss_weight=2.0),
+            dict(type='CenterLoss', num_classes=CLASSES, in_channels=CHANNELS),
+        ],
+    )
     losses = head.loss((x,), samples(labels))
     assert losses['loss'].item() == pytest.approx(plain['loss'].item() / 4)
     assert losses['loss_contrastive_2'].item() == pytest.approx(
-        2 * losses['loss_contrastive'].item())
+        2 * losses['loss_contrastive'].item()
+    )
     assert losses['loss_center'] > 0
     assert losses['own_cosine'].item() == pytest.approx(
-        F.cosine_similarity(x, head.weight[labels]).mean().item(), abs=1e-6)
+        F.cosine_similarity(x, head.weight[labels]).mean().item(), abs=1e-6
+    )
     assert not losses['own_cosine'].requires_grad
 
 
 def test_centre_loss_gets_its_sizes_from_the_head() -> None:
-    head = make_head(embedding_channels=4, aux_losses=[
-        dict(type='CenterLoss', alpha=0.25), dict(type='CenterLoss', num_classes=CLASSES),
-        dict(type='mmdet_ext.CenterLoss', num_classes=CLASSES, in_channels=4)])  # fmt: skip
+    head = make_head(
+        embedding_channels=4,
+        aux_losses=[
+            dict(type='CenterLoss', alpha=0.25),
+            dict(type='CenterLoss', num_classes=CLASSES),
+            dict(type='mmdet_ext.CenterLoss', num_classes=CLASSES, in_channels=4),
+        ],
+    )
     assert [loss.centers.shape for loss in head.aux_losses.values()] == [(CLASSES, 4)] * 3
     assert [loss.alpha for loss in head.aux_losses.values()] == [0.25, 0.5, 0.5]
 
@@ -278,9 +315,11 @@ def test_centre_loss_gets_its_sizes_from_the_head() -> None:
 def test_shorter_ways_to_say_the_same() -> None:
     x, labels = torch.randn(6, CHANNELS), samples([0, 0, 1, 1, 2, 2])
     usual = make_head(ARC, aux_losses=[dict(type='TripletLoss')]).loss((x,), labels)
-    for margin, aux in (('ArcFace', dict(type='TripletLoss')),
-                        ('mmdet_ext.ArcFace', (dict(type=TripletLoss),)),
-                        (dict(type=ArcFace), [dict(type='mmdet_ext.TripletLoss')])):  # fmt: skip
+    for margin, aux in (
+        ('ArcFace', dict(type='TripletLoss')),
+        ('mmdet_ext.ArcFace', (dict(type=TripletLoss),)),
+        (dict(type=ArcFace), [dict(type='mmdet_ext.TripletLoss')]),
+    ):
         assert make_head(margin, aux_losses=aux).loss((x,), labels) == usual
     assert not make_head(aux_losses=None).aux_losses
 
@@ -315,8 +354,13 @@ def test_path_is_chosen_by_the_size_of_the_table(monkeypatch: pytest.MonkeyPatch
         return whole(*args, path=path, **options)
 
     monkeypatch.setattr('mmdet_ext.face.heads.margin_head.class_competition', watch)
-    for path, centres, number in (('auto', 1, 64), ('auto', 1, 65), ('auto', 2, 33),
-                                  ('plain', 1, 65), ('exact', 1, 1)):  # fmt: skip
+    for path, centres, number in (
+        ('auto', 1, 64),
+        ('auto', 1, 65),
+        ('auto', 2, 33),
+        ('plain', 1, 65),
+        ('exact', 1, 1),
+    ):
         head = make_head(num_classes=1024, path=path, num_subcenters=centres)
         head.loss((torch.randn(number, CHANNELS),), samples([0] * number))
     assert seen == ['plain', 'exact', 'exact', 'plain', 'exact']
@@ -403,14 +447,17 @@ def test_embedding_is_written_with_its_length_in_full_precision() -> None:
 def test_mirror_images_are_fused(number: int) -> None:
     x = torch.randn(2 * number, CHANNELS)
     for given in (elements(number), None):
-        for fusion, expected in (('concat', torch.cat([x[:number], x[number:]], 1)),
-                                 ('sum', x[:number] + x[number:])):  # fmt: skip
+        for fusion, expected in (
+            ('concat', torch.cat([x[:number], x[number:]], 1)),
+            ('sum', x[:number] + x[number:]),
+        ):
             found = make_head(flip_fusion=fusion).predict((x,), given)
             assert torch.stack([sample.embedding for sample in found]).equal(expected)
 
 
-@pytest.mark.parametrize(('fusion', 'embeddings', 'wanted'), [
-    ('concat', 3, 6), ('sum', 4, 6), (None, 6, 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    ('fusion', 'embeddings', 'wanted'), [('concat', 3, 6), ('sum', 4, 6), (None, 6, 3)]
+)
 def test_mirror_images_that_are_not_there_or_not_wanted(
     fusion: Any, embeddings: int, wanted: int
 ) -> None:
@@ -443,55 +490,98 @@ def test_names_in_each_scope(name: str, scope: str) -> None:
 # --- Errors ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('options', 'error', 'message'), [
-    (dict(margin=dict(type='ArcFase')), KeyError, "'ArcFase'; did you mean 'ArcFace'"),
-    (dict(margin=dict(type='mmdet_ext.CosFase')), KeyError, "did you mean 'CosFace'"),
-    (dict(margin=dict(type='Magic')), KeyError, "'Magic'.*AdaFace, ArcFace, .*UniFace"),
-    (dict(margin=dict(type='mmpretrain.ArcFaceClsHead')), KeyError, 'mmpretrain.ArcFaceClsHead'),
-    (dict(margin=dict(type='torch.nn.Linear', in_features=1)), KeyError, 'no margin named .torch'),
-    (dict(margin='ArcFase'), KeyError, "did you mean 'ArcFace'"),
-    (dict(margin=dict(type='mmdet.ArcFace')), KeyError,
-     "no margin named 'mmdet.ArcFace'; there are, with or without 'mmdet_ext.': AdaFace, ArcFace"),
-    (dict(margin=dict(type=nn.Linear)), KeyError, 'no margin named .*Linear'),
-    (dict(margin=0.5), TypeError, r"margin must be dict\(type='ArcFace', ...\) or .*, got 0.5"),
-    (dict(margin=dict(m=0.5)), TypeError, r"margin must be dict\(type='ArcFace', ...\)"),
-    (dict(margin=dict(type='ArcFace', margin=0.5)), TypeError, "no option 'margin'.*m, easy_m"),
-    (dict(margin=dict(type='ArcFace', easy_margn=True)), TypeError, "did you mean 'easy_margin'"),
-    (dict(margin=None), ValueError, r"give a margin, such as margin=dict\(type='ArcFace'\)"),
-    (dict(num_class=3), TypeError, "no option 'num_class'; did you mean 'num_classes'"),
-    (dict(num_classes=0), ValueError, 'num_classes must be a whole number from 1 on, got 0'),
-    (dict(in_channels=2.5), ValueError, 'in_channels must be a whole number.*2.5'),
-    (dict(num_subcenters=0), ValueError, 'num_subcenters must be'),
-    (dict(embedding_channels=0), ValueError, 'embedding_channels must be .* got 0'),
-    (dict(embedding_channels=-4), ValueError, 'embedding_channels must be .* got -4'),
-    (dict(scale=0), ValueError, 'scale must be above 0 and finite, got 0'),
-    (dict(scale=math.inf), ValueError, 'scale must be above 0 and finite, got inf'),
-    (dict(scale=math.nan), ValueError, 'scale must be above 0'),
-    (dict(scale='auto'), ValueError, "scale must be above 0 and finite, got 'auto'"),
-    (dict(scale=True), ValueError, 'scale must be above 0 and finite, got True'),
-    (dict(loss_weight=-1), ValueError, 'loss_weight must be at least 0 and finite, got -1'),
-    (dict(loss_weight=math.nan), ValueError, 'loss_weight must be at least 0 .* got nan'),
-    (dict(num_classes='7'), ValueError, "num_classes must be a whole number .* got '7'"),
-    (dict(num_classes=None), ValueError, 'num_classes must be a whole number .* got None'),
-    (dict(num_classes=math.inf), ValueError, 'num_classes must be a whole number .* got inf'),
-    (dict(neck='linear'), ValueError, "neck must be one of .*'bn-fc-bn'.*, got 'linear'"),
-    (dict(neck='none', embedding_channels=4), ValueError, '=4 differs from in_channels=8.*a neck'),
-    (dict(neck='fc', dropout=0.1), ValueError, "dropout=0.1 is for neck='bn-dropout-fc-bn'"),
-    (dict(path='fast'), ValueError, "path must be one of .*'auto', 'plain', 'exact'.*'fast'"),
-    (dict(flip_fusion='mean'), ValueError, "flip_fusion must be one of .*'concat', 'sum'.*'mean'"),
-    (dict(aux_losses=[dict(type='FocalLoss')]), TypeError, 'losses on features and labels'),
-    (dict(aux_losses=[dict(type='TripleLoss')]), KeyError, "did you mean 'TripletLoss'"),
-    (dict(aux_losses=[dict(type='Trip')]), KeyError,
-     "which are CenterLoss, ContrastiveLoss, TripletLoss; got 'Trip'"),
-    (dict(aux_losses=[dict(type='mmdet.TripletLoss')]), TypeError, 'which are .*mmdet.TripletLoss'),
-    (dict(aux_losses=[dict(margin=1)]), TypeError, r"list of dict\(type='TripletLoss', ...\), got"),
-    (dict(aux_losses='TripletLoss'), TypeError, r"list of dict\(type='TripletLoss', .* 'T' in"),
-    (dict(aux_losses=[dict(type='CenterLoss', num_classes=5)]), ValueError,
-     'num_classes=5 of CenterLoss in aux_losses differs from 7 of the head: leave it out'),
-    (dict(aux_losses=[dict(type='CenterLoss', in_channels=8)], embedding_channels=4), ValueError,
-     'in_channels=8 of CenterLoss in aux_losses differs from 4 of the head'),
-    (dict(margin=None, aux_losses=None), ValueError, 'give a margin'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        (dict(margin=dict(type='ArcFase')), KeyError, "'ArcFase'; did you mean 'ArcFace'"),
+        (dict(margin=dict(type='mmdet_ext.CosFase')), KeyError, "did you mean 'CosFace'"),
+        (dict(margin=dict(type='Magic')), KeyError, "'Magic'.*AdaFace, ArcFace, .*UniFace"),
+        (
+            dict(margin=dict(type='mmpretrain.ArcFaceClsHead')),
+            KeyError,
+            'mmpretrain.ArcFaceClsHead',
+        ),
+        (
+            dict(margin=dict(type='torch.nn.Linear', in_features=1)),
+            KeyError,
+            'no margin named .torch',
+        ),
+        (dict(margin='ArcFase'), KeyError, "did you mean 'ArcFace'"),
+        (
+            dict(margin=dict(type='mmdet.ArcFace')),
+            KeyError,
+            "no margin named 'mmdet.ArcFace'; there are, with or without 'mmdet_ext.': AdaFace, ArcFace",
+        ),
+        (dict(margin=dict(type=nn.Linear)), KeyError, 'no margin named .*Linear'),
+        (dict(margin=0.5), TypeError, r"margin must be dict\(type='ArcFace', ...\) or .*, got 0.5"),
+        (dict(margin=dict(m=0.5)), TypeError, r"margin must be dict\(type='ArcFace', ...\)"),
+        (dict(margin=dict(type='ArcFace', margin=0.5)), TypeError, "no option 'margin'.*m, easy_m"),
+        (
+            dict(margin=dict(type='ArcFace', easy_margn=True)),
+            TypeError,
+            "did you mean 'easy_margin'",
+        ),
+        (dict(margin=None), ValueError, r"give a margin, such as margin=dict\(type='ArcFace'\)"),
+        (dict(num_class=3), TypeError, "no option 'num_class'; did you mean 'num_classes'"),
+        (dict(num_classes=0), ValueError, 'num_classes must be a whole number from 1 on, got 0'),
+        (dict(in_channels=2.5), ValueError, 'in_channels must be a whole number.*2.5'),
+        (dict(num_subcenters=0), ValueError, 'num_subcenters must be'),
+        (dict(embedding_channels=0), ValueError, 'embedding_channels must be .* got 0'),
+        (dict(embedding_channels=-4), ValueError, 'embedding_channels must be .* got -4'),
+        (dict(scale=0), ValueError, 'scale must be above 0 and finite, got 0'),
+        (dict(scale=math.inf), ValueError, 'scale must be above 0 and finite, got inf'),
+        (dict(scale=math.nan), ValueError, 'scale must be above 0'),
+        (dict(scale='auto'), ValueError, "scale must be above 0 and finite, got 'auto'"),
+        (dict(scale=True), ValueError, 'scale must be above 0 and finite, got True'),
+        (dict(loss_weight=-1), ValueError, 'loss_weight must be at least 0 and finite, got -1'),
+        (dict(loss_weight=math.nan), ValueError, 'loss_weight must be at least 0 .* got nan'),
+        (dict(num_classes='7'), ValueError, "num_classes must be a whole number .* got '7'"),
+        (dict(num_classes=None), ValueError, 'num_classes must be a whole number .* got None'),
+        (dict(num_classes=math.inf), ValueError, 'num_classes must be a whole number .* got inf'),
+        (dict(neck='linear'), ValueError, "neck must be one of .*'bn-fc-bn'.*, got 'linear'"),
+        (
+            dict(neck='none', embedding_channels=4),
+            ValueError,
+            '=4 differs from in_channels=8.*a neck',
+        ),
+        (dict(neck='fc', dropout=0.1), ValueError, "dropout=0.1 is for neck='bn-dropout-fc-bn'"),
+        (dict(path='fast'), ValueError, "path must be one of .*'auto', 'plain', 'exact'.*'fast'"),
+        (
+            dict(flip_fusion='mean'),
+            ValueError,
+            "flip_fusion must be one of .*'concat', 'sum'.*'mean'",
+        ),
+        (dict(aux_losses=[dict(type='FocalLoss')]), TypeError, 'losses on features and labels'),
+        (dict(aux_losses=[dict(type='TripleLoss')]), KeyError, "did you mean 'TripletLoss'"),
+        (
+            dict(aux_losses=[dict(type='Trip')]),
+            KeyError,
+            "which are CenterLoss, ContrastiveLoss, TripletLoss; got 'Trip'",
+        ),
+        (
+            dict(aux_losses=[dict(type='mmdet.TripletLoss')]),
+            TypeError,
+            'which are .*mmdet.TripletLoss',
+        ),
+        (
+            dict(aux_losses=[dict(margin=1)]),
+            TypeError,
+            r"list of dict\(type='TripletLoss', ...\), got",
+        ),
+        (dict(aux_losses='TripletLoss'), TypeError, r"list of dict\(type='TripletLoss', .* 'T' in"),
+        (
+            dict(aux_losses=[dict(type='CenterLoss', num_classes=5)]),
+            ValueError,
+            'num_classes=5 of CenterLoss in aux_losses differs from 7 of the head: leave it out',
+        ),
+        (
+            dict(aux_losses=[dict(type='CenterLoss', in_channels=8)], embedding_channels=4),
+            ValueError,
+            'in_channels=8 of CenterLoss in aux_losses differs from 4 of the head',
+        ),
+        (dict(margin=None, aux_losses=None), ValueError, 'give a margin'),
+    ],
+)
 def test_wrong_options_are_told(options: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         make_head(**options)
@@ -503,8 +593,10 @@ def test_labels_out_of_range_are_counted_and_the_picture_named(path: str) -> Non
     data = samples([0, 3, 7, 6, -1])
     for i, sample in enumerate(data):
         sample.img_path = f'faces/{i}.png'
-    message = (r'2 of 5 labels are not from 0 to 6 \(num_classes=7\), the first is 7 of '
-               r'faces/2.png: compare num_classes')  # fmt: skip
+    message = (
+        r'2 of 5 labels are not from 0 to 6 \(num_classes=7\), the first is 7 of '
+        r'faces/2.png: compare num_classes'
+    )
     with pytest.raises(ValueError, match=message):
         head.loss((torch.randn(5, CHANNELS),), data)
     with pytest.raises(ValueError, match='1 of 1 labels .* the first is 9: compare'):

@@ -18,8 +18,11 @@ CHANNELS = 8
 PATHS = ('plain', 'exact')
 HALVES = (torch.float16, torch.bfloat16)
 NECKS = ('none', 'fc', 'fc-bn', 'bn-fc-bn')
-AUX = ({'type': 'CenterLoss'}, {'type': 'TripletLoss', 'distance': 'cosine'},
-       {'type': 'ContrastiveLoss', 'distance': 'cosine'})  # fmt: skip
+AUX = (
+    {'type': 'CenterLoss'},
+    {'type': 'TripletLoss', 'distance': 'cosine'},
+    {'type': 'ContrastiveLoss', 'distance': 'cosine'},
+)
 
 
 class Sample(SimpleNamespace):
@@ -62,8 +65,14 @@ def assert_finite(head: MarginHead, x: Tensor, what: Any) -> None:
 @pytest.mark.parametrize('case', MARGINS, ids=case_id)
 @pytest.mark.parametrize('path', PATHS)
 def test_short_features_have_a_gradient_that_half_precision_holds(case: Any, path: str) -> None:
-    for samples, classes, scale in ((1, 1, 64), (1, 100, 64), (2, 7, 30), (4, 100, 64),
-                                    (64, 100, 30), (1, 2, 1000)):  # fmt: skip
+    for samples, classes, scale in (
+        (1, 1, 64),
+        (1, 100, 64),
+        (2, 7, 30),
+        (4, 100, 64),
+        (64, 100, 30),
+        (1, 2, 1000),
+    ):
         head = make_head(case, classes, scale=scale, path=path)
         for kind, short in enumerate(short_features(head, samples)):
             for dtype in HALVES:

@@ -30,12 +30,18 @@ def samples(labels: Tensor) -> list[Any]:
     return [DataSample().set_gt_label(label.view(1)) for label in labels]
 
 
-def pair(margin: dict[str, Any], path: Any = 'exact', centres: int = 1, scale: float = 64.0,
-         **options: Any) -> tuple[Any, Any]:  # fmt: skip
+def pair(
+    margin: dict[str, Any],
+    path: Any = 'exact',
+    centres: int = 1,
+    scale: float = 64.0,
+    **options: Any,
+) -> tuple[Any, Any]:
     """Ours and stock's with the same centres."""
     torch.manual_seed(0)
     stock = ArcFaceClsHead(
-        CLASSES, CHANNELS, centres, scale, loss=dict(type='mmpretrain.CrossEntropyLoss'), **options)
+        CLASSES, CHANNELS, centres, scale, loss=dict(type='mmpretrain.CrossEntropyLoss'), **options
+    )
     ours = MarginHead(CLASSES, CHANNELS, dict(type='ArcFace', **margin), scale, centres, path=path)
     ours.weight.data.copy_(stock.norm_product.weight)
     return ours, stock
@@ -62,8 +68,9 @@ def batch(number: int = 40) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize('easy', [False, True])
 @pytest.mark.parametrize('margins', [0.0, 0.2, 0.5, [0.05 * k for k in range(CLASSES)]], ids=str)
 def test_value_and_gradient_of_stock(path: str, centres: int, easy: bool, margins: Any) -> None:
-    ours, stock = pair(dict(m=margins, easy_margin=easy), path, centres, margins=margins,
-                       easy_margin=easy)  # fmt: skip
+    ours, stock = pair(
+        dict(m=margins, easy_margin=easy), path, centres, margins=margins, easy_margin=easy
+    )
     x, labels = batch()
     for one, other in zip(gradients(ours, x, labels), gradients(stock, x, labels), strict=True):
         assert other.isfinite().all()
@@ -113,8 +120,10 @@ def adaptive(counts: list[int], **options: Any) -> Tensor:
     _, stock = pair({}, margins=0.5)
     runner = SimpleNamespace(
         model=SimpleNamespace(head=stock),
-        train_dataloader=SimpleNamespace(dataset=SimpleNamespace(
-            get_gt_labels=lambda: np.repeat(np.arange(CLASSES), counts))))  # fmt: skip
+        train_dataloader=SimpleNamespace(
+            dataset=SimpleNamespace(get_gt_labels=lambda: np.repeat(np.arange(CLASSES), counts))
+        ),
+    )
     SetAdaptiveMarginsHook(**options).before_train(runner)
     return stock.margins
 
@@ -125,7 +134,10 @@ def test_margins_by_counts_are_those_of_stocks_hook() -> None:
         ours, _ = pair(dict(m=dict(counts=counts, high=high, low=low, power=power)))
         torch.testing.assert_close(
             ours.margin.m(torch.arange(CLASSES)),
-            adaptive(counts, margin_max=high, margin_min=low, power=power), rtol=1e-5, atol=1e-6)
+            adaptive(counts, margin_max=high, margin_min=low, power=power),
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 @pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning')
@@ -165,18 +177,23 @@ def classifier(head: dict[str, Any], scope: str = 'mmpretrain', **options: Any) 
     prefix = '' if scope == 'mmpretrain' else 'mmpretrain.'
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(scope):
-        return ROOT.build(dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(type=f'{prefix}ResNet', depth=18, stem_channels=8, base_channels=8),
-            neck=dict(type=f'{prefix}GlobalAveragePooling'),
-            head=dict(type='mmdet_ext.MarginHead', num_classes=4, in_channels=64, **head),
-            **{'data_preprocessor': dict(type='mmdet_ext.FaceDataPreprocessor'), **options}))
+        return ROOT.build(
+            dict(
+                type='mmpretrain.ImageClassifier',
+                backbone=dict(type=f'{prefix}ResNet', depth=18, stem_channels=8, base_channels=8),
+                neck=dict(type=f'{prefix}GlobalAveragePooling'),
+                head=dict(type='mmdet_ext.MarginHead', num_classes=4, in_channels=64, **head),
+                **{'data_preprocessor': dict(type='mmdet_ext.FaceDataPreprocessor'), **options},
+            )
+        )
 
 
 def loader_batch(number: int = 4) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
-    pictures = [torch.randint(256, (3, 32, 32), generator=generator, dtype=torch.uint8)
-                for _ in range(number)]  # fmt: skip
+    pictures = [
+        torch.randint(256, (3, 32, 32), generator=generator, dtype=torch.uint8)
+        for _ in range(number)
+    ]
     return dict(inputs=pictures, data_samples=samples(torch.arange(number) % 4))
 
 
@@ -223,7 +240,8 @@ def test_training_step_lowers_the_loss_and_logs_what_is_no_loss() -> None:
 def test_mirror_images_in_a_test_step(fusion: str) -> None:
     model = classifier(
         {**HEAD, 'flip_fusion': fusion},
-        data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True)).eval()
+        data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True),
+    ).eval()
     found = torch.stack([sample.embedding for sample in model.test_step(loader_batch())])
     mirrored = loader_batch()
     mirrored['inputs'] = [picture.flip(-1) for picture in mirrored['inputs']]
@@ -240,10 +258,11 @@ def test_mirror_images_in_a_test_step(fusion: str) -> None:
 
 def test_fusion_without_mirror_images_is_told() -> None:
     model = classifier({**HEAD, 'flip_fusion': 'sum'}).eval()
-    with pytest.raises(ValueError, match="wants 8 embeddings for 4 pictures, got 4.*flip_at_test"):
+    with pytest.raises(ValueError, match='wants 8 embeddings for 4 pictures, got 4.*flip_at_test'):
         model.test_step(loader_batch())
     model = classifier(
-        HEAD, data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True))
+        HEAD, data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True)
+    )
     with pytest.raises(ValueError, match='flip_fusion=None wants 4 .* got 8'):
         model.eval().test_step(loader_batch())
 
@@ -257,8 +276,9 @@ def test_stock_preprocessor_and_its_mixing() -> None:
         values.append(losses['loss'].item())
     assert values[0] == pytest.approx(values[1], rel=1e-5)
     mixing = dict(augments=dict(type='Mixup', alpha=0.8))
-    model = classifier(HEAD, data_preprocessor={**plain, 'num_classes': 4, 'to_onehot': True},
-                       train_cfg=mixing)  # fmt: skip
+    model = classifier(
+        HEAD, data_preprocessor={**plain, 'num_classes': 4, 'to_onehot': True}, train_cfg=mixing
+    )
     with pytest.raises(ValueError, match='gt_score: a margin is for one identity.*Mixup'):
         model(**model.data_preprocessor(loader_batch(), training=True), mode='loss')
 

@@ -92,27 +92,47 @@ class Watch(Hook):
 
 
 def make_runner(
-    tmp_path: Path, hooks: list[Any], model: nn.Module | None = None, dataset: Any = None,
-    epochs: int = EPOCHS, by_epoch: bool = True, val: Any = None, **options: Any,
-) -> tuple[Runner, Watch]:  # fmt: skip
+    tmp_path: Path,
+    hooks: list[Any],
+    model: nn.Module | None = None,
+    dataset: Any = None,
+    epochs: int = EPOCHS,
+    by_epoch: bool = True,
+    val: Any = None,
+    **options: Any,
+) -> tuple[Runner, Watch]:
     torch.manual_seed(0)
     dataset = dataset or Points()
-    loader = dict(batch_size=len(dataset) // STEPS, num_workers=0, dataset=dataset,
-                  sampler=dict(type='DefaultSampler', shuffle=True))  # fmt: skip
-    cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs) if by_epoch else dict(
-        type='IterBasedTrainLoop', max_iters=epochs * STEPS)
+    loader = dict(
+        batch_size=len(dataset) // STEPS,
+        num_workers=0,
+        dataset=dataset,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+    )
+    cfg = (
+        dict(type='EpochBasedTrainLoop', max_epochs=epochs)
+        if by_epoch
+        else dict(type='IterBasedTrainLoop', max_iters=epochs * STEPS)
+    )
     if val is not None:
         options.update(
-            val_dataloader={**loader, 'dataset': val}, val_cfg=dict(type='ValLoop'),
+            val_dataloader={**loader, 'dataset': val},
+            val_cfg=dict(type='ValLoop'),
             val_evaluator=dict(type='DumpResults', out_file_path=str(tmp_path / 'x.pkl')),
-        )  # fmt: skip
+        )
     runner = Runner(
-        model=model or Net(dict(type='ArcFace', m=0.1)), work_dir=str(tmp_path),
-        train_dataloader=loader, train_cfg=cfg, custom_hooks=hooks,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), randomness=dict(seed=1),
+        model=model or Net(dict(type='ArcFace', m=0.1)),
+        work_dir=str(tmp_path),
+        train_dataloader=loader,
+        train_cfg=cfg,
+        custom_hooks=hooks,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        randomness=dict(seed=1),
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
-        experiment_name=f'hooks_{random.Random().random()}', log_level='WARNING', **options,
-    )  # fmt: skip
+        experiment_name=f'hooks_{random.Random().random()}',
+        log_level='WARNING',
+        **options,
+    )
     watch = Watch()
     runner.register_hook(watch)
     return runner, watch
@@ -218,9 +238,11 @@ def test_resumed_training_goes_on_as_if_uninterrupted(tmp_path: Path) -> None:
     first.register_hook(StopAfter(2))
     first.train()
     second, rest = make_runner(
-        tmp_path / 'parts', hooks, resume=True,
+        tmp_path / 'parts',
+        hooks,
+        resume=True,
         load_from=str(tmp_path / 'parts' / 'epoch_2.pth'),
-    )  # fmt: skip
+    )
     second.train()
     assert len(rest.seen) == 2 * STEPS
     assert rest.seen == seen.seen[2 * STEPS :]
@@ -243,8 +265,10 @@ def test_head_within_a_wrapped_model(tmp_path: Path) -> None:
     )
     try:
         wrapped = MMDistributedDataParallel(Net(dict(type='CombinedMargin')))
-        hooks = [MarginScheduleHook(param='m2', start=0.5, stop=0.2),
-                 MarginScheduleHook(param='scale', start=30, stop=20)]  # fmt: skip
+        hooks = [
+            MarginScheduleHook(param='m2', start=0.5, stop=0.2),
+            MarginScheduleHook(param='scale', start=30, stop=20),
+        ]
         runner, _ = make_runner(tmp_path, [])
         runner.model = wrapped
         for hook in (*hooks, FeatureScatterHook(dataset='train')):
@@ -277,8 +301,10 @@ def test_margin_that_does_not_fit_is_told_before_training(
 
 
 def test_two_hooks_for_one_number(tmp_path: Path) -> None:
-    hooks = [MarginScheduleHook(start=0.0, stop=0.5, end=2),
-             MarginScheduleHook(start=0.5, stop=0.4, begin=2)]  # fmt: skip
+    hooks = [
+        MarginScheduleHook(start=0.0, stop=0.5, end=2),
+        MarginScheduleHook(start=0.5, stop=0.4, begin=2),
+    ]
     runner, _ = make_runner(tmp_path, hooks)
     with pytest.raises(ValueError, match="2 MarginScheduleHook set 'm'"):
         runner.train()
@@ -330,9 +356,10 @@ def test_drawn_at_first_at_times_and_at_last(tmp_path: Path) -> None:
 
 def test_training_is_as_without_it(tmp_path: Path) -> None:
     weights, modes, states = [], [], []
-    for name, hooks in (('without', []), ('with', [
-        FeatureScatterHook(interval=1, dataset='train', animation=False)
-    ])):
+    for name, hooks in (
+        ('without', []),
+        ('with', [FeatureScatterHook(interval=1, dataset='train', animation=False)]),
+    ):
         runner, watch = make_runner(tmp_path / name, hooks, dataset=Points(noise=True))
         runner.train()
         weights.append([parameter.detach().clone() for parameter in runner.model.parameters()])
@@ -378,9 +405,7 @@ def seen_by(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return drawn
 
 
-def test_points_are_the_embeddings_at_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_points_are_the_embeddings_at_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = seen_by(monkeypatch)
     val = Points(('b', 'x', 'a', 'c'))
     runner, _ = make_runner(tmp_path, [FeatureScatterHook(interval=99)], val=val)
@@ -396,7 +421,9 @@ def test_points_are_the_embeddings_at_test(
     assert scatter.names == ['b', 'x', 'a', 'c'] and scatter.unseen == {1}
     weight = runner.model.head.weight.detach().numpy()
     assert {k: v.tolist() for k, v in scatter.centres.items()} == {
-        0: weight[1:2].tolist(), 2: weight[0:1].tolist(), 3: weight[2:3].tolist()
+        0: weight[1:2].tolist(),
+        2: weight[0:1].tolist(),
+        3: weight[2:3].tolist(),
     }
     assert len(drawn) == 2
 
@@ -411,8 +438,9 @@ def test_without_names_labels_beyond_the_head_are_unseen(
     for dataset in (val, train):
         dataset.metainfo = {}
     train.get_data_info = lambda place: {'gt_label': place % 3}  # type: ignore[method-assign]
-    runner, _ = make_runner(tmp_path, [FeatureScatterHook(interval=99)], dataset=train, val=val,
-                            epochs=1)  # fmt: skip
+    runner, _ = make_runner(
+        tmp_path, [FeatureScatterHook(interval=99)], dataset=train, val=val, epochs=1
+    )
     runner.train()
     assert drawn[0][0].unseen == {3, 4}
     assert sorted(drawn[0][0].centres) == [0, 1, 2]
@@ -494,17 +522,19 @@ def test_resumed_training_keeps_view_and_drawings(
     ]
     # The order of pictures of a resumed run is another: only the view is the same.
     assert np.allclose(drawn[1][0].points, whole[1], atol=1e-6)
-    with np.load(tmp_path / 'parts' / 'scatter' / 'projection.npz') as a, np.load(
-        tmp_path / 'whole' / 'scatter' / 'projection.npz'
-    ) as b:
+    with (
+        np.load(tmp_path / 'parts' / 'scatter' / 'projection.npz') as a,
+        np.load(tmp_path / 'whole' / 'scatter' / 'projection.npz') as b,
+    ):
         assert np.array_equal(a['axes'], b['axes']) and np.array_equal(a['mean'], b['mean'])
     with Image.open(tmp_path / 'parts' / 'scatter' / 'scatter.gif') as animation:
         assert animation.n_frames == 3
 
 
 def test_by_steps(tmp_path: Path) -> None:
-    hook = FeatureScatterHook(interval=5, dataset='train', by_epoch=False, out_dir=str(
-        tmp_path / 'elsewhere'))  # fmt: skip
+    hook = FeatureScatterHook(
+        interval=5, dataset='train', by_epoch=False, out_dir=str(tmp_path / 'elsewhere')
+    )
     make_runner(tmp_path, [hook], by_epoch=False)[0].train()
     assert drawings(tmp_path / 'elsewhere') == [f'step_{k:06d}.png' for k in (0, 5, 10, 12)]
     runner, _ = make_runner(tmp_path / 'b', [FeatureScatterHook(dataset='train')], by_epoch=False)
@@ -555,14 +585,14 @@ def test_absent_loader_and_absent_labels(tmp_path: Path) -> None:
 
 # MMEngine's own start of a process group sets a CUDA device first, which a CPU has not; it leaves
 # alone a group that is there.
-WORKER = '''
+WORKER = """
 import runpy, sys
 import torch
 torch.distributed.init_process_group('gloo')
 runpy.run_path(sys.argv.pop(1), run_name='__main__')
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
-'''
+"""
 
 
 @pytest.mark.slow
@@ -585,13 +615,32 @@ def test_two_processes_train_and_one_draws(tmp_path: Path) -> None:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
-         f'--master_port={port}', str(tmp_path / 'worker.py'), str(script),
-         str(tmp_path / 'config.py'), '--work-dir', str(tmp_path / 'run'), '--launcher', 'pytorch'],
-        env={**os.environ, 'PYTHONPATH': str(CONFIGS.parent), 'OMP_NUM_THREADS': '1',
-             'CUDA_VISIBLE_DEVICES': ''},
-        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
-    )  # fmt: skip
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--nproc_per_node=2',
+            f'--master_port={port}',
+            str(tmp_path / 'worker.py'),
+            str(script),
+            str(tmp_path / 'config.py'),
+            '--work-dir',
+            str(tmp_path / 'run'),
+            '--launcher',
+            'pytorch',
+        ],
+        env={
+            **os.environ,
+            'PYTHONPATH': str(CONFIGS.parent),
+            'OMP_NUM_THREADS': '1',
+            'CUDA_VISIBLE_DEVICES': '',
+        },
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     assert drawings(tmp_path / 'run' / 'scatter') == [f'epoch_{k:06d}.png' for k in range(4)]
     (log,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')

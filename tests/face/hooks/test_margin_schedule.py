@@ -27,20 +27,37 @@ class Net(BaseModel):
 
 def runner_of(hook: MarginScheduleHook, margin: Any, times: int) -> Any:
     """What a hook sees of a runner, of so many epochs or steps."""
-    return SimpleNamespace(model=Net(margin), hooks=[hook], train_loop=None, epoch=0, iter=0,
-                           max_epochs=times, max_iters=times)  # fmt: skip
+    return SimpleNamespace(
+        model=Net(margin),
+        hooks=[hook],
+        train_loop=None,
+        epoch=0,
+        iter=0,
+        max_epochs=times,
+        max_iters=times,
+    )
 
 
-@pytest.mark.parametrize(('times', 'options', 'message'), [
-    (3, dict(start=1, stop=2), 'm would become 1.5 after 1 epochs: m must be a whole number'),
-    (4, dict(start=1, stop=3), 'm would become 1.66667 after 1 epochs: .*, got 1.66.*kind=.step'),
-    (4, dict(start=1, stop=4, kind='cosine'), 'after 1 epochs'),
-    (20, dict(start=1, stop=3, begin=5, end=8), 'm would become 1.66667 after 6 epochs'),
-    (9, dict(start=1, stop=2, by_epoch=False), 'm would become 1.125 after 1 steps'),
-    (10**6, dict(start=1, stop=2, by_epoch=False), 'm would become .* after 100 steps'),
-    (10**6, dict(start=1, stop=2, begin=70_000, end=70_004, by_epoch=False),
-     'm would become 1.25 after 70001 steps'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('times', 'options', 'message'),
+    [
+        (3, dict(start=1, stop=2), 'm would become 1.5 after 1 epochs: m must be a whole number'),
+        (
+            4,
+            dict(start=1, stop=3),
+            'm would become 1.66667 after 1 epochs: .*, got 1.66.*kind=.step',
+        ),
+        (4, dict(start=1, stop=4, kind='cosine'), 'after 1 epochs'),
+        (20, dict(start=1, stop=3, begin=5, end=8), 'm would become 1.66667 after 6 epochs'),
+        (9, dict(start=1, stop=2, by_epoch=False), 'm would become 1.125 after 1 steps'),
+        (10**6, dict(start=1, stop=2, by_epoch=False), 'm would become .* after 100 steps'),
+        (
+            10**6,
+            dict(start=1, stop=2, begin=70_000, end=70_004, by_epoch=False),
+            'm would become 1.25 after 70001 steps',
+        ),
+    ],
+)
 def test_values_between_are_tried_before_training(
     times: int, options: dict[str, Any], message: str
 ) -> None:
@@ -49,14 +66,18 @@ def test_values_between_are_tried_before_training(
         hook.before_train(runner_of(hook, SPHERE, times))
 
 
-@pytest.mark.parametrize(('margin', 'times', 'options'), [
-    (SPHERE, 4, dict(start=1, stop=4)), (SPHERE, 2, dict(start=1, stop=4)),
-    (SPHERE, 3, dict(kind='step', values=[(0, 1), (1, 2), (2, 4)])),
-    # Over before it begins.
-    (SPHERE, 3, dict(start=1, stop=2, begin=5)),
-    (dict(type='ArcFace'), 10**6, dict(start=0.0, stop=3.0, by_epoch=False)),
-    (dict(type='CombinedMargin'), 50, dict(param='m1', start=1, stop=4, kind='cosine')),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('margin', 'times', 'options'),
+    [
+        (SPHERE, 4, dict(start=1, stop=4)),
+        (SPHERE, 2, dict(start=1, stop=4)),
+        (SPHERE, 3, dict(kind='step', values=[(0, 1), (1, 2), (2, 4)])),
+        # Over before it begins.
+        (SPHERE, 3, dict(start=1, stop=2, begin=5)),
+        (dict(type='ArcFace'), 10**6, dict(start=0.0, stop=3.0, by_epoch=False)),
+        (dict(type='CombinedMargin'), 50, dict(param='m1', start=1, stop=4, kind='cosine')),
+    ],
+)
 def test_what_passes_can_be_set_at_each_time(
     margin: Any, times: int, options: dict[str, Any]
 ) -> None:

@@ -41,9 +41,16 @@ def batch(seed: int, samples: int = 12, scale: float = 1.0) -> tuple[Tensor, Ten
 
 
 @pytest.mark.parametrize('scale', [0.05, 1.0, 30.0])
-@pytest.mark.parametrize('options', [
-    {}, {'margin': 1.5}, {'margin': 0}, {'margin': 0.5, 'loss_weight': 3.0, 'hard_mining': True},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        {'margin': 1.5},
+        {'margin': 0},
+        {'margin': 0.5, 'loss_weight': 3.0, 'hard_mining': True},
+    ],
+    ids=str,
+)
 def test_triplets_have_the_value_and_gradient_of_stock(
     scale: float, options: dict[str, Any]
 ) -> None:
@@ -97,10 +104,16 @@ def test_a_stock_head_takes_triplets() -> None:
     from mmdet.structures import ReIDDataSample
 
     config: dict[str, Any] = {
-        'type': 'LinearReIDHead', 'num_fcs': 1, 'in_channels': 8, 'fc_channels': 8,
-        'out_channels': 4, 'num_classes': 4, 'norm_cfg': None, 'act_cfg': {'type': 'ReLU'},
+        'type': 'LinearReIDHead',
+        'num_fcs': 1,
+        'in_channels': 8,
+        'fc_channels': 8,
+        'out_channels': 4,
+        'num_classes': 4,
+        'norm_cfg': None,
+        'act_cfg': {'type': 'ReLU'},
         'loss_cls': None,
-    }  # fmt: skip
+    }
     x, y = batch(1)
     samples = [ReIDDataSample().set_gt_label(label) for label in y]
     values = []
@@ -155,14 +168,18 @@ def test_what_is_logged() -> None:
     # Anchor 0: p 5, n 5.16 and 30; anchor 1: p 5, n 0.2 and 27.3; anchor 2: p 27.3, n 5.16 and
     # 0.2; anchor 3: p 27.3, n 30 and 27.29.
     assert {key: triplet[key].item() for key in ('easy', 'semi_hard', 'hard')} == {
-        'easy': 3, 'semi_hard': 1, 'hard': 4,
-    }  # fmt: skip
+        'easy': 3,
+        'semi_hard': 1,
+        'hard': 4,
+    }
     contrastive = ContrastiveLoss()(x, y)
     assert isinstance(contrastive, dict)
     del contrastive['loss']
     assert {key: value.item() for key, value in contrastive.items()} == {
-        'positive_pairs': 2, 'negative_pairs': 4, 'close_negative_pairs': 1,
-    }  # fmt: skip
+        'positive_pairs': 2,
+        'negative_pairs': 4,
+        'close_negative_pairs': 1,
+    }
     center = CenterLoss(2, 2)(x, y)
     assert isinstance(center, dict)
     assert center['distance'].item() == pytest.approx((0 + 5 + 26.64**0.5 + 30) / 4)
@@ -277,7 +294,7 @@ def test_learnable_centers_are_the_notes_sum_over_identities() -> None:
     assert class_mean_center_loss(x[:4], y[:4], loss.centers).tolist() == [0.0] * 4
 
 
-WORKER = '''
+WORKER = """
 import sys
 import torch
 import torch.distributed as dist
@@ -294,17 +311,26 @@ for step in range(4):
     loss(x[part], y[part])
 torch.save(loss.state_dict(), f'{folder}/{rank}.pth')
 dist.destroy_process_group()
-'''
+"""
 
 
 def test_two_processes_have_the_centers_of_one(tmp_path: Path) -> None:
-    env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1',
-           'CUDA_VISIBLE_DEVICES': ''}  # fmt: skip
+    env = {
+        **os.environ,
+        'PYTHONPATH': str(REPO),
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+    }
     workers = [
-        subprocess.Popen([sys.executable, '-c', WORKER, str(rank), str(tmp_path)], env=env,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [sys.executable, '-c', WORKER, str(rank), str(tmp_path)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     for worker in workers:
         output, _ = worker.communicate(timeout=120)
         assert worker.returncode == 0, output[-4000:]
@@ -324,19 +350,22 @@ def test_two_processes_have_the_centers_of_one(tmp_path: Path) -> None:
 # --- Errors -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('name', 'options', 'message'), [
-    ('CenterLoss', {'alpha': 1.5}, 'alpha must be from 0 to 1, got 1.5'),
-    ('CenterLoss', {'form': 'notes'}, "form must be one of .*'learnable'.*got 'notes'"),
-    ('CenterLoss', {'num_classes': 0}, 'num_classes must be above 0'),
-    ('CenterLoss', {'in_channels': -1}, 'in_channels must be above 0'),
-    ('ContrastiveLoss', {'margin': 0}, 'margin must be above 0'),
-    ('ContrastiveLoss', {'distance': 'l1'}, "distance must be one of .*got 'l1'"),
-    ('TripletLoss', {'margin': -1}, 'margin must be above 0 and finite, got -1: 0 will do'),
-    ('TripletLoss', {'mining': 'all'}, "mining must be one of .*got 'all'"),
-    ('TripletLoss', {'distance': 'l1'}, 'distance must be one of'),
-    ('TripletLoss', {'hard_mining': False}, "contradicts mining='batch_hard'.*'batch_all'"),
-    *((name, {'loss_weight': -1.0}, 'loss_weight must be above 0') for name in OPTIONS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('CenterLoss', {'alpha': 1.5}, 'alpha must be from 0 to 1, got 1.5'),
+        ('CenterLoss', {'form': 'notes'}, "form must be one of .*'learnable'.*got 'notes'"),
+        ('CenterLoss', {'num_classes': 0}, 'num_classes must be above 0'),
+        ('CenterLoss', {'in_channels': -1}, 'in_channels must be above 0'),
+        ('ContrastiveLoss', {'margin': 0}, 'margin must be above 0'),
+        ('ContrastiveLoss', {'distance': 'l1'}, "distance must be one of .*got 'l1'"),
+        ('TripletLoss', {'margin': -1}, 'margin must be above 0 and finite, got -1: 0 will do'),
+        ('TripletLoss', {'mining': 'all'}, "mining must be one of .*got 'all'"),
+        ('TripletLoss', {'distance': 'l1'}, 'distance must be one of'),
+        ('TripletLoss', {'hard_mining': False}, "contradicts mining='batch_hard'.*'batch_all'"),
+        *((name, {'loss_weight': -1.0}, 'loss_weight must be above 0') for name in OPTIONS),
+    ],
+)
 def test_wrong_options_are_named(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, **options)

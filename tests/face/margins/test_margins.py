@@ -41,8 +41,14 @@ def samples(labels: Tensor) -> list[Any]:
     return [Sample(gt_label=label.view(1)) for label in labels]
 
 
-def make_head(margin: str, centres: int = 1, path: Any = 'exact', seed: int = 0,
-              classes: int = CLASSES, **options: Any) -> Any:  # fmt: skip
+def make_head(
+    margin: str,
+    centres: int = 1,
+    path: Any = 'exact',
+    seed: int = 0,
+    classes: int = CLASSES,
+    **options: Any,
+) -> Any:
     torch.manual_seed(seed)
     head = MarginHead(classes, CHANNELS, dict(type=margin, **options), SCALE, centres, path=path)
     nn.init.normal_(head.weight, std=0.4)
@@ -90,9 +96,16 @@ def table_of(x: Tensor, weight: Tensor, labels: Tensor, centres: int) -> Table:
     own = weight[labels * centres + place[row, labels]]
     # The own cosine as each margin sees it: LSoftmax chooses the centre by the dot product.
     return Table(
-        cosines=cosines, t=torch.acos(cosines[row, labels]), a=x.norm(dim=1), y=labels,
-        dots=dots, halves=halves, own_norm=own.norm(dim=1),
-        own_t=torch.acos(dots[row, labels] / x.norm(dim=1) / own.norm(dim=1)), row=row)  # fmt: skip
+        cosines=cosines,
+        t=torch.acos(cosines[row, labels]),
+        a=x.norm(dim=1),
+        y=labels,
+        dots=dots,
+        halves=halves,
+        own_norm=own.norm(dim=1),
+        own_t=torch.acos(dots[row, labels] / x.norm(dim=1) / own.norm(dim=1)),
+        row=row,
+    )
 
 
 def put(scores: Tensor, table: Table, own: Tensor) -> Tensor:
@@ -101,8 +114,9 @@ def put(scores: Tensor, table: Table, own: Tensor) -> Tensor:
 
 def scaled(own: Callable[[Table], Tensor]) -> Callable[[Table], Tensor]:
     """A softmax over s cos t_j, with s times this for the own class."""
-    return lambda table: F.cross_entropy(put(SCALE * table.cosines, table, SCALE * own(table)),
-                                         table.y)  # fmt: skip
+    return lambda table: F.cross_entropy(
+        put(SCALE * table.cosines, table, SCALE * own(table)), table.y
+    )
 
 
 def psi(t: Tensor, m: float) -> Tensor:
@@ -138,7 +152,8 @@ def sphereface(m: int, lam: float) -> Callable[[Table], Tensor]:
 
 def lsoftmax(m: int, lam: float) -> Callable[[Table], Tensor]:
     return lambda q: F.cross_entropy(
-        put(q.dots, q, q.own_norm * q.a * annealed(q.own_t, m, lam)), q.y)
+        put(q.dots, q, q.own_norm * q.a * annealed(q.own_t, m, lam)), q.y
+    )
 
 
 def adaface(q: Table, m: Any = 0.4, h: float = 0.333, momentum: float = 0.01) -> Tensor:
@@ -188,35 +203,51 @@ TWINS: list[tuple[str, dict[str, Any], Callable[[Table], Tensor]]] = [
     *(('LSoftmax', dict(m=m, lambda_max=0, lambda_min=0), lsoftmax(m, 0)) for m in (1, 2, 3, 4)),
     ('SphereFace', {}, sphereface(4, LAMBDA_1)),
     ('SphereFace', dict(lambda_max=2, lambda_min=1.5, gamma=9), sphereface(4, 1.5)),
-    *(('SphereFace', dict(m=m, lambda_max=0, lambda_min=0), sphereface(m, 0))
-      for m in (1, 2, 3, 4)),
+    *(
+        ('SphereFace', dict(m=m, lambda_max=0, lambda_min=0), sphereface(m, 0))
+        for m in (1, 2, 3, 4)
+    ),
     *(('CosFace', dict(m=m), scaled(partial(lowered, m=m))) for m in (0, 0.35, 1, 2)),
     ('CosFace', dict(m=LIST), scaled(lambda q: torch.cos(q.t) - torch.tensor(LIST)[q.y])),
     *(('ArcFace', dict(m=m), scaled(partial(arcface, m=m))) for m in (0, 0.5, 1, 2)),
-    ('ArcFace', dict(m=dict(counts=COUNTS)),
-     scaled(lambda q: turned(q.t, torch.tensor(BY_COUNT)[q.y]))),
-    ('ArcFace', dict(easy_margin=True), scaled(
-        lambda q: torch.where(q.t < math.pi / 2, torch.cos(q.t + 0.5), torch.cos(q.t)))),
-    ('ArcFace', dict(gradient='straight_through'),
-     scaled(lambda q: straight(turned(q.t, 0.5), q))),
+    (
+        'ArcFace',
+        dict(m=dict(counts=COUNTS)),
+        scaled(lambda q: turned(q.t, torch.tensor(BY_COUNT)[q.y])),
+    ),
+    (
+        'ArcFace',
+        dict(easy_margin=True),
+        scaled(lambda q: torch.where(q.t < math.pi / 2, torch.cos(q.t + 0.5), torch.cos(q.t))),
+    ),
+    ('ArcFace', dict(gradient='straight_through'), scaled(lambda q: straight(turned(q.t, 0.5), q))),
     ('CombinedMargin', {}, scaled(lambda q: turned(q.t, 0.3) - 0.2)),
     ('CombinedMargin', dict(m1=3, m2=0, m3=0), scaled(lambda q: psi(q.t, 3))),
-    ('CombinedMargin', dict(m1=1.35, m2=0.27, m3=0.1),
-     scaled(lambda q: psi(q.t + 0.2, 1.35) - 0.1)),
-    ('CombinedMargin', dict(m1=1, m2=LIST, m3=LIST[::-1]), scaled(
-        lambda q: turned(q.t, torch.tensor(LIST)[q.y]) - torch.tensor(LIST[::-1])[q.y])),
+    (
+        'CombinedMargin',
+        dict(m1=1.35, m2=0.27, m3=0.1),
+        scaled(lambda q: psi(q.t + 0.2, 1.35) - 0.1),
+    ),
+    (
+        'CombinedMargin',
+        dict(m1=1, m2=LIST, m3=LIST[::-1]),
+        scaled(lambda q: turned(q.t, torch.tensor(LIST)[q.y]) - torch.tensor(LIST[::-1])[q.y]),
+    ),
     ('AdaFace', {}, scaled(adaface)),
     ('AdaFace', dict(m=0.5, h=30, momentum=0.2), scaled(lambda q: adaface(q, 0.5, 30, 0.2))),
     ('AdaFace', dict(m=LIST), scaled(lambda q: adaface(q, torch.tensor(LIST)[q.y]))),
     ('CurricularFace', {}, curricular),
     ('MagFace', dict(norms=(1, 5)), magface),
     ('SphereFaceR', dict(version='v0'), scaled(lambda q: straight(psi(q.t, 1.5), q))),
-    ('SphereFaceR', dict(version='v1'), scaled(
-        lambda q: straight(torch.cos((1.5 * q.t).clamp(max=math.pi)), q))),
+    (
+        'SphereFaceR',
+        dict(version='v1'),
+        scaled(lambda q: straight(torch.cos((1.5 * q.t).clamp(max=math.pi)), q)),
+    ),
     ('SphereFaceR', dict(version='v2'), shrunk),
     ('UniFace', {}, uniface),
     ('UniFace', dict(m=1, negative_weight=0.3, bias=2), lambda q: uniface(q, 1, 0.3)),
-]  # fmt: skip
+]
 
 
 def ids(row: Any) -> str:
@@ -264,8 +295,14 @@ def test_double_precision_is_kept(row: Any, path: str) -> None:
     found = gradients(head, x, labels)
     assert all(part.dtype == torch.float64 for part in found)
     # Margins a class, and means, start as float32; softplus is a line from 20 on.
-    assert_near(found, expected, 1e-6 if isinstance(options.get('m'), (list, dict)) or name in
-                ('AdaFace', 'CombinedMargin', 'CurricularFace') else 1e-8)  # fmt: skip
+    assert_near(
+        found,
+        expected,
+        1e-6
+        if isinstance(options.get('m'), (list, dict))
+        or name in ('AdaFace', 'CombinedMargin', 'CurricularFace')
+        else 1e-8,
+    )
     # Features of double precision alone will do.
     assert total(make_head(name, 2, path, **options), x, labels).dtype == torch.float64
 
@@ -291,8 +328,10 @@ def test_chunks_of_classes_change_nothing(
     from mmdet_ext.functional.embedding.class_competition import class_competition as whole
 
     plain = by_centres(row, 'plain')
-    monkeypatch.setattr('mmdet_ext.face.heads.margin_head.class_competition',
-                        lambda *args, **options: whole(*args, **options, chunk=chunk))
+    monkeypatch.setattr(
+        'mmdet_ext.face.heads.margin_head.class_competition',
+        lambda *args, **options: whole(*args, **options, chunk=chunk),
+    )
     for found, expected in zip(by_centres(row, 'exact'), plain, strict=True):
         assert_near(found, expected, 1e-5)
 
@@ -306,12 +345,16 @@ def test_smallest_batches(row: Any, path: str) -> None:
     empty = gradients(head, torch.zeros(0, CHANNELS), torch.zeros(0, dtype=torch.long))
     # A zero that keeps the graph, and leaves the running means where they are.
     assert empty[0] == 0 and all(g is not None and not g.any() for g in empty)
-    assert all(value.equal(state[key]) for key, value in head.state_dict().items()
-               if not key.endswith('step'))  # fmt: skip
+    assert all(
+        value.equal(state[key])
+        for key, value in head.state_dict().items()
+        if not key.endswith('step')
+    )
     found = gradients(head, *(t[:1] for t in batch()))
     assert all(t.isfinite().all() for t in found) and found[1].any()
-    same = gradients(make_head(name, path=path, **options), torch.ones(5, CHANNELS),
-                     torch.full((5,), 3))  # fmt: skip
+    same = gradients(
+        make_head(name, path=path, **options), torch.ones(5, CHANNELS), torch.full((5,), 3)
+    )
     assert all(t.isfinite().all() for t in same) and same[1].any()
 
 
@@ -335,33 +378,41 @@ def test_one_class(row: Any, centres: int) -> None:
 # --- Identities ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('one', 'other'), [
-    (dict(type='CombinedMargin', m1=1, m2=0.5, m3=0), dict(type='ArcFace', m=0.5)),
-    (dict(type='CombinedMargin', m1=1, m2=1, m3=0), dict(type='ArcFace', m=1)),
-    (dict(type='CombinedMargin', m1=1, m2=0, m3=0.35), dict(type='CosFace', m=0.35)),
-    (dict(type='CombinedMargin', m1=1, m2=0, m3=2), dict(type='CosFace', m=2)),
-    (dict(type='CombinedMargin', m1=1, m2=0, m3=0), dict(type='NormFace')),
-    (dict(type='ArcFace', m=0), dict(type='NormFace')),
-    (dict(type='ArcFace', m=0, easy_margin=True), dict(type='NormFace')),
-    (dict(type='ArcFace', m=0, gradient='straight_through'), dict(type='NormFace')),
-    (dict(type='CosFace', m=0), dict(type='NormFace')),
-    (dict(type='AdaFace', m=0), dict(type='NormFace')),
-    (dict(type='AdaFace', h=0), dict(type='CosFace', m=0.4)),
-    (dict(type='MagFace', margins=(0, 0), penalty_weight=0), dict(type='NormFace')),
-    (dict(type='MagFace', margins=(0.5, 0.5), penalty_weight=0), dict(type='ArcFace', m=0.5)),
-    *((dict(type='SphereFaceR', m=1, version=f'v{i}'), dict(type='NormFace')) for i in range(3)),
-    (dict(type='LSoftmax', m=1), dict(type='Softmax')),
-    (dict(type='CosFace', m=[0.2] * CLASSES), dict(type='CosFace', m=0.2)),
-    (dict(type='ArcFace', m=dict(counts=[9] * CLASSES)), dict(type='ArcFace', m=0.5)),
-    (dict(type='ArcFace', m=dict(counts=[9] * CLASSES, high=0.3)), dict(type='ArcFace', m=0.3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('one', 'other'),
+    [
+        (dict(type='CombinedMargin', m1=1, m2=0.5, m3=0), dict(type='ArcFace', m=0.5)),
+        (dict(type='CombinedMargin', m1=1, m2=1, m3=0), dict(type='ArcFace', m=1)),
+        (dict(type='CombinedMargin', m1=1, m2=0, m3=0.35), dict(type='CosFace', m=0.35)),
+        (dict(type='CombinedMargin', m1=1, m2=0, m3=2), dict(type='CosFace', m=2)),
+        (dict(type='CombinedMargin', m1=1, m2=0, m3=0), dict(type='NormFace')),
+        (dict(type='ArcFace', m=0), dict(type='NormFace')),
+        (dict(type='ArcFace', m=0, easy_margin=True), dict(type='NormFace')),
+        (dict(type='ArcFace', m=0, gradient='straight_through'), dict(type='NormFace')),
+        (dict(type='CosFace', m=0), dict(type='NormFace')),
+        (dict(type='AdaFace', m=0), dict(type='NormFace')),
+        (dict(type='AdaFace', h=0), dict(type='CosFace', m=0.4)),
+        (dict(type='MagFace', margins=(0, 0), penalty_weight=0), dict(type='NormFace')),
+        (dict(type='MagFace', margins=(0.5, 0.5), penalty_weight=0), dict(type='ArcFace', m=0.5)),
+        *(
+            (dict(type='SphereFaceR', m=1, version=f'v{i}'), dict(type='NormFace'))
+            for i in range(3)
+        ),
+        (dict(type='LSoftmax', m=1), dict(type='Softmax')),
+        (dict(type='CosFace', m=[0.2] * CLASSES), dict(type='CosFace', m=0.2)),
+        (dict(type='ArcFace', m=dict(counts=[9] * CLASSES)), dict(type='ArcFace', m=0.5)),
+        (dict(type='ArcFace', m=dict(counts=[9] * CLASSES, high=0.3)), dict(type='ArcFace', m=0.3)),
+    ],
+)
 def test_margins_that_are_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     for path in PATHS:
         found, expected = (
-            gradients(make_head(cfg['type'], path=path,
-                                **{k: v for k, v in cfg.items() if k != 'type'}), *batch())
+            gradients(
+                make_head(cfg['type'], path=path, **{k: v for k, v in cfg.items() if k != 'type'}),
+                *batch(),
+            )
             for cfg in (one, other)
-        )  # fmt: skip
+        )
         assert_near(found, expected, 1e-5)
 
 
@@ -372,8 +423,9 @@ def test_psi_on_a_fixed_scale_is_sphereface_on_features_of_that_length() -> None
         make_head(name, **options).loss((x,), samples(labels))['loss'].item()
         for name, options in (
             ('CombinedMargin', dict(m1=4, m2=0, m3=0)),
-            ('SphereFace', dict(m=4, lambda_max=0, lambda_min=0)))
-    ]  # fmt: skip
+            ('SphereFace', dict(m=4, lambda_max=0, lambda_min=0)),
+        )
+    ]
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
@@ -483,13 +535,18 @@ def test_annealing_falls_to_its_end_and_stands_still_in_evaluation() -> None:
     # m = 4, lambda 5: 5/6 of a cosine and 1/6 of psi.
     t = torch.tensor([0.3, 1.0, 2.0, 3.0])
     found = margin.cosine_margin(torch.cos(t), torch.ones(4), torch.zeros(4, dtype=torch.long))
-    torch.testing.assert_close(
-        found.double(), annealed(t.double(), 4, 5), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.double(), annealed(t.double(), 4, 5), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(('name', 'buffers'), [
-    ('AdaFace', {'margin.mean', 'margin.deviation'}), ('CurricularFace', {'margin.pace'}),
-    ('SphereFace', {'margin.step'}), ('LSoftmax', {'margin.step'})])  # fmt: skip
+@pytest.mark.parametrize(
+    ('name', 'buffers'),
+    [
+        ('AdaFace', {'margin.mean', 'margin.deviation'}),
+        ('CurricularFace', {'margin.pace'}),
+        ('SphereFace', {'margin.step'}),
+        ('LSoftmax', {'margin.step'}),
+    ],
+)
 def test_memory_goes_with_the_state(name: str, buffers: set[str], tmp_path: Path) -> None:
     head = make_head(name)
     for seed in range(3):
@@ -503,7 +560,7 @@ def test_memory_goes_with_the_state(name: str, buffers: set[str], tmp_path: Path
     assert all(head.state_dict()[key].equal(other.state_dict()[key]) for key in buffers)
 
 
-WORKER = '''
+WORKER = """
 import sys
 import torch
 import torch.distributed as dist
@@ -530,17 +587,26 @@ for name in ('AdaFace', 'CurricularFace'):
         kept.setdefault(name, []).append([b.item() for b in head.margin.buffers()])
 torch.save(kept, f'{folder}/{rank}.pth')
 dist.destroy_process_group()
-'''  # noqa: E501
+"""  # noqa: E501
 
 
 def test_running_means_are_equal_on_two_processes(tmp_path: Path) -> None:
-    env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1',
-           'CUDA_VISIBLE_DEVICES': ''}  # fmt: skip
+    env = {
+        **os.environ,
+        'PYTHONPATH': str(REPO),
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+    }
     workers = [
-        subprocess.Popen([sys.executable, '-c', WORKER, str(rank), str(tmp_path)], env=env,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [sys.executable, '-c', WORKER, str(rank), str(tmp_path)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     for worker in workers:
         output, _ = worker.communicate(timeout=120)
         assert worker.returncode == 0, output[-4000:]
@@ -596,51 +662,86 @@ def test_margins_a_class_move_with_the_head_and_stay_out_of_checkpoints() -> Non
     assert repr(make_head('CosFace', m=0.2).margin.m) == 'ClassMargins(m=0.2)'
 
 
-@pytest.mark.parametrize(('margin', 'error', 'message'), [
-    (dict(type='CosFace', m=[0.1, 0.2]), ValueError, 'm has margins .* for 2 classes.*=13'),
-    (dict(type='ArcFace', m=dict(counts=[3] * 12)), ValueError, 'for 12 classes.*=13'),
-    (dict(type='CombinedMargin', m3=[0.1] * 14), ValueError, 'm3 has margins .* for 14 classes'),
-    (dict(type='UniFace', m=[0.1] * 14), ValueError, 'm has margins'),
-    (dict(type='ArcFace', m=dict(high=0.3)), ValueError, 'got no counts'),
-    (dict(type='ArcFace', m=dict(counts=[1], hihg=0.3)), ValueError, r"unknown keys \['hihg'\]"),
-    (dict(type='ArcFace', m=dict(counts=[1], low=0.6)), ValueError, 'low must not be above high'),
-    (dict(type='ArcFace', m=dict(counts=[1, -1])), ValueError, 'counts'),
-    (dict(type='ArcFace', m=dict(counts='absent.json')), FileNotFoundError, 'absent.json'),
-    (dict(type='ArcFace', m='0.5'), TypeError, "m must be a number, a list .*'0.5'"),
-    (dict(type='ArcFace', m=[0.1, '0.1']), TypeError, "m must be numbers, got '0.1'"),
-    (dict(type='ArcFace', m=math.pi), ValueError, 'm must be from 0 to below 3.142'),
-    (dict(type='ArcFace', m=[0.1, -0.1]), ValueError, 'm must be from 0 .*-0.1'),
-    (dict(type='CosFace', m=math.nan), ValueError, 'm must be finite, got nan'),
-    (dict(type='ArcFace', gradient='exact'), ValueError, "or 'straight_through', got 'exact'"),
-    (dict(type='SphereFace', m=2.5), ValueError, 'm must be a whole number, got 2.5'),
-    (dict(type='SphereFace', m=0), ValueError, 'm of SphereFace must be from 1 to 16, got 0'),
-    (dict(type='LSoftmax', lambda_min=-1), ValueError, 'lambda_min of LSoftmax must be at least 0'),
-    (dict(type='CombinedMargin', m1=0.5), ValueError, 'm1 of CombinedMargin must be from 1 to 16'),
-    (dict(type='AdaFace', m=2), ValueError, 'm must be from 0 to below 1.571, got 2'),
-    (dict(type='AdaFace', momentum=1.5), ValueError, 'momentum of AdaFace must be from 0 to 1'),
-    (dict(type='CurricularFace', momentum=-1), ValueError, 'momentum of CurricularFace'),
-    (dict(type='MagFace', norms=(0, 5)), ValueError, r'0 < l < u, got \(0, 5\)'),
-    (dict(type='MagFace', margins=(0.5, 0.4)), ValueError, '0 <= low <= high < pi'),
-    (dict(type='MagFace', penalty_weight=-1), ValueError, 'penalty_weight of MagFace'),
-    (dict(type='SphereFaceR', m=0.9), ValueError, 'm of SphereFaceR must be from 1 to 16'),
-    (dict(type='SphereFaceR', version='v3'), ValueError, "'v0', 'v1' or 'v2', got 'v3'"),
-    (dict(type='UniFace', negative_weight=-1), ValueError, 'negative_weight of UniFace'),
-    (dict(type='UniFace', bias='0'), TypeError, "bias of UniFace must be one number, got '0'"),
-    (dict(type='ArcFace', m=True), TypeError, 'm must be a number, a list .*True'),
-    (dict(type='CosFace', m=[0.1] * 12 + [True]), TypeError, 'm must be numbers, got True'),
-    (dict(type='CosFace', m=torch.ones(CLASSES, 2)), TypeError, r'm must be numbers, got \[1.0'),
-    (dict(type='CosFace', m=np.full(12, 0.1)), ValueError, 'm has margins .* for 12 classes'),
-    (dict(type='AdaFace', m=[0.1] * 12), ValueError, 'm has margins .* for 12 classes.*=13'),
-    (dict(type='AdaFace', m='0.4'), TypeError, "m must be a number, a list .*'0.4'"),
-    (dict(type='AdaFace', h=[1.0]), TypeError, 'h of AdaFace must be one number'),
-    (dict(type='SphereFace', m=True), TypeError, 'm of SphereFace must be one number, got True$'),
-    (dict(type='SphereFace', m='4'), TypeError, "m of SphereFace must be one number, got '4'$"),
-    (dict(type='SphereFace', lambda_min=50, lambda_max=1), ValueError, 'min=50 .*above .*max=1:'),
-    (dict(type='LSoftmax', lambda_max=0), ValueError, 'lambda_min=5.0 of LSoftmax is above'),
-    (dict(type='MagFace', margins=0.5), ValueError, 'margins must be two angles.*got 0.5'),
-    (dict(type='MagFace', margins=(0, 0.1, 0.2)), ValueError, 'margins must be two angles'),
-    (dict(type='MagFace', norms='ab'), ValueError, "norms must be two lengths.*got 'ab'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('margin', 'error', 'message'),
+    [
+        (dict(type='CosFace', m=[0.1, 0.2]), ValueError, 'm has margins .* for 2 classes.*=13'),
+        (dict(type='ArcFace', m=dict(counts=[3] * 12)), ValueError, 'for 12 classes.*=13'),
+        (
+            dict(type='CombinedMargin', m3=[0.1] * 14),
+            ValueError,
+            'm3 has margins .* for 14 classes',
+        ),
+        (dict(type='UniFace', m=[0.1] * 14), ValueError, 'm has margins'),
+        (dict(type='ArcFace', m=dict(high=0.3)), ValueError, 'got no counts'),
+        (
+            dict(type='ArcFace', m=dict(counts=[1], hihg=0.3)),
+            ValueError,
+            r"unknown keys \['hihg'\]",
+        ),
+        (
+            dict(type='ArcFace', m=dict(counts=[1], low=0.6)),
+            ValueError,
+            'low must not be above high',
+        ),
+        (dict(type='ArcFace', m=dict(counts=[1, -1])), ValueError, 'counts'),
+        (dict(type='ArcFace', m=dict(counts='absent.json')), FileNotFoundError, 'absent.json'),
+        (dict(type='ArcFace', m='0.5'), TypeError, "m must be a number, a list .*'0.5'"),
+        (dict(type='ArcFace', m=[0.1, '0.1']), TypeError, "m must be numbers, got '0.1'"),
+        (dict(type='ArcFace', m=math.pi), ValueError, 'm must be from 0 to below 3.142'),
+        (dict(type='ArcFace', m=[0.1, -0.1]), ValueError, 'm must be from 0 .*-0.1'),
+        (dict(type='CosFace', m=math.nan), ValueError, 'm must be finite, got nan'),
+        (dict(type='ArcFace', gradient='exact'), ValueError, "or 'straight_through', got 'exact'"),
+        (dict(type='SphereFace', m=2.5), ValueError, 'm must be a whole number, got 2.5'),
+        (dict(type='SphereFace', m=0), ValueError, 'm of SphereFace must be from 1 to 16, got 0'),
+        (
+            dict(type='LSoftmax', lambda_min=-1),
+            ValueError,
+            'lambda_min of LSoftmax must be at least 0',
+        ),
+        (
+            dict(type='CombinedMargin', m1=0.5),
+            ValueError,
+            'm1 of CombinedMargin must be from 1 to 16',
+        ),
+        (dict(type='AdaFace', m=2), ValueError, 'm must be from 0 to below 1.571, got 2'),
+        (dict(type='AdaFace', momentum=1.5), ValueError, 'momentum of AdaFace must be from 0 to 1'),
+        (dict(type='CurricularFace', momentum=-1), ValueError, 'momentum of CurricularFace'),
+        (dict(type='MagFace', norms=(0, 5)), ValueError, r'0 < l < u, got \(0, 5\)'),
+        (dict(type='MagFace', margins=(0.5, 0.4)), ValueError, '0 <= low <= high < pi'),
+        (dict(type='MagFace', penalty_weight=-1), ValueError, 'penalty_weight of MagFace'),
+        (dict(type='SphereFaceR', m=0.9), ValueError, 'm of SphereFaceR must be from 1 to 16'),
+        (dict(type='SphereFaceR', version='v3'), ValueError, "'v0', 'v1' or 'v2', got 'v3'"),
+        (dict(type='UniFace', negative_weight=-1), ValueError, 'negative_weight of UniFace'),
+        (dict(type='UniFace', bias='0'), TypeError, "bias of UniFace must be one number, got '0'"),
+        (dict(type='ArcFace', m=True), TypeError, 'm must be a number, a list .*True'),
+        (dict(type='CosFace', m=[0.1] * 12 + [True]), TypeError, 'm must be numbers, got True'),
+        (
+            dict(type='CosFace', m=torch.ones(CLASSES, 2)),
+            TypeError,
+            r'm must be numbers, got \[1.0',
+        ),
+        (dict(type='CosFace', m=np.full(12, 0.1)), ValueError, 'm has margins .* for 12 classes'),
+        (dict(type='AdaFace', m=[0.1] * 12), ValueError, 'm has margins .* for 12 classes.*=13'),
+        (dict(type='AdaFace', m='0.4'), TypeError, "m must be a number, a list .*'0.4'"),
+        (dict(type='AdaFace', h=[1.0]), TypeError, 'h of AdaFace must be one number'),
+        (
+            dict(type='SphereFace', m=True),
+            TypeError,
+            'm of SphereFace must be one number, got True$',
+        ),
+        (dict(type='SphereFace', m='4'), TypeError, "m of SphereFace must be one number, got '4'$"),
+        (
+            dict(type='SphereFace', lambda_min=50, lambda_max=1),
+            ValueError,
+            'min=50 .*above .*max=1:',
+        ),
+        (dict(type='LSoftmax', lambda_max=0), ValueError, 'lambda_min=5.0 of LSoftmax is above'),
+        (dict(type='MagFace', margins=0.5), ValueError, 'margins must be two angles.*got 0.5'),
+        (dict(type='MagFace', margins=(0, 0.1, 0.2)), ValueError, 'margins must be two angles'),
+        (dict(type='MagFace', norms='ab'), ValueError, "norms must be two lengths.*got 'ab'"),
+    ],
+)
 def test_wrong_options_are_told(margin: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         MarginHead(CLASSES, CHANNELS, margin)
@@ -648,16 +749,26 @@ def test_wrong_options_are_told(margin: dict[str, Any], error: type, message: st
 
 def test_margins_a_class_are_for_those_that_say_so() -> None:
     """The others name them."""
-    takers = {('AdaFace', 'm'), ('ArcFace', 'm'), ('CombinedMargin', 'm2'),
-              ('CombinedMargin', 'm3'), ('CosFace', 'm'), ('CurricularFace', 'm'),
-              ('UniFace', 'm')}  # fmt: skip
+    takers = {
+        ('AdaFace', 'm'),
+        ('ArcFace', 'm'),
+        ('CombinedMargin', 'm2'),
+        ('CombinedMargin', 'm3'),
+        ('CosFace', 'm'),
+        ('CurricularFace', 'm'),
+        ('UniFace', 'm'),
+    }
     for name, option in takers:
         assert name in PER_CLASS
         for given in (LIST, tuple(LIST), np.array(LIST), torch.tensor(LIST)):
             found = getattr(build_margin({'type': name, option: given}, CLASSES), option)
             assert found(torch.tensor([4, 0])).tolist() == pytest.approx([LIST[4], LIST[0]])
-    for name, option in (('SphereFace', 'm'), ('LSoftmax', 'm'), ('SphereFaceR', 'm'),
-                         ('CombinedMargin', 'm1')):  # fmt: skip
+    for name, option in (
+        ('SphereFace', 'm'),
+        ('LSoftmax', 'm'),
+        ('SphereFaceR', 'm'),
+        ('CombinedMargin', 'm1'),
+    ):
         for given in ([2] * CLASSES, np.full(CLASSES, 2), dict(counts=[1] * CLASSES)):
             with pytest.raises(TypeError, match=f'{option} of {name} must be one.*take one a cl'):
                 build_margin({'type': name, option: given}, CLASSES)
@@ -666,14 +777,25 @@ def test_margins_a_class_are_for_those_that_say_so() -> None:
 # --- Set while training ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('name', 'options', 'option', 'value'), [
-    ('ArcFace', dict(m=0.5), 'm', 0.2), ('CosFace', dict(m=LIST), 'm', 0),
-    ('CombinedMargin', {}, 'm1', 2), ('CombinedMargin', {}, 'm2', 0.4),
-    ('CombinedMargin', {}, 'm3', 0.4), ('AdaFace', {}, 'm', 0.2), ('AdaFace', {}, 'h', 2.0),
-    ('CurricularFace', {}, 'm', 0), ('SphereFaceR', {}, 'm', 2), ('UniFace', {}, 'm', 0.1),
-    ('SphereFace', dict(lambda_max=0, lambda_min=0), 'm', 2.0),
-    ('SphereFace', {}, 'lambda_max', 30.0), ('UniFace', {}, 'negative_weight', 0.5),
-    ('MagFace', dict(norms=(1, 5)), 'penalty_weight', 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    ('name', 'options', 'option', 'value'),
+    [
+        ('ArcFace', dict(m=0.5), 'm', 0.2),
+        ('CosFace', dict(m=LIST), 'm', 0),
+        ('CombinedMargin', {}, 'm1', 2),
+        ('CombinedMargin', {}, 'm2', 0.4),
+        ('CombinedMargin', {}, 'm3', 0.4),
+        ('AdaFace', {}, 'm', 0.2),
+        ('AdaFace', {}, 'h', 2.0),
+        ('CurricularFace', {}, 'm', 0),
+        ('SphereFaceR', {}, 'm', 2),
+        ('UniFace', {}, 'm', 0.1),
+        ('SphereFace', dict(lambda_max=0, lambda_min=0), 'm', 2.0),
+        ('SphereFace', {}, 'lambda_max', 30.0),
+        ('UniFace', {}, 'negative_weight', 0.5),
+        ('MagFace', dict(norms=(1, 5)), 'penalty_weight', 3),
+    ],
+)
 def test_set_margin_is_as_built_so(
     name: str, options: dict[str, Any], option: str, value: float
 ) -> None:
@@ -686,18 +808,27 @@ def test_set_margin_is_as_built_so(
     assert not found[0].equal(before[0])
 
 
-@pytest.mark.parametrize(('name', 'option', 'value', 'message'), [
-    ('ArcFace', 'm2', 0.1, "ArcFace has no number named 'm2' to set; it has: m$"),
-    ('ArcFace', 'easy_margin', 1, "no number named 'easy_margin'"),
-    ('ArcFace', 'm', 3.2, 'm must be from 0 to below 3.142, got 3.2'),
-    ('NormFace', 'm', 0.1, 'it has: none'), ('Softmax', 'has_bias', 1, 'it has: none'),
-    ('SphereFaceR', 'm', 0.5, 'm of SphereFaceR must be from 1 to 16, got 0.5'),
-    ('SphereFace', 'm', 2.5, 'm must be a whole number'),
-    ('AdaFace', 'm', -0.1, 'm must be from 0 to below 1.571'),
-    ('SphereFace', 'lambda_min', 2e3, 'lambda_min=2000.0 of SphereFace is above lambda_max=1000'),
-    ('AdaFace', 'h', math.nan, 'h of AdaFace must be at least 0 and finite, got nan'),
-    ('UniFace', 'bias', 1, "no number named 'bias' to set; it has: negative_weight, m$"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('name', 'option', 'value', 'message'),
+    [
+        ('ArcFace', 'm2', 0.1, "ArcFace has no number named 'm2' to set; it has: m$"),
+        ('ArcFace', 'easy_margin', 1, "no number named 'easy_margin'"),
+        ('ArcFace', 'm', 3.2, 'm must be from 0 to below 3.142, got 3.2'),
+        ('NormFace', 'm', 0.1, 'it has: none'),
+        ('Softmax', 'has_bias', 1, 'it has: none'),
+        ('SphereFaceR', 'm', 0.5, 'm of SphereFaceR must be from 1 to 16, got 0.5'),
+        ('SphereFace', 'm', 2.5, 'm must be a whole number'),
+        ('AdaFace', 'm', -0.1, 'm must be from 0 to below 1.571'),
+        (
+            'SphereFace',
+            'lambda_min',
+            2e3,
+            'lambda_min=2000.0 of SphereFace is above lambda_max=1000',
+        ),
+        ('AdaFace', 'h', math.nan, 'h of AdaFace must be at least 0 and finite, got nan'),
+        ('UniFace', 'bias', 1, "no number named 'bias' to set; it has: negative_weight, m$"),
+    ],
+)
 def test_set_margin_refuses(name: str, option: str, value: float, message: str) -> None:
     margin = build_margin(dict(type=name), CLASSES)
     with pytest.raises(ValueError, match=message):

@@ -70,9 +70,11 @@ def test_first_pictures_are_enrolled_and_the_others_searched(count: int) -> None
 def test_distractors_and_nonmated_identities_by_label_and_name() -> None:
     embeddings, labels = faces()
     metric = FaceIdentificationMetric(
-        distractors=[3, 'person 7'], nonmated=['person 0', 12, 13, 14], fpirs=[0.2, 0.1],
+        distractors=[3, 'person 7'],
+        nonmated=['person 0', 12, 13, 14],
+        fpirs=[0.2, 0.1],
         tpir_rank=3,
-    )  # fmt: skip
+    )
     metric.dataset_meta = {'classes': [f'person {k}' for k in range(20)]}
     found = evaluated(metric, embeddings, labels)
     enrolled = torch.isin(labels, torch.tensor([3, 7]))
@@ -136,8 +138,14 @@ def test_identities_with_too_few_pictures_are_told(monkeypatch: pytest.MonkeyPat
 
 def test_json_holds_the_cmc_and_the_points(tmp_path: Path) -> None:
     embeddings, labels = faces()
-    metric = METRICS.build({'type': 'mmdet_ext.FaceIdentificationMetric', 'nonmated': 0.5,
-                            'fpirs': [0.1], 'out_dir': str(tmp_path)})
+    metric = METRICS.build(
+        {
+            'type': 'mmdet_ext.FaceIdentificationMetric',
+            'nonmated': 0.5,
+            'fpirs': [0.1],
+            'out_dir': str(tmp_path),
+        }
+    )
     found = evaluated(metric, embeddings, labels)
     content = json.loads((tmp_path / 'identification.json').read_text())
     assert {f'face/{name}': value for name, value in content['figures'].items()} == found
@@ -149,39 +157,51 @@ def test_json_holds_the_cmc_and_the_points(tmp_path: Path) -> None:
     assert (tmp_path / 'cmc.png').read_bytes().startswith(b'\x89PNG')
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    ({'nonmated': 0.5, 'fpirs': [0.01]}, r'fpirs holds 0\.01, below 1 / 50: 50 non-mated'),
-    ({'fpirs': [0.1]}, 'mated and 0 non-mated'),
-    ({'distractors': [77]}, r'distractors: no picture of 1 identities was evaluated: \[77\]'),
-    ({'nonmated': ['Nobody']}, r"nonmated: no picture of 1.*\['Nobody'\]; labels are 0 to 19"),
-    ({'nonmated': 'Somebody'}, 'nonmated must be a list'),
-    ({'distractors': [1, 2], 'nonmated': [2, 3]}, r'both name the identities \[2\]'),
-    ({'gallery': [0, 500]}, 'gallery: 1 of the pictures were not evaluated, sample_idx 500'),
-    ({'gallery': [0, 1], 'nonmated': [1]}, 'gallery names 1 pictures of identities'),
-    ({'gallery': 'dataset'}, r"needs metainfo\['gallery'\]"),
-    ({'gallery_per_identity': 5}, 'no probe has its identity in the gallery'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'nonmated': 0.5, 'fpirs': [0.01]}, r'fpirs holds 0\.01, below 1 / 50: 50 non-mated'),
+        ({'fpirs': [0.1]}, 'mated and 0 non-mated'),
+        ({'distractors': [77]}, r'distractors: no picture of 1 identities was evaluated: \[77\]'),
+        ({'nonmated': ['Nobody']}, r"nonmated: no picture of 1.*\['Nobody'\]; labels are 0 to 19"),
+        ({'nonmated': 'Somebody'}, 'nonmated must be a list'),
+        ({'distractors': [1, 2], 'nonmated': [2, 3]}, r'both name the identities \[2\]'),
+        ({'gallery': [0, 500]}, 'gallery: 1 of the pictures were not evaluated, sample_idx 500'),
+        ({'gallery': [0, 1], 'nonmated': [1]}, 'gallery names 1 pictures of identities'),
+        ({'gallery': 'dataset'}, r"needs metainfo\['gallery'\]"),
+        ({'gallery_per_identity': 5}, 'no probe has its identity in the gallery'),
+    ],
+)
 def test_what_cannot_be_evaluated_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluated(FaceIdentificationMetric(**options), *faces())
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    ({'gallery': 'last'}, "got 'last'"),
-    ({'unknown': 'probes'}, "'distractors' or 'nonmated', got 'probes'"),
-    ({'nonmated': 1.5}, r'share must be in \(0, 1\), got 1\.5'),
-    ({'nonmated': 1}, 'a list of labels or names, or a share of the identities .*, got 1'),
-    ({'nonmated': 's1'}, "a list of labels or names, or a share of the identities .*, got 's1'"),
-    ({'distractors': 's1'}, "distractors must be a list of labels or names, got 's1'"),
-    ({'gallery': 3}, "got 3. For the first k pictures .* gallery_per_identity=k"),
-    ({'ranks': []}, 'ranks is empty'),
-    ({'ranks': [0, 1]}, 'ranks must be a whole number from 1 on, got 0'),
-    ({'ranks': (1, 1.5)}, r'ranks must be a whole number from 1 on, got 1\.5'),
-    ({'gallery_per_identity': 0}, 'gallery_per_identity must be a whole number from 1 on, got 0'),
-    ({'tpir_rank': 0}, 'tpir_rank must be a whole number from 1 on, got 0'),
-    ({'fpirs': [2.0]}, r'fpirs holds 2\.0'),
-    ({'fpirs': ['0.1']}, "fpirs holds '0.1'; a rate is a number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'gallery': 'last'}, "got 'last'"),
+        ({'unknown': 'probes'}, "'distractors' or 'nonmated', got 'probes'"),
+        ({'nonmated': 1.5}, r'share must be in \(0, 1\), got 1\.5'),
+        ({'nonmated': 1}, 'a list of labels or names, or a share of the identities .*, got 1'),
+        (
+            {'nonmated': 's1'},
+            "a list of labels or names, or a share of the identities .*, got 's1'",
+        ),
+        ({'distractors': 's1'}, "distractors must be a list of labels or names, got 's1'"),
+        ({'gallery': 3}, 'got 3. For the first k pictures .* gallery_per_identity=k'),
+        ({'ranks': []}, 'ranks is empty'),
+        ({'ranks': [0, 1]}, 'ranks must be a whole number from 1 on, got 0'),
+        ({'ranks': (1, 1.5)}, r'ranks must be a whole number from 1 on, got 1\.5'),
+        (
+            {'gallery_per_identity': 0},
+            'gallery_per_identity must be a whole number from 1 on, got 0',
+        ),
+        ({'tpir_rank': 0}, 'tpir_rank must be a whole number from 1 on, got 0'),
+        ({'fpirs': [2.0]}, r'fpirs holds 2\.0'),
+        ({'fpirs': ['0.1']}, "fpirs holds '0.1'; a rate is a number"),
+    ],
+)
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FaceIdentificationMetric(**options)

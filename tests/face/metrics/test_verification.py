@@ -38,10 +38,14 @@ def faces(count: int = 60, identities: int = 12, seed: int = 0) -> tuple[Tensor,
 
 def samples(embeddings: Tensor, labels: Tensor, **more: Any) -> list[dict[str, Any]]:
     return [
-        {'sample_idx': k, 'gt_label': label[None], 'embedding': row,
-         **{name: values[k] for name, values in more.items()}}
+        {
+            'sample_idx': k,
+            'gt_label': label[None],
+            'embedding': row,
+            **{name: values[k] for name, values in more.items()},
+        }
         for k, (row, label) in enumerate(zip(embeddings, labels, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 def evaluated(metric: FaceVerificationMetric, data: list[dict[str, Any]]) -> dict[str, float]:
@@ -62,10 +66,12 @@ def with_pairs(metric: FaceVerificationMetric, fold: bool = True, seed: int = 1)
     embeddings, labels = faces()
     index, similarities, same = brute_force(embeddings, labels)
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.cat([
-        kind.nonzero().squeeze(1)[torch.randperm(int(kind.sum()), generator=generator)[:100]]
-        for kind in (same, ~same)
-    ])  # fmt: skip
+    chosen = torch.cat(
+        [
+            kind.nonzero().squeeze(1)[torch.randperm(int(kind.sum()), generator=generator)[:100]]
+            for kind in (same, ~same)
+        ]
+    )
     chosen = chosen[torch.randperm(200, generator=generator)]
     folds = torch.randint(5, (200,), generator=generator)
     pairs = {'index': index[chosen].numpy(), 'same': same[chosen].numpy()}
@@ -88,8 +94,9 @@ def test_figures_of_all_pairs_are_those_of_brute_force() -> None:
     balanced, _ = best_accuracy(counts, balanced=True)
     assert found['face/balanced_accuracy_best'] == pytest.approx(balanced, abs=1e-9)
     assert (found['face/genuine_pairs'], found['face/impostor_pairs']) == (120, 1650)
-    for point, name in zip(tar_at_far(counts, [0.1, 0.01, 0.001]),
-                           ['1e-01', '1e-02', '1e-03'], strict=True):
+    for point, name in zip(
+        tar_at_far(counts, [0.1, 0.01, 0.001]), ['1e-01', '1e-02', '1e-03'], strict=True
+    ):
         assert found[f'face/tar@far={name}'] == pytest.approx(point.tar, abs=1e-9)
         assert found[f'face/threshold@far={name}'] == pytest.approx(point.threshold, abs=2e-6)
     assert 'face/tar@far=1e-04' not in found and 'face/accuracy' not in found
@@ -115,11 +122,17 @@ def test_figures_of_the_data_sets_pairs_are_lfws(fold: bool) -> None:
 
 def test_builds_by_name_and_takes_data_elements() -> None:
     embeddings, labels = faces()
-    evaluator = Evaluator(METRICS.build({'type': 'mmdet_ext.FaceVerificationMetric',
-                                         'pairs': 'all'}))
-    data = [BaseDataElement(metainfo={'sample_idx': one['sample_idx']}, gt_label=one['gt_label'],
-                            embedding=one['embedding'])
-            for one in samples(embeddings, labels)]  # fmt: skip
+    evaluator = Evaluator(
+        METRICS.build({'type': 'mmdet_ext.FaceVerificationMetric', 'pairs': 'all'})
+    )
+    data = [
+        BaseDataElement(
+            metainfo={'sample_idx': one['sample_idx']},
+            gt_label=one['gt_label'],
+            embedding=one['embedding'],
+        )
+        for one in samples(embeddings, labels)
+    ]
     evaluator.process(data)
     found = evaluator.evaluate(60)
     assert found == evaluated(FaceVerificationMetric('all'), samples(embeddings, labels))
@@ -181,8 +194,9 @@ def test_data_sets_without_pairs_are_told_what_to_do() -> None:
 
 def test_too_few_pairs_for_the_folds_are_refused() -> None:
     metric = FaceVerificationMetric()
-    metric.dataset_meta = {'pairs': {'index': np.array([[0, 1], [0, 12]]),
-                                     'same': np.array([False, True])}}
+    metric.dataset_meta = {
+        'pairs': {'index': np.array([[0, 1], [0, 12]]), 'same': np.array([False, True])}
+    }
     with pytest.raises(ValueError, match='2 pairs cannot make 10 folds'):
         evaluated(metric, samples(*faces()))
 
@@ -218,12 +232,19 @@ def test_two_pictures_of_one_number_are_refused() -> None:
         evaluated(FaceVerificationMetric('all'), data)
 
 
-@pytest.mark.parametrize(('change', 'error', 'message'), [
-    ({'embedding': None}, KeyError, "no 'embedding', which a head such as mmdet_ext.MarginHead"),
-    ({'sample_idx': None}, KeyError, "no 'sample_idx', which the pipeline"),
-    ({'embedding': torch.zeros(1, 4)}, ValueError, r'sample_idx 0 must be 1-D, got \(1, 4\)'),
-    ({'gt_label': torch.tensor([1, 2])}, ValueError, r'one label a picture, got \[1, 2\]'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('change', 'error', 'message'),
+    [
+        (
+            {'embedding': None},
+            KeyError,
+            "no 'embedding', which a head such as mmdet_ext.MarginHead",
+        ),
+        ({'sample_idx': None}, KeyError, "no 'sample_idx', which the pipeline"),
+        ({'embedding': torch.zeros(1, 4)}, ValueError, r'sample_idx 0 must be 1-D, got \(1, 4\)'),
+        ({'gt_label': torch.tensor([1, 2])}, ValueError, r'one label a picture, got \[1, 2\]'),
+    ],
+)
 def test_wrong_data_samples_are_named(
     change: dict[str, Any], error: type[Exception], message: str
 ) -> None:
@@ -232,18 +253,21 @@ def test_wrong_data_samples_are_named(
         metric.process(None, [{**samples(*faces())[0], **change}])
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    ({'pairs': 'some'}, "'dataset' or 'all', got 'some'"),
-    ({'similarity': 'l2'}, "'cosine', got 'l2'"),
-    ({'folds': 1}, 'folds is 1; it must be at least 2'),
-    ({'block': 0}, 'block is 0'),
-    ({'hardest': -1}, 'hardest is -1'),
-    ({'fars': []}, 'fars is empty'),
-    ({'fars': [0.1, 0.0]}, r'fars holds 0\.0; a rate lies in'),
-    ({'fars': [1.1]}, r'fars holds 1\.1'),
-    ({'fars': 2}, r'fars holds 2\.0; a rate lies in'),
-    ({'fars': '0.1'}, "fars holds '0'; a rate is a number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'pairs': 'some'}, "'dataset' or 'all', got 'some'"),
+        ({'similarity': 'l2'}, "'cosine', got 'l2'"),
+        ({'folds': 1}, 'folds is 1; it must be at least 2'),
+        ({'block': 0}, 'block is 0'),
+        ({'hardest': -1}, 'hardest is -1'),
+        ({'fars': []}, 'fars is empty'),
+        ({'fars': [0.1, 0.0]}, r'fars holds 0\.0; a rate lies in'),
+        ({'fars': [1.1]}, r'fars holds 1\.1'),
+        ({'fars': 2}, r'fars holds 2\.0; a rate lies in'),
+        ({'fars': '0.1'}, "fars holds '0'; a rate is a number"),
+    ],
+)
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FaceVerificationMetric(**options)
@@ -254,16 +278,24 @@ def test_nothing_evaluated_is_an_error() -> None:
         FaceVerificationMetric('all').compute_metrics([])
 
 
-@pytest.mark.parametrize(('rate', 'name'), [
-    (0.1, '1e-01'), (0.05, '5e-02'), (0.015, '1.5e-02'), (1e-6, '1e-06'), (1.0, '1e+00'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('rate', 'name'),
+    [
+        (0.1, '1e-01'),
+        (0.05, '5e-02'),
+        (0.015, '1.5e-02'),
+        (1e-6, '1e-06'),
+        (1.0, '1e+00'),
+    ],
+)
 def test_names_of_rates(rate: float, name: str) -> None:
     assert rate_name(rate) == name
 
 
 def test_one_rate_may_stand_without_brackets() -> None:
     assert evaluated(FaceVerificationMetric('all', 0.05), samples(*faces())) == evaluated(
-        FaceVerificationMetric('all', [0.05]), samples(*faces()))
+        FaceVerificationMetric('all', [0.05]), samples(*faces())
+    )
 
 
 @pytest.fixture
@@ -333,9 +365,7 @@ def test_figures_outlive_a_picture_that_cannot_be_drawn(
 
 
 @pytest.mark.parametrize('pairs', ['all', 'dataset'])
-def test_json_holds_roc_with_thresholds_and_the_hardest_pairs(
-    tmp_path: Path, pairs: Any
-) -> None:
+def test_json_holds_roc_with_thresholds_and_the_hardest_pairs(tmp_path: Path, pairs: Any) -> None:
     embeddings, labels = faces()
     metric = FaceVerificationMetric(pairs, hardest=5, out_dir=str(tmp_path / 'out'))
     index, similarities, same = brute_force(embeddings, labels)
@@ -354,16 +384,21 @@ def test_json_holds_roc_with_thresholds_and_the_hardest_pairs(
         assert roc['tar'][place] == pytest.approx(float(accepted[same].float().mean()), abs=1e-2)
     assert sum(content['histogram']['genuine']) == found['face/genuine_pairs']
     assert sum(content['histogram']['impostors']) == found['face/impostor_pairs']
-    for name, chosen, falling in (('hardest_impostors', ~same, True),
-                                  ('hardest_genuine', same, False)):
+    for name, chosen, falling in (
+        ('hardest_impostors', ~same, True),
+        ('hardest_genuine', same, False),
+    ):
         order = similarities[chosen].argsort(descending=falling)[:5]
         listed = content[name]
         assert [one['sample_idx'] for one in listed] == index[chosen][order].tolist()
         assert [one['similarity'] for one in listed] == pytest.approx(
-            similarities[chosen][order].tolist(), abs=2e-6)
+            similarities[chosen][order].tolist(), abs=2e-6
+        )
         assert [len(set(one['gt_label'])) for one in listed] == [1 + falling] * 5
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
-        'roc.png', 'similarities.png', 'verification.json'
+        'roc.png',
+        'similarities.png',
+        'verification.json',
     ]
 
 
@@ -375,14 +410,14 @@ def test_an_infinite_threshold_is_null_in_json(tmp_path: Path) -> None:
     assert content['figures']['threshold@far=5e-01'] is None
 
 
-def test_sheet_of_pairs_is_drawn_where_the_files_are(
-    tmp_path: Path, shared_data: Path
-) -> None:
+def test_sheet_of_pairs_is_drawn_where_the_files_are(tmp_path: Path, shared_data: Path) -> None:
     paths = [str(shared_data / 'orl' / f's{k}' / f'{j}.pgm') for k in (1, 2, 3) for j in (1, 2)]
-    embeddings = torch.stack([
-        torch.from_numpy(cv2.imread(path, cv2.IMREAD_GRAYSCALE)).float().flatten() - 128
-        for path in paths
-    ])  # fmt: skip
+    embeddings = torch.stack(
+        [
+            torch.from_numpy(cv2.imread(path, cv2.IMREAD_GRAYSCALE)).float().flatten() - 128
+            for path in paths
+        ]
+    )
     labels = torch.arange(6) // 2
     metric = FaceVerificationMetric('all', hardest=3, out_dir=str(tmp_path))
     evaluated(metric, samples(embeddings, labels, img_path=paths))

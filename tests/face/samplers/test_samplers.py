@@ -109,8 +109,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
 
 
 def test_without_shuffle_identities_go_by_label_and_pictures_by_index() -> None:
-    sampler = IdentityBalancedSampler(
-        Labelled([2, 0, 1, 0, 2, 1, 0]), 2, 2, shuffle=False, seed=0)
+    sampler = IdentityBalancedSampler(Labelled([2, 0, 1, 0, 2, 1, 0]), 2, 2, shuffle=False, seed=0)
     # Round 1: 0, 1, 2; the batch with 2 is filled by 0; 0 goes on with its third picture.
     assert list(sampler) == [1, 3, 2, 5, 0, 4, 6, 1]
 
@@ -129,9 +128,7 @@ def test_ranks_share_no_identity_in_a_step(
         assert len(set(of[:, 0])) == 4 * world
 
 
-def test_ranks_together_are_one_process_of_larger_batches(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranks_together_are_one_process_of_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     data = Labelled(uneven(20))
     ranks = on_ranks(monkeypatch, 2, data, 3, 2, seed=5)
     (alone,) = on_ranks(monkeypatch, 1, data, 6, 2, seed=5)
@@ -139,7 +136,7 @@ def test_ranks_together_are_one_process_of_larger_batches(
 
 
 def test_identities_of_few_pictures_repeat_them_evenly_and_are_counted(
-    monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(identity_balanced, 'print_log', lambda text, **_: lines.append(text))
@@ -151,7 +148,8 @@ def test_identities_of_few_pictures_repeat_them_evenly_and_are_counted(
         assert len(set(row)) == min(4, (labels == identity).sum())
     assert lines == [
         'IdentityBalancedSampler: of 3 identities 2 have fewer than 4 pictures, which repeat; '
-        '1 have one picture and give no genuine pair']
+        '1 have one picture and give no genuine pair'
+    ]
 
 
 def test_identities_of_one_picture_can_be_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,27 +159,39 @@ def test_identities_of_one_picture_can_be_skipped(monkeypatch: pytest.MonkeyPatc
     sampler = IdentityBalancedSampler(Labelled(labels), 2, 2, seed=0, single='skip')
     assert len(sampler) == 4
     assert sorted(sampler) == [1, 2, 4, 5]
-    assert lines == [
-        'IdentityBalancedSampler: of 4 identities 2 have one picture and are skipped']
+    assert lines == ['IdentityBalancedSampler: of 4 identities 2 have one picture and are skipped']
     with pytest.raises(ValueError, match='the data has 2 of at least two pictures: lower'):
         IdentityBalancedSampler(Labelled(labels), 3, 2, seed=0, single='skip')
 
 
-@pytest.mark.parametrize(('labels', 'options', 'message'), [
-    ([0, 1], dict(identities_per_batch=3), 'takes 3 different identities on each of 1 ranks, but '
-     'the data has 2: lower identities_per_batch to at most 2'),
-    ([], {}, 'whole numbers|the data has 0'),
-    ([-1, 0], {}, 'at least 0.*the least -1'),
-    ([0.5, 1.0], {}, 'whole numbers.*float64'),
-    ([0, 1], dict(pictures_per_identity=0), 'pictures_per_identity must be .* from 1 on, got 0'),
-    ([0, 1], dict(identities_per_batch=2.0), r'must be a whole number from 1 on, got 2\.0'),
-    ([0, 1], dict(single='drop'), "single must be 'repeat' or 'skip', got 'drop'"),
-])
+@pytest.mark.parametrize(
+    ('labels', 'options', 'message'),
+    [
+        (
+            [0, 1],
+            dict(identities_per_batch=3),
+            'takes 3 different identities on each of 1 ranks, but '
+            'the data has 2: lower identities_per_batch to at most 2',
+        ),
+        ([], {}, 'whole numbers|the data has 0'),
+        ([-1, 0], {}, 'at least 0.*the least -1'),
+        ([0.5, 1.0], {}, 'whole numbers.*float64'),
+        (
+            [0, 1],
+            dict(pictures_per_identity=0),
+            'pictures_per_identity must be .* from 1 on, got 0',
+        ),
+        ([0, 1], dict(identities_per_batch=2.0), r'must be a whole number from 1 on, got 2\.0'),
+        ([0, 1], dict(single='drop'), "single must be 'repeat' or 'skip', got 'drop'"),
+    ],
+)
 def test_errors(labels: list, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         IdentityBalancedSampler(
-            Labelled(labels), **{'identities_per_batch': 2, 'pictures_per_identity': 2, **options},
-            seed=0)
+            Labelled(labels),
+            **{'identities_per_batch': 2, 'pictures_per_identity': 2, **options},
+            seed=0,
+        )
 
 
 def test_labels_of_entries_and_wrappers() -> None:
@@ -207,11 +217,18 @@ def test_in_a_loader_that_the_runner_builds() -> None:
     labels = uneven(9)
     loader = Runner.build_dataloader(
         dict(
-            batch_size=6, num_workers=0, dataset=Labelled(labels), collate_fn=torch.tensor,
-            sampler=dict(type='mmdet_ext.IdentityBalancedSampler', identities_per_batch=3,
-                         pictures_per_identity=2),
+            batch_size=6,
+            num_workers=0,
+            dataset=Labelled(labels),
+            collate_fn=torch.tensor,
+            sampler=dict(
+                type='mmdet_ext.IdentityBalancedSampler',
+                identities_per_batch=3,
+                pictures_per_identity=2,
+            ),
         ),
-        seed=7)
+        seed=7,
+    )
     assert loader.sampler.seed == 7
     assert type(loader.sampler) is DATA_SAMPLERS.get('mmdet_ext.IdentityBalancedSampler')
     found = list(loader)

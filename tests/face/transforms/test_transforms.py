@@ -33,7 +33,7 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     u, d, vt = np.linalg.svd(t.T @ s / len(s))
     sign = np.array([1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
     rotation = u @ np.diag(sign) @ vt
-    scale = (d * sign).sum() / (s ** 2).sum(1).mean()
+    scale = (d * sign).sum() / (s**2).sum(1).mean()
     shift = target.mean(0) - scale * rotation @ source.mean(0)
     return np.column_stack([scale * rotation, shift])
 
@@ -66,16 +66,26 @@ def test_mirrored_points_are_not_reflected() -> None:
     np.testing.assert_allclose(matrix, umeyama(FACE * (-1, 1), FACE), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(('source', 'target', 'message'), [
-    (np.full((5, 2), 7.0), FACE, 'all source points are equal'),
-    (np.full((5, 2), 1e6) + np.arange(10).reshape(5, 2) * 1e-3, FACE, 'source points are equal'),
-    (np.where(FACE > 90, np.nan, FACE), FACE, 'not finite'),
-    (FACE, np.where(FACE > 90, np.inf, FACE), 'not finite'),
-    (FACE[:4], FACE, r'got \(4, 2\) and \(5, 2\)'),
-    (FACE[:1], FACE[:1], 'N at least 2'),
-    (np.array([[1, 0], [-1, 0], [0, 1], [0, -1]]), np.array([[1, 0], [-1, 0], [0, -1], [0, 1]]),
-     'the best scale is 0'),
-])
+@pytest.mark.parametrize(
+    ('source', 'target', 'message'),
+    [
+        (np.full((5, 2), 7.0), FACE, 'all source points are equal'),
+        (
+            np.full((5, 2), 1e6) + np.arange(10).reshape(5, 2) * 1e-3,
+            FACE,
+            'source points are equal',
+        ),
+        (np.where(FACE > 90, np.nan, FACE), FACE, 'not finite'),
+        (FACE, np.where(FACE > 90, np.inf, FACE), 'not finite'),
+        (FACE[:4], FACE, r'got \(4, 2\) and \(5, 2\)'),
+        (FACE[:1], FACE[:1], 'N at least 2'),
+        (
+            np.array([[1, 0], [-1, 0], [0, 1], [0, -1]]),
+            np.array([[1, 0], [-1, 0], [0, -1], [0, 1]]),
+            'the best scale is 0',
+        ),
+    ],
+)
 def test_degenerate_points(source: np.ndarray, target: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         similarity_transform(source, target)
@@ -124,17 +134,21 @@ def test_size_is_width_and_height() -> None:
     align = TRANSFORMS.build(dict(type='mmdet_ext.AlignFace', size=(96, 112)))
     assert align(dict(img=image, landmarks=FACE))['img'].shape == (112, 96, 3)
     own = AlignFace(size=(50, 40), template=FACE / 4)
-    np.testing.assert_allclose(own(dict(img=image, landmarks=FACE))['landmarks'], FACE / 4,
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        own(dict(img=image, landmarks=FACE))['landmarks'], FACE / 4, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize(('landmarks', 'message'), [
-    (None, r'b\.jpg: AlignFace needs its five landmarks .* there are img, img_path'),
-    (FACE[:4], r'b\.jpg: landmarks must be 5 points .* shape \(4, 2\)'),
-    (np.stack([FACE, FACE]), r'b\.jpg: landmarks must be 5 points .* shape \(2, 5, 2\)'),
-    (np.zeros((5, 2)), r'b\.jpg: landmarks \[\[0.0, 0.0\].* cannot be aligned: all source'),
-    (FACE * np.nan, r'b\.jpg: .* not finite'),
-])
+@pytest.mark.parametrize(
+    ('landmarks', 'message'),
+    [
+        (None, r'b\.jpg: AlignFace needs its five landmarks .* there are img, img_path'),
+        (FACE[:4], r'b\.jpg: landmarks must be 5 points .* shape \(4, 2\)'),
+        (np.stack([FACE, FACE]), r'b\.jpg: landmarks must be 5 points .* shape \(2, 5, 2\)'),
+        (np.zeros((5, 2)), r'b\.jpg: landmarks \[\[0.0, 0.0\].* cannot be aligned: all source'),
+        (FACE * np.nan, r'b\.jpg: .* not finite'),
+    ],
+)
 def test_wrong_landmarks_name_the_picture(landmarks: np.ndarray | None, message: str) -> None:
     results = dict(img=np.zeros((9, 9, 3), np.uint8), img_path='b.jpg')
     if landmarks is not None:
@@ -172,11 +186,20 @@ def far(image: np.ndarray, expected: np.ndarray) -> int:
     return int(np.abs(image.astype(int) - expected.astype(int)).max())
 
 
-@pytest.mark.parametrize(('mode', 'name', 'tolerance'), [
-    ('RGB', 'a.png', 0), ('RGB', 'a.bmp', 0), ('RGB', 'a.jpg', 8), ('CMYK', 'a.jpg', 8),
-    ('CMYK', 'a.tif', 1), ('L', 'a.pgm', 0), ('L', 'a.png', 0), ('LA', 'a.png', 0),
-    ('RGBA', 'a.png', 0),
-])
+@pytest.mark.parametrize(
+    ('mode', 'name', 'tolerance'),
+    [
+        ('RGB', 'a.png', 0),
+        ('RGB', 'a.bmp', 0),
+        ('RGB', 'a.jpg', 8),
+        ('CMYK', 'a.jpg', 8),
+        ('CMYK', 'a.tif', 1),
+        ('L', 'a.pgm', 0),
+        ('L', 'a.png', 0),
+        ('LA', 'a.png', 0),
+        ('RGBA', 'a.png', 0),
+    ],
+)
 def test_pictures_of_all_kinds_keep_their_colours(
     tmp_path: Path, colours: np.ndarray, mode: str, name: str, tolerance: int
 ) -> None:
@@ -222,9 +245,7 @@ def test_twelve_bits_in_sixteen_are_refused_until_white_is_named(tmp_path: Path)
 
 
 @pytest.mark.parametrize('kind', ['empty', 'text', 'cut', 'float', 'absent'])
-def test_broken_pictures_name_their_file(
-    tmp_path: Path, colours: np.ndarray, kind: str
-) -> None:
+def test_broken_pictures_name_their_file(tmp_path: Path, colours: np.ndarray, kind: str) -> None:
     path = tmp_path / ('x.tiff' if kind == 'float' else 'x.jpg')
     if kind == 'float':
         cv2.imwrite(str(path), colours.astype(np.float32))
@@ -233,9 +254,9 @@ def test_broken_pictures_name_their_file(
         path.write_bytes(path.read_bytes()[:200])
     elif kind != 'absent':
         path.write_bytes(b'' if kind == 'empty' else b'no picture')
-    message = dict(
-        empty='file is empty', float='pixels are float32', absent='is not there').get(
-            kind, 'no picture that OpenCV')
+    message = dict(empty='file is empty', float='pixels are float32', absent='is not there').get(
+        kind, 'no picture that OpenCV'
+    )
     with pytest.raises((ValueError, FileNotFoundError), match=rf'x\.\w+: .*{message}'):
         loaded(path)
 
@@ -249,5 +270,5 @@ def test_orl_pictures_are_grey_in_three_channels(shared_data: Path) -> None:
     path = shared_data / 'orl' / 's1' / '1.pgm'
     image = loaded(path)
     content = path.read_bytes()
-    values = np.frombuffer(content[-92 * 112:], np.uint8).reshape(112, 92)
+    values = np.frombuffer(content[-92 * 112 :], np.uint8).reshape(112, 92)
     assert (image == values[..., None]).all()

@@ -118,8 +118,10 @@ def slow_atss(priors: Tensor, sizes: list[int], gts: Tensor, topk: int) -> list[
         start = 0
         for size in sizes:
             level = range(start, start + size)
-            gaps = {p: sum((u - v) ** 2 for u, v in zip(center(anchors[p]), (gx, gy), strict=True))
-                    for p in level}  # fmt: skip
+            gaps = {
+                p: sum((u - v) ** 2 for u, v in zip(center(anchors[p]), (gx, gy), strict=True))
+                for p in level
+            }
             candidates += sorted(level, key=gaps.__getitem__)[:topk]
             start += size
         overlaps = [iou(anchors[p], box) for p in candidates]

@@ -94,9 +94,14 @@ def test_radius_is_stocks_and_keeps_the_overlap() -> None:
         box = torch.cat([torch.zeros_like(sides), sides], 1)
         r = radius[:, None]
         # Both corners inwards, outwards, and moved the same way.
-        moves = [torch.cat([a * r, b * r], 1).repeat_interleave(2, 1) for a, b in (
-            (1, -1), (-1, 1), (1, 1),
-        )]
+        moves = [
+            torch.cat([a * r, b * r], 1).repeat_interleave(2, 1)
+            for a, b in (
+                (1, -1),
+                (-1, 1),
+                (1, 1),
+            )
+        ]
         overlaps = torch.stack([box_iou(box, box + move) for move in moves]).amin(0)
         assert ((overlaps - overlap).abs() < 1e-3).all()
     flat = torch.tensor([[0.0, 5.0], [-3.0, 5.0]])
@@ -131,8 +136,9 @@ def test_indices_equal_the_twins_on_random_pictures(shared: str) -> None:
         center = (boxes[:, :2].double() + boxes[:, 2:].double()) / 8
         on_border = (center - center.round()).abs().amin(1) < 1e-5
         area = (boxes[:, 2:] - boxes[:, :2]).double().prod(1)
-        for one, other in zip(*((i[index != expected]).tolist() for i in (index, expected)),
-                              strict=True):
+        for one, other in zip(
+            *((i[index != expected]).tolist() for i in (index, expected)), strict=True
+        ):
             differing += 1
             found = [box for box in (one, other) if box >= 0]
             same_area = len(found) == 2 and math.isclose(*area[found].tolist(), rel_tol=1e-6)

@@ -36,7 +36,8 @@ def test_labels_of_no_box_may_have_any_empty_shape(geometry: BatchGeometry, othe
     assert built.gt_labels.shape == (1 + others, others)
     with pytest.raises(ValueError, match='gt_labels must have shape'):
         BatchGeometry.from_lists(
-            geometry.priors, geometry.level_sizes, boxes, [torch.zeros(2, 2, dtype=torch.int64)])
+            geometry.priors, geometry.level_sizes, boxes, [torch.zeros(2, 2, dtype=torch.int64)]
+        )
 
 
 def test_terms_are_computed_once(geometry: BatchGeometry) -> None:

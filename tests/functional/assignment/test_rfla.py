@@ -150,9 +150,9 @@ def test_similarity_of_equal_boxes_is_one_and_wasserstein_is_the_boxes() -> None
 def test_fields_are_half_the_theoretical_ones_around_the_points() -> None:
     sides = FIELDS[:, 2:] - FIELDS[:, :2]
     for level, expected in enumerate((91, 267, 427, 555, 811)):
-        torch.testing.assert_close(sides[LEVELS == level], torch.full_like(
-            sides[LEVELS == level], expected / 2
-        ))
+        torch.testing.assert_close(
+            sides[LEVELS == level], torch.full_like(sides[LEVELS == level], expected / 2)
+        )
     torch.testing.assert_close((FIELDS[:, :2] + FIELDS[:, 2:]) / 2, POINTS[:, :2])
     # 7 x 7 of stride 2, 3 x 3 of stride 2, then 3, 3, 5 and 2 convolutions and strides between.
     field, jump, found = 7 + 2 * 2, 4, []

@@ -135,9 +135,7 @@ def test_indices_equal_the_twins_on_random_pictures(rule: str) -> None:
         wanted = torch.tensor([claims[box][prior] for prior, box in owner.items()])
         there = torch.tensor(list(owner), dtype=torch.int64)
         kept = same[there]
-        torch.testing.assert_close(
-            overlap[there][kept], wanted[kept].float(), rtol=1e-4, atol=1e-6
-        )
+        torch.testing.assert_close(overlap[there][kept], wanted[kept].float(), rtol=1e-4, atol=1e-6)
         assert (overlap[index < 0] == 0).all()
         assigned += len(owner)
     print(f'{differing} of {assigned} differ, each tied')

@@ -72,9 +72,7 @@ def test_value_against_the_slow_twin() -> None:
     near, target = box_pairs(generator, 200)
     far = random_boxes(generator, 200)
     for pred in (near, far):
-        expected = [
-            slow_ciou(p, t) for p, t in zip(pred.tolist(), target.tolist(), strict=True)
-        ]
+        expected = [slow_ciou(p, t) for p, t in zip(pred.tolist(), target.tolist(), strict=True)]
         torch.testing.assert_close(
             ciou_loss(pred.double(), target.double()), torch.tensor(expected, dtype=torch.float64)
         )
@@ -170,13 +168,16 @@ def test_bad_shapes_are_named() -> None:
 FLAT = torch.tensor([[0.0, 0.0, 0.0, 5.0]]), torch.tensor([[9.0, 9.0, 9.0, 14.0]])
 
 
-@pytest.mark.parametrize(('loss', 'expected'), [
-    (lambda p, t: iou_losses.iou_loss(p, t, 'linear'), 1.0),
-    (lambda p, t: iou_losses.iou_loss(p, t, 'square'), 1.0),
-    (lambda p, t: iou_losses.iou_loss(p, t, 'log'), math.log(1e6)),
-    (iou_losses.giou_loss, 2.0),
-    (iou_losses.diou_loss, 1 + 162 / (81 + 196)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('loss', 'expected'),
+    [
+        (lambda p, t: iou_losses.iou_loss(p, t, 'linear'), 1.0),
+        (lambda p, t: iou_losses.iou_loss(p, t, 'square'), 1.0),
+        (lambda p, t: iou_losses.iou_loss(p, t, 'log'), math.log(1e6)),
+        (iou_losses.giou_loss, 2.0),
+        (iou_losses.diou_loss, 1 + 162 / (81 + 196)),
+    ],
+)
 def test_other_boxes_without_area_share_nothing(
     loss: Callable[..., torch.Tensor], expected: float
 ) -> None:
@@ -208,20 +209,24 @@ def test_log_slope_of_a_long_box_beside_a_short_one(shared: float) -> None:
     assert pred.grad[0, 2].item() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize(('call', 'message'), [
-    (lambda p, t: iou_losses.iou_loss(p, t, 'giou'), "mode must be one of .*, got 'giou'"),
-    (lambda p, t: iou_losses.wise_iou_loss(p, t, 'V1'), "version must be one of .*, got 'V1'"),
-    (lambda p, t: iou_losses.giou_loss(p, t, eps=0), 'eps must be above 0'),
-    (lambda p, t: iou_losses.iou_loss(p, t, power=-1), 'power must be above 0'),
-    (lambda p, t: shape_losses.siou_loss(p, t, power=1.5), 'power must be 1 with neg_gamma=False'),
-    (lambda p, t: shape_losses.efficient_iou_loss(p, t, -1.0), 'focal_gamma must be above 0'),
-    (lambda p, t: shape_losses.shape_iou_loss(p, t, -1.0), 'scale must be at least 0'),
-    (lambda p, t: corner_losses.mpdiou_loss(p, t, (640, 0)), 'image_size must be above 0'),
-    (lambda p, t: corner_losses.nwd_loss(p, t, constant=0), 'constant must be above 0'),
-])  # fmt: skip
-def test_functional_forms_name_bad_options(
-    call: Callable[..., torch.Tensor], message: str
-) -> None:
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda p, t: iou_losses.iou_loss(p, t, 'giou'), "mode must be one of .*, got 'giou'"),
+        (lambda p, t: iou_losses.wise_iou_loss(p, t, 'V1'), "version must be one of .*, got 'V1'"),
+        (lambda p, t: iou_losses.giou_loss(p, t, eps=0), 'eps must be above 0'),
+        (lambda p, t: iou_losses.iou_loss(p, t, power=-1), 'power must be above 0'),
+        (
+            lambda p, t: shape_losses.siou_loss(p, t, power=1.5),
+            'power must be 1 with neg_gamma=False',
+        ),
+        (lambda p, t: shape_losses.efficient_iou_loss(p, t, -1.0), 'focal_gamma must be above 0'),
+        (lambda p, t: shape_losses.shape_iou_loss(p, t, -1.0), 'scale must be at least 0'),
+        (lambda p, t: corner_losses.mpdiou_loss(p, t, (640, 0)), 'image_size must be above 0'),
+        (lambda p, t: corner_losses.nwd_loss(p, t, constant=0), 'constant must be above 0'),
+    ],
+)
+def test_functional_forms_name_bad_options(call: Callable[..., torch.Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(*FLAT)
 

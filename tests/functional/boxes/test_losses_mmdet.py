@@ -30,7 +30,8 @@ TWINS: dict[str, tuple[Loss, Loss]] = {
     'ciou': (ciou_loss, stock.ciou_loss),
     'siou': (siou_loss, stock.siou_loss),
     'siou of the paper': (
-        partial(siou_loss, neg_gamma=True), partial(stock.siou_loss, neg_gamma=True)
+        partial(siou_loss, neg_gamma=True),
+        partial(stock.siou_loss, neg_gamma=True),
     ),
 }
 

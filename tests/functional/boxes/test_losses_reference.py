@@ -340,10 +340,20 @@ def test_wasserstein_distance_by_centres_and_sides() -> None:
     table = box_nwd(one[:, None], other[None], 20.0)
     assert table.shape == (50, 50)
     torch.testing.assert_close(table.diagonal(), box_nwd(one, other, 20.0))
-    torch.testing.assert_close(table, table.new_tensor(
-        [[math.exp(-math.sqrt(sum((a - b) ** 2 for a, b in zip(p, t, strict=True)) / 2) / 20)
-          for t in other.tolist()] for p in one.tolist()]
-    ))
+    torch.testing.assert_close(
+        table,
+        table.new_tensor(
+            [
+                [
+                    math.exp(
+                        -math.sqrt(sum((a - b) ** 2 for a, b in zip(p, t, strict=True)) / 2) / 20
+                    )
+                    for t in other.tolist()
+                ]
+                for p in one.tolist()
+            ]
+        ),
+    )
 
 
 def test_nwd_is_exact_and_still_at_equal_boxes() -> None:

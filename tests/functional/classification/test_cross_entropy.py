@@ -65,9 +65,13 @@ def test_softmax_against_the_slow_twin_and_torch(smoothing: float) -> None:
         assert ours[k].item() == pytest.approx(expected)
     assert ours[4:].tolist() == [0.0, 0.0]
     theirs = F.cross_entropy(
-        pred, label.clamp(min=0), torch.tensor(WEIGHT, dtype=torch.float64), ignore_index=255,
-        reduction='none', label_smoothing=smoothing,
-    )  # fmt: skip
+        pred,
+        label.clamp(min=0),
+        torch.tensor(WEIGHT, dtype=torch.float64),
+        ignore_index=255,
+        reduction='none',
+        label_smoothing=smoothing,
+    )
     torch.testing.assert_close(ours[:5], theirs[:5])
     torch.testing.assert_close(gradient(ours[:5], pred), gradient(theirs[:5], pred))
 

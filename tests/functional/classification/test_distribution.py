@@ -133,9 +133,7 @@ def test_distribution_of_equal_logits_and_of_whole_targets() -> None:
 def test_the_least_of_a_target_is_the_entropy_of_its_weights() -> None:
     # Weights 3/4 on 2 and 1/4 on 3, which the logits give.
     pred = torch.tensor([[-1e4, -1e4, math.log(3), 0.0]], dtype=torch.float64)
-    value, gradient = graded(
-        lambda x: distribution_focal_loss(x, torch.tensor([2.25])), pred
-    )
+    value, gradient = graded(lambda x: distribution_focal_loss(x, torch.tensor([2.25])), pred)
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert value.item() == pytest.approx(entropy)
     torch.testing.assert_close(gradient, torch.zeros_like(pred), rtol=0, atol=1e-15)

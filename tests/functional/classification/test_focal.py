@@ -237,9 +237,11 @@ def test_small_probabilities_of_the_softmax_and_in_bfloat16() -> None:
 
 def test_the_logarithm_is_straight_below_the_floor_of_each_precision() -> None:
     for dtype, floor in (
-        (torch.float16, 2**-14), (torch.bfloat16, 1e-12), (torch.float32, 1e-12),
+        (torch.float16, 2**-14),
+        (torch.bfloat16, 1e-12),
+        (torch.float32, 1e-12),
         (torch.float64, 1e-12),
-    ):  # fmt: skip
+    ):
         assert probability_floor(dtype) == floor
         pred = torch.zeros(1, 1, dtype=dtype)
         value = focal_loss(pred, torch.tensor([0]), gamma=0.0, alpha=None, activated=True)
@@ -276,9 +278,11 @@ def test_weights_up_to_two_and_other_precisions_keep_their_floor() -> None:
 def test_alpha_from_numpy() -> None:
     pred, label = logits(5, 4), torch.tensor([0, 1, 2, 3, 4])
     for alpha, plain in (
-        (np.float32(0.25), 0.25), (np.float64(0.5), 0.5), (np.int64(1), 1),
+        (np.float32(0.25), 0.25),
+        (np.float64(0.5), 0.5),
+        (np.int64(1), 1),
         (np.array(WEIGHT), WEIGHT),
-    ):  # fmt: skip
+    ):
         found = focal_loss(pred, label, alpha=alpha)
         assert torch.equal(found, focal_loss(pred, label, alpha=plain))
 

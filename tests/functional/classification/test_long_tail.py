@@ -110,8 +110,10 @@ def test_softmax_against_the_slow_twin(tau: float) -> None:
         ([*COUNTS, 7.0], [*COUNTS, 7.0]),
     ):
         value = logit_adjusted_loss(pred, label, class_adjustment(counts, tau))
-        slow = [slow_softmax(r, y, padded, tau)
-                for r, y in zip(pred.tolist(), label.tolist(), strict=True)]  # fmt: skip
+        slow = [
+            slow_softmax(r, y, padded, tau)
+            for r, y in zip(pred.tolist(), label.tolist(), strict=True)
+        ]
         assert value.tolist() == pytest.approx(slow, rel=1e-12)
 
 
@@ -181,10 +183,13 @@ def test_balanced_softmax_is_logit_adjustment_with_tau_1() -> None:
         torch.testing.assert_close(
             balanced_softmax_loss(pred, label, counts),
             logit_adjusted_loss(pred, label, class_adjustment(counts, 1.0)),
-            rtol=0, atol=0,
-        )  # fmt: skip
-    slow = [slow_softmax(r, y, [*COUNTS, 7.0], 1.0)
-            for r, y in zip(pred.tolist(), label.tolist(), strict=True)]  # fmt: skip
+            rtol=0,
+            atol=0,
+        )
+    slow = [
+        slow_softmax(r, y, [*COUNTS, 7.0], 1.0)
+        for r, y in zip(pred.tolist(), label.tolist(), strict=True)
+    ]
     value = balanced_softmax_loss(pred, label, [*COUNTS, 7.0])
     assert value.tolist() == pytest.approx(slow, rel=1e-12)
     scaled = balanced_softmax_loss(pred, label, [n / 11 for n in [*COUNTS, 7.0]])
@@ -233,16 +238,22 @@ def test_classes_lie_in_dimension_1_of_a_map() -> None:
 def test_what_does_not_fit_is_named() -> None:
     pred, label = labelled(CLASSES + 1, 3)
     for message, call in (
-        ('counts of 4 classes do not fit logits of 6 columns: give 6, or 5 and a background',
-         lambda: balanced_softmax_loss(pred, label, COUNTS[:4])),
-        ('counts of 5 classes do not fit logits of 6 columns: give 6, in the order',
-         lambda: logit_adjusted_loss(pred, label, COUNTS, True)),
-        (r'target must be labels \(3,\) for pred \(3, 6\).*got \(2,\)',
-         lambda: balanced_softmax_loss(pred, label[:2], COUNTS)),
+        (
+            'counts of 4 classes do not fit logits of 6 columns: give 6, or 5 and a background',
+            lambda: balanced_softmax_loss(pred, label, COUNTS[:4]),
+        ),
+        (
+            'counts of 5 classes do not fit logits of 6 columns: give 6, in the order',
+            lambda: logit_adjusted_loss(pred, label, COUNTS, True),
+        ),
+        (
+            r'target must be labels \(3,\) for pred \(3, 6\).*got \(2,\)',
+            lambda: balanced_softmax_loss(pred, label[:2], COUNTS),
+        ),
         ('tau must be a number from 0, got -1', lambda: class_adjustment(COUNTS, -1.0)),
         ('counts must be numbers from 0, .* got -2', lambda: class_adjustment([1, -2])),
         (r'counts must be numbers from 0, .* got \[0, 0\]', lambda: class_adjustment([0, 0])),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=message):
             call()
 
@@ -263,8 +274,10 @@ def test_equalized_focal_against_the_slow_twin() -> None:
     pred, table = (t.double() for t in logits_and_table(torch.Generator().manual_seed(0), 50))
     for options in ({}, {'gamma': 1.0, 'alpha': 0.5, 'scale': 4.0}, {'alpha': 1.0}, {'alpha': 0.0}):
         value = equalized_focal_loss(pred, table, RATIO, **options)
-        slow = [[slow_focal(x, t, g, **options) for x, t, g in zip(xs, ts, RATIO, strict=True)]
-                for xs, ts in zip(pred.tolist(), table.tolist(), strict=True)]  # fmt: skip
+        slow = [
+            [slow_focal(x, t, g, **options) for x, t, g in zip(xs, ts, RATIO, strict=True)]
+            for xs, ts in zip(pred.tolist(), table.tolist(), strict=True)
+        ]
         torch.testing.assert_close(value, torch.tensor(slow, dtype=torch.float64), **EXACT)
 
 

@@ -25,17 +25,20 @@ each_way = pytest.mark.parametrize('way', WAYS, ids=str)
 
 
 def slow_mask(
-    loss: list[float], positive: list[bool], valid: list[bool], group: list[int],
-    negatives_per_positive: float | None = None, num_negatives: int | None = None,
-    loss_threshold: float | None = None, min_negatives: int = 0,
+    loss: list[float],
+    positive: list[bool],
+    valid: list[bool],
+    group: list[int],
+    negatives_per_positive: float | None = None,
+    num_negatives: int | None = None,
+    loss_threshold: float | None = None,
+    min_negatives: int = 0,
 ) -> list[bool]:
     """The rule in words, one group after the other."""
     kept = [False] * len(loss)
     for name in set(group):
         members = [i for i in range(len(loss)) if group[i] == name and valid[i]]
-        hardest = sorted(
-            (i for i in members if not positive[i]), key=lambda i: (-loss[i], i)
-        )
+        hardest = sorted((i for i in members if not positive[i]), key=lambda i: (-loss[i], i))
         if num_negatives is not None:
             wanted = num_negatives
         elif loss_threshold is not None:
@@ -101,9 +104,11 @@ def test_any_float_is_ranked_by_its_value(grouped: bool) -> None:
     group = torch.zeros(500, dtype=torch.long)
     for count in (0, 1, 10, 100, 250, 400, 600):
         mask = hard_negative_mask(
-            loss, positive, valid, group if grouped else None, num_negatives=count)
+            loss, positive, valid, group if grouped else None, num_negatives=count
+        )
         expected = slow_mask(
-            loss.tolist(), [False] * 500, valid.tolist(), [0] * 500, num_negatives=count)
+            loss.tolist(), [False] * 500, valid.tolist(), [0] * 500, num_negatives=count
+        )
         assert mask.tolist() == expected
 
 
@@ -198,16 +203,21 @@ def test_dense_targets_are_told_apart() -> None:
     assert binary.valid_mask.tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize(('way', 'message'), [
-    ({'num_negatives': 3, 'loss_threshold': 0.1},
-     'num_negatives=3 and loss_threshold=0.1 contradict each other'),
-    ({'negatives_per_positive': 3.0, 'num_negatives': 3}, 'contradict each other'),
-    ({'num_negatives': 3, 'min_negatives': 1}, 'min_negatives=1 goes with'),
-    ({'negatives_per_positive': -1}, 'negatives_per_positive must be at least 0 and finite'),
-    ({'loss_threshold': math.nan}, 'loss_threshold must be at least 0 and finite, got nan'),
-    ({'num_negatives': 2.5}, 'num_negatives must be a whole number'),
-    ({'min_negatives': -1}, 'min_negatives must be a whole number'),
-])
+@pytest.mark.parametrize(
+    ('way', 'message'),
+    [
+        (
+            {'num_negatives': 3, 'loss_threshold': 0.1},
+            'num_negatives=3 and loss_threshold=0.1 contradict each other',
+        ),
+        ({'negatives_per_positive': 3.0, 'num_negatives': 3}, 'contradict each other'),
+        ({'num_negatives': 3, 'min_negatives': 1}, 'min_negatives=1 goes with'),
+        ({'negatives_per_positive': -1}, 'negatives_per_positive must be at least 0 and finite'),
+        ({'loss_threshold': math.nan}, 'loss_threshold must be at least 0 and finite, got nan'),
+        ({'num_negatives': 2.5}, 'num_negatives must be a whole number'),
+        ({'min_negatives': -1}, 'min_negatives must be a whole number'),
+    ],
+)
 def test_bad_options_are_named(way: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         hard_negative_mask(*scene(0, 4), **way)

@@ -63,8 +63,9 @@ def slow_slide(x: float, score: float, mu: float) -> float:
 
 def table(slow: Callable[[float, float], float], pred: Tensor, target: Tensor) -> Tensor:
     """A slow twin over all elements."""
-    values = [slow(x, y) for x, y in zip(pred.flatten().tolist(), target.flatten().tolist(),
-                                         strict=True)]  # fmt: skip
+    values = [
+        slow(x, y) for x, y in zip(pred.flatten().tolist(), target.flatten().tolist(), strict=True)
+    ]
     return torch.tensor(values, dtype=torch.float64).reshape(pred.shape)
 
 
@@ -264,9 +265,7 @@ def test_varifocal_against_the_slow_twin_and_stock(gamma: float, iou_weighted: b
     found = graded(lambda x: varifocal_loss(x, scores, 0.6, gamma, iou_weighted), pred)
     expected = table(slow, pred, scores), slopes(slow, pred, scores)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
-    stock = StockVarifocalLoss(
-        alpha=0.6, gamma=gamma, iou_weighted=iou_weighted, reduction='none'
-    )
+    stock = StockVarifocalLoss(alpha=0.6, gamma=gamma, iou_weighted=iou_weighted, reduction='none')
     theirs = graded(lambda x: stock(x, scores), pred)
     torch.testing.assert_close(found, theirs, rtol=1e-9, atol=1e-12)
 
@@ -358,9 +357,7 @@ FORMS: list[tuple[Callable[..., Tensor], Callable[..., Any]]] = [
 
 
 @pytest.mark.parametrize(('loss', 'make'), FORMS)
-def test_leading_dimensions_are_kept(
-    loss: Callable[..., Tensor], make: Callable[..., Any]
-) -> None:
+def test_leading_dimensions_are_kept(loss: Callable[..., Tensor], make: Callable[..., Any]) -> None:
     pred, target = make(seeded(), 24)
     flat = graded(lambda x: loss(x, target), pred)
     shape = (2, 3, 4)

@@ -27,8 +27,7 @@ class Bent:
         self.threshold = own[:, None] - 0.2
 
     def score(self, similarity: Tensor) -> Tensor:
-        return torch.where(
-            similarity > self.threshold, similarity * (similarity + 0.3), similarity)
+        return torch.where(similarity > self.threshold, similarity * (similarity + 0.3), similarity)
 
     def slope(self, similarity: Tensor) -> Tensor | None:
         beyond = similarity > self.threshold
@@ -61,8 +60,15 @@ def batch(
 
 
 def twin(
-    x: Tensor, weight: Tensor, labels: Tensor, *, normalize_weight: bool = True, scale: float = 1.0,
-    class_bias: Tensor | None = None, num_subcenters: int = 1, kind: str = 'softmax',
+    x: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    normalize_weight: bool = True,
+    scale: float = 1.0,
+    class_bias: Tensor | None = None,
+    num_subcenters: int = 1,
+    kind: str = 'softmax',
     others: Callable[[Tensor], Any] | None = None,
 ) -> Competition:
     """As the formulas have it, sample by sample and class by class."""
@@ -92,8 +98,12 @@ def twin(
 
 
 def with_gradients(
-    form: Callable[..., Competition], x: Tensor, weight: Tensor, bias: Tensor | None,
-    labels: Tensor, **options: Any,
+    form: Callable[..., Competition],
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    **options: Any,
 ) -> tuple[Tensor, ...]:
     """The three numbers, and the gradients of a sum that weighs each of them differently."""
     leaves = [t.clone().requires_grad_() for t in (x, weight, bias) if t is not None]
@@ -101,8 +111,9 @@ def with_gradients(
         options['class_bias'] = leaves[2]
     found = form(leaves[0], leaves[1], labels, **options)
     factors = torch.linspace(0.5, 1.5, len(x), dtype=x.dtype)
-    total = (found.target * factors - found.centre_norm * factors.square()
-             + found.others * (2 - factors)).sum()  # fmt: skip
+    total = (
+        found.target * factors - found.centre_norm * factors.square() + found.others * (2 - factors)
+    ).sum()
     return (*(t.detach() for t in found), *torch.autograd.grad(total, leaves))
 
 
@@ -136,11 +147,26 @@ def test_both_paths_are_the_loops_in_float64(
     x, weight, labels = batch(centres=centres)
     bias = torch.linspace(-1, 1, 11) if biased else None
     expected = with_gradients(
-        twin, x.double(), weight.double(), None if bias is None else bias.double(), labels,
-        num_subcenters=centres, **options)  # fmt: skip
+        twin,
+        x.double(),
+        weight.double(),
+        None if bias is None else bias.double(),
+        labels,
+        num_subcenters=centres,
+        **options,
+    )
     for path in PATHS:
-        found = with_gradients(class_competition, x, weight, bias, labels,
-                               num_subcenters=centres, path=path, chunk=4, **options)  # fmt: skip
+        found = with_gradients(
+            class_competition,
+            x,
+            weight,
+            bias,
+            labels,
+            num_subcenters=centres,
+            path=path,
+            chunk=4,
+            **options,
+        )
         assert all(t.dtype == torch.float32 for t in found)
         assert_near(found, expected, 1e-5)
 
@@ -155,25 +181,54 @@ def test_chunks_that_do_and_do_not_divide_the_classes(
     labels[:4] = torch.tensor([0, 29, 15, 15])
     bias = torch.linspace(-2, 1, 30)
     plain, exact = (
-        with_gradients(class_competition, x, weight, bias, labels, num_subcenters=centres,
-                       path=path, chunk=chunk, **options)
+        with_gradients(
+            class_competition,
+            x,
+            weight,
+            bias,
+            labels,
+            num_subcenters=centres,
+            path=path,
+            chunk=chunk,
+            **options,
+        )
         for path in PATHS
-    )  # fmt: skip
+    )
     assert_near(exact, plain, 1e-5)
 
 
-@pytest.mark.parametrize(('samples', 'classes', 'centres'), [
-    (1, 1, 1), (1, 1, 3), (5, 1, 1), (5, 1, 2), (1, 20, 1), (1, 2, 2), (0, 1, 1), (0, 20, 1),
-    (0, 20, 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    ('samples', 'classes', 'centres'),
+    [
+        (1, 1, 1),
+        (1, 1, 3),
+        (5, 1, 1),
+        (5, 1, 2),
+        (1, 20, 1),
+        (1, 2, 2),
+        (0, 1, 1),
+        (0, 20, 1),
+        (0, 20, 3),
+    ],
+)
 @each_option
 def test_smallest_cases(options: dict[str, Any], samples: int, classes: int, centres: int) -> None:
     x, weight, labels = batch(classes, centres, samples)
     bias = torch.linspace(-2, 1, classes)
     plain, exact = (
-        with_gradients(class_competition, x, weight, bias, labels, num_subcenters=centres,
-                       path=path, chunk=3, **options)
+        with_gradients(
+            class_competition,
+            x,
+            weight,
+            bias,
+            labels,
+            num_subcenters=centres,
+            path=path,
+            chunk=3,
+            **options,
+        )
         for path in PATHS
-    )  # fmt: skip
+    )
     assert_near(exact, plain, 1e-5)
     if not samples:
         assert all(not t.any() for t in plain)
@@ -192,8 +247,9 @@ def test_large_scores_keep_their_logarithm() -> None:
     labels = torch.tensor([2, 2])
     expected = [1000 + math.log1p(math.exp(-2)), 1000 + math.log1p(math.exp(-10))]
     for path in PATHS:
-        found = with_gradients(class_competition, x, weight, None, labels, path=path, chunk=2,
-                               normalize_weight=False)
+        found = with_gradients(
+            class_competition, x, weight, None, labels, path=path, chunk=2, normalize_weight=False
+        )
         assert found[2].tolist() == pytest.approx(expected, abs=1e-4)
         assert all(t.isfinite().all() for t in found)
 
@@ -207,8 +263,18 @@ def test_own_class_far_above_the_others_does_not_overflow(path: Any, scale: floa
     for kind in ('softmax', 'sigmoid'):
         for others in (None, Bent):
             found = with_gradients(
-                class_competition, x, weight, torch.full((6,), -scale), torch.tensor([0, 2, 2]),
-                path=path, scale=scale, kind=kind, others=others, num_subcenters=2, chunk=2)
+                class_competition,
+                x,
+                weight,
+                torch.full((6,), -scale),
+                torch.tensor([0, 2, 2]),
+                path=path,
+                scale=scale,
+                kind=kind,
+                others=others,
+                num_subcenters=2,
+                chunk=2,
+            )
             assert all(t.isfinite().all() for t in found)
 
 
@@ -224,7 +290,8 @@ def test_others_are_rescored_without_the_own_class_and_with_the_slope_told(path:
 
     plain = with_gradients(class_competition, x, weight, None, labels, path=path, chunk=3)
     found = with_gradients(
-        class_competition, x, weight, None, labels, path=path, chunk=3, others=others)
+        class_competition, x, weight, None, labels, path=path, chunk=3, others=others
+    )
     # One more in each score is one more in the logarithm of their sum; slopes do not change.
     assert_near(found, (plain[0], plain[1], plain[2] + 1, *plain[3:]), 1e-5)
     # One for the batch. Four chunks, again in the backward pass.
@@ -242,7 +309,11 @@ def test_nearest_sub_centre_alone_has_a_gradient(path: Any) -> None:
     (found.target + found.others).sum().backward()
     # d<x, v> / dw = x - <x, v> v for centres of length 1.
     assert weight.grad.tolist() == [
-        pytest.approx([0.0, 0.6]), [0, 0], [0, 0], pytest.approx([0.8, 0.0])]
+        pytest.approx([0.0, 0.6]),
+        [0, 0],
+        [0, 0],
+        pytest.approx([0.8, 0.0]),
+    ]
 
 
 @each_path
@@ -251,8 +322,17 @@ def test_equal_sub_centres_share_nothing(path: Any, centres: int) -> None:
     """Of centres that are the same, one has the gradient of a class with one centre."""
     x, weight, labels = batch()
     alone = with_gradients(class_competition, x, weight, None, labels, path=path, scale=16.0)
-    twins = with_gradients(class_competition, x, weight.repeat_interleave(centres, 0), None, labels,
-                           path=path, scale=16.0, num_subcenters=centres, chunk=4)
+    twins = with_gradients(
+        class_competition,
+        x,
+        weight.repeat_interleave(centres, 0),
+        None,
+        labels,
+        path=path,
+        scale=16.0,
+        num_subcenters=centres,
+        chunk=4,
+    )
     assert_near(twins[:4], alone[:4], 1e-5)
     assert_near((twins[4].view(11, centres, -1).sum(1),), (alone[4],), 1e-5)
 
@@ -268,12 +348,18 @@ def test_paths_agree_on_many_shapes(seed: int) -> None:
         classes, centres, samples = draw(70), draw(4), draw(20)
         x, weight, labels = batch(classes, centres, samples, draw(12) + 2, seed)
         options = dict(
-            num_subcenters=centres, chunk=draw(90), scale=float(draw(64)),
-            kind=('softmax', 'sigmoid')[draw(3) - 1], others=(None, Bent)[draw(3) - 1],
-            normalize_weight=bool(draw(3) - 1))  # fmt: skip
+            num_subcenters=centres,
+            chunk=draw(90),
+            scale=float(draw(64)),
+            kind=('softmax', 'sigmoid')[draw(3) - 1],
+            others=(None, Bent)[draw(3) - 1],
+            normalize_weight=bool(draw(3) - 1),
+        )
         bias = torch.randn(classes, generator=generator)
-        plain, exact = (with_gradients(class_competition, x, weight, bias, labels, path=path,
-                                       **options) for path in PATHS)  # fmt: skip
+        plain, exact = (
+            with_gradients(class_competition, x, weight, bias, labels, path=path, **options)
+            for path in PATHS
+        )
         assert_near(exact, plain, 1e-5)
 
 
@@ -292,14 +378,22 @@ def test_zero_centres_and_features_have_finite_gradients(path: Any) -> None:
         assert found[4][10].any()
 
 
-@pytest.mark.parametrize('length', [
-    1e-30, 1e-20, 1e-15, 1e-10, 1e-6, 1e-3, 1.0, 1e4, 1e15, 1e20, 1e30])  # fmt: skip
+@pytest.mark.parametrize(
+    'length', [1e-30, 1e-20, 1e-15, 1e-10, 1e-6, 1e-3, 1.0, 1e4, 1e15, 1e20, 1e30]
+)
 def test_length_of_a_centre_changes_its_own_gradient_alone(length: float) -> None:
     x, weight, labels = batch()
     usual = with_gradients(class_competition, x, unit_vectors(weight)[0], None, labels, scale=16.0)
     for path in PATHS:
-        found = with_gradients(class_competition, x, length * unit_vectors(weight)[0], None, labels,
-                               scale=16.0, path=path)
+        found = with_gradients(
+            class_competition,
+            x,
+            length * unit_vectors(weight)[0],
+            None,
+            labels,
+            scale=16.0,
+            path=path,
+        )
         assert_near(found[:4], usual[:4], 2e-5)
         # 1 / |w|; of centres shorter than 1e-4 that of one of this length.
         assert_near((found[4] * max(length, 1e-4),), usual[4:], 2e-5)
@@ -312,7 +406,8 @@ def test_other_precisions_are_computed_in_float32(path: Any, dtype: torch.dtype)
     x, weight = x.to(dtype), weight.to(dtype)
     bias = torch.linspace(-1, 1, 11, dtype=dtype)
     expected = with_gradients(
-        class_competition, x.float(), weight.float(), bias.float(), labels, path=path, scale=64.0)
+        class_competition, x.float(), weight.float(), bias.float(), labels, path=path, scale=64.0
+    )
     for context in (torch.bfloat16, torch.float16, None):
 
         def form(*tensors: Tensor, **options: Any) -> Competition:
@@ -333,14 +428,24 @@ def test_double_precision_is_kept(path: Any, options: dict[str, Any], centres: i
     x, weight = x.double(), weight.double()
     bias = torch.linspace(-1, 1, 11, dtype=torch.float64)
     expected = with_gradients(twin, x, weight, bias, labels, num_subcenters=centres, **options)
-    found = with_gradients(class_competition, x, weight, bias, labels, num_subcenters=centres,
-                           path=path, chunk=4, **options)  # fmt: skip
+    found = with_gradients(
+        class_competition,
+        x,
+        weight,
+        bias,
+        labels,
+        num_subcenters=centres,
+        path=path,
+        chunk=4,
+        **options,
+    )
     assert all(t.dtype == torch.float64 for t in found)
     assert_near(found, expected, 1e-8)
     # One such input is enough; gradients are of their inputs' types.
     for mixed in ((x.float(), weight), (x, weight.float())):
-        part = with_gradients(class_competition, *mixed, None, labels, path=path, scale=2.0,
-                              num_subcenters=centres)  # fmt: skip
+        part = with_gradients(
+            class_competition, *mixed, None, labels, path=path, scale=2.0, num_subcenters=centres
+        )
         assert [t.dtype for t in part] == [torch.float64] * 3 + [t.dtype for t in mixed]
 
 
@@ -350,7 +455,8 @@ def test_gradients_are_those_of_differences() -> None:
     labels = torch.tensor([0, 3, 1, 1])
     for path in PATHS:
         assert torch.autograd.gradcheck(
-            lambda x, w: class_competition(x, w, labels, scale=2.0, path=path, chunk=3), leaves)  # noqa: B023
+            lambda x, w: class_competition(x, w, labels, scale=2.0, path=path, chunk=3), leaves
+        )  # noqa: B023
 
 
 @each_path
@@ -392,11 +498,12 @@ def test_unit_vectors_of_any_length() -> None:
         torch.testing.assert_close(unit.double(), direction, rtol=0, atol=2e-7)
         assert norm.item() == pytest.approx(length, rel=1e-6)
         target = torch.linspace(-1, 1, 7)
-        grad, = torch.autograd.grad((unit * target).sum() + 0.5 * norm.sum(), x)
+        (grad,) = torch.autograd.grad((unit * target).sum() + 0.5 * norm.sum(), x)
         across = target.double() - (target.double() * direction).sum() * direction
         expected = across / max(length, 1e-4) + 0.5 * direction
         torch.testing.assert_close(
-            grad.double(), expected, rtol=1e-5, atol=2e-6 / max(length, 1e-4))
+            grad.double(), expected, rtol=1e-5, atol=2e-6 / max(length, 1e-4)
+        )
 
 
 def test_unit_vectors_in_double_precision_and_from_another_length_on() -> None:
@@ -410,9 +517,16 @@ def test_unit_vectors_in_double_precision_and_from_another_length_on() -> None:
     torch.testing.assert_close(bounded, 0.25 * usual, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(('dtype', 'slope', 'expected'), [
-    (torch.float16, 64.0, 0.0625), (torch.float16, 1e-3, 1e-4), (torch.bfloat16, 64.0, 1e-4),
-    (torch.float32, 1e9, 1e-4), (torch.float64, 64.0, 1e-4)])  # fmt: skip
+@pytest.mark.parametrize(
+    ('dtype', 'slope', 'expected'),
+    [
+        (torch.float16, 64.0, 0.0625),
+        (torch.float16, 1e-3, 1e-4),
+        (torch.bfloat16, 64.0, 1e-4),
+        (torch.float32, 1e9, 1e-4),
+        (torch.float64, 64.0, 1e-4),
+    ],
+)
 def test_float16_alone_needs_longer_vectors(
     dtype: torch.dtype, slope: float, expected: float
 ) -> None:
@@ -423,7 +537,7 @@ def test_unit_vectors_of_nothing() -> None:
     x = torch.zeros(3, 4, requires_grad=True)
     unit, norm = unit_vectors(x)
     assert not unit.any() and not norm.any()
-    grad, = torch.autograd.grad(unit.sum() + norm.sum(), x)
+    (grad,) = torch.autograd.grad(unit.sum() + norm.sum(), x)
     assert grad.equal(torch.full((3, 4), 1e4))
     for shape in ((0, 4), (3, 0), (0, 0)):
         empty = torch.zeros(shape, requires_grad=True)
@@ -432,7 +546,8 @@ def test_unit_vectors_of_nothing() -> None:
         assert unit.shape == shape and norm.shape == shape[:1] and empty.grad is not None
     # Denormal numbers have a direction, too.
     assert unit_vectors(torch.tensor([[3e-44, 4e-44]]))[0][0].tolist() == pytest.approx(
-        [0.6, 0.8], abs=0.02)
+        [0.6, 0.8], abs=0.02
+    )
 
 
 # --- What is computed and held --------------------------------------------------------------------
@@ -448,8 +563,9 @@ def test_only_the_gradients_asked_for(wanted: tuple[int, ...], normalize: bool) 
     leaves = [t.clone().requires_grad_(bool(w)) for t, w in zip(tensors, wanted, strict=True)]
     found = class_competition(leaves[0], leaves[1], labels, class_bias=leaves[2], **options)
     factors = torch.linspace(0.5, 1.5, len(x))
-    (found.target * factors - found.centre_norm * factors.square()
-     + found.others * (2 - factors)).sum().backward()  # fmt: skip
+    (
+        found.target * factors - found.centre_norm * factors.square() + found.others * (2 - factors)
+    ).sum().backward()
     for leaf, expected, w in zip(leaves, whole, wanted, strict=True):
         assert (leaf.grad is not None) == bool(w)
         if w:
@@ -526,11 +642,14 @@ def test_under_checkpointing(reentrant: bool) -> None:
 
     x, weight, labels = batch()
     grads = []
-    for run in (lambda form, *args: form(*args),
-                lambda form, *args: checkpoint(form, *args, use_reentrant=reentrant)):  # fmt: skip
+    for run in (
+        lambda form, *args: form(*args),
+        lambda form, *args: checkpoint(form, *args, use_reentrant=reentrant),
+    ):
         leaves = x.clone().requires_grad_(), weight.clone().requires_grad_()
         target, _, others = run(
-            lambda *args: tuple(class_competition(*args, scale=8.0, chunk=4)), *leaves, labels)
+            lambda *args: tuple(class_competition(*args, scale=8.0, chunk=4)), *leaves, labels
+        )
         (others - target).sum().backward()
         grads.append([leaf.grad for leaf in leaves])
     assert all(one.equal(other) and one.any() for one, other in zip(*grads, strict=True))
@@ -542,27 +661,37 @@ def test_features_that_are_views_and_transposes() -> None:
     wide = torch.stack([x.t(), x.t()], 2)[..., 0].t()
     assert not wide.is_contiguous()
     found = with_gradients(
-        class_competition, wide, weight.t().contiguous().t(), None, labels, chunk=4)
+        class_competition, wide, weight.t().contiguous().t(), None, labels, chunk=4
+    )
     assert_near(found, expected, 1e-6)
 
 
 # --- Errors --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (dict(labels=torch.tensor([0, 11])), 'labels must be from 0 to 10 .*from 0 to 11.*num_classes'),
-    (dict(labels=torch.tensor([-1, 3])), 'values from -1 to 3'),
-    (dict(labels=torch.zeros(3, dtype=torch.long)), r'labels must be integers, one a feature: .2,'),
-    (dict(labels=torch.zeros(2)), 'labels must be integers.*torch.float32'),
-    (dict(features=torch.zeros(2, 5)), r'with one D, got .2, 5. and .11, 6.'),
-    (dict(features=torch.zeros(2, 6, 1)), 'features must be'),
-    (dict(num_subcenters=2), 'num_subcenters is 2: .*divide the 11 rows'),
-    (dict(num_subcenters=0), 'num_subcenters is 0'),
-    (dict(class_bias=torch.zeros(10)), r'class_bias must be \(11,\), got \(10,\)'),
-    (dict(kind='hinge'), "kind must be .*'softmax', 'sigmoid'.*'hinge'"),
-    (dict(path='fast'), "path must be .*'fast'"),
-    (dict(chunk=0), 'chunk must be at least 1, got 0'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            dict(labels=torch.tensor([0, 11])),
+            'labels must be from 0 to 10 .*from 0 to 11.*num_classes',
+        ),
+        (dict(labels=torch.tensor([-1, 3])), 'values from -1 to 3'),
+        (
+            dict(labels=torch.zeros(3, dtype=torch.long)),
+            r'labels must be integers, one a feature: .2,',
+        ),
+        (dict(labels=torch.zeros(2)), 'labels must be integers.*torch.float32'),
+        (dict(features=torch.zeros(2, 5)), r'with one D, got .2, 5. and .11, 6.'),
+        (dict(features=torch.zeros(2, 6, 1)), 'features must be'),
+        (dict(num_subcenters=2), 'num_subcenters is 2: .*divide the 11 rows'),
+        (dict(num_subcenters=0), 'num_subcenters is 0'),
+        (dict(class_bias=torch.zeros(10)), r'class_bias must be \(11,\), got \(10,\)'),
+        (dict(kind='hinge'), "kind must be .*'softmax', 'sigmoid'.*'hinge'"),
+        (dict(path='fast'), "path must be .*'fast'"),
+        (dict(chunk=0), 'chunk must be at least 1, got 0'),
+    ],
+)
 def test_what_does_not_fit_is_told(change: dict[str, Any], message: str) -> None:
     x, weight, _ = batch(samples=2)
     arguments: Any = dict(features=x, weight=weight, labels=torch.tensor([0, 1]))

@@ -69,8 +69,13 @@ def slow_contrastive(
 
 
 def slow_triplet(
-    features: Tensor, labels: Tensor, margin: float, mining: str, distance: str,
-    normalize: bool, soft_margin: bool,
+    features: Tensor,
+    labels: Tensor,
+    margin: float,
+    mining: str,
+    distance: str,
+    normalize: bool,
+    soft_margin: bool,
 ) -> tuple[float, int, int, int]:
     """One anchor after the other, one positive after the other, one negative after the other."""
     x, y = features.tolist(), labels.tolist()
@@ -111,8 +116,9 @@ def test_distances_against_the_slow_twin(distance: Any, normalize: bool) -> None
     x, _ = batch(0)
     expected = [[slow_distance(a, b, distance, normalize) for b in x.tolist()] for a in x.tolist()]
     table = pairwise_distance(x, distance, normalize)
-    torch.testing.assert_close(table, torch.tensor(expected, dtype=torch.float64),
-                               rtol=1e-10, atol=1e-12)  # fmt: skip
+    torch.testing.assert_close(
+        table, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-12
+    )
     assert table.diagonal().tolist() == [0.0] * len(x)
     assert table.equal(table.T)
 
@@ -316,10 +322,16 @@ def test_soft_triplets_in_parts_are_those_in_one(
     torch.testing.assert_close(parts, whole, rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize('options', [
-    {'mining': 'batch_hard'}, {'mining': 'semi_hard'}, {'mining': 'batch_all'},
-    {'mining': 'batch_all', 'soft_margin': True},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'mining': 'batch_hard'},
+        {'mining': 'semi_hard'},
+        {'mining': 'batch_all'},
+        {'mining': 'batch_all', 'soft_margin': True},
+    ],
+    ids=str,
+)
 def test_many_triplets_hold_no_table_of_triplets(options: dict[str, Any]) -> None:
     samples = 512
     x = torch.randn(samples, 16, requires_grad=True)
@@ -361,14 +373,16 @@ def all_losses() -> dict[str, Loss]:
             name = distance + ' normalized' * normalize
             for balance in (False, True):
                 losses[f'contrastive {name} {balance}'] = (
-                    lambda x, y, d=distance, n=normalize, b=balance:  # type: ignore[misc]
-                    contrastive_loss(x, y, 1.0, d, n, b)
-                )  # fmt: skip
+                    lambda x, y, d=distance, n=normalize, b=balance: (  # type: ignore[misc]
+                        contrastive_loss(x, y, 1.0, d, n, b)
+                    )
+                )
             for mining, soft in itertools.product(MININGS, (False, True)):
                 losses[f'triplet {name} {mining} {soft}'] = (
-                    lambda x, y, d=distance, n=normalize, m=mining, s=soft:  # type: ignore[misc]
-                    triplet_loss(x, y, 0.3, m, d, n, s)
-                )  # fmt: skip
+                    lambda x, y, d=distance, n=normalize, m=mining, s=soft: (  # type: ignore[misc]
+                        triplet_loss(x, y, 0.3, m, d, n, s)
+                    )
+                )
     return losses
 
 
@@ -472,10 +486,17 @@ def test_value_and_gradient_are_finite(cases: int) -> None:
         assert leaf.grad is not None and leaf.grad.isfinite().all(), (name, x, y)
 
 
-@pytest.mark.parametrize('name', [
-    'center', 'class mean', 'contrastive euclidean True', 'triplet euclidean batch_hard False',
-    'triplet cosine semi_hard True', 'triplet euclidean batch_all False',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'name',
+    [
+        'center',
+        'class mean',
+        'contrastive euclidean True',
+        'triplet euclidean batch_hard False',
+        'triplet cosine semi_hard True',
+        'triplet euclidean batch_all False',
+    ],
+)
 def test_compiles_in_one_graph(name: str) -> None:
     x, y = batch(12)
     x = x.float()
@@ -494,28 +515,36 @@ def test_everything_stays_on_the_device_of_its_inputs() -> None:
         y = torch.full((8,), 1, device='cuda')
         centers = torch.rand(3, 4, device='cuda')
         results = [
-            center_loss(x, y, centers), class_mean_center_loss(x, y, centers),
+            center_loss(x, y, centers),
+            class_mean_center_loss(x, y, centers),
             *center_shift(x, y, centers, torch.arange(3, device='cuda')),
             *contrastive_loss(x, y),
             *(part for mining in MININGS for part in triplet_loss(x, y, mining=mining)),  # type: ignore[arg-type]
-        ]  # fmt: skip
+        ]
         assert {result.device.type for result in results} == {'cuda'}
 
 
 # --- Errors -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('features', 'labels', 'error', 'message'), [
-    (torch.zeros(2, 3, dtype=torch.long), torch.zeros(2).long(), TypeError,
-     'features must be floating point, got torch.int64'),
-    (torch.zeros(2, 3), torch.zeros(2), TypeError, 'labels must be integers.*float32.*long'),
-    (torch.zeros(2, 3), torch.zeros(2).bool(), TypeError, 'labels must be integers.*bool'),
-    (torch.zeros(2, 3), [0, 1], TypeError, 'labels must be a tensor, got list'),
-    (torch.zeros(2, 3), torch.zeros(3).long(), ValueError, r'\(N, D\).*\(2, 3\) and \(3,\)'),
-    (torch.zeros(2, 3, 1), torch.zeros(2).long(), ValueError, r'\(2, 3, 1\) and \(2,\)'),
-    (torch.zeros(2, 3), torch.zeros(2, 1).long(), ValueError, r'\(2, 3\) and \(2, 1\)'),
-    (torch.zeros(2, 3), torch.zeros(2, device='meta').long(), ValueError, 'on cpu.*on meta'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('features', 'labels', 'error', 'message'),
+    [
+        (
+            torch.zeros(2, 3, dtype=torch.long),
+            torch.zeros(2).long(),
+            TypeError,
+            'features must be floating point, got torch.int64',
+        ),
+        (torch.zeros(2, 3), torch.zeros(2), TypeError, 'labels must be integers.*float32.*long'),
+        (torch.zeros(2, 3), torch.zeros(2).bool(), TypeError, 'labels must be integers.*bool'),
+        (torch.zeros(2, 3), [0, 1], TypeError, 'labels must be a tensor, got list'),
+        (torch.zeros(2, 3), torch.zeros(3).long(), ValueError, r'\(N, D\).*\(2, 3\) and \(3,\)'),
+        (torch.zeros(2, 3, 1), torch.zeros(2).long(), ValueError, r'\(2, 3, 1\) and \(2,\)'),
+        (torch.zeros(2, 3), torch.zeros(2, 1).long(), ValueError, r'\(2, 3\) and \(2, 1\)'),
+        (torch.zeros(2, 3), torch.zeros(2, device='meta').long(), ValueError, 'on cpu.*on meta'),
+    ],
+)
 def test_wrong_batches_are_named(features: Any, labels: Any, error: Any, message: str) -> None:
     for loss in (triplet_loss, contrastive_loss):
         with pytest.raises(error, match=message):
@@ -533,14 +562,17 @@ def test_labels_out_of_range_are_named(label: int) -> None:
         class_mean_center_loss(torch.zeros(3, 2), y.clamp(0, 3), torch.zeros(4, 5))
 
 
-@pytest.mark.parametrize(('loss', 'options', 'message'), [
-    (triplet_loss, {'margin': -0.1}, 'margin must be above 0 and finite, got -0.1'),
-    (triplet_loss, {'margin': math.nan}, 'margin must be above 0'),
-    (triplet_loss, {'mining': 'hard'}, "mining must be one of .*'batch_hard'.*got 'hard'"),
-    (triplet_loss, {'distance': 'l2'}, "distance must be one of .*'euclidean'.*got 'l2'"),
-    (contrastive_loss, {'margin': 0}, 'margin must be above 0 and finite, got 0'),
-    (contrastive_loss, {'distance': 'l2'}, 'distance must be one of'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('loss', 'options', 'message'),
+    [
+        (triplet_loss, {'margin': -0.1}, 'margin must be above 0 and finite, got -0.1'),
+        (triplet_loss, {'margin': math.nan}, 'margin must be above 0'),
+        (triplet_loss, {'mining': 'hard'}, "mining must be one of .*'batch_hard'.*got 'hard'"),
+        (triplet_loss, {'distance': 'l2'}, "distance must be one of .*'euclidean'.*got 'l2'"),
+        (contrastive_loss, {'margin': 0}, 'margin must be above 0 and finite, got 0'),
+        (contrastive_loss, {'distance': 'l2'}, 'distance must be one of'),
+    ],
+)
 def test_wrong_options_are_named(loss: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         loss(torch.zeros(2, 2), torch.zeros(2).long(), **options)

@@ -50,7 +50,8 @@ def test_unified_cross_entropy_is_one_binary_loss_a_class(weight: float) -> None
     target, rest = parts(table, labels)
     truth = F.one_hot(labels, table.shape[1]).double()
     each = F.binary_cross_entropy_with_logits(
-        table, truth, weight=truth + weight * (1 - truth), reduction='none')
+        table, truth, weight=truth + weight * (1 - truth), reduction='none'
+    )
     loss = unified_cross_entropy_loss(target, F.softplus(rest).sum(1), weight)
     torch.testing.assert_close(loss.double(), each.sum(1), rtol=1e-6, atol=1e-6)
 
@@ -58,7 +59,8 @@ def test_unified_cross_entropy_is_one_binary_loss_a_class(weight: float) -> None
 def test_weight_of_the_others_is_one_by_default() -> None:
     target, others = torch.tensor([-3.0]), torch.tensor([2.5])
     assert unified_cross_entropy_loss(target, others).item() == pytest.approx(
-        math.log1p(math.exp(3)) + 2.5)
+        math.log1p(math.exp(3)) + 2.5
+    )
 
 
 @pytest.mark.parametrize('target', [-1e30, -300.0, 0.0, 300.0, 1e30])

@@ -62,17 +62,18 @@ FORMS: dict[str, tuple[Form, Form]] = {
     },
     'angular easy': (
         lambda c: additive_angular_margin(c, 0.5, easy_margin=True),
-        lambda t: torch.where(t < math.pi / 2, torch.cos(t + 0.5), torch.cos(t))),
+        lambda t: torch.where(t < math.pi / 2, torch.cos(t + 0.5), torch.cos(t)),
+    ),
     **{
         f'multiple {m}': (partial(multiplicative_angular_margin, margin=m), partial(psi, m=m))
         for m in (1, 2, 3, 4, 5, 8, 1.5, 2.7)
     },
-    'combined 1': (
-        lambda c: combined_margin(c, 1, 0.3, 0.2), lambda t: arcface(t, 0.3) - 0.2),
-    'combined 2': (
-        lambda c: combined_margin(c, 2, 0.0, 0.1), lambda t: psi(t, 2) - 0.1),
+    'combined 1': (lambda c: combined_margin(c, 1, 0.3, 0.2), lambda t: arcface(t, 0.3) - 0.2),
+    'combined 2': (lambda c: combined_margin(c, 2, 0.0, 0.1), lambda t: psi(t, 2) - 0.1),
     'combined 3': (
-        lambda c: combined_margin(c, 1.35, 0.25, 0.1), lambda t: psi(t + 0.25 / 1.35, 1.35) - 0.1),
+        lambda c: combined_margin(c, 1.35, 0.25, 0.1),
+        lambda t: psi(t + 0.25 / 1.35, 1.35) - 0.1,
+    ),
     **{
         f'clipped {m}': (partial(clipped_multiplicative_margin, margin=m), partial(clipped, m=m))
         for m in (1, 1.5, 4)
@@ -81,7 +82,7 @@ FORMS: dict[str, tuple[Form, Form]] = {
         f'adaptive {q}': (partial(of_quality, q=q, m=0.4), partial(adaface, q=q, m=0.4))
         for q in (-1.0, -0.3, 0.0, 0.3, 1.0)
     },
-}  # fmt: skip
+}
 each_form = pytest.mark.parametrize('name', FORMS)
 
 
@@ -149,8 +150,9 @@ def test_margin_never_adds_to_the_score(name: str) -> None:
     assert (form(EVERYWHERE) <= EVERYWHERE + 2e-5).all()
 
 
-@pytest.mark.parametrize('name', [
-    name for name in FORMS if 'easy' not in name and not name.startswith('angular 3')])  # fmt: skip
+@pytest.mark.parametrize(
+    'name', [name for name in FORMS if 'easy' not in name and not name.startswith('angular 3')]
+)
 def test_score_falls_with_the_angle(name: str) -> None:
     value = FORMS[name][0](torch.cos(torch.linspace(0, math.pi, 5001)))
     # ArcFace steps where t + m passes pi: from -1 to -cos m - m sin m, up if m is large.
@@ -204,19 +206,25 @@ def test_combined_margin_of_tensors_of_zeros_is_psi() -> None:
     zeros = torch.zeros_like(EVERYWHERE)
     torch.testing.assert_close(
         combined_margin(EVERYWHERE, 3, zeros, zeros),
-        multiplicative_angular_margin(EVERYWHERE, 3), rtol=0, atol=5e-6)  # fmt: skip
+        multiplicative_angular_margin(EVERYWHERE, 3),
+        rtol=0,
+        atol=5e-6,
+    )
 
 
-@pytest.mark.parametrize('form', [
-    lambda c: additive_cosine_margin(c, 0),
-    lambda c: additive_angular_margin(c, 0),
-    lambda c: additive_angular_margin(c, 0, easy_margin=True),
-    lambda c: additive_angular_margin(c, 0, straight_through=True),
-    lambda c: multiplicative_angular_margin(c, 1),
-    lambda c: combined_margin(c, 1, 0, 0),
-    lambda c: clipped_multiplicative_margin(c, 1),
-    lambda c: adaptive_margin(c, torch.full_like(c, 0.7), 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'form',
+    [
+        lambda c: additive_cosine_margin(c, 0),
+        lambda c: additive_angular_margin(c, 0),
+        lambda c: additive_angular_margin(c, 0, easy_margin=True),
+        lambda c: additive_angular_margin(c, 0, straight_through=True),
+        lambda c: multiplicative_angular_margin(c, 1),
+        lambda c: combined_margin(c, 1, 0, 0),
+        lambda c: clipped_multiplicative_margin(c, 1),
+        lambda c: adaptive_margin(c, torch.full_like(c, 0.7), 0),
+    ],
+)
 def test_no_margin_is_the_cosine(form: Form) -> None:
     value, slope = with_gradient(form, INTERIOR.float())
     torch.testing.assert_close(value, INTERIOR.float(), rtol=0, atol=5e-7)
@@ -238,14 +246,18 @@ def test_quality_moves_adaface_from_arcface_to_cosface_and_beyond() -> None:
 @pytest.mark.parametrize('m', [0.2, 0.5, 1])
 def test_margins_a_sample_are_those_of_each_sample(m: float) -> None:
     c, margins = torch.tensor([0.3, -0.4, 0.9]), torch.tensor([0.1, m, 0.7])
-    for form in (additive_cosine_margin, additive_angular_margin,
-                 lambda c, m: combined_margin(c, 1.0, m, m),
-                 lambda c, m: combined_margin(c, 1.5, m, m)):  # fmt: skip
+    for form in (
+        additive_cosine_margin,
+        additive_angular_margin,
+        lambda c, m: combined_margin(c, 1.0, m, m),
+        lambda c, m: combined_margin(c, 1.5, m, m),
+    ):
         alone = torch.cat([form(c[i : i + 1], float(margins[i])) for i in range(3)])
         torch.testing.assert_close(form(c, margins), alone, rtol=0, atol=1e-6)
     quality = torch.tensor([-0.5, 0.2, 0.9])
-    alone = torch.cat([adaptive_margin(c[i : i + 1], quality[i : i + 1], float(margins[i]))
-                       for i in range(3)])  # fmt: skip
+    alone = torch.cat(
+        [adaptive_margin(c[i : i + 1], quality[i : i + 1], float(margins[i])) for i in range(3)]
+    )
     assert adaptive_margin(c, quality, margins).equal(alone)
 
 
@@ -255,7 +267,8 @@ def test_margins_a_sample_are_those_of_each_sample(m: float) -> None:
 def test_straight_through_has_the_value_of_the_margin_and_the_slope_of_the_cosine() -> None:
     """As of InsightFace's program, which turns the angle without autograd."""
     value, slope = with_gradient(
-        lambda c: additive_angular_margin(c, 0.5, straight_through=True), EVERYWHERE)
+        lambda c: additive_angular_margin(c, 0.5, straight_through=True), EVERYWHERE
+    )
     torch.testing.assert_close(value, additive_angular_margin(EVERYWHERE, 0.5), rtol=0, atol=3e-7)
     assert (slope == 1).all()
     _, analytic = with_gradient(lambda c: additive_angular_margin(c, 0.5), torch.tensor([0.8]))
@@ -299,8 +312,7 @@ def test_magnitude_margin_rises_and_its_price_is_convex() -> None:
     margin, price = magnitude_margin(a, (10, 110), (0.45, 0.8))
     inside = (a > 10) & (a < 110)
     known = a.double().clamp(10, 110)
-    torch.testing.assert_close(
-        margin.double(), 0.45 + (known - 10) / 100 * 0.35, rtol=1e-6, atol=0)
+    torch.testing.assert_close(margin.double(), 0.45 + (known - 10) / 100 * 0.35, rtol=1e-6, atol=0)
     torch.testing.assert_close(price.double(), 1 / known + known / 110**2, rtol=1e-6, atol=0)
     assert (margin.diff()[inside[1:]] > 0).all()
     # Falling up to u, where its slope is 0; convex, in float64.
@@ -312,8 +324,8 @@ def test_magnitude_margin_rises_and_its_price_is_convex() -> None:
 def test_length_outside_of_the_bounds_has_no_gradient() -> None:
     a = torch.tensor([5.0, 50.0, 200.0], requires_grad=True)
     margin, price = magnitude_margin(a, (10, 110), (0.45, 0.8))
-    grad_margin, = torch.autograd.grad(margin.sum(), a, retain_graph=True)
-    grad_price, = torch.autograd.grad(price.sum(), a)
+    (grad_margin,) = torch.autograd.grad(margin.sum(), a, retain_graph=True)
+    (grad_price,) = torch.autograd.grad(price.sum(), a)
     assert grad_margin.tolist() == pytest.approx([0, 0.0035, 0], abs=1e-8)
     assert grad_price.tolist() == pytest.approx([0, -1 / 2500 + 1 / 12100, 0], rel=1e-5)
 

@@ -49,9 +49,9 @@ def test_results_may_be_written_into(loss: Callable[[Tensor], Tensor]) -> None:
     value = loss(pred)
     value[0] = 0
     value[1] *= 3
-    torch.testing.assert_close(value[1:], expected[1:] * torch.tensor([3.0, 1.0]).reshape(
-        -1, *(1,) * (value.dim() - 1)
-    ))  # fmt: skip
+    torch.testing.assert_close(
+        value[1:], expected[1:] * torch.tensor([3.0, 1.0]).reshape(-1, *(1,) * (value.dim() - 1))
+    )
     (found,) = torch.autograd.grad(value.sum(), pred)
     torch.testing.assert_close(found, slope * torch.tensor([[0.0], [3.0], [1.0]]))
 

@@ -28,9 +28,9 @@ def exact_rows(generator: torch.Generator, count: int) -> Tensor:
 def scene(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """30 probes, some of strangers, and a gallery of 12 identities with 1 to 6 templates."""
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.cat([
-        torch.arange(12) * 3, torch.randint(12, (20,), generator=generator) * 3
-    ])[torch.randperm(32, generator=generator)]  # fmt: skip
+    labels = torch.cat([torch.arange(12) * 3, torch.randint(12, (20,), generator=generator) * 3])[
+        torch.randperm(32, generator=generator)
+    ]
     gallery = exact_rows(generator, 32)
     probes = exact_rows(generator, 30)
     # Some probes are near a template of theirs.
@@ -86,9 +86,7 @@ def test_order_of_gallery_and_probes_changes_nothing() -> None:
 
 
 def test_a_network_that_tells_nobody_apart_is_last() -> None:
-    found = search_gallery(
-        torch.ones(4, 7), torch.arange(4), torch.ones(5, 7) * 3, torch.arange(5)
-    )
+    found = search_gallery(torch.ones(4, 7), torch.arange(4), torch.ones(5, 7) * 3, torch.arange(5))
     assert found.rank.tolist() == [5] * 4
     assert match_rates(found, 6).tolist() == [0, 0, 0, 0, 1, 1]
 

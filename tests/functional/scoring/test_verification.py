@@ -72,8 +72,11 @@ def test_auc_counts_ties_one_half() -> None:
 
 def test_auc_of_more_pairs_than_int64_can_multiply() -> None:
     billions = torch.tensor([2_500_000_000, 2_500_000_000])
-    counts = ScoreCounts(torch.tensor([0.0, 1.0]), billions.flip(0) * torch.tensor([0, 1]),
-                         billions * torch.tensor([1, 0]))
+    counts = ScoreCounts(
+        torch.tensor([0.0, 1.0]),
+        billions.flip(0) * torch.tensor([0, 1]),
+        billions * torch.tensor([1, 0]),
+    )
     assert roc_auc(counts) == 1.0
     assert roc_auc(ScoreCounts(counts.scores, billions, billions)) == 0.5
 
@@ -140,10 +143,18 @@ def test_a_far_the_pairs_cannot_show_is_refused_with_their_number() -> None:
             tar_at_far(counts, [wrong])
 
 
-@pytest.mark.parametrize(('rate', 'count', 'allowed'), [
-    (0.1, 30, 3), (0.29, 100, 29), (0.07, 100, 7), (1e-6, 10**6, 1), (1e-05, 10**5 + 1, 1),
-    (0.57, 100, 57), (1.0, 7, 7),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('rate', 'count', 'allowed'),
+    [
+        (0.1, 30, 3),
+        (0.29, 100, 29),
+        (0.07, 100, 7),
+        (1e-6, 10**6, 1),
+        (1e-05, 10**5 + 1, 1),
+        (0.57, 100, 57),
+        (1.0, 7, 7),
+    ],
+)
 def test_allowed_errors_go_by_the_written_number(rate: float, count: int, allowed: int) -> None:
     assert allowed_errors(rate, count, 'fars', 'pairs') == allowed
 
@@ -172,13 +183,16 @@ def test_eer_is_where_the_curve_crosses(seed: int, distinct: int) -> None:
         assert abs(far - rate) < 0.01 and abs(frr - rate) < 0.01
 
 
-@pytest.mark.parametrize(('similarities', 'same', 'rate'), [
-    ([0.9, 0.8, 0.2, 0.1], 'ggii', 0.0),
-    ([0.9, 0.8, 0.2, 0.1], 'iigg', 1.0),
-    ([0.9, 0.7, 0.5, 0.3], 'gigi', 0.5),
-    ([0.5, 0.5, 0.5], 'gii', 0.5),
-    ([0.5, 0.9, 0.5], 'ggi', 1 / 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('similarities', 'same', 'rate'),
+    [
+        ([0.9, 0.8, 0.2, 0.1], 'ggii', 0.0),
+        ([0.9, 0.8, 0.2, 0.1], 'iigg', 1.0),
+        ([0.9, 0.7, 0.5, 0.3], 'gigi', 0.5),
+        ([0.5, 0.5, 0.5], 'gii', 0.5),
+        ([0.5, 0.9, 0.5], 'ggi', 1 / 3),
+    ],
+)
 def test_eer_by_hand(similarities: list[float], same: str, rate: float) -> None:
     found, _ = equal_error_rate(count_scores(*tensors(similarities, same)))
     assert found == pytest.approx(rate, abs=1e-12)
@@ -253,13 +267,16 @@ def test_threshold_lies_midway_between_what_it_parts() -> None:
     assert fold_accuracy(similarities, same, folds=2).thresholds == [0.5, 0.5]
 
 
-@pytest.mark.parametrize(('folds', 'message'), [
-    (1, 'folds is 1; at least 2'),
-    (7, '6 pairs cannot make 7 folds'),
-    (torch.zeros(6), r'folds are \[0\.0\]: at least 2'),
-    (torch.zeros(5), r'one fold a pair, got \(5,\) for 6'),
-    (2, r'outside of fold 0 cannot give its threshold.*3 genuine and 0 impostor'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ('folds', 'message'),
+    [
+        (1, 'folds is 1; at least 2'),
+        (7, '6 pairs cannot make 7 folds'),
+        (torch.zeros(6), r'folds are \[0\.0\]: at least 2'),
+        (torch.zeros(5), r'one fold a pair, got \(5,\) for 6'),
+        (2, r'outside of fold 0 cannot give its threshold.*3 genuine and 0 impostor'),
+    ],
+)
 def test_folds_that_give_no_threshold_are_refused(folds: int | Tensor, message: str) -> None:
     similarities = torch.tensor([0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
     with pytest.raises(ValueError, match=message):
@@ -269,9 +286,16 @@ def test_folds_that_give_no_threshold_are_refused(folds: int | Tensor, message: 
 # What is refused
 
 
-@pytest.mark.parametrize('figure', [
-    roc_curve, roc_auc, equal_error_rate, best_accuracy, lambda counts: tar_at_far(counts, [0.1]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    'figure',
+    [
+        roc_curve,
+        roc_auc,
+        equal_error_rate,
+        best_accuracy,
+        lambda counts: tar_at_far(counts, [0.1]),
+    ],
+)
 def test_pairs_of_one_kind_are_refused(figure: object) -> None:
     counts = count_scores(torch.tensor([0.5, 0.7]), torch.tensor([True, True]))
     with pytest.raises(ValueError, match='2 genuine and 0 impostor pairs'):

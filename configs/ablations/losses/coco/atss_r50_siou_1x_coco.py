@@ -3,8 +3,6 @@ _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
 
 model = dict(
     bbox_head=dict(
-        loss_bbox=dict(
-            _delete_=True, type='mmdet_ext.SIoULoss', neg_gamma=True, loss_weight=2.0
-        ),
+        loss_bbox=dict(_delete_=True, type='mmdet_ext.SIoULoss', neg_gamma=True, loss_weight=2.0),
     ),
 )

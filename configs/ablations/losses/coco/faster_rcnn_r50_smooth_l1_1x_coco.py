@@ -9,9 +9,7 @@ model = dict(
     ),
     roi_head=dict(
         bbox_head=dict(
-            loss_bbox=dict(
-                _delete_=True, type='mmdet_ext.SmoothL1Loss', beta=1.0, loss_weight=1.0
-            ),
+            loss_bbox=dict(_delete_=True, type='mmdet_ext.SmoothL1Loss', beta=1.0, loss_weight=1.0),
         ),
     ),
 )

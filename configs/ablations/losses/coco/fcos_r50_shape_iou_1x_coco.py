@@ -3,8 +3,6 @@ _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-gio
 
 model = dict(
     bbox_head=dict(
-        loss_bbox=dict(
-            _delete_=True, type='mmdet_ext.ShapeIoULoss', loss_weight=1.0
-        ),
+        loss_bbox=dict(_delete_=True, type='mmdet_ext.ShapeIoULoss', loss_weight=1.0),
     ),
 )

@@ -3,8 +3,6 @@ _base_ = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
 
 model = dict(
     bbox_head=dict(
-        loss_cls=dict(
-            _delete_=True, type='mmdet_ext.SlideLoss', use_sigmoid=True, loss_weight=1.0
-        ),
+        loss_cls=dict(_delete_=True, type='mmdet_ext.SlideLoss', use_sigmoid=True, loss_weight=1.0),
     ),
 )

@@ -4,8 +4,6 @@ _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 model = dict(
     bbox_head=dict(
         reg_decoded_bbox=True,
-        loss_bbox=dict(
-            _delete_=True, type='mmdet_ext.NWDLoss', loss_weight=2.0
-        ),
+        loss_bbox=dict(_delete_=True, type='mmdet_ext.NWDLoss', loss_weight=2.0),
     ),
 )

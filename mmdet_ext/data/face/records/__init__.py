@@ -25,7 +25,21 @@ from mmdet_ext.data.face.records.faces import (
 from mmdet_ext.data.images import decode_picture
 
 __all__ = [
-    'EXACT_FLOAT', 'MAGIC', 'PROBLEMS', 'FaceRecords', 'Headers', 'Record', 'RecordError',
-    'RecordFile', 'decode_picture', 'encode', 'pack', 'read_face_records', 'read_index',
-    'read_property', 'unpack', 'write_face_records', 'write_records',
+    'EXACT_FLOAT',
+    'MAGIC',
+    'PROBLEMS',
+    'FaceRecords',
+    'Headers',
+    'Record',
+    'RecordError',
+    'RecordFile',
+    'decode_picture',
+    'encode',
+    'pack',
+    'read_face_records',
+    'read_index',
+    'read_property',
+    'unpack',
+    'write_face_records',
+    'write_records',
 ]

@@ -49,8 +49,9 @@ PROBLEMS = (
     'label is not a whole number from 0 on',
     'label is not below the number of classes',
 )
-(_, BEHIND, _UNALIGNED, BAD_MAGIC, _CONTINUATION, _CUT, _SHORT, EMPTY, BAD_LABEL,
- LARGE_LABEL) = range(len(PROBLEMS))
+(_, BEHIND, _UNALIGNED, BAD_MAGIC, _CONTINUATION, _CUT, _SHORT, EMPTY, BAD_LABEL, LARGE_LABEL) = (
+    range(len(PROBLEMS))
+)
 
 
 def problem_code(reason: str) -> int:
@@ -288,8 +289,12 @@ class RecordFile:
         sizes = length - HEADER.size - 4 * flag
         problems = np.select(
             [
-                offsets > self.size - 8, ~readable, word(0) != MAGIC, part > 1,
-                offsets + 8 + length > self.size, (length < HEADER.size) | (sizes < 0),
+                offsets > self.size - 8,
+                ~readable,
+                word(0) != MAGIC,
+                part > 1,
+                offsets + 8 + length > self.size,
+                (length < HEADER.size) | (sizes < 0),
             ],
             [BEHIND, _UNALIGNED, BAD_MAGIC, _CONTINUATION, _CUT, _SHORT],
         )
@@ -315,13 +320,12 @@ def _parts(content: memoryview, offset: int) -> tuple[list[tuple[int, int]], int
             raise _Broken(f'{PROBLEMS[BAD_MAGIC]} {magic:#010x} at byte {offset}')
         if flag not in ((2, 3) if parts else (0, 1)):
             raise _Broken(
-                f'continuation flag {flag} in part {len(parts) + 1}' if parts
+                f'continuation flag {flag} in part {len(parts) + 1}'
+                if parts
                 else f'{PROBLEMS[_CONTINUATION]} (flag {flag})'
             )
         if offset + 8 + length > size:
-            raise _Broken(
-                f'{PROBLEMS[_CUT]}: {length} bytes from byte {offset + 8} on, of {size}'
-            )
+            raise _Broken(f'{PROBLEMS[_CUT]}: {length} bytes from byte {offset + 8} on, of {size}')
         parts.append((offset + 8, offset + 8 + length))
         offset += 8 + length + -length % 4
         if flag in (0, 3):
@@ -353,7 +357,7 @@ def _next_record(content: memoryview, at: int) -> int:
     """Where the next record begins, from ``at`` on; the end of the file if none does."""
     words = np.frombuffer(content[: len(content) // 4 * 4], '<u4')
     for start in range(at // 4, len(words) - 1, _CHUNK):
-        found = np.flatnonzero(words[start: start + _CHUNK] == MAGIC) + start
+        found = np.flatnonzero(words[start : start + _CHUNK] == MAGIC) + start
         found = found[found + 1 < len(words)]
         found = found[words[found + 1] >> 30 == 0]  # continuation 0 or 1
         if len(found):

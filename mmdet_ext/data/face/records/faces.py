@@ -107,9 +107,7 @@ def read_face_records(
     for code in np.unique(problems[problems > 0]):
         bad[PROBLEMS[code]] = keys[problems == code].tolist()
     good = problems == 0
-    return FaceRecords(
-        keys[good], offsets[good], labels[good], bad, file.notes + notes, identities
-    )
+    return FaceRecords(keys[good], offsets[good], labels[good], bad, file.notes + notes, identities)
 
 
 def _known_problems(

@@ -12,7 +12,15 @@ from mmdet_ext.detection.heads.dense.yolov3 import YOLOV3Head
 from mmdet_ext.detection.heads.dense.yolox import YOLOXHead
 
 __all__ = [
-    'ATSSHead', 'BatchTargets', 'FCOSHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead',
-    'RetinaHead', 'SSDHead', 'TOODHead', 'YOLOV3Head',
+    'ATSSHead',
+    'BatchTargets',
+    'FCOSHead',
+    'GFLHead',
+    'RTMDetHead',
+    'RTMDetSepBNHead',
+    'RetinaHead',
+    'SSDHead',
+    'TOODHead',
+    'YOLOV3Head',
     'YOLOXHead',
 ]

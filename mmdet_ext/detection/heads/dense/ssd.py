@@ -47,9 +47,7 @@ class SSDHead(StockSSDHead):  # type: ignore[misc]
                 negatives_per_positive=options.get('neg_pos_ratio', 3),
             )
         if loss_bbox is None:
-            loss_bbox = dict(
-                type='mmdet_ext.SmoothL1Loss', beta=options.get('smoothl1_beta', 1.0)
-            )
+            loss_bbox = dict(type='mmdet_ext.SmoothL1Loss', beta=options.get('smoothl1_beta', 1.0))
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
         if getattr(self.loss_cls, 'use_sigmoid', False):

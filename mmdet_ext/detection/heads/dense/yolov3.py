@@ -66,10 +66,12 @@ class YOLOV3Head(BatchTargets, StockYOLOV3Head):  # type: ignore[misc]
             [pred_map.shape[-2:] for pred_map in pred_maps], device=pred_maps[0].device
         )
         priors = torch.cat(levels)
-        strides = torch.cat([
-            priors.new_full((len(level),), stride)
-            for level, stride in zip(levels, self.featmap_strides, strict=True)
-        ])  # fmt: skip
+        strides = torch.cat(
+            [
+                priors.new_full((len(level),), stride)
+                for level, stride in zip(levels, self.featmap_strides, strict=True)
+            ]
+        )
         geometry = batch_geometry(levels, batch_gt_instances, batch_gt_instances_ignore)
         predictions = Predictions(boxes=self._decoded(pred_maps, priors, strides))
         matched = MatchedBatch(geometry, self.assigner.match(geometry, predictions))
@@ -78,10 +80,13 @@ class YOLOV3Head(BatchTargets, StockYOLOV3Head):  # type: ignore[misc]
 
     def _decoded(self, pred_maps: Sequence[Tensor], priors: Tensor, strides: Tensor) -> Tensor:
         """Predicted boxes (B, P, 4), px."""
-        flat = torch.cat([
-            each.permute(0, 2, 3, 1).reshape(len(each), -1, self.num_attrib)[..., :4]
-            for each in pred_maps
-        ], 1).float()  # fmt: skip
+        flat = torch.cat(
+            [
+                each.permute(0, 2, 3, 1).reshape(len(each), -1, self.num_attrib)[..., :4]
+                for each in pred_maps
+            ],
+            1,
+        ).float()
         flat = torch.cat([flat[..., :2].sigmoid(), flat[..., 2:]], -1)
         boxes: Tensor = self.bbox_coder.decode(priors, flat, strides[:, None])
         return boxes

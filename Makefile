@@ -1,16 +1,20 @@
 # Variables: VENV (folder of the environment), PYTHON (which Python to make it with),
-# TORCH (release), DATA (folder with your own pictures), e.g. make env PYTHON=python3.12
+# TORCH (release), DATA (folder with your own images), WORKERS (processes that test),
+# e.g. make env PYTHON=python3.12
 VENV ?= .venv
 PYTHON ?=
 TORCH ?=
 DATA ?=
 
 BIN := $(VENV)/bin
+# One process of one thread per core; each takes about 1.5 GB.
+WORKERS ?= auto
+IN_PARALLEL = -n $(WORKERS) --maxprocesses=8 --dist loadgroup
 # The environment's own Python comes first: what was chosen with PYTHON= stays chosen.
 CANDIDATES = $(if $(PYTHON),$(PYTHON),$(BIN)/python python3.11 python3 python3.12 python3.10 python3.13)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-face test lint clean
+.PHONY: help env demo demo-face test test-fast lint clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -35,8 +39,11 @@ demo: env ## Train, test and draw on a small made set, or on your own: DATA=<fol
 demo-face: env ## Train and test a face recogniser on digits, or on DATA=<folder a person>
 	@$(BIN)/python tools/face/demo.py $(if $(DATA),--data "$(DATA)") --work-dir work_dirs/face_demo
 
-test: lint ## Lint, types and all tests
-	$(BIN)/python -m pytest
+test: lint ## Lint, types and all tests, on all cores
+	$(BIN)/python -m pytest $(IN_PARALLEL) --durations=30 --durations-min=1
+
+test-fast: env ## The tests that train no config and start no process: under two minutes
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m 'not leaf and not subprocess and not slow'
 
 lint: env ## Lint and types only
 	$(BIN)/ruff format --check .

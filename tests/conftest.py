@@ -1,26 +1,87 @@
-"""Fixtures of the whole suite."""
+"""Fixtures of the whole suite, and how its tests are spread over processes."""
 
 from __future__ import annotations
 
+import os
+
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    # A process per core: threads of several processes would wait for each other. Set before torch
+    # and OpenCV read it.
+    os.environ['OMP_NUM_THREADS'] = '1'
+
+import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
+import mmengine.runner.runner
 import pytest
+import torch
 from mmengine.registry import DefaultScope
 
 REPO = Path(__file__).resolve().parents[1]
 
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+# A runner asks compilers for their versions each time it is built, which takes longer than many a
+# test; they stay the same while a process runs.
+mmengine.runner.runner.collect_env = functools.cache(mmengine.runner.runner.collect_env)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together that share a fixture of their module, so that one process makes it once.
+
+    pytest-xdist reads the mark with ``--dist loadgroup``; every other test goes to whichever
+    process is free.
+    """
+    for item in items:
+        shared = _module_fixtures(item)
+        if shared:
+            callspec = getattr(item, 'callspec', None)
+            indices = callspec.indices if callspec is not None else {}
+            chosen = [f'{name}{indices[name]}' for name in shared if name in indices]
+            item.add_marker(pytest.mark.xdist_group('-'.join([item.parent.nodeid, *chosen])))
+
+
+def _module_fixtures(item: pytest.Item) -> list[str]:
+    """List the names of the module's fixtures that a test uses, itself or through another."""
+    info = getattr(item, '_fixtureinfo', None)
+    definitions: dict[str, Any] = {} if info is None else info.name2fixturedefs
+    return sorted(name for name, (*_, last) in definitions.items() if last.scope == 'module')
+
 
 @pytest.fixture(autouse=True)
 def default_scope() -> Iterator[None]:
-    """Each test runs in mmdet's scope, as a run of mmdet does, and leaves no scope behind."""
+    """Run each test in mmdet's scope, as a run of mmdet does, and leave no scope behind."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_unmarked_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let only tests marked `subprocess` start another Python, so that the fast run stays fast."""
+    if request.node.get_closest_marker('subprocess') is not None:
+        return
+    start = subprocess.Popen.__init__
+
+    def checked(process: Any, args: Any, *rest: Any, **options: Any) -> None:
+        words = [args] if isinstance(args, (str, os.PathLike)) else list(args)
+        if str(words[0]) == sys.executable:
+            pytest.fail('a test that starts Python needs `@pytest.mark.subprocess`')
+        start(process, args, *rest, **options)
+
+    monkeypatch.setattr(subprocess.Popen, '__init__', checked)
+
+
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
-    """The folder of real data that lies beside a checkout of the developers."""
+    """Return the folder of real data that lies beside a checkout of the developers."""
     folder = REPO.parent / 'shared' / 'data'
     if not folder.is_dir():
         pytest.skip('real data absent: ../shared/data is not beside this checkout')
@@ -29,7 +90,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope='session')
 def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny set of drawn shapes in COCO form."""
+    """Make a tiny set of drawn shapes in COCO form."""
     from mmdet_ext.data.synthetic.shapes import make_shapes
 
     root = tmp_path_factory.mktemp('shapes') / 'shapes'

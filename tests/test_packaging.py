@@ -135,6 +135,7 @@ def pip_install(python: Path, *what: str | Path) -> None:
     call([*command, '--ignore-installed', '--no-build-isolation', *what], cwd=python.parent)
 
 
+@pytest.mark.subprocess
 def test_sdist_holds_what_a_build_needs_and_the_mim_extension(sdist: Path) -> None:
     names = {path.relative_to(sdist).as_posix() for path in sdist.rglob('*') if path.is_file()}
     lists = {name for name in source_files() if name.startswith('requirements/')}
@@ -144,6 +145,7 @@ def test_sdist_holds_what_a_build_needs_and_the_mim_extension(sdist: Path) -> No
     assert in_package == mim_files()
 
 
+@pytest.mark.subprocess
 def test_wheel_holds_the_package_and_copies_of_configs_and_tools(wheel: Path) -> None:
     package = {
         name for name in source_files() if name.startswith('mmdet_ext/') and name.endswith('.py')
@@ -153,6 +155,7 @@ def test_wheel_holds_the_package_and_copies_of_configs_and_tools(wheel: Path) ->
     assert names_in(wheel) - {'mmdet_ext/py.typed'} == wanted
 
 
+@pytest.mark.subprocess
 def test_wheel_from_the_tree_equals_wheel_from_the_sdist(
     source: Path, wheel: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +165,7 @@ def test_wheel_from_the_tree_equals_wheel_from_the_sdist(
         assert all(one.read(name) == two.read(name) for name in names_in(wheel))
 
 
+@pytest.mark.subprocess
 def test_installed_wheel_gives_a_config_without_the_source_tree(
     wheel: Path, tmp_path: Path
 ) -> None:
@@ -171,6 +175,7 @@ def test_installed_wheel_gives_a_config_without_the_source_tree(
     assert printed == [__version__, 'mmdet_ext.CIoULoss', 'mmdet_ext.ATSSAssigner', '18 mmdet 12']
 
 
+@pytest.mark.subprocess
 def test_mim_downloads_the_config_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
     pytest.importorskip('mim')
     python = fresh_environment(tmp_path / 'env')
@@ -181,6 +186,7 @@ def test_mim_downloads_the_config_from_an_installed_wheel(wheel: Path, tmp_path:
     assert "type='mmdet_ext.ATSSAssigner'" in text
 
 
+@pytest.mark.subprocess
 def test_editable_install_is_found_by_the_hosts_and_follows_edits(
     source: Path, tmp_path: Path
 ) -> None:

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.subprocess
 def test_tables_are_current() -> None:
     command = [sys.executable, 'tools/dev/readme_tables.py', '--check']
     result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)

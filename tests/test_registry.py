@@ -59,6 +59,7 @@ print(json.dumps([type(loss).__module__, loss.loss_weight, type(assigner).__modu
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ('scope', 'blocked'),
     [
@@ -103,6 +104,7 @@ print(json.dumps([type(item).__module__ for item in [*built, *parts]]))
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ('scope', 'blocked'),
     [
@@ -128,6 +130,7 @@ def test_recognition_resolves_from_any_scope_and_needs_neither_host(
     assert all(module.startswith('mmdet_ext.face.') for module in modules)
 
 
+@pytest.mark.subprocess
 def test_import_is_fast_and_loads_no_host() -> None:
     script = """
 import json, sys, time
@@ -157,6 +160,7 @@ answers = [attempt(MODELS, type='mmdet_ext.CIoULoss'),
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ('blocked', 'hint'),
     [
@@ -269,6 +273,7 @@ def test_twins_say_so(row: Any) -> None:
         assert 'stock' in (cls.__doc__ or '').lower()
 
 
+@pytest.mark.subprocess
 def test_nothing_is_registered_with_the_hosts() -> None:
     script = """
 import importlib, json, pkgutil

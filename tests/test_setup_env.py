@@ -178,6 +178,7 @@ def test_cuda_operators_need_a_gpu_and_a_fitting_nvcc(
     assert setup_mmcv.choose_device(Path('venv')) == device
 
 
+@pytest.mark.subprocess
 def test_failed_compilation_shows_its_last_lines_and_its_log(tmp_path: Path) -> None:
     log = tmp_path / 'build.log'
     code = "print('[1/2] c++ a'); print('a.cpp:1: error: no such thing'); raise SystemExit(1)"

@@ -161,6 +161,7 @@ def test_loaded_buffers_go_on(stock_file: Path) -> None:
     assert_same(load_from_local(str(again), 'cpu'), loaded)
 
 
+@pytest.mark.subprocess
 def test_stock_alone_refuses_its_own_checkpoint(stock_file: Path) -> None:
     """What is mended here: without this package MMEngine cannot read what it wrote."""
     script = (

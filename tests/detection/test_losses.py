@@ -96,6 +96,7 @@ print(json.dumps([type(loss).__module__, value.item()]))
 """
 
 
+@pytest.mark.subprocess
 def test_without_mmdet_the_plain_one_is_built() -> None:
     env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(

@@ -67,7 +67,10 @@ class Run:
         return [json.loads(line) for line in lines]
 
 
-@pytest.fixture(scope='module', params=leaf_configs(), ids=lambda leaf: leaf.stem)
+@pytest.fixture(
+    scope='module',
+    params=[pytest.param(leaf, id=leaf.stem, marks=pytest.mark.leaf) for leaf in leaf_configs()],
+)
 def run(
     request: pytest.FixtureRequest, shapes_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Run]:

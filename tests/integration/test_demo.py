@@ -36,6 +36,7 @@ def prepared(folder: Path, work_dir: Path) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.subprocess
 def test_end_to_end(
     shapes_root: Path,
     tmp_path: Path,
@@ -362,6 +363,7 @@ def test_no_boxes(shapes_root: Path, tmp_path: Path) -> None:
         demo.read_data(root, tmp_path / 'out', seed=0)
 
 
+@pytest.mark.subprocess
 def test_wrong_folder_is_refused_before_anything_heavy(tmp_path: Path) -> None:
     (tmp_path / 'notes.txt').touch()
     code = (

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from mmengine.config import Config
 
@@ -98,6 +99,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.subprocess
 def test_two_gloo_processes_equal_one(shapes_root: Path, tmp_path: Path) -> None:
     one = train(recipe(shapes_root, 4), tmp_path / 'one', processes=1)
     two = train(recipe(shapes_root, 2), tmp_path / 'two', processes=2)

@@ -74,7 +74,12 @@ def faces_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope='module', params=face_leaf_configs(), ids=lambda leaf: leaf.stem)
+@pytest.fixture(
+    scope='module',
+    params=[
+        pytest.param(leaf, id=leaf.stem, marks=pytest.mark.leaf) for leaf in face_leaf_configs()
+    ],
+)
 def run(
     request: pytest.FixtureRequest, faces_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Run]:

@@ -139,6 +139,7 @@ def typed(straight: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) 
     return {name: folder / name for name in calls}
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 @pytest.mark.parametrize('host', ['mmdet', 'mmpretrain'])
 def test_both_hosts_train_what_the_runner_trains(
@@ -150,6 +151,7 @@ def test_both_hosts_train_what_the_runner_trains(
     assert_same_training(load(straight / 'epoch_2.pth'), load(typed[host] / 'epoch_2.pth'))
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 def test_mim_resumes(typed: dict[str, Path], straight: Path) -> None:
     run = typed['resumed']
@@ -171,6 +173,7 @@ def test_mim_resumes(typed: dict[str, Path], straight: Path) -> None:
     assert len(losses[1]) == 4 and losses[1][:2] == losses[0][:2]
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 def test_mim_tests_what_the_runner_tests(
     typed: dict[str, Path], straight: Path, root: Path, tmp_path: Path
@@ -225,6 +228,7 @@ def test_same_seed_same_training_and_another_seed_another(
     )
 
 
+@pytest.mark.subprocess
 def test_two_gloo_processes_equal_one(root: Path, tmp_path: Path) -> None:
     """Two steps of SGD over the same eight pictures, in the order of the files.
 
@@ -260,6 +264,7 @@ def test_two_gloo_processes_equal_one(root: Path, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.subprocess
 def test_two_processes_validate_one_network(root: Path, tmp_path: Path) -> None:
     """What they validate together is what one process tests of the checkpoint."""
     cfg = without_shifts(small(root, tmp_path / 'run', log_level='WARNING'))

@@ -38,6 +38,7 @@ def mim(*words: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 def test_train_test_resume(shapes_root: Path, tmp_path: Path) -> None:
     config, run = tmp_path / 'tiny.py', tmp_path / 'run'

@@ -261,6 +261,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.subprocess
 def test_two_processes_with_half_the_batch_have_the_sums_of_one(tmp_path: Path) -> None:
     env = {
         **os.environ,

@@ -199,6 +199,7 @@ def test_picture_without_a_name(tmp_path: Path) -> None:
         find_layout(tmp_path)
 
 
+@pytest.mark.subprocess
 def test_loads_neither_numpy_nor_torch() -> None:
     code = (
         'import sys, mmdet_ext.data.coco.folders; '

@@ -595,6 +595,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.slow
 def test_two_processes_train_and_one_draws(tmp_path: Path) -> None:
     spec = importlib.util.find_spec('mmpretrain')

@@ -314,6 +314,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.subprocess
 def test_two_processes_have_the_centers_of_one(tmp_path: Path) -> None:
     env = {
         **os.environ,

@@ -590,6 +590,7 @@ dist.destroy_process_group()
 """  # noqa: E501
 
 
+@pytest.mark.subprocess
 def test_running_means_are_equal_on_two_processes(tmp_path: Path) -> None:
     env = {
         **os.environ,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmdet_ext.catalog import cases
 from mmdet_ext.catalog.face_cases import CHANNELS, CLASSES, case_id, feature_batch
-from mmdet_ext.functional.embedding import class_competition
+from mmdet_ext.functional.embedding.competition import class_competition
 from mmdet_ext.registry import MARGINS, MODELS
 from tests._helpers.options import assert_misspelt_options_are_named
 from tests._helpers.same import assert_same
@@ -110,7 +110,7 @@ def test_plain_and_exact_path_train_alike(
     case: Any, centres: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # By default seven classes are one chunk; now they are four, the last a single class.
-    whole = class_competition.class_competition
+    whole = class_competition
     monkeypatch.setattr(
         'mmdet_ext.face.heads.margin_head.class_competition',
         lambda *args, **options: whole(*args, **options, chunk=2),

@@ -20,7 +20,7 @@ from mmdet_ext.face.heads.parts import (
 )
 from mmdet_ext.face.losses import FeatureLoss
 from mmdet_ext.face.margins.fixed import Margin
-from mmdet_ext.functional.embedding.class_competition import Path, class_competition
+from mmdet_ext.functional.embedding.competition import Computation, class_competition
 from mmdet_ext.functional.numerics.checks import check_number, check_one_of, check_weight, is_number
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
@@ -245,7 +245,7 @@ class MarginHead(BaseModule):
             unit, norm = unit_vectors(wide, shortest=shortest, dtype=wide.dtype)
             scaled = margin.normalize_features
             bias = margin.class_bias(self.num_classes)
-            target, centre_norm, others = class_competition(
+            target, center_norm, others = class_competition(
                 unit if scaled else wide,
                 self.weight,
                 labels,
@@ -257,7 +257,7 @@ class MarginHead(BaseModule):
                 others=margin.others(labels),
                 path=self._path(len(labels)),
             )
-            length = target.new_tensor(self.scale) if scaled else norm * centre_norm
+            length = target.new_tensor(self.scale) if scaled else norm * center_norm
             # Of a feature without length the direction, and so the cosine, is nothing.
             cosine = target if scaled else target / length.clamp(min=1e-12)
             if self.training:
@@ -275,7 +275,7 @@ class MarginHead(BaseModule):
             losses['own_cosine'] = self._mean(cosine.detach())
         return losses
 
-    def _path(self, samples: int) -> Path:
+    def _path(self, samples: int) -> Computation:
         if self.path != 'auto':
             return self.path
         return 'plain' if samples * len(self.weight) <= _PLAIN_UP_TO else 'exact'

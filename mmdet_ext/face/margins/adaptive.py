@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmdet_ext.face.margins.class_margins import ClassMargins, MarginOption
 from mmdet_ext.face.margins.fixed import Margin
 from mmdet_ext.functional.embedding import margins as F
-from mmdet_ext.functional.embedding.class_competition import Kind, OtherScores
+from mmdet_ext.functional.embedding.competition import Kind, OtherScores
 from mmdet_ext.functional.embedding.margin_loss import unified_cross_entropy_loss
 from mmdet_ext.functional.numerics.checks import is_pair
 from mmdet_ext.functional.numerics.precision import promote_half

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmdet_ext.face.margins.class_margins import ClassMargins, MarginOption
 from mmdet_ext.functional.embedding import margins as F
-from mmdet_ext.functional.embedding.class_competition import Kind, OtherScores
+from mmdet_ext.functional.embedding.competition import Kind, OtherScores
 from mmdet_ext.functional.embedding.margin_loss import margin_softmax_loss
 from mmdet_ext.functional.numerics.checks import is_real
 from mmdet_ext.registry import MARGINS

@@ -1,6 +1,6 @@
-"""The exact path of a class competition: by chunks of classes, computed again on the way back.
+"""Class competition in chunks of classes, each computed again in the backward pass.
 
-See `mmdet_ext.functional.embedding.class_competition` for the formulas and for who asks.
+`mmdet_ext.functional.embedding.competition` states the formulas and calls this module.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from mmdet_ext.functional.numerics.unit_vectors import unit_vectors
 
 Kind = Literal['softmax', 'sigmoid']
 
-# A centre with no component of this size counts as shorter than it is: its products with gradients
-# must stay within float32.
+# Smallest value that the largest component of a centre counts as. Products of gradients with
+# 1 / |w| must stay within float32.
 _LEAST_PEAK = 1e-32
-#: The logarithm of no weight at all, as a finite number.
+#: Finite stand-in for the logarithm of a weight of 0.
 LOWEST = torch.finfo(torch.float32).min / 2
 
 
 class OtherScores(Protocol):
-    """What becomes of a batch's similarity to other classes (CurricularFace, SphereFace-R v2)."""
+    """Rule that rescores the similarities to other classes (CurricularFace, SphereFace-R v2)."""
 
     def score(self, similarity: Tensor) -> Tensor:
-        """The score f(d) of similarities (N, c), as a new table."""
+        """Return the scores f(d) of similarities d, (N, c), as a new table."""
 
     def slope(self, similarity: Tensor) -> Tensor | None:
-        """The derivative f'(d) of a table (N, c) that may be overwritten, None for 1."""
+        """Return the derivative f'(d), (N, c), or None for 1; may overwrite the table d."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a competition is; see `class_competition`."""
+    """Options of a competition; `class_competition` explains them."""
 
     normalize: bool
     scale: float
@@ -49,7 +49,7 @@ class Options:
 
 
 class _Chunk(NamedTuple):
-    """Classes ``start`` to ``stop``; ``rows`` are their centres."""
+    """Classes from ``start`` to below ``stop``; ``rows`` selects their centres."""
 
     start: int
     stop: int
@@ -57,13 +57,14 @@ class _Chunk(NamedTuple):
 
 
 def _chunks(classes: int, options: Options) -> Iterator[_Chunk]:
+    """Yield the chunks that cover all classes."""
     for start in range(0, classes, options.chunk):
         stop = min(start + options.chunk, classes)
         yield _Chunk(start, stop, slice(start * options.subcenters, stop * options.subcenters))
 
 
 class ChunkedCompetition(torch.autograd.Function):
-    """The same numbers by chunks of classes, computed again in the backward pass."""
+    """Class competition that never holds the whole table, forward or backward."""
 
     @staticmethod
     def forward(
@@ -101,26 +102,30 @@ class ChunkedCompetition(torch.autograd.Function):
 
 
 def _add_norm_gradient(grad: Tensor, weight: Tensor, row: Tensor, grad_norm: Tensor) -> None:
-    """Add the gradient of the own centre's length: d|w| / dw = w / |w|."""
+    """Add the gradient of the length of the own centre: d|w| / dw = w / |w|."""
     direction, _ = unit_vectors(weight[row], dtype=weight.dtype)
     grad.index_add_(0, row, direction * grad_norm[:, None])
 
 
 def _inverse_lengths(weight: Tensor, buffer: Tensor) -> Tensor:
-    """1 / |w| of each row, by blocks that fit the buffer; squares may leave the float's range."""
+    """Compute 1 / |w| of each row, in blocks of rows that fit the buffer.
+
+    Rows are divided by their largest component first, because squares of very long or very short
+    rows leave the range of float32.
+    """
     inverse = weight.new_empty(len(weight))
     rows = len(buffer) // weight.shape[1]
     for part, place in zip(weight.split(rows), inverse.split(rows), strict=True):
         peak = torch.maximum(part.amax(1), -part.amin(1)).clamp_(min=_LEAST_PEAK)
         scaled = torch.div(part, peak[:, None], out=buffer[: part.numel()].view(part.shape))
-        # Scaled rows are no shorter than 1. Of no length, they get a large number, no infinite one.
+        # A scaled row has a length of at least 1. A zero row gets 1 too: 1 / |w| stays finite.
         length = torch.linalg.vector_norm(scaled, dim=1).clamp_(min=1)
         torch.div(length.reciprocal_(), peak, out=place)
     return inverse
 
 
 class _Work:
-    """Buffers of one pass, and what is done to a chunk in them."""
+    """Buffers of one forward or backward pass, with the operations on a chunk."""
 
     def __init__(
         self,
@@ -135,7 +140,7 @@ class _Work:
         self.options = options
         self.others: OtherScores | None = None
         self.classes = len(weight) // options.subcenters
-        # For a chunk's table; first for blocks of centres, at least one of them.
+        # The buffer holds the table of a chunk. Before, it holds blocks of centres: at least one.
         table = len(x) * options.chunk * options.subcenters
         self.buffer = x.new_empty(max(table, weight.shape[1]))
         self.inverse = inverse
@@ -143,7 +148,7 @@ class _Work:
             self.inverse = _inverse_lengths(weight, self.buffer)
 
     def own(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Similarity to the own class, the row of the centre that gives it, and its length."""
+        """Return the similarity to the own class, the row of its nearest centre, and its length."""
         count = self.options.subcenters
         rows = self.labels[:, None] * count + torch.arange(count, device=self.labels.device)
         dots = torch.stack([(self.weight[row] * self.x).sum(1) for row in rows.unbind(1)], 1)
@@ -157,7 +162,7 @@ class _Work:
         return target, nearest, norm
 
     def sum_of_others(self) -> Tensor:
-        """The log-sum-exp, or sum of softplus, over all classes but the own."""
+        """Return the log-sum-exp, or the sum of softplus, over all classes but the own, (N,)."""
         size = len(self.x)
         highest = self.x.new_full((size, 1), LOWEST)
         total = self.x.new_zeros(size, 1)
@@ -175,7 +180,12 @@ class _Work:
         return (highest + total.log_()).clamp_(min=LOWEST).squeeze(1)
 
     def similarity(self, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
-        """Similarities to a chunk's classes, in the buffer, and which sub-centre gave each."""
+        """Compute the similarities to the classes of a chunk, in the buffer.
+
+        Returns:
+            tuple: similarities (N, c), and the index of the sub-centre that gave each, None for
+            one centre per class.
+        """
         rows = (chunk.stop - chunk.start) * self.options.subcenters
         table = self.buffer[: len(self.x) * rows].view(len(self.x), rows)
         torch.mm(self.x, self.weight[chunk.rows].t(), out=table)
@@ -188,17 +198,18 @@ class _Work:
         return best.values, best.indices
 
     def scores(self, similarity: Tensor, chunk: _Chunk) -> Tensor:
-        """What the similarities weigh; may overwrite them."""
+        """Return the scores of similarities; may overwrite the similarities."""
         if self.others is not None:
             similarity = self.others.score(similarity)
         scores = similarity.mul_(self.options.scale) if self.options.scale != 1 else similarity
         return scores if self.bias is None else scores.add_(self.bias[chunk.start : chunk.stop])
 
     def put(self, table: Tensor, chunk: _Chunk, values: Tensor) -> None:
-        """Write ``values`` (N, 1) where the own class is among a chunk's columns."""
+        """Write ``values`` (N, 1) into the column of the own class, where the chunk has it."""
         column = self.labels[:, None] - chunk.start
         width = chunk.stop - chunk.start
-        # Rows without such a column write back what is there: nothing waits for a GPU to say so.
+        # A row without such a column writes its own entry back. Selecting rows instead would wait
+        # for the GPU.
         inside = (column >= 0) & (column < width)
         column = column.clamp(0, width - 1)
         table.scatter_(1, column, torch.where(inside, values, table.gather(1, column)))
@@ -211,7 +222,7 @@ class _Work:
         nearest: Tensor,
         wanted: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients of features, centres and biases, None for those not ``wanted``."""
+        """Return the gradients of features, centres and biases, None for those not ``wanted``."""
         options = self.options
         grad_x = torch.zeros_like(self.x) if wanted[0] else None
         grad_weight = torch.empty_like(self.weight) if wanted[1] else None
@@ -240,8 +251,8 @@ class _Work:
         return grad_x, grad_weight, grad_bias
 
     def spread(self, table: Tensor, place: Tensor, chunk: _Chunk, nearest: Tensor) -> Tensor:
-        """Hand each class's gradient to the sub-centre that gave its similarity."""
-        # The own class's sub-centre is that of `own`, should rounding see two as equal.
+        """Give the gradient of each class to the sub-centre that gave its similarity."""
+        # Rounding may make two sub-centres equal: for the own class, take the choice of `own`.
         self.put(place, chunk, (nearest % self.options.subcenters)[:, None])
         shape = (*table.shape, self.options.subcenters)
         wide = self.buffer[: table.numel() * shape[2]].view(shape).zero_()
@@ -250,20 +261,20 @@ class _Work:
     def add_products(
         self, table: Tensor, chunk: _Chunk, grad_x: Tensor | None, grad_weight: Tensor | None
     ) -> None:
-        """The two products of a chunk: onto the features, and its centres' own gradient."""
-        centres = self.weight[chunk.rows]
+        """Add the gradient of a chunk to that of the features, and write that of its centres."""
+        centers = self.weight[chunk.rows]
         inverse = None if self.inverse is None else self.inverse[chunk.rows]
         own = None if grad_weight is None else grad_weight[chunk.rows]
         if own is not None:
             torch.mm(table.t(), self.x, out=own)
         if grad_x is not None:
-            grad_x.addmm_(table if inverse is None else table.mul_(inverse), centres)
+            grad_x.addmm_(table if inverse is None else table.mul_(inverse), centers)
         if own is None or inverse is None:
             return
-        # d(w / |w|): what points along the centre does not turn it.
-        along = torch.linalg.vecdot(own, centres).mul_(inverse).mul_(inverse)
-        # Features of 1e30 over centres of 1e-30 would be an infinite share of them.
+        # d(w / |w|): the part along the centre does not change its direction.
+        along = torch.linalg.vecdot(own, centers).mul_(inverse).mul_(inverse)
+        # Features of length 1e30 and centres of 1e-30 would make this infinite.
         most = torch.finfo(along.dtype).max
         along.clamp_(-most, most)
-        own.addcmul_(centres, along[:, None], value=-1)
+        own.addcmul_(centers, along[:, None], value=-1)
         own *= inverse.clamp(max=1 / self.options.shortest)[:, None]

@@ -345,7 +345,7 @@ def test_empty_batch_keeps_the_graph() -> None:
 
 
 def test_path_is_chosen_by_the_size_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmdet_ext.functional.embedding.class_competition import class_competition as whole
+    from mmdet_ext.functional.embedding.competition import class_competition as whole
 
     seen: list[str] = []
 

@@ -325,7 +325,7 @@ def by_centres(row: Any, path: str) -> list[tuple[Tensor, ...]]:
 def test_chunks_of_classes_change_nothing(
     row: Any, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmdet_ext.functional.embedding.class_competition import class_competition as whole
+    from mmdet_ext.functional.embedding.competition import class_competition as whole
 
     plain = by_centres(row, 'plain')
     monkeypatch.setattr(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmdet_ext.functional.embedding.class_competition import Competition, class_competition
+from mmdet_ext.functional.embedding.competition import Competition, class_competition
 from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
 from tests._helpers.memory import peak_bytes
 
@@ -112,7 +112,7 @@ def with_gradients(
     found = form(leaves[0], leaves[1], labels, **options)
     factors = torch.linspace(0.5, 1.5, len(x), dtype=x.dtype)
     total = (
-        found.target * factors - found.centre_norm * factors.square() + found.others * (2 - factors)
+        found.target * factors - found.center_norm * factors.square() + found.others * (2 - factors)
     ).sum()
     return (*(t.detach() for t in found), *torch.autograd.grad(total, leaves))
 
@@ -564,7 +564,7 @@ def test_only_the_gradients_asked_for(wanted: tuple[int, ...], normalize: bool) 
     found = class_competition(leaves[0], leaves[1], labels, class_bias=leaves[2], **options)
     factors = torch.linspace(0.5, 1.5, len(x))
     (
-        found.target * factors - found.centre_norm * factors.square() + found.others * (2 - factors)
+        found.target * factors - found.center_norm * factors.square() + found.others * (2 - factors)
     ).sum().backward()
     for leaf, expected, w in zip(leaves, whole, wanted, strict=True):
         assert (leaf.grad is not None) == bool(w)

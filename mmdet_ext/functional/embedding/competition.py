@@ -1,19 +1,21 @@
-"""What a sample's class has to beat: scores of all classes, without ever holding them all.
+"""Similarity of a sample to its own class, and the combined weight of all other classes.
 
-A classifier over ``C`` identities compares N features with ``C`` centres. Only two numbers a sample
-matter to its loss: the similarity to its own centre, and the sum over all others::
+A classifier over C identities compares N features with C class centres. The loss of a sample needs
+two numbers only: the similarity to its own centre, and the sum over all other classes::
 
     d_ij   = max_k <x_i, v_jk>            v is w, or w / |w|; k over the sub-centres of class j
-    z_ij   = scale f(d_ij) + bias_j       f is the identity, or what `OtherScores` says
-    target = d_iy                         y is the sample's label
-    others = log sum_{j != y} exp(z_ij)   kind 'softmax'
-             sum_{j != y} log(1 + exp(z_ij))   kind 'sigmoid'
+    z_ij   = scale f(d_ij) + bias_j       f is the identity, or the rule of an `OtherScores`
+    target = d_iy                         y is the label of sample i
+    others = log sum_{j != y} exp(z_ij)         for kind 'softmax'
+             sum_{j != y} log(1 + exp(z_ij))    for kind 'sigmoid'
 
-Margins act on `target` alone, N numbers, in plain autograd (`mmdet_ext.functional.embedding.margins`).
-There are two equal ways to these numbers. The plain one holds the N x C table and what autograd
-keeps of it; the exact one goes through the classes in chunks that stay in the cache, carries the
-logarithm of the sum, and computes each chunk again in the backward pass: four matrix products
-instead of three, and memory that does not grow with C.
+Margins change ``target`` alone. They act on N numbers in plain autograd
+(`mmdet_ext.functional.embedding.margins`).
+
+Two computations give the same numbers. The plain one holds the N x C table of scores, and autograd
+keeps several copies of it. The exact one visits the classes in chunks that fit the cache and
+carries the logarithm of the sum along. Its backward pass computes each chunk again. It needs four
+matrix products instead of three, and memory that does not grow with C.
 """
 
 from __future__ import annotations
@@ -37,29 +39,30 @@ from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
 
-__all__ = ['Competition', 'Kind', 'OtherScores', 'Path', 'class_competition']
+__all__ = ['Competition', 'Computation', 'Kind', 'OtherScores', 'class_competition']
 
-Path = Literal['plain', 'exact']
+Computation = Literal['plain', 'exact']
 
-# Elements of one chunk of the table. On a CPU it shares a second-level cache with its centres; a
-# GPU wants large products.
+# Elements of one chunk of the table. On a CPU, the chunk and its centres share the second-level
+# cache. A GPU needs large products.
 _CHUNK_ELEMENTS = {'cpu': 2**18}
 _CHUNK_ELEMENTS_ELSEWHERE = 2**25
-# What scale / |w| may be where centres are float16. They may be short: heads start them at 0.01.
+# Largest scale / |w| where centres are float16. Centres may be short: heads initialise them with a
+# standard deviation of 0.01.
 _LARGEST_IN_HALF = 2.0**13
 
 
 class Competition(NamedTuple):
-    """The numbers of a batch, all differentiable; float64 if an input is, float32 otherwise.
+    """Differentiable results of a batch; float64 if an input is float64, float32 otherwise.
 
     Attributes:
         target: similarity to the own centre, (N,).
-        centre_norm: length of the own centre, (N,); ones where centres are normalised.
-        others: what all other classes weigh together, (N,).
+        center_norm: length of the own centre, (N,); ones where centres are normalised.
+        others: combined weight of all other classes, (N,).
     """
 
     target: Tensor
-    centre_norm: Tensor
+    center_norm: Tensor
     others: Tensor
 
 
@@ -74,35 +77,38 @@ def class_competition(
     num_subcenters: int = 1,
     kind: Kind = 'softmax',
     others: Callable[[Tensor], OtherScores] | None = None,
-    path: Path = 'exact',
+    path: Computation = 'exact',
     chunk: int | None = None,
 ) -> Competition:
-    """Similarity to the own class, and the weight of all others together (formulas above).
+    """Compute the similarity to the own class and the combined weight of all other classes.
+
+    The formulas stand at the head of this module.
 
     Args:
-        features: (N, D), normalised already where the loss wants cosines.
-        weight: centres, (C * num_subcenters, D); those of a class lie together. Where they are
-            normalised, they may be of any length from 1e-32 to 1e36; a zero one scores 0.
+        features: x, (N, D). Normalise them first if the loss is to use cosines.
+        weight: centres w, (C * num_subcenters, D); the centres of a class are adjacent. Where they
+            are normalised, their lengths may be from 1e-32 to 1e36. A zero centre has similarity 0.
         labels: class of each sample, (N,), int64, from 0 to C - 1.
-        normalize_weight: whether similarity is to w / |w|.
-        scale: factor on the other classes' scores. ``target`` is not scaled.
+        normalize_weight: whether the similarity uses w / |w| instead of w.
+        scale: factor on the scores of the other classes. ``target`` is not scaled.
         class_bias: added to the scores of the other classes, (C,).
-        num_subcenters: centres a class; the nearest counts.
-        kind: whether classes compete in one softmax, or each against a threshold.
-        others: makes, of the similarities to the own classes (N,), what rescores the other
-            classes' similarities; None to leave them.
-        path: 'plain' holds the table, 'exact' never does. Equal to 1e-5.
-        chunk: classes at a time on the exact path; by default what fits the cache.
+        num_subcenters: centres per class; the nearest one gives the similarity.
+        kind: 'softmax' lets classes compete in one softmax, 'sigmoid' compares each with a
+            threshold.
+        others: function of the similarities to the own classes (N,) that returns the rule for the
+            similarities to the other classes; None leaves them unchanged.
+        path: 'plain' holds the whole table, 'exact' never does. Results are equal to 1e-5.
+        chunk: classes per chunk with ``path='exact'``; the default fits the cache.
 
     Returns:
-        Competition: see there.
+        Competition: target, center_norm and others, (N,) each.
 
     Raises:
         ValueError: for shapes that do not fit, a number of centres that is no multiple of
-            ``num_subcenters``, another kind or path; on a CPU also for labels out of range.
+            ``num_subcenters``, an unknown kind or path; on a CPU also for labels out of range.
     """
     check_one_of('kind', kind, Kind)
-    check_one_of('path', path, Path)
+    check_one_of('path', path, Computation)
     _check_shapes(features, weight, labels, class_bias, num_subcenters)
     classes = len(weight) // num_subcenters
     if chunk is not None and chunk < 1:
@@ -131,6 +137,7 @@ def class_competition(
 def _check_shapes(
     features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, subcenters: int
 ) -> None:
+    """Raise ValueError, naming the argument, unless all shapes and labels fit."""
     if features.dim() != 2 or weight.dim() != 2 or features.shape[1] != weight.shape[1]:
         raise ValueError(
             'features must be (N, D) and weight (classes, D) with one D, got '
@@ -144,12 +151,12 @@ def _check_shapes(
     classes = len(weight) // subcenters
     if labels.shape != features.shape[:1] or labels.is_floating_point():
         raise ValueError(
-            f'labels must be integers, one a feature: ({len(features)},), got '
+            f'labels must be integers, one per feature: ({len(features)},), got '
             f'{tuple(labels.shape)} of {labels.dtype}'
         )
     if bias is not None and bias.shape != (classes,):
         raise ValueError(f'class_bias must be ({classes},), got {tuple(bias.shape)}')
-    # A look at a GPU's labels would wait for it; there the gather fails by itself.
+    # Reading labels on a GPU would wait for the device. There the gather itself fails.
     if labels.device.type == 'cpu' and len(labels) and not torch.compiler.is_compiling():
         low, high = (int(value) for value in labels.aminmax())
         if low < 0 or high >= classes:
@@ -162,12 +169,12 @@ def _check_shapes(
 def _plain(
     x: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, options: Options
 ) -> Competition:
-    """The reference: the whole table, and autograd."""
-    centres = weight
+    """Compute the results from the whole table, with autograd."""
+    centers = weight
     if options.normalize:
-        centres, _ = unit_vectors(weight, shortest=options.shortest, dtype=weight.dtype)
+        centers, _ = unit_vectors(weight, shortest=options.shortest, dtype=weight.dtype)
     classes = len(weight) // options.subcenters
-    best = F.linear(x, centres).view(len(x), classes, options.subcenters).max(2)
+    best = F.linear(x, centers).view(len(x), classes, options.subcenters).max(2)
     similarity, column = best.values, labels[:, None]
     norm = x.new_ones(len(x))
     if not options.normalize:
@@ -185,12 +192,12 @@ def _plain(
         return Competition(target, norm, F.softplus(scores).masked_fill(own_mask, 0).sum(1))
     lowest = torch.full_like(target, -torch.inf)[:, None]
     rest = scores.scatter(1, column, lowest)
-    # With one class there are no others: their weight is 0, its logarithm is finite here.
+    # With one class there are no others. Their weight is 0; its logarithm is clamped to be finite.
     return Competition(target, norm, rest.logsumexp(1).clamp(min=LOWEST))
 
 
 class _Rescored(torch.autograd.Function):
-    """`OtherScores` for autograd."""
+    """An `OtherScores` rule as a step of autograd."""
 
     @staticmethod
     def forward(ctx: Any, similarity: Tensor, others: OtherScores) -> Tensor:

@@ -75,6 +75,7 @@ class ChunkedCompetition(torch.autograd.Function):
         labels: Tensor,
         options: Options,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return target, center_norm and others of a `Competition`."""
         work = _Work(x, weight, bias, labels, options)
         target, nearest, norm = work.own()
         if options.others is not None:
@@ -89,6 +90,7 @@ class ChunkedCompetition(torch.autograd.Function):
     def backward(
         ctx: Any, grad_target: Tensor, grad_norm: Tensor, grad_total: Tensor
     ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of features, centres and biases; labels and options have none."""
         x, weight, bias, labels, nearest, total = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             work = _Work(x, weight, bias, labels, ctx.options, ctx.inverse)

@@ -1,4 +1,7 @@
-"""Losses of metric learning: on distances to centres and within pairs (triplets: `triplet`)."""
+"""Metric-learning losses on distances to class centres and between pairs of samples.
+
+`mmdet_ext.functional.embedding.triplet` holds the loss on triplets.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,23 @@ from mmdet_ext.functional.numerics.precision import promote_half
 
 Distance = Literal['euclidean', 'squared_euclidean', 'cosine']
 
-#: A shorter feature is divided by this instead of by its length, so that a zero feature has a
-#: gradient that float16 can hold.
+#: Smallest length by which a feature is divided. With it, the gradient of a zero feature fits
+#: float16.
 SHORTEST = 1e-4
 
-#: Elements of one part of a table that is larger than samples x samples.
+#: Elements of one chunk of a table that is larger than samples x samples.
 CHUNK_ELEMENTS = 2**24
 
 
 class ContrastiveResult(NamedTuple):
-    """The loss of a batch and its pairs (i < j).
+    """Loss of a batch, with counts of its pairs (i < j).
 
     Attributes:
         loss: scalar.
-        positive_pairs: pairs of one identity, integer scalar.
-        negative_pairs: pairs of two identities, likewise.
-        close_negative_pairs: those of them nearer than the margin, which alone have a gradient.
+        positive_pairs: number of pairs of one identity, integer scalar.
+        negative_pairs: number of pairs of two identities, integer scalar.
+        close_negative_pairs: number of negative pairs nearer than the margin, integer scalar. Of
+            the negative pairs, only these have a gradient.
     """
 
     loss: Tensor
@@ -38,16 +42,16 @@ class ContrastiveResult(NamedTuple):
 
 
 def check_feature_batch(features: Tensor, labels: Tensor, num_classes: int | None = None) -> None:
-    """Raise an error that names both, unless these are features (N, D) with their labels (N,).
+    """Raise an error that names both arguments unless they are features (N, D) and labels (N,).
 
     Args:
         features: floating point.
         labels: integers, on the device of the features.
-        num_classes: C, where labels must lie in 0 to C - 1. To look at them would be to wait for
-            the device; so they are looked at on a CPU only.
+        num_classes: C, if labels must lie in 0 to C - 1. Their values are checked on a CPU only,
+            because reading them from another device would wait for it.
 
     Raises:
-        TypeError: for features that are no floats, or labels that are no integers.
+        TypeError: for features that are not floating point, or labels that are not integers.
         ValueError: for shapes, devices or labels that do not fit.
     """
     for name, value in (('features', features), ('labels', labels)):
@@ -57,7 +61,7 @@ def check_feature_batch(features: Tensor, labels: Tensor, num_classes: int | Non
         raise TypeError(f'features must be floating point, got {features.dtype}')
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(
-            f'labels must be integers, one identity a sample, got {labels.dtype}: call .long()'
+            f'labels must be integers, one identity per sample, got {labels.dtype}: call .long()'
         )
     if features.dim() != 2 or labels.shape != features.shape[:1]:
         raise ValueError(
@@ -80,7 +84,7 @@ def check_feature_batch(features: Tensor, labels: Tensor, num_classes: int | Non
 
 
 def center_loss(features: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
-    r"""Half the squared distance of each sample to the centre of its identity.
+    r"""Compute half the squared distance of each sample to the centre of its identity.
 
     .. math:: L_i = \tfrac12 \lVert x_i - c_{y_i} \rVert_2^2
 
@@ -93,7 +97,7 @@ def center_loss(features: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
         Tensor: (N,). The paper sums it over the batch.
 
     Raises:
-        TypeError, ValueError: as `check_feature_batch`; for centres that do not fit.
+        TypeError, ValueError: as `check_feature_batch` raises them; for centres that do not fit.
 
     >>> center_loss(torch.tensor([[3., 4.]]), torch.tensor([1]), torch.zeros(2, 2))
     tensor([12.5000])
@@ -106,23 +110,24 @@ def center_loss(features: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
 
 
 def class_mean_center_loss(features: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
-    r"""The distance of each sample to its centre, over the samples that its identity has here.
+    r"""Compute the distance of each sample to its centre, divided by the size of its identity.
 
     .. math:: L_i = \lVert x_i - c_{y_i} \rVert_2 \;/\; \#\{k : y_k = y_i\}
 
-    so that the sum over a batch is the sum over its identities of their mean distance: an identity
-    of many pictures weighs what one of a single picture does. The distance is not squared.
+    The size is the number of samples of the identity in the batch. The sum over a batch is then
+    the sum over its identities of their mean distance: an identity with many images weighs as much
+    as an identity with one. The distance is not squared.
 
     Args:
         features: x, (N, D); half precision is computed in float32.
         labels: y, (N,) integers in 0 to C - 1.
-        centers: c, (C, D), with a gradient: they are trained.
+        centers: c, (C, D); they receive a gradient, so that they can be trained.
 
     Returns:
         Tensor: (N,). A sample at its centre gives 0 with gradient 0.
 
     Raises:
-        TypeError, ValueError: as `center_loss`.
+        TypeError, ValueError: as `center_loss` raises them.
 
     >>> x = torch.tensor([[3., 4.], [0., 1.], [0., 2.]])
     >>> class_mean_center_loss(x, torch.tensor([1, 0, 0]), torch.zeros(2, 2))
@@ -137,7 +142,7 @@ def class_mean_center_loss(features: Tensor, labels: Tensor, centers: Tensor) ->
 def center_shift(
     features: Tensor, labels: Tensor, centers: Tensor, classes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    r"""What a batch says of where centres should be: the sums in the paper's update.
+    r"""Compute the sums of a batch in the paper's update of the centres.
 
     .. math:: s_j = \sum_{y_i = j} (c_j - x_i), \quad n_j = \#\{i : y_i = j\}
 
@@ -145,11 +150,11 @@ def center_shift(
         features: x, (N, D).
         labels: y, (N,) integers in 0 to C - 1.
         centers: c, (C, D).
-        classes: the identities j asked for, (U,), ascending; every label is among them.
+        classes: identities j to compute, (U,), ascending; they must include every label.
 
     Returns:
-        tuple: s (U, D) in the precision of the loss, and n (U,) likewise. Both add up over the
-        parts of a batch.
+        tuple: s (U, D) and n (U,), both in the precision of the loss. Sums of parts of a batch
+        add up to the sums of the batch.
 
     >>> x = torch.tensor([[1.], [2.]])
     >>> center_shift(x, torch.tensor([4, 4]), torch.zeros(5, 1), torch.tensor([3, 4]))
@@ -164,19 +169,19 @@ def center_shift(
 
 
 def shifted_centers(centers: Tensor, shift: Tensor, count: Tensor, alpha: float) -> Tensor:
-    r"""Centres after the paper's update.
+    r"""Update the centres as the paper does.
 
     .. math:: c_j - \alpha \; s_j / (1 + n_j)
 
     Args:
         centers: c, (U, D).
-        shift: s, (U, D), as `center_shift` gives it.
-        count: n, (U,).
-        alpha: between 0 (centres stay) and 1.
+        shift: s, (U, D), as `center_shift` returns it.
+        count: n, (U,), as `center_shift` returns it.
+        alpha: from 0, which leaves the centres in place, to 1.
 
     Returns:
-        Tensor: (U, D). Where it is not finite, as after an overflow in half precision, the centre
-        stays: one step that a loss scaler skips must not spoil it for good.
+        Tensor: (U, D). A centre stays in place where its update is not finite, as after an
+        overflow in half precision: one step that a loss scaler skips must not spoil it for good.
 
     >>> shifted_centers(torch.zeros(1, 1), torch.tensor([[-3.]]), torch.tensor([2.]), alpha=0.5)
     tensor([[0.5000]])
@@ -189,7 +194,7 @@ def shifted_centers(centers: Tensor, shift: Tensor, count: Tensor, alpha: float)
 
 
 def _center_offset(features: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
-    """x - c of each sample, (N, D), in at least float32."""
+    """Return x - c of each sample, (N, D), in at least float32."""
     check_feature_batch(features, labels, len(centers))
     if centers.dim() != 2 or centers.shape[1:] != features.shape[1:]:
         raise ValueError(
@@ -203,25 +208,26 @@ def _center_offset(features: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
 def pairwise_distance(
     features: Tensor, distance: Distance = 'euclidean', normalize: bool = False
 ) -> Tensor:
-    r"""Distances of all samples to all.
+    r"""Compute the distances between all pairs of samples.
 
-    euclidean: :math:`\lVert x_i - x_j \rVert`; squared_euclidean: its square; cosine:
-    :math:`1 - \cos(x_i, x_j)`, taken as half the squared distance of the unit vectors, which is
-    exactly 0 for equal ones and never below.
+    - euclidean: :math:`\lVert x_i - x_j \rVert`.
+    - squared_euclidean: its square.
+    - cosine: :math:`1 - \cos(x_i, x_j)`, computed as half the squared distance of the unit
+      vectors. It is exactly 0 for equal features and never negative.
 
     Args:
-        features: (N, D); half precision is computed in float32.
-        distance: as above.
-        normalize: scale features to length 1 first; the cosine does always.
+        features: x, (N, D); half precision is computed in float32.
+        distance: 'euclidean', 'squared_euclidean' or 'cosine'.
+        normalize: scale features to length 1 first; 'cosine' always does.
 
     Returns:
-        Tensor: (N, N). Equal features have distance 0 with gradient 0. The differences are taken
-        before they are squared, so that near samples keep their digits. Scaling to length 1 takes
-        features as no shorter than 1e-4: a zero feature stays zero, at a cosine distance of 0.5
-        to others. Squares of features beyond 1e18 overflow float32.
+        Tensor: (N, N). Equal features have distance 0 with gradient 0. Differences are taken
+        before they are squared, so that near samples keep their digits. Scaling to length 1
+        divides by at least 1e-4: a zero feature stays zero, at a cosine distance of 0.5 to all
+        others. Squares of features beyond 1e18 overflow float32.
 
     Raises:
-        ValueError: for another ``distance``.
+        ValueError: for an unknown ``distance``.
 
     >>> pairwise_distance(torch.tensor([[0., 0.], [3., 4.]]))
     tensor([[0., 5.],
@@ -232,7 +238,7 @@ def pairwise_distance(
     if normalize or distance == 'cosine':
         length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
         features = features / length.clamp(min=SHORTEST)
-    # The backward pass of cdist on a GPU holds rows x N x D.
+    # The backward pass of cdist on a GPU holds rows x N x D elements.
     rows = max(1, CHUNK_ELEMENTS // max(1, features.numel()))
     exact = 'donot_use_mm_for_euclid_dist'
     table = torch.cat(
@@ -251,29 +257,32 @@ def contrastive_loss(
     normalize: bool = False,
     balance: bool = False,
 ) -> ContrastiveResult:
-    r"""Contrastive loss over all pairs of a batch.
+    r"""Compute the contrastive loss over all pairs of a batch.
+
+    It pulls samples of one identity together, and pushes samples of two identities apart until
+    they are a margin from each other.
 
     .. math:: L_{ij} = (1 - Y) \tfrac12 D^2 + Y \tfrac12 \max(0, m - D)^2
 
-    with Y = 0 for two samples of one identity and 1 for two identities (some texts have it the
-    other way round), D their distance, and m = ``margin``.
+    with Y = 0 for two samples of one identity and Y = 1 for samples of two identities (some texts
+    define Y the other way round), D the distance of the two samples, and m = ``margin``.
 
     Args:
         features: (N, D); half precision is computed in float32.
         labels: (N,) integers, any values.
         margin: m, above 0, in units of the distance.
-        distance: D, as `pairwise_distance` has it.
-        normalize: likewise.
-        balance: take the mean over positive pairs and that over negative pairs, and of the two
-            the mean. With P identities of K samples there are K (P - 1) / (K - 1) negatives a
-            positive, and far negatives cost nothing. False takes one mean over all pairs.
+        distance: D, as `pairwise_distance` defines it.
+        normalize: as `pairwise_distance` defines it.
+        balance: average the mean over positive pairs and the mean over negative pairs. False
+            takes one mean over all pairs. With P identities of K samples there are
+            K (P - 1) / (K - 1) negative pairs per positive pair, and far ones cost nothing.
 
     Returns:
-        ContrastiveResult: scalars. Without pairs the loss is a zero that keeps the graph; without
-        pairs of one kind, that kind contributes 0.
+        ContrastiveResult: scalars. Without pairs the loss is a zero that keeps the graph. A kind
+        of pair that is absent contributes 0.
 
     Raises:
-        TypeError, ValueError: as `check_feature_batch`; for an option out of range.
+        TypeError, ValueError: as `check_feature_batch` raises them; for an option out of range.
 
     >>> x = torch.tensor([[0.], [2.], [2.5]])
     >>> contrastive_loss(x, torch.tensor([0, 0, 1]))[:2]

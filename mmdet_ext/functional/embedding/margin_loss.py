@@ -1,4 +1,4 @@
-"""The loss of a margin classifier, from what a sample scores and what it has to beat."""
+"""Losses of a margin classifier, from the score of the own class and the weight of all others."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from mmdet_ext.functional.numerics.precision import promote_half
 
 
 def margin_softmax_loss(target: Tensor, others: Tensor) -> Tensor:
-    """Cross entropy of the own class: log(1 + exp(others - target)).
+    """Compute the cross entropy of the own class: log(1 + exp(others - target)).
 
-    With ``target`` the own class's score z_y and ``others`` the log-sum-exp of the others' this is
-    -log(exp(z_y) / sum_j exp(z_j)).
+    With ``target`` the score z_y of the own class and ``others`` the log-sum-exp of the other
+    scores, this is -log(exp(z_y) / sum_j exp(z_j)).
 
     Args:
         target: score of the own class, (N,).
-        others: log-sum-exp of the other classes' scores, (N,).
+        others: log-sum-exp of the scores of the other classes, (N,).
 
     Returns:
-        Tensor: one loss a sample, (N,), at least 0.
+        Tensor: loss of each sample, (N,), at least 0.
 
     >>> import torch
     >>> margin_softmax_loss(torch.tensor([0.0]), torch.tensor([0.0]))
@@ -32,15 +32,17 @@ def margin_softmax_loss(target: Tensor, others: Tensor) -> Tensor:
 def unified_cross_entropy_loss(
     target: Tensor, others: Tensor, negative_weight: float = 1.0
 ) -> Tensor:
-    """UniFace: each class against one threshold: log(1 + exp(-target)) + l others.
+    """Compute UniFace's loss, which compares each class with one threshold b.
+
+    The loss is log(1 + exp(-target)) + l others.
 
     Args:
-        target: the own class's score less the threshold, s (cos t - m) - b, (N,).
+        target: score of the own class minus the threshold, s (cos t - m) - b, (N,).
         others: sum over the other classes of log(1 + exp(s cos t_j - b)), (N,).
         negative_weight: l.
 
     Returns:
-        Tensor: one loss a sample, (N,), at least 0.
+        Tensor: loss of each sample, (N,), at least 0.
 
     References:
         Zhou et al., UniFace: Unified Cross-Entropy Loss for Deep Face Recognition, ICCV 2023.

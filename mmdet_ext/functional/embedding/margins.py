@@ -1,10 +1,12 @@
-"""What a margin does to the cosine between a sample and its own class centre.
+"""Margins on the cosine between a sample and the centre of its own class.
 
-All take ``cosine``, (N,), the cosine of the angle t between feature and centre, and give what
-stands in its place, (N,), float64 where the cosine is, float32 otherwise. None uses the arc
-cosine, whose slope has no bound: angles are added by cos(t + m) = cos t cos m - sin t sin m, and
-multiplied by Chebyshev's polynomials, or, for a factor that is no integer, by an angle whose slope
-is bounded. Values are exact, bounds hold for the slope alone.
+Each function takes ``cosine``, (N,), the cosine of the angle t between feature and centre, and
+returns the score that replaces it, (N,), float64 where the cosine is float64, float32 otherwise.
+
+No function uses the arc cosine, because its slope is unbounded. Angles are added by
+cos(t + m) = cos t cos m - sin t sin m. They are multiplied by Chebyshev's polynomials, or, where
+the factor is no integer, by way of an angle with a bounded slope. Values are exact; only slopes
+are bounded.
 """
 
 from __future__ import annotations
@@ -16,15 +18,15 @@ from torch import Tensor
 
 from mmdet_ext.functional.numerics.precision import promote_half
 
-# Slopes are those of an angle whose sine is at least this, about 0.06 degrees.
+# Smallest sine used in a slope. It belongs to an angle of about 0.06 degrees.
 _SMALLEST_SINE = 1e-3
 
-#: A margin, one for all or one a sample, (N,).
+#: A margin: one number for all samples, or one per sample, (N,).
 Margin = float | Tensor
 
 
 def sine_of(cosine: Tensor) -> Tensor:
-    """sin t = sqrt(1 - cos^2 t), exact in value; the slope is that of a sine of at least 1e-3.
+    """Compute sin t = sqrt(1 - cos^2 t). The value is exact; the slope takes sin t as >= 1e-3.
 
     >>> sine_of(torch.tensor([0.6, 1.0, -1.0]))
     tensor([0.8000, 0.0000, 0.0000])
@@ -36,7 +38,7 @@ def sine_of(cosine: Tensor) -> Tensor:
 
 
 def angle_of(cosine: Tensor) -> Tensor:
-    """t from 0 to pi, exact in value; the slope -1 / sin t is that of a sine of at least 1e-3.
+    """Compute t from 0 to pi. The value is exact; the slope -1 / sin t takes sin t as >= 1e-3.
 
     >>> angle_of(torch.tensor([0.0, 1.0, -1.0]))
     tensor([1.5708, 0.0000, 3.1416])
@@ -47,23 +49,30 @@ def angle_of(cosine: Tensor) -> Tensor:
 
 
 def turned_cosine(cosine: Tensor, angle: Margin) -> Tensor:
-    """cos(t + a) = cos t cos a - sin t sin a, for t from 0 to pi and an angle a of either sign.
+    """Compute cos(t + a) = cos t cos a - sin t sin a.
+
+    Args:
+        cosine: cos t, (N,), t from 0 to pi.
+        angle: a in radians, of either sign; one for all or (N,).
+
+    Returns:
+        Tensor: (N,).
 
     >>> turned_cosine(torch.tensor([0.0, 1.0]), math.pi / 6)
     tensor([-0.5000,  0.8660])
     """
     (cosine,) = promote_half(cosine)
-    angle = _beside(cosine, angle)
+    angle = _margin_like(cosine, angle)
     return cosine * angle.cos() - sine_of(cosine) * angle.sin()
 
 
-def _beside(cosine: Tensor, margin: Margin) -> Tensor:
-    """A margin as a tensor that can be computed with the cosine."""
+def _margin_like(cosine: Tensor, margin: Margin) -> Tensor:
+    """Return a margin as a tensor of the precision and device of the cosine."""
     return torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
 
 
 def additive_cosine_margin(cosine: Tensor, margin: Margin) -> Tensor:
-    """CosFace: cos t - m.
+    """Compute CosFace's score: cos t - m.
 
     Args:
         cosine: cos t, (N,).
@@ -85,22 +94,25 @@ def additive_cosine_margin(cosine: Tensor, margin: Margin) -> Tensor:
 def additive_angular_margin(
     cosine: Tensor, margin: Margin, *, easy_margin: bool = False, straight_through: bool = False
 ) -> Tensor:
-    """ArcFace: cos(t + m) as long as t + m is at most pi, and a lowered cosine beyond::
+    """Compute ArcFace's score.
+
+    It is cos(t + m) up to t + m = pi, and a lowered cosine beyond::
 
         cos t cos m - sin t sin m    for cos t > -cos m
         cos t - m sin m              otherwise
-        cos t                        otherwise with ``easy_margin``, and the bound is 0
 
-    Both pieces fall with t. At t = pi - m they do not meet: the score steps by
+    With ``easy_margin`` the first line holds for cos t > 0, and the score is cos t otherwise.
+
+    Both pieces fall with t. They do not meet at t = pi - m: the score steps there by
     1 - cos m - m sin m, down for margins up to 2.33 and up for larger ones. With ``easy_margin``
     it steps up by sin m at a right angle.
 
     Args:
         cosine: cos t, (N,).
         margin: m in radians, from 0 to below pi, 0.5 in the paper; one for all or (N,).
-        easy_margin: leave angles above a right one alone.
-        straight_through: let the gradient pass as if it were the plain cosine, as InsightFace's
-            program does: slope 1 instead of sin(t + m) / sin t.
+        easy_margin: leave angles above a right angle unchanged.
+        straight_through: give the score the gradient of the plain cosine, as InsightFace's program
+            does: slope 1 instead of sin(t + m) / sin t.
 
     Returns:
         Tensor: (N,).
@@ -114,7 +126,7 @@ def additive_angular_margin(
     """
     (cosine,) = promote_half(cosine)
     known = cosine.detach() if straight_through else cosine
-    margin = _beside(cosine, margin)
+    margin = _margin_like(cosine, margin)
     turned = turned_cosine(known, margin)
     if easy_margin:
         turned = torch.where(known > 0, turned, known)
@@ -124,7 +136,9 @@ def additive_angular_margin(
 
 
 def multiplicative_angular_margin(cosine: Tensor, margin: float) -> Tensor:
-    """psi of A-Softmax and L-Softmax: cos(m t), going on falling from 0 to pi::
+    """Compute psi of A-Softmax and L-Softmax.
+
+    It multiplies the angle, and falls over all t from 0 to pi::
 
         psi(t) = (-1)^k cos(m t) - 2 k     for t from k pi / m to (k + 1) pi / m
 
@@ -133,7 +147,7 @@ def multiplicative_angular_margin(cosine: Tensor, margin: float) -> Tensor:
         margin: m, at least 1; 1 changes nothing.
 
     Returns:
-        Tensor: from 1 down to -(2m - 1) for integers m, (N,). Integers are computed by
+        Tensor: (N,), from 1 down to -(2m - 1) for an integer m. Integers are computed by
         Chebyshev's polynomials, whose slope is exact everywhere.
 
     References:
@@ -147,14 +161,14 @@ def multiplicative_angular_margin(cosine: Tensor, margin: float) -> Tensor:
     known = cosine.detach().clamp(-1, 1)
     folds = torch.zeros_like(known)
     for k in range(1, math.ceil(margin)):
-        # From here on t >= k pi / m, where both pieces meet.
+        # The fold number rises at t = k pi / m, where two pieces meet.
         folds += known <= math.cos(k * math.pi / margin)
     sign = 1 - 2 * (folds % 2)
     return sign * _cosine_of_multiple(cosine, margin) - 2 * folds
 
 
 def _cosine_of_multiple(cosine: Tensor, factor: float) -> Tensor:
-    """cos(m t)."""
+    """Compute cos(m t)."""
     if factor != int(factor):
         return torch.cos(factor * angle_of(cosine))
     before, now = torch.ones_like(cosine), cosine
@@ -164,18 +178,19 @@ def _cosine_of_multiple(cosine: Tensor, factor: float) -> Tensor:
 
 
 def combined_margin(cosine: Tensor, m1: float, m2: Margin, m3: Margin) -> Tensor:
-    """The three margins in one: cos(m1 t + m2) - m3.
+    """Compute the score with three margins at once: cos(m1 t + m2) - m3.
 
-    For m1 = 1 it is ArcFace's cosine less m3, so (1, m, 0) is ArcFace, (1, 0, m) CosFace. Otherwise
-    what goes beyond pi goes on falling as psi does, so (m, 0, 0) is SphereFace's. Up to pi the
-    score is continuous in m1. Beyond, ArcFace's rule and psi's differ, so that it jumps as m1
-    leaves 1: for cos t = -0.99 and m2 = 0.5 from -1.23 to -1.06.
+    (1, m, 0) is ArcFace, (1, 0, m) is CosFace, and (m, 0, 0) is psi of SphereFace.
+
+    Beyond m1 t + m2 = pi, the score follows ArcFace's rule for m1 = 1, and goes on falling as psi
+    does for other m1. So it is continuous in m1 up to pi. Beyond pi it jumps as m1 leaves 1: for
+    cos t = -0.99 and m2 = 0.5 from -1.23 to -1.06.
 
     Args:
         cosine: cos t, (N,).
         m1: factor on the angle, at least 1.
         m2: added to the angle, in radians, from 0 to below pi; one for all or (N,).
-        m3: taken from the cosine; one for all or (N,).
+        m3: subtracted from the cosine; one for all or (N,).
 
     Returns:
         Tensor: (N,).
@@ -197,14 +212,14 @@ def combined_margin(cosine: Tensor, m1: float, m2: Margin, m3: Margin) -> Tensor
 
 
 def clipped_multiplicative_margin(cosine: Tensor, margin: float) -> Tensor:
-    """SphereFace-R v1: cos(min(m t, pi)).
+    """Compute the score of SphereFace-R v1: cos(min(m t, pi)).
 
     Args:
         cosine: cos t, (N,).
         margin: m, at least 1.
 
     Returns:
-        Tensor: (N,); -1, without slope, from t = pi / m on.
+        Tensor: (N,). From t = pi / m on it is -1 with slope 0.
 
     References:
         Liu et al., SphereFace Revived: Unifying Hyperspherical Face Recognition, TPAMI 2022.
@@ -217,19 +232,21 @@ def clipped_multiplicative_margin(cosine: Tensor, margin: float) -> Tensor:
 
 
 def adaptive_margin(cosine: Tensor, quality: Tensor, margin: Margin) -> Tensor:
-    """AdaFace: cos(t + g_angle) - g_add, the margin turned by a picture's quality q::
+    """Compute AdaFace's score, whose margin depends on the quality q of the image.
 
-        g_angle = -m q     g_add = m q + m
+    The score is::
 
-    so q = -1 is ArcFace, q = 0 CosFace, q = 1 an ArcFace of -m less 2 m.
+        cos(t + g_angle) - g_add     with g_angle = -m q and g_add = m q + m
+
+    q = -1 gives ArcFace, q = 0 gives CosFace, and q = 1 gives cos(t - m) - 2 m.
 
     Args:
         cosine: cos t, (N,).
-        quality: q from -1 to 1, (N,): the feature's length, standardised.
+        quality: q from -1 to 1, (N,): the standardised length of the feature.
         margin: m, 0.4 in the paper; one for all or (N,).
 
     Returns:
-        Tensor: (N,). The angle stays between 0 and pi.
+        Tensor: (N,). The angle t + g_angle is clamped to 0 and pi.
 
     References:
         Kim et al., AdaFace: Quality Adaptive Margin for Face Recognition, CVPR 2022, eqs. 15, 16.
@@ -238,11 +255,11 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, margin: Margin) -> Tensor:
     tensor([0.1000])
     """
     cosine, quality = promote_half(cosine, quality)
-    margin = _beside(cosine, margin)
+    margin = _margin_like(cosine, margin)
     turn = -margin * quality
     turned = turned_cosine(cosine, turn)
     known = cosine.detach()
-    # t + turn above pi, or below 0: the ends of the angle.
+    # Clamp t + turn where it leaves 0 to pi.
     turned = torch.where((turn > 0) & (known < -turn.cos()), -1.0, turned)
     turned = torch.where((turn < 0) & (known > turn.cos()), 1.0, turned)
     return turned - (margin * quality + margin)
@@ -251,18 +268,20 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, margin: Margin) -> Tensor:
 def magnitude_margin(
     norm: Tensor, norms: tuple[float, float], margins: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """MagFace: a margin that grows with the feature's length a, and the price of short ones::
+    """Compute MagFace's margin and penalty from the length of the feature.
+
+    The margin m grows with the length a, and the penalty g falls with it::
 
         m(a) = m_low + (a - l) (m_high - m_low) / (u - l)
         g(a) = 1 / a + a / u^2
 
     Args:
-        norm: a, (N,); held between l and u.
+        norm: a, (N,); clamped to l and u.
         norms: l and u, (10, 110) in the paper.
         margins: m_low and m_high, in radians, (0.45, 0.8) in the paper.
 
     Returns:
-        m(a) and g(a), (N,) each.
+        tuple: m(a) and g(a), (N,) each.
 
     References:
         Meng et al., MagFace: A Universal Representation for Face Recognition and Quality

@@ -1,4 +1,4 @@
-"""Triplet loss, with its triplets chosen in the batch and all of them counted."""
+"""Triplet loss that chooses its triplets within the batch and counts all of them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Mining = Literal['batch_hard', 'semi_hard', 'batch_all']
 
 
 class TripletResult(NamedTuple):
-    """The loss of a batch, and how its triplets (anchor, positive, negative) lie.
+    """Loss of a batch, with counts of its triplets (anchor, positive, negative) by difficulty.
 
-    With the distances p and n to the positive and the negative, and the margin m, each triplet of
-    the batch is one of three, whatever the mining:
+    Let p and n be the distances of the anchor to the positive and to the negative, and m the
+    margin. Every triplet of the batch is counted once, whatever the mining.
 
     Attributes:
         loss: scalar.
-        easy: triplets with n >= p + m, unless they are hard. Integer scalar.
-        semi_hard: triplets with p < n < p + m. Likewise.
-        hard: triplets with n <= p. Likewise.
+        easy: number of triplets with n >= p + m that are not hard, integer scalar.
+        semi_hard: number of triplets with p < n < p + m, integer scalar.
+        hard: number of triplets with n <= p, integer scalar.
     """
 
     loss: Tensor
@@ -41,13 +41,16 @@ class TripletResult(NamedTuple):
 
 
 class _Ranked(NamedTuple):
-    """Negatives of each anchor in order of their distance, all (N, N) but ``negatives``.
+    """Negatives of each anchor, ranked by their distance to it.
 
     Attributes:
-        order: index of the anchor's nearest negative, the next, and so on; then the others.
-        nearer: for each sample p, the anchor's negatives that are not farther than p.
-        active: likewise, those at less than the distance of p plus the margin.
-        negatives: how many the anchor has, (N, 1).
+        order: for each anchor, the indices of its negatives from near to far, then those of the
+            other samples, (N, N).
+        nearer: for each anchor and sample p, the number of negatives that are not farther than p,
+            (N, N).
+        active: for each anchor and sample p, the number of negatives nearer than the distance of p
+            plus the margin, (N, N).
+        negatives: number of negatives of each anchor, (N, 1).
     """
 
     order: Tensor
@@ -65,44 +68,48 @@ def triplet_loss(
     normalize: bool = False,
     soft_margin: bool = False,
 ) -> TripletResult:
-    r"""Triplet loss with triplets chosen in the batch.
+    r"""Compute the triplet loss over triplets chosen in the batch.
 
     .. math:: L = \frac1T \sum_{(a, p, n)} \max(0,\; D_{ap} - D_{an} + m)
 
-    over T triplets of an anchor a, a positive p of its identity other than a itself, and a
-    negative n of another identity:
+    The sum is over T triplets of an anchor a, a positive p of the same identity other than a, and
+    a negative n of another identity. ``mining`` chooses them:
 
-    - batch_hard: each anchor's farthest positive and nearest negative; T is the anchors that have
-      both.
-    - semi_hard: each pair (a, p) with the nearest negative that is farther than p. It lies within
-      the margin if any does; otherwise the pair costs nothing. If no negative is farther than p,
-      it is taken with the farthest of them, the least hard. T is the pairs that have negatives.
-    - batch_all: all triplets; T is those whose loss is not 0, or all of them for a soft margin.
+    - batch_hard: the farthest positive and the nearest negative of each anchor. T is the number of
+      anchors that have both.
+    - semi_hard: each pair (a, p) with the nearest negative that is farther than p. If that one
+      lies beyond the margin, the pair costs nothing. If no negative is farther than p, the
+      farthest negative is taken, which is the least hard. T is the number of pairs whose anchor
+      has a negative.
+    - batch_all: all triplets. T is the number of triplets whose loss is above 0, or of all
+      triplets with ``soft_margin``.
 
     Args:
         features: (N, D); half precision is computed in float32.
         labels: (N,) integers, any values.
         margin: m, at least 0, in units of the distance.
-        mining: as above. No gradient flows through the choice.
-        distance: D, as `pairwise_distance` has it. FaceNet's is 'squared_euclidean' with
+        mining: 'batch_hard', 'semi_hard' or 'batch_all'. No gradient flows through the choice.
+        distance: D, as `pairwise_distance` defines it. FaceNet uses 'squared_euclidean' with
             ``normalize``.
-        normalize: likewise.
-        soft_margin: log(1 + exp(D_ap - D_an)) instead of the hinge. The margin then only tells
-            easy triplets from others. Can be differentiated once with batch_all.
+        normalize: as `pairwise_distance` defines it.
+        soft_margin: use log(1 + exp(D_ap - D_an)) instead of the hinge. The margin then only
+            separates easy from semi-hard triplets in the counts. With batch_all the loss can then
+            be differentiated once only.
 
     Returns:
-        TripletResult: scalars. Without any triplet, as in a batch of one identity or of all
+        TripletResult: scalars. Without a triplet, as in a batch of one identity or of all
         different ones, the loss is a zero that keeps the graph. No table larger than N x N is
         kept: triplets are counted by ranks, which is exact.
 
     Raises:
-        TypeError, ValueError: as `check_feature_batch`; for an option out of range.
+        TypeError, ValueError: as `check_feature_batch` raises them; for an option out of range.
 
     >>> x = torch.tensor([[0.], [1.], [3.]])
     >>> triplet_loss(x, torch.tensor([0, 0, 1]), margin=2)
     TripletResult(loss=tensor(0.5000), easy=tensor(1), semi_hard=tensor(1), hard=tensor(0))
 
-    (The anchor at 0 has 1 - 3 + 2 = 0, that at 1 has 1 - 2 + 2 = 1; the third has no positive.)
+    The anchor at 0 costs 1 - 3 + 2 = 0, the anchor at 1 costs 1 - 2 + 2 = 1, and the anchor at 3
+    has no positive.
 
     References:
         Schroff, Kalenichenko and Philbin, FaceNet, CVPR 2015, equations 3 and 4.
@@ -133,7 +140,7 @@ def triplet_loss(
 
 
 def _ranked_negatives(table: Tensor, negative: Tensor, margin: float) -> _Ranked:
-    """Rank the negatives of each anchor by a table of distances in double precision."""
+    """Rank the negatives of each anchor by a table of distances (N, N) in double precision."""
     ordered, order = table.masked_fill(~negative, math.inf).sort(dim=1)
     count = negative.sum(1, keepdim=True)
     nearer = torch.searchsorted(ordered, table, right=True).minimum(count)
@@ -144,7 +151,7 @@ def _ranked_negatives(table: Tensor, negative: Tensor, margin: float) -> _Ranked
 def _batch_hard(
     table: Tensor, positive: Tensor, negative: Tensor, ranked: _Ranked
 ) -> tuple[Tensor, Tensor]:
-    """D_ap - D_an of each anchor, (N,), 0 where it has none, and which have one."""
+    """Return D_ap - D_an of each anchor, (N,), and a mask of the anchors that have a triplet."""
     farthest = table.masked_fill(~positive, -math.inf).amax(1)
     nearest = table.masked_fill(~negative, math.inf).amin(1)
     valid = positive.any(1) & negative.any(1)
@@ -154,8 +161,9 @@ def _batch_hard(
 def _semi_hard(
     table: Tensor, positive: Tensor, negative: Tensor, ranked: _Ranked
 ) -> tuple[Tensor, Tensor]:
-    """D_ap - D_an of each pair, (N, N), 0 where there is none, and which are pairs."""
-    # The first that is farther than p comes after those that are not; the last is the farthest.
+    """Return D_ap - D_an of each pair (a, p), (N, N), and a mask of the pairs that count."""
+    # In the ranking, the first negative farther than p follows those that are not farther. The
+    # last negative is the farthest.
     place = ranked.nearer.minimum(ranked.negatives - 1).clamp(min=0)
     chosen = table.gather(1, ranked.order.gather(1, place))
     valid = positive & (ranked.negatives > 0)
@@ -165,15 +173,18 @@ def _semi_hard(
 def _all_hinges(
     table: Tensor, positive: Tensor, negative: Tensor, ranked: _Ranked, margin: float
 ) -> Tensor:
-    """The mean over all triplets above 0, from how often each distance occurs in them."""
+    """Return the mean over all triplets with a loss above 0.
+
+    The sum over triplets is a sum over distances, each times how often it occurs in them.
+    """
     wide = table.double()
     reach = (wide.detach() + margin).masked_fill(~positive, math.inf).sort(dim=1).values
     as_positive = ranked.active * positive
-    # Positives that reach beyond the negative: all but those that do not.
+    # Positives whose distance plus the margin exceeds that of the negative: all but those behind.
     behind = torch.searchsorted(reach, wide.detach(), right=True)
     as_negative = (positive.sum(1, keepdim=True) - behind).clamp(min=0) * negative
     triplets = as_positive.sum().double()
-    # Sums of many distances cancel here: in double precision nothing is lost.
+    # Large sums of distances cancel here, which loses digits in float32.
     total = ((as_positive - as_negative) * wide).sum() + margin * triplets
     return (total / triplets.clamp(min=1)).to(table.dtype)
 
@@ -181,10 +192,10 @@ def _all_hinges(
 def _all_soft(
     table: Tensor, positive: Tensor, negative: Tensor, ranked: _Ranked, margin: float
 ) -> Tensor:
-    """The mean of log(1 + exp(D_ap - D_an)), with its derivative, by blocks of pairs (a, p)."""
+    """Return the mean of log(1 + exp(D_ap - D_an)), with its derivative, in blocks of pairs."""
     plain = table.detach()
     value, slope = plain.new_zeros(()), torch.zeros_like(plain)
-    # Few of the N x N are positive pairs: worth waiting for the device to tell them.
+    # Few of the N x N pairs are positive. Listing them waits for the device, and is worth it.
     for pairs in positive.nonzero().split(max(1, CHUNK_ELEMENTS // len(plain))):
         anchor, other = pairs.unbind(1)
         gap = plain[anchor, other][:, None] - plain[anchor]

@@ -75,9 +75,10 @@ def link_mim_extension(package_dir: Path) -> None:
 
 
 class BuildPy(build_py):
-    """Adds the `.mim` extension to what is built."""
+    """Command that adds the `.mim` extension to what is built."""
 
     def run(self) -> None:
+        """Build the package, then add the extension."""
         if self.editable_mode:
             super().run()
             link_mim_extension(ROOT / PACKAGE)
@@ -89,7 +90,7 @@ class BuildPy(build_py):
 
 
 class EditableWheel(editable_wheel):
-    """Lets mim and mmengine find an editable install.
+    """Command that lets mim and MMEngine find an editable install.
 
     Both take the package's folder to be `join(site-packages, first line of top_level.txt)`, which
     an editable install does not have. An absolute first line makes that join the source folder.
@@ -102,14 +103,17 @@ class EditableWheel(editable_wheel):
 
 
 class SDist(sdist):
-    """Adds the `.mim` extension to the source distribution."""
+    """Command that adds the `.mim` extension to the source distribution."""
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        """Fill the folder of the release, then add the extension."""
         super().make_release_tree(base_dir, files)
         copy_mim_extension(Path(base_dir) / PACKAGE)
 
 
-EXTRAS = {name: read_requirements(name) for name in ('det', 'cls', 'face', 'mim', 'test', 'dev')}
+EXTRAS = {
+    name: read_requirements(name) for name in ('det', 'cls', 'face', 'mim', 'test', 'dev', 'docs')
+}
 EXTRAS['all'] = sorted({*EXTRAS['det'], *EXTRAS['cls'], *EXTRAS['face'], *EXTRAS['mim']})
 
 setup(

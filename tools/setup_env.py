@@ -38,7 +38,7 @@ from setup_mmcv import (
 )
 
 CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
-REQUIREMENT_LISTS = ('build', 'runtime', 'det', 'cls', 'face', 'mim', 'test', 'dev')
+REQUIREMENT_LISTS = ('build', 'runtime', 'det', 'cls', 'face', 'mim', 'test', 'dev', 'docs')
 # A change in one of these means that the environment must be looked at again.
 STAMPED_FILES = (
     'tools/setup_env.py',

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.face.heads import build_margin
-from mmdet_ext.face.margins.fixed import Margin
+from mmdet_ext.face.margins.base import Margin
 from mmdet_ext.plots.margins import (
     Boundary,
     Score,

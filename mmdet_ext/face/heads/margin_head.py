@@ -19,7 +19,7 @@ from mmdet_ext.face.heads.parts import (
     build_neck,
 )
 from mmdet_ext.face.losses import FeatureLoss
-from mmdet_ext.face.margins.fixed import Margin
+from mmdet_ext.face.margins.base import Margin
 from mmdet_ext.functional.embedding.competition import Computation, class_competition
 from mmdet_ext.functional.numerics.checks import check_number, check_one_of, check_weight, is_number
 from mmdet_ext.functional.numerics.precision import promote_half

@@ -1,29 +1,6 @@
-"""Registered margins."""
+"""Margins of the registry ``MARGINS``; importing this package registers them."""
 
-from mmdet_ext.face.margins.adaptive import AdaFace, CurricularFace, MagFace, SphereFaceR, UniFace
-from mmdet_ext.face.margins.fixed import (
-    ArcFace,
-    CombinedMargin,
-    CosFace,
-    LSoftmax,
-    Margin,
-    NormFace,
-    Softmax,
-    SphereFace,
-)
+from mmdet_ext.face.margins import adaptive, fixed
+from mmdet_ext.face.margins.base import Margin
 
-__all__ = [
-    'AdaFace',
-    'ArcFace',
-    'CombinedMargin',
-    'CosFace',
-    'CurricularFace',
-    'LSoftmax',
-    'MagFace',
-    'Margin',
-    'NormFace',
-    'Softmax',
-    'SphereFace',
-    'SphereFaceR',
-    'UniFace',
-]
+__all__ = ['Margin', 'adaptive', 'fixed']

@@ -1,4 +1,4 @@
-"""A margin that is one number for all classes, one a class, or from how often each occurs."""
+"""Margin option: one number for all classes, one per class, or computed from class counts."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from mmdet_ext.functional.classification.class_weights import plain_numbers
 from mmdet_ext.functional.numerics.checks import is_real
 from mmdet_ext.losses.class_counts import resolve_counts
 
-#: A number, one a class, or ``dict(counts=..., high=..., low=..., power=...)``.
+#: One number, one per class, or ``dict(counts=..., high=..., low=..., power=...)``.
 MarginOption = float | Sequence[float] | Mapping[str, Any]
 
 
 class ClassMargins(nn.Module):
-    """The margin of each sample's class.
+    """Margin of the class of each sample.
 
-    From counts, rare classes get more::
+    Margins computed from counts n_c are larger for rare classes::
 
         m_c = low + (high - low) (r_c - min r) / (max r - min r)    r_c = max(n_c, 1)^power
 
-    and ``high`` for all where all classes are equally frequent.
+    All classes get ``high`` where all are equally frequent.
 
     Args:
-        name: what messages call the option.
-        option: m, a number; one a class, as a list, an array or a tensor; or a dict with
-            ``counts`` (a list, or the json file of ``tools/data/class_counts.py``), ``high`` (default
-            0.5), ``low`` (default 0.05) and ``power`` (default -0.25).
-        bounds: from where to below where a margin may be.
+        name: name of the option in messages.
+        option: m, one number for all classes; a list, an array or a tensor with one per class; or
+            a dict with ``counts`` (a list, or the json file of ``tools/data/class_counts.py``),
+            ``high`` (default 0.5), ``low`` (default 0.05) and ``power`` (default -0.25).
+        bounds: smallest margin, and the bound that margins must stay below.
 
     Raises:
-        TypeError, ValueError: for anything else.
+        TypeError, ValueError: for any other option, or a margin outside the bounds.
     """
 
     values: Tensor | None
@@ -55,7 +55,7 @@ class ClassMargins(nn.Module):
             values = list(given)
         else:
             raise TypeError(
-                f'{name} must be a number, a list of one a class, or dict(counts=...), got '
+                f'{name} must be a number, a list of one per class, or dict(counts=...), got '
                 f'{option!r}'
             )
         table = None
@@ -64,6 +64,7 @@ class ClassMargins(nn.Module):
         self.register_buffer('values', table, persistent=False)
 
     def _checked(self, value: Any) -> float:
+        """Return a margin as a float, after checking it."""
         if not is_real(value):
             raise TypeError(f'{self.name} must be numbers, got {value!r}')
         low, high = self.bounds
@@ -73,10 +74,10 @@ class ClassMargins(nn.Module):
         return float(value)
 
     def bind(self, num_classes: int) -> None:
-        """Check that there is a margin for each class.
+        """Check that there is one margin per class.
 
         Raises:
-            ValueError: if their number is another.
+            ValueError: if the number of margins differs from ``num_classes``.
         """
         if self.values is not None and len(self.values) != num_classes:
             raise ValueError(
@@ -85,21 +86,23 @@ class ClassMargins(nn.Module):
             )
 
     def set(self, value: float) -> None:
-        """Make it one number for all."""
+        """Set one margin for all classes."""
         self.number, self.values = self._checked(value), None
 
     def forward(self, labels: Tensor) -> float | Tensor:
-        """The margins of the classes ``labels``, (N,), or the one number."""
+        """Return the margins of the classes ``labels``, (N,), or the one number for all."""
         if self.values is None:
             assert self.number is not None
             return self.number
         return self.values[labels]
 
     def extra_repr(self) -> str:
-        return f'{self.name}={self.number}' if self.values is None else f'{self.name} a class'
+        """Return the number, or that there is one per class, as printed with a model."""
+        return f'{self.name}={self.number}' if self.values is None else f'{self.name} per class'
 
 
 def _from_counts(name: str, option: dict[str, Any]) -> list[float]:
+    """Compute the margin of each class from the dict of counts."""
     counts = option.pop('counts', None)
     high, low = option.pop('high', 0.5), option.pop('low', 0.05)
     power = option.pop('power', -0.25)

@@ -23,7 +23,7 @@ import mmdet_ext
 from mmdet_ext.catalog.cases import MARGINS
 from mmdet_ext.face.heads import MarginHead, build_margin
 from mmdet_ext.face.margins.class_margins import ClassMargins
-from mmdet_ext.face.margins.fixed import PER_CLASS
+from mmdet_ext.face.margins.base import per_class_options
 
 REPO = Path(mmdet_ext.__file__).resolve().parents[1]
 CLASSES, CHANNELS, SCALE = 13, 6, 16.0
@@ -659,7 +659,7 @@ def test_margins_a_class_move_with_the_head_and_stay_out_of_checkpoints() -> Non
     head = make_head('CosFace', m=LIST)
     assert set(head.state_dict()) == {'weight'}
     assert head.to('meta').margin.m.values.device.type == 'meta'
-    assert repr(make_head('CosFace', m=LIST).margin.m) == 'ClassMargins(m a class)'
+    assert repr(make_head('CosFace', m=LIST).margin.m) == 'ClassMargins(m per class)'
     assert repr(make_head('CosFace', m=0.2).margin.m) == 'ClassMargins(m=0.2)'
 
 
@@ -760,7 +760,7 @@ def test_margins_a_class_are_for_those_that_say_so() -> None:
         ('UniFace', 'm'),
     }
     for name, option in takers:
-        assert name in PER_CLASS
+        assert name in per_class_options()
         for given in (LIST, tuple(LIST), np.array(LIST), torch.tensor(LIST)):
             found = getattr(build_margin({'type': name, option: given}, CLASSES), option)
             assert found(torch.tensor([4, 0])).tolist() == pytest.approx([LIST[4], LIST[0]])
@@ -771,7 +771,7 @@ def test_margins_a_class_are_for_those_that_say_so() -> None:
         ('CombinedMargin', 'm1'),
     ):
         for given in ([2] * CLASSES, np.full(CLASSES, 2), dict(counts=[1] * CLASSES)):
-            with pytest.raises(TypeError, match=f'{option} of {name} must be one.*take one a cl'):
+            with pytest.raises(TypeError, match=f'{option} of {name} must be one.*take one per cl'):
                 build_margin({'type': name, option: given}, CLASSES)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmdet_ext.face.margins.base import Margin
 from mmdet_ext.face.margins.class_margins import ClassMargins, MarginOption
-from mmdet_ext.functional.embedding.competition import Kind, OtherScores
+from mmdet_ext.functional.embedding.chunked_competition import Kind, OtherScores
 from mmdet_ext.functional.embedding.margin_loss import unified_cross_entropy_loss
 from mmdet_ext.functional.embedding.margins import (
     adaptive_margin,

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mmdet_ext.face.margins.class_margins import ClassMargins, MarginOption
-from mmdet_ext.functional.embedding.competition import Kind, OtherScores
+from mmdet_ext.functional.embedding.chunked_competition import Kind, OtherScores
 from mmdet_ext.functional.embedding.margin_loss import margin_softmax_loss
 from mmdet_ext.functional.numerics.checks import is_real
 from mmdet_ext.registry import MARGINS

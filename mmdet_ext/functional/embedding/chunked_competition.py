@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from mmdet_ext.functional.numerics.unit_vectors import unit_vectors
 
+__all__ = ['ChunkedCompetition', 'CompetitionOptions', 'Kind', 'OtherScores']
+
 Kind = Literal['softmax', 'sigmoid']
 
 # Smallest value that the largest component of a centre counts as. Products of gradients with
@@ -36,7 +38,7 @@ class OtherScores(Protocol):
 
 
 @dataclass(frozen=True)
-class Options:
+class CompetitionOptions:
     """Options of a competition; `class_competition` explains them."""
 
     normalize: bool
@@ -56,7 +58,7 @@ class _Chunk(NamedTuple):
     rows: slice
 
 
-def _chunks(classes: int, options: Options) -> Iterator[_Chunk]:
+def _chunks(classes: int, options: CompetitionOptions) -> Iterator[_Chunk]:
     """Yield the chunks that cover all classes."""
     for start in range(0, classes, options.chunk):
         stop = min(start + options.chunk, classes)
@@ -73,7 +75,7 @@ class ChunkedCompetition(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         labels: Tensor,
-        options: Options,
+        options: CompetitionOptions,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return target, center_norm and others of a `Competition`."""
         work = _Work(x, weight, bias, labels, options)
@@ -135,7 +137,7 @@ class _Work:
         weight: Tensor,
         bias: Tensor | None,
         labels: Tensor,
-        options: Options,
+        options: CompetitionOptions,
         inverse: Tensor | None = None,
     ) -> None:
         self.x, self.weight, self.bias, self.labels = x, weight, bias, labels

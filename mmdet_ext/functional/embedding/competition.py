@@ -31,15 +31,15 @@ from torch.nn import functional as F
 from mmdet_ext.functional.embedding.chunked_competition import (
     LOWEST,
     ChunkedCompetition,
+    CompetitionOptions,
     Kind,
-    Options,
     OtherScores,
 )
-from mmdet_ext.functional.numerics.checks import check_one_of
+from mmdet_ext.functional.numerics.checks import check_one_of, check_that
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
 
-__all__ = ['Competition', 'Computation', 'Kind', 'OtherScores', 'class_competition']
+__all__ = ['Competition', 'Computation', 'class_competition']
 
 Computation = Literal['plain', 'exact']
 
@@ -111,12 +111,11 @@ def class_competition(
     check_one_of('path', path, Computation)
     _check_shapes(features, weight, labels, class_bias, num_subcenters)
     classes = len(weight) // num_subcenters
-    if chunk is not None and chunk < 1:
-        raise ValueError(f'chunk must be at least 1, got {chunk}')
+    check_that(chunk is None or chunk >= 1, 'chunk', chunk, 'at least 1')
     if chunk is None:
         elements = _CHUNK_ELEMENTS.get(features.device.type, _CHUNK_ELEMENTS_ELSEWHERE)
         chunk = max(elements // max(len(features) * num_subcenters, 1), 64)
-    options = Options(
+    options = CompetitionOptions(
         normalize_weight,
         float(scale),
         num_subcenters,
@@ -167,7 +166,7 @@ def _check_shapes(
 
 
 def _plain(
-    x: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, options: Options
+    x: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, options: CompetitionOptions
 ) -> Competition:
     """Compute the results from the whole table, with autograd."""
     centers = weight

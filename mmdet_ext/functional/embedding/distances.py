@@ -11,8 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmdet_ext.functional.numerics.checks import check_above, check_one_of
+from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.functional.numerics.precision import promote_half
+
+__all__ = [
+    'ContrastiveResult',
+    'Distance',
+    'center_loss',
+    'center_shift',
+    'check_contrastive_options',
+    'check_feature_batch',
+    'class_mean_center_loss',
+    'contrastive_loss',
+    'pairwise_distance',
+    'shifted_centers',
+]
 
 Distance = Literal['euclidean', 'squared_euclidean', 'cosine']
 
@@ -249,6 +262,13 @@ def pairwise_distance(
     return table.square() if distance == 'squared_euclidean' else table.square() / 2
 
 
+def check_contrastive_options(margin: float, distance: Distance) -> None:
+    """Raise ValueError, naming the option, unless `contrastive_loss` accepts both options."""
+    why = 'at 0 nothing would push identities apart'
+    check_number('margin', margin, above=0, finite=True, why=why)
+    check_one_of('distance', distance, Distance)
+
+
 def contrastive_loss(
     features: Tensor,
     labels: Tensor,
@@ -294,7 +314,7 @@ def contrastive_loss(
         Hadsell, Chopra and LeCun, Dimensionality Reduction by Learning an Invariant Mapping, CVPR
         2006, equation 4.
     """
-    check_above('margin', margin, 0, 'at 0 nothing would push identities apart')
+    check_contrastive_options(margin, distance)
     check_feature_batch(features, labels)
     table = pairwise_distance(features, distance, normalize)
     same = labels[:, None] == labels

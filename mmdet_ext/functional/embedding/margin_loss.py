@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from mmdet_ext.functional.numerics.precision import promote_half
 
+__all__ = ['margin_softmax_loss', 'unified_cross_entropy_loss']
+
 
 def margin_softmax_loss(target: Tensor, others: Tensor) -> Tensor:
     """Compute the cross entropy of the own class: log(1 + exp(others - target)).

@@ -18,6 +18,19 @@ from torch import Tensor
 
 from mmdet_ext.functional.numerics.precision import promote_half
 
+__all__ = [
+    'adaptive_margin',
+    'additive_angular_margin',
+    'additive_cosine_margin',
+    'angle_of',
+    'clipped_multiplicative_margin',
+    'combined_margin',
+    'magnitude_margin',
+    'multiplicative_angular_margin',
+    'sine_of',
+    'turned_cosine',
+]
+
 # Smallest sine used in a slope. It belongs to an angle of about 0.06 degrees.
 _SMALLEST_SINE = 1e-3
 

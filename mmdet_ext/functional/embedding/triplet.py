@@ -15,8 +15,10 @@ from mmdet_ext.functional.embedding.distances import (
     check_feature_batch,
     pairwise_distance,
 )
-from mmdet_ext.functional.numerics.checks import check_not_negative, check_one_of
+from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.functional.numerics.derivative import with_derivative
+
+__all__ = ['Mining', 'TripletResult', 'check_triplet_options', 'triplet_loss']
 
 Mining = Literal['batch_hard', 'semi_hard', 'batch_all']
 
@@ -57,6 +59,14 @@ class _Ranked(NamedTuple):
     nearer: Tensor
     active: Tensor
     negatives: Tensor
+
+
+def check_triplet_options(margin: float, mining: Mining, distance: Distance) -> None:
+    """Raise ValueError, naming the option, unless `triplet_loss` accepts all options."""
+    why = '0 will do as well; it is how much farther than a positive a negative is'
+    check_number('margin', margin, 'above 0 and finite', least=0, finite=True, why=why)
+    check_one_of('mining', mining, Mining)
+    check_one_of('distance', distance, Distance)
 
 
 def triplet_loss(
@@ -116,8 +126,7 @@ def triplet_loss(
         Hermans, Beyer and Leibe, In Defense of the Triplet Loss for Person Re-Identification,
         2017, equations 5 (batch hard) and 6 (batch all), sections 2 (soft margin) and 3.
     """
-    check_not_negative('margin', margin, 'it is how much farther than a positive a negative is')
-    check_one_of('mining', mining, Mining)
+    check_triplet_options(margin, mining, distance)
     check_feature_batch(features, labels)
     table = pairwise_distance(features, distance, normalize)
     same = labels[:, None] == labels

@@ -679,7 +679,7 @@ def test_features_that_are_views_and_transposes() -> None:
         (dict(labels=torch.tensor([-1, 3])), 'values from -1 to 3'),
         (
             dict(labels=torch.zeros(3, dtype=torch.long)),
-            r'labels must be integers, one a feature: .2,',
+            r'labels must be integers, one per feature: .2,',
         ),
         (dict(labels=torch.zeros(2)), 'labels must be integers.*torch.float32'),
         (dict(features=torch.zeros(2, 5)), r'with one D, got .2, 5. and .11, 6.'),

@@ -14,7 +14,7 @@ IN_PARALLEL = -n $(WORKERS) --maxprocesses=8 --dist loadgroup
 CANDIDATES = $(if $(PYTHON),$(PYTHON),$(BIN)/python python3.11 python3 python3.12 python3.10 python3.13)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-face test test-fast lint clean
+.PHONY: help env demo demo-face test test-fast lint docs clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -50,7 +50,11 @@ lint: env ## Lint and types only
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: env ## Build the documentation site into site/ (needs Python 3.11 or newer)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo 'The site lies in site/index.html'
+
 clean: ## Remove the environment and what builds left (not the wheel cache, not work_dirs)
 	@if [ -f "$(VENV)/.mmdet_ext.json" ]; then rm -rf "$(VENV)"; fi
-	rm -rf build dist *.egg-info mmdet_ext/.mim .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site *.egg-info mmdet_ext/.mim .mypy_cache .pytest_cache .ruff_cache
 	@find mmdet_ext tests tools configs -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ from griffe import Extension, Object
 
 ROLE = re.compile(r':(?:func|class|meth|mod|attr|data):`~?([^`]+)`')
 INLINE = re.compile(r':math:`([^`]+)`')
-BLOCK = re.compile(r'^( *)\.\. math::\n((?:\1 +.*\n|\s*\n)+)', re.MULTILINE)
+BLOCK = re.compile(r'^( *)\.\. math::(.*\n(?:\1 +.*\n|\s*\n)*)', re.MULTILINE)
 LITERAL = re.compile(r'::(?=\n\n)')
 
 

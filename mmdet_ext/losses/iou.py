@@ -7,8 +7,9 @@ import warnings
 from torch import Tensor
 
 from mmdet_ext.functional.boxes import corner_losses, iou_losses, shape_losses
+from mmdet_ext.functional.boxes.checks import check_overlap_options
 from mmdet_ext.functional.boxes.iou_losses import IoUMode, WiseVersion
-from mmdet_ext.functional.numerics.checks import check_above, check_one_of, check_overlap_options
+from mmdet_ext.functional.numerics.checks import check_above, check_one_of
 from mmdet_ext.functional.numerics.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.registry import MODELS

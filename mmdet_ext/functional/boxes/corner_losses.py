@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmdet_ext.functional.boxes.checks import check_aligned_boxes
 from mmdet_ext.functional.boxes.overlap import box_wasserstein
 from mmdet_ext.functional.boxes.pair import BoxPair, bounded_power, over_pairs, squared_norm
-from mmdet_ext.functional.numerics.checks import check_above, check_aligned_boxes
+from mmdet_ext.functional.numerics.checks import check_above
 
 
 def mpdiou_loss(

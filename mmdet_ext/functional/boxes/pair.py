@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import threshold
 
-from mmdet_ext.functional.numerics.checks import check_aligned_boxes, check_overlap_options
+from mmdet_ext.functional.boxes.checks import check_aligned_boxes, check_overlap_options
 from mmdet_ext.functional.numerics.precision import promote_half
 
 #: Pairs that are computed at a time on a CPU.

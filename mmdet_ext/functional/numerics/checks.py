@@ -1,119 +1,215 @@
-"""What options and arguments of losses and assigners must be, in one wording."""
+"""Checks of options and arguments, in one wording: ``NAME must be WANTED, got VALUE: WHY``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import TypeGuard, get_args
+from typing import Any, TypeGuard, get_args
 
-from torch import Tensor
+__all__ = [
+    'OptionError',
+    'check_count',
+    'check_number',
+    'check_one_of',
+    'check_that',
+    'check_whole',
+    'is_number',
+    'is_pair',
+    'is_real',
+    'is_whole',
+]
 
 
 class OptionError(ValueError, AssertionError):
-    """An option that stock asserts, so that callers may catch either."""
-
-
-def check_overlap_options(eps: float, power: float, inner_ratio: float) -> None:
-    """Raise ValueError, naming the option, unless all three are above 0."""
-    for name, value, why in (
-        ('eps', eps, 'it keeps quotients finite'),
-        ('power', power, 'it is the exponent of the IoU and of the penalties, 1 for none'),
-        ('inner_ratio', inner_ratio, 'boxes are scaled by it for the overlap, 1 for as they are'),
-    ):
-        check_above(name, value, 0, why)
-
-
-def check_above(name: str, value: float, bound: float, why: str) -> None:
-    """Raise ValueError, naming the option, unless it is a finite number above ``bound``."""
-    if not isinstance(value, Real) or not bound < float(value) < math.inf:
-        raise ValueError(f'{name} must be above {bound} and finite, got {value!r}: {why}')
-
-
-def check_not_negative(name: str, value: float, why: str) -> None:
-    """Raise ValueError, naming the option, unless it is a finite number of at least 0."""
-    if value != 0:
-        check_above(name, value, 0, f'0 will do as well; {why}')
-
-
-def check_whole(name: str, value: object, least: int = 1) -> None:
-    """Raise ValueError, naming the option, unless it is a whole number from ``least`` on."""
-    if not is_whole(value) or value < least:
-        raise ValueError(f'{name} must be a whole number from {least} on, got {value!r}')
-
-
-def check_count(name: str, value: object, error: type[ValueError] = ValueError) -> None:
-    """Raise an error, naming the option, unless it is a whole number of at least 1."""
-    if not is_whole(value):
-        raise error(f'{name} must be a whole number of at least 1, got {value!r}')
-    if value < 1:
-        raise error(f'{name} must be at least 1, got {value!r}')
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    """Whether it is of a type of whole numbers, NumPy's too, and no truth value."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    """Error for an option that mmdet asserts, so that callers may catch either class."""
 
 
 def is_real(value: object) -> TypeGuard[float]:
-    """Whether it is of a type of real numbers, NumPy's too, and no truth value."""
+    """Return whether the value is a real number, of Python or NumPy, and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a real number that has a place among the others: not NaN."""
+    """Return whether the value is a real number other than NaN."""
     return is_real(value) and not math.isnan(value)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Return whether the value is of an integer type, of Python or NumPy, and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_pair(value: object) -> TypeGuard[tuple[float, float]]:
+    """Return whether the value is a list or tuple of two numbers."""
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_number, value))
+
+
+def check_that(
+    holds: bool,
+    name: str,
+    value: object,
+    wanted: str,
+    why: str = '',
+    error: type[ValueError] = ValueError,
+) -> None:
+    """Raise ``error`` unless ``holds``; the other checks are made of this one.
+
+    Args:
+        holds: the condition on the option.
+        name: name of the option.
+        value: value of the option, shown in the error.
+        wanted: words for the allowed values, after "must be".
+        why: reason or advice, shown last.
+        error: class of the error.
+
+    >>> check_that(2 > 3, 'end', 2, 'after begin=3')
+    Traceback (most recent call last):
+    ValueError: end must be after begin=3, got 2
+    """
+    if not holds:
+        raise error(f'{name} must be {wanted}, got {value!r}' + (f': {why}' if why else ''))
 
 
 def check_number(
     name: str,
     value: object,
-    wanted: str = 'a number',
-    fits: Callable[[float], bool] = lambda number: True,
+    wanted: str = '',
+    fits: Callable[[Any], bool] | None = None,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    finite: bool = False,
+    why: str = '',
+    error: type[ValueError] = ValueError,
 ) -> None:
-    """Raise ValueError, naming the option, unless it is a number that fits.
+    """Raise ``error`` unless the option is a number within its bounds. NaN never is.
 
     Args:
-        name: of the option.
-        value: of the option.
-        wanted: what it must be, in words.
-        fits: whether a number is that.
+        name: name of the option.
+        value: value of the option.
+        wanted: words for the allowed values; without it they are made from the bounds.
+        fits: deprecated, a condition on the number.
+        above: exclusive lower bound.
+        least: inclusive lower bound.
+        below: exclusive upper bound.
+        most: inclusive upper bound.
+        finite: refuse infinity too.
+        why: reason or advice, shown last.
+        error: class of the error.
+
+    >>> check_number('gamma', 2, above=0, finite=True)
+    >>> check_number('alpha', 1.5, least=0, most=1)
+    Traceback (most recent call last):
+    ValueError: alpha must be in [0, 1], got 1.5
     """
-    if not is_number(value) or not fits(value):
-        raise ValueError(f'{name} must be {wanted}, got {value!r}')
+    holds = (
+        is_number(value)
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and (below is None or value < below)
+        and (most is None or value <= most)
+        and not (finite and math.isinf(value))
+        and (fits is None or fits(value))
+    )
+    if not holds:
+        wanted = wanted or _words(above, least, below, most, finite)
+        check_that(False, name, value, wanted, why, error)
+
+
+def _words(
+    above: float | None,
+    least: float | None,
+    below: float | None,
+    most: float | None,
+    finite: bool,
+) -> str:
+    """Return the bounds of `check_number` in words."""
+    if least is not None and most is not None:
+        return f'in [{least}, {most}]'
+    bounds = {'above': above, 'at least': least, 'below': below, 'at most': most}
+    words = [f'{word} {bound}' for word, bound in bounds.items() if bound is not None]
+    if not words:
+        return 'a finite number' if finite else 'a number'
+    return ' and '.join([*words, 'finite'] if finite else words)
+
+
+def check_whole(
+    name: str,
+    value: object,
+    least: int = 1,
+    *,
+    wanted: str = '',
+    why: str = '',
+    error: type[ValueError] = ValueError,
+) -> None:
+    """Raise ``error`` unless the option is a whole number of at least ``least``.
+
+    Args:
+        name: name of the option.
+        value: value of the option.
+        least: smallest allowed value.
+        wanted: words for the allowed values; without it "a whole number from ``least`` on".
+        why: reason or advice, shown last.
+        error: class of the error.
+    """
+    wanted = wanted or f'a whole number from {least} on'
+    check_that(is_whole(value) and value >= least, name, value, wanted, why, error)
+
+
+def check_count(name: str, value: object, error: type[ValueError] = ValueError) -> None:
+    """Raise ``error`` unless the option is a whole number of at least 1.
+
+    The error says which of the two it is not.
+    """
+    wanted = 'at least 1' if is_whole(value) else 'a whole number of at least 1'
+    check_whole(name, value, wanted=wanted, error=error)
+
+
+def check_one_of(
+    name: str, value: object, options: object, error: type[ValueError] = ValueError
+) -> None:
+    """Raise ``error`` unless the option is one of several.
+
+    Args:
+        name: name of the option.
+        value: value of the option.
+        options: a ``Literal``, of which the error lists the values as a tuple; or a sequence,
+            which it lists in words.
+        error: class of the error.
+
+    >>> check_one_of('mode', 'cubic', ('linear', 'square', 'log'))
+    Traceback (most recent call last):
+    ValueError: mode must be 'linear', 'square' or 'log', got 'cubic'
+    """
+    if isinstance(options, Sequence):
+        *first, last = map(repr, options)
+        values, wanted = options, f'{", ".join(first)} or {last}' if first else last
+    else:
+        values = get_args(options)
+        wanted = f'one of {values}'
+    check_that(value in values, name, value, wanted, error=error)
+
+
+# Earlier names, until every user has changed to the functions above.
+def check_above(name: str, value: float, bound: float, why: str) -> None:
+    """Raise ValueError unless the option is a finite number above ``bound``."""
+    check_number(name, value, above=bound, finite=True, why=why)
+
+
+def check_not_negative(name: str, value: float, why: str) -> None:
+    """Raise ValueError unless the option is a finite number of at least 0."""
+    why = f'0 will do as well; {why}'
+    check_number(name, value, 'above 0 and finite', least=0, finite=True, why=why)
 
 
 def check_weight(name: str, value: object) -> None:
-    """Raise ValueError, naming the option, unless it is a finite number of at least 0."""
-    check_number(name, value, 'at least 0 and finite', lambda weight: 0 <= weight < math.inf)
+    """Raise ValueError unless the option is a finite number of at least 0."""
+    check_number(name, value, least=0, finite=True)
 
 
 def check_share(name: str, value: object) -> None:
-    """Raise ValueError, naming the option, unless it is a number in [0, 1]."""
-    check_number(name, value, 'in [0, 1]', lambda share: 0 <= share <= 1)
-
-
-def is_pair(value: object) -> TypeGuard[tuple[float, float]]:
-    """Whether it is a list or tuple of two numbers."""
-    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(is_number, value))
-
-
-def check_one_of(name: str, value: object, options: object) -> None:
-    """Raise ValueError, naming the option, unless it is one of a ``Literal``'s."""
-    names = get_args(options)
-    if value not in names:
-        raise ValueError(f'{name} must be one of {names}, got {value!r}')
-
-
-def check_aligned_boxes(pred: Tensor, target: Tensor) -> None:
-    """Raise an error that names both, unless these are aligned boxes (..., 4)."""
-    for name, boxes in (('pred', pred), ('target', target)):
-        if not isinstance(boxes, Tensor):
-            raise TypeError(
-                f'{name} must be a tensor of boxes (..., 4), got {type(boxes).__name__}'
-            )
-    if pred.shape != target.shape or pred.shape[-1:] != (4,):
-        raise ValueError(
-            'pred and target must be boxes of one shape (..., 4), got '
-            f'{tuple(pred.shape)} and {tuple(target.shape)}'
-        )
+    """Raise ValueError unless the option is a number in [0, 1]."""
+    check_number(name, value, least=0, most=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmdet_ext.catalog.loss_cases import box_pairs
 from mmdet_ext.catalog.synthetic import fuzz_box_pairs
 from mmdet_ext.functional.boxes import pair as pair_module
+from mmdet_ext.functional.boxes.checks import check_overlap_options
 from mmdet_ext.functional.boxes.iou_losses import ciou_loss, giou_loss, iou_loss
 from mmdet_ext.functional.boxes.pair import (
     STEEPEST,
@@ -21,7 +22,6 @@ from mmdet_ext.functional.boxes.pair import (
     not_negative,
     power_floor,
 )
-from mmdet_ext.functional.numerics.checks import check_overlap_options
 
 
 def slope(values: Tensor, power: float, order: int = 1) -> Tensor:

@@ -1,1 +1,1 @@
-"""Registered heads, dense and of regions."""
+"""Registered heads of detectors."""

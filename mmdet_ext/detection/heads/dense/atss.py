@@ -1,8 +1,8 @@
-"""ATSS's head, with the targets of a batch made at once."""
+"""Head of ATSS that computes the targets of a batch at once."""
 
 from __future__ import annotations
 
-from mmdet.models.dense_heads import ATSSHead as StockATSSHead
+from mmdet.models.dense_heads import ATSSHead as MMDetATSSHead
 from torch import Tensor
 
 from mmdet_ext.detection.heads.dense.batch_targets import AnchorTargets
@@ -11,17 +11,27 @@ from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class ATSSHead(AnchorTargets, StockATSSHead):  # type: ignore[misc]
-    """Stock's ``ATSSHead``, with the targets of all pictures of a batch made at once.
+class ATSSHead(AnchorTargets, MMDetATSSHead):  # type: ignore[misc]
+    """Drop-in replacement of mmdet's ``ATSSHead`` that computes the targets of a batch at once.
 
-    Options, weights and losses are stock's. Give it our `ATSSAssigner`; with another assigner or
-    sampler it goes stock's way (see `BatchTargets`). Rules that give a box priors centred outside
-    of it, as `MaxIoUAssigner` and `RFLAAssigner` do, end stock's head with an assertion; here such
-    a prior has centerness 0, so that it learns its class alone.
+    Options, weights and losses are mmdet's. Use it with our `ATSSAssigner`. With an assigner of
+    mmdet, or a sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
+
+    `MaxIoUAssigner` and `RFLAAssigner` assign a ground truth to priors whose centres lie outside
+    of it. mmdet's head fails there with an assertion. In this head such a prior has a centerness
+    of 0, so that it learns its class alone.
     """
 
     gives_levels = True
 
     def centerness_target(self, anchors: Tensor, gts: Tensor) -> Tensor:
-        """Centerness of the centres of priors (N, 4) in their boxes (N, 4), px; (N,) in [0, 1]."""
+        """Compute the centerness of anchors within their ground-truth boxes.
+
+        Args:
+            anchors: (N, 4) corners, px; their centres count.
+            gts: (N, 4) corners, px.
+
+        Returns:
+            Tensor: (N,) in [0, 1], 0 for centres outside of the box.
+        """
         return centerness((anchors[:, :2] + anchors[:, 2:]) / 2, gts)

@@ -1,9 +1,18 @@
-"""Targets of a whole batch in one computation, handed to stock heads picture by picture.
+"""Mixins that compute the targets of a whole batch at once, for mmdet's dense heads.
 
-Stock's dense heads compute targets in ``_get_targets_single``, which they call once a picture
-from inside ``get_targets`` (or ``loss_by_feat``). `BatchTargets` makes the targets of all pictures
-before that, by one `match` of the assigner, and then answers these calls with what is ready.
-Forward, losses and all else are stock's.
+A dense head of mmdet assigns inside its own code, one image after the other: ``get_targets`` (or
+``loss_by_feat``) calls ``_get_targets_single`` for each image. Our assigners match a whole batch
+in one call, which is faster. `BatchTargets` joins the two without a change to mmdet's code:
+
+1. The head's entry point, ``get_targets`` or ``loss_by_feat``, is called with the whole batch.
+2. `BatchTargets.targets_ready` first computes the targets of all images, by one ``match`` of the
+   assigner, and keeps them in a queue, in the order of the images.
+3. Then mmdet's own entry point runs. It calls ``_get_targets_single`` once per image.
+4. Each of these calls takes the next image's targets from the queue instead of computing them.
+5. When the entry point ends, by an error too, the queue is dropped.
+
+Where a batch cannot be matched at once (see `BatchTargets`), there is no queue, and mmdet's own
+``_get_targets_single`` answers. The forward pass, the losses and all else are mmdet's.
 """
 
 from __future__ import annotations
@@ -28,15 +37,15 @@ from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.claims import IGNORE
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 
-#: What stock's ``_get_targets_single`` returns for a picture.
-PictureTargets = tuple[Any, ...]
+#: The targets of one image, as mmdet's ``_get_targets_single`` returns them.
+ImageTargets = tuple[Any, ...]
 
 
 class Sampled(NamedTuple):
-    """What stock's heads read of a sampling result.
+    """Stand-in for a sampling result of mmdet, with the one field that its heads read.
 
     Attributes:
-        avg_factor: positives of the picture, at least 1.
+        avg_factor: number of positives of the image, at least 1.
     """
 
     avg_factor: int
@@ -44,11 +53,14 @@ class Sampled(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MatchedBatch:
-    """Priors and boxes that found each other, and targets by them. N priors have a box.
+    """A batch after assignment, and the targets that follow from it.
+
+    Below, N is the number of positives of the batch: the pairs of an image and a prior to which a
+    ground truth is assigned.
 
     Attributes:
-        geometry: priors and boxes.
-        assignment: which box each prior is to learn.
+        geometry: priors and ground truth of the batch.
+        assignment: the ground truth of each prior of each image.
     """
 
     geometry: BatchGeometry
@@ -56,100 +68,122 @@ class MatchedBatch:
 
     @cached_property
     def place(self) -> tuple[Tensor, Tensor]:
-        """Picture (N,) and prior (N,) of each positive, picture by picture, ascending."""
-        picture, prior = self.assignment.positive_mask.nonzero(as_tuple=True)
-        return picture, prior
+        """Indices of image (N,) and prior (N,) of each positive, ascending by image, then prior."""
+        image, prior = self.assignment.positive_mask.nonzero(as_tuple=True)
+        return image, prior
 
     @cached_property
     def box_index(self) -> Tensor:
-        """(N,) index of the box among its picture's."""
+        """Index (N,) of each positive's ground truth among those of its image."""
         return self.assignment.gt_index[self.place]
 
     @cached_property
     def counts(self) -> list[int]:
-        """Positives of each picture."""
+        """Number of positives per image."""
         return self.assignment.positive_mask.sum(1).tolist()
 
     @property
     def priors(self) -> Tensor:
-        """(N, 4) the positives."""
+        """Priors (N, 4) of the positives."""
         return self.geometry.priors[self.place[1]]
 
     @property
     def boxes(self) -> Tensor:
-        """(N, 4) their boxes, in the type of the priors."""
+        """Ground-truth boxes (N, 4) of the positives, px, in the type of the priors."""
         boxes = self.geometry.gt_boxes[self.place[0], self.box_index]
         return boxes.to(self.geometry.priors.dtype)
 
     @property
     def labels(self) -> Tensor:
-        """(N,) the boxes' labels."""
+        """Ground-truth labels (N,) of the positives."""
         return self.geometry.gt_labels[self.place[0], self.box_index]
 
     def spread(self, values: Tensor, fill: float = 0) -> Tensor:
-        """Values (N, ...) at their priors, ``fill`` at the others: (B, P, ...)."""
+        """Write one value per positive into a table of all priors.
+
+        Args:
+            values: (N, ...), one per positive.
+            fill: value at all other priors.
+
+        Returns:
+            Tensor: (B, P, ...).
+        """
         table = values.new_full((*self.assignment.gt_index.shape, *values.shape[1:]), fill)
         table[self.place] = values
         return table
 
     def label_targets(self, num_classes: int, positive_weight: float) -> tuple[Tensor, Tensor]:
-        """Labels (B, P) with ``num_classes`` for the background, and their weights (B, P).
+        """Compute the label of each prior and its weight in the loss.
 
         Args:
-            num_classes: without the background.
-            positive_weight: of priors that have a box; 0 and below is 1. Background weighs 1,
-                "ignore" 0.
+            num_classes: number of classes without the background, and label of the background.
+            positive_weight: weight of positives; 0 and below stands for 1. Background has
+                weight 1, ignored priors have weight 0.
+
+        Returns:
+            tuple: labels (B, P) in [0, num_classes], and weights (B, P).
         """
         weights = (self.assignment.gt_index != IGNORE).float()
         if positive_weight > 0:
             weights[self.place] = positive_weight
         return self.spread(self.labels, num_classes), weights
 
-    def priors_of_pictures(self) -> Tensor:
-        """(B, P, 4); zeros where a picture does not have the prior, as in stock."""
+    def priors_per_image(self) -> Tensor:
+        """Return the priors (B, P, 4), with zeros for those that an image does not have."""
         valid = self.geometry.prior_valid
         priors = self.geometry.priors.expand(len(self.counts), -1, -1)
         return priors if valid is None else priors.where(valid[..., None], 0)
 
     def sampled(self) -> list[Sampled]:
-        """Each picture's count of positives, as stock's ``PseudoSampler`` gives it."""
+        """Return the count of positives per image, as mmdet's ``PseudoSampler`` reports it."""
         return [Sampled(max(count, 1)) for count in self.counts]
 
 
 class BatchTargets(BaseDenseHead):  # type: ignore[misc]
-    """Mixin before a stock head: targets of all pictures at once. A head writes `batch_targets`.
+    """Mixin in front of a head of mmdet that computes the targets of all images at once.
 
-    With an assigner that is none of ours, or a sampler other than ``PseudoSampler``, the head goes
-    stock's own way, one picture after the other. So it does where pictures do not share their
-    priors, or boxes are not tensors.
+    A head implements `batch_targets`. The module's docstring explains how its result reaches
+    mmdet's code. Images are assigned by mmdet's code, one by one, if:
+
+    - the assigner is not one of ours,
+    - the sampler is not ``PseudoSampler``, as such a sampler draws from each image,
+    - the images do not share their priors, or
+    - boxes are not plain tensors.
 
     Attributes:
-        gives_levels: whether stock's head gives its assigner ``num_level_priors``.
-        by_mask_centers: whether stock's assigner takes the centres of masks where there are any.
+        gives_levels: whether mmdet's head gives its assigner ``num_level_priors``.
+        uses_mask_centers: whether mmdet's assigner takes the centres of masks where there are any.
     """
 
     gives_levels: bool = False
-    by_mask_centers: bool = False
-    _ready: deque[PictureTargets] | None = None
+    uses_mask_centers: bool = False
+    _ready: deque[ImageTargets] | None = None
 
-    def batch_targets(self, *args: Any, **kwargs: Any) -> Iterable[PictureTargets] | None:
-        """The targets of each picture, as stock's ``_get_targets_single`` returns them.
+    def batch_targets(self, *args: Any, **kwargs: Any) -> Iterable[ImageTargets] | None:
+        """Compute the targets of each image, as mmdet's ``_get_targets_single`` returns them.
 
         Args:
-            *args: as the entry point's, which is ``get_targets`` unless the head says otherwise.
-            **kwargs: likewise.
+            *args: arguments of the entry point, which is ``get_targets`` unless the head says
+                otherwise.
+            **kwargs: keyword arguments of the entry point.
 
         Returns:
-            Iterable | None: a tuple for each picture; None for stock's own way.
+            Iterable | None: one tuple per image; None to let mmdet's code assign.
         """
         raise NotImplementedError
 
     @contextmanager
     def targets_ready(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """While open, stock's calls for a picture's targets are answered by `batch_targets`."""
+        """Compute the targets of the batch, and hold them for mmdet's calls within the context.
+
+        Args:
+            *args: arguments of `batch_targets`.
+            **kwargs: keyword arguments of `batch_targets`.
+        """
         with torch.no_grad():
             targets = self.batch_targets(*args, **kwargs)
-        # A deque, as StopIteration from an iterator would quietly end stock's map over pictures.
+        # A deque raises IndexError when it is empty. An iterator's StopIteration would silently
+        # end mmdet's map over the images.
         self._ready = None if targets is None else deque(targets)
         try:
             yield
@@ -157,24 +191,31 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
             self._ready = None
 
     def next_targets(
-        self, stock: Callable[..., PictureTargets], *args: Any, **kwargs: Any
-    ) -> PictureTargets:
-        """The next picture's targets, by ``stock`` where none are ready."""
-        return stock(*args, **kwargs) if self._ready is None else self._ready.popleft()
+        self, compute: Callable[..., ImageTargets], *args: Any, **kwargs: Any
+    ) -> ImageTargets:
+        """Return the next image's targets.
+
+        Args:
+            compute: mmdet's computation, which is called where none are ready.
+            *args: arguments of ``compute``.
+            **kwargs: keyword arguments of ``compute``.
+        """
+        return compute(*args, **kwargs) if self._ready is None else self._ready.popleft()
 
     def get_targets(self, *args: Any, **kwargs: Any) -> Any:
-        """Stock's, on targets that are made at once."""
+        """Run mmdet's ``get_targets`` on targets that were computed at once."""
         with self.targets_ready(*args, **kwargs):
             return super().get_targets(*args, **kwargs)
 
-    def _get_targets_single(self, *args: Any, **kwargs: Any) -> PictureTargets:
+    def _get_targets_single(self, *args: Any, **kwargs: Any) -> ImageTargets:
         return self.next_targets(super()._get_targets_single, *args, **kwargs)
 
     def takes_batches(self, assigner: Any) -> bool:
-        """Whether ``assigner`` matches a batch as this head would have it match a picture."""
+        """Return whether ``assigner`` can match a batch in place of this head's calls per image."""
         return (
             isinstance(assigner, BatchAssigner)
-            # Stock's call then says that this head does not give levels.
+            # An assigner that needs levels is left to mmdet's call, which then reports that this
+            # head does not give them.
             and (self.gives_levels or not assigner.needs_levels)
             and type(getattr(self, 'sampler', None)) is PseudoSampler
         )
@@ -192,21 +233,24 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
         predictions: Predictions | None = None,
         **own: Any,
     ) -> MatchedBatch | None:
-        """Match what stock's ``get_targets`` gets; None where stock is to do it.
+        """Match a batch, given the arguments of mmdet's ``get_targets``.
 
         Args:
-            assigner: one of ours or of stock's.
-            anchor_list: of each picture, each level, (P_l, 4).
-            valid_flag_list: likewise, (P_l,) bool.
-            batch_gt_instances: boxes and labels of each picture.
-            batch_img_metas: of each picture.
-            batch_gt_instances_ignore: regions to ignore of each picture.
-            unmap_outputs: False is stock's own way.
-            predictions: for assigners that go by them.
-            **own: what stock's head passes beside instances.
+            assigner: an assigner of ours or of mmdet.
+            anchor_list: anchors (P_l, 4) per level, per image, px.
+            valid_flag_list: flags (P_l,) bool per level, per image; False on padding.
+            batch_gt_instances: boxes and labels per image.
+            batch_img_metas: meta information per image.
+            batch_gt_instances_ignore: ignore regions per image.
+            unmap_outputs: False leaves the batch to mmdet's code.
+            predictions: predictions, for assigners that use them.
+            **own: further arguments that mmdet's head gives its assigner.
+
+        Returns:
+            MatchedBatch | None: the matched batch; None where mmdet's code is to assign.
 
         Raises:
-            ValueError: if a picture has no valid prior.
+            ValueError: if an image has no valid prior.
         """
         levels = anchor_list[0]
         if not (
@@ -225,35 +269,50 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
             prior_valid=_prior_valid(
                 torch.cat(list(levels)), flags, batch_img_metas, self.train_cfg['allowed_border']
             ),
-            gt_centers=mask_centers(batch_gt_instances) if self.by_mask_centers else None,
+            gt_centers=mask_centers(batch_gt_instances) if self.uses_mask_centers else None,
         )
         return MatchedBatch(geometry, assigner.match(geometry, predictions, **own))
 
 
+class TargetsInLoss(BatchTargets):
+    """Mixin for heads of mmdet whose entry point is ``loss_by_feat``: YOLOv3 and YOLOX."""
+
+    def loss_by_feat(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Run mmdet's ``loss_by_feat`` on targets that were computed at once."""
+        losses: dict[str, Tensor]
+        with self.targets_ready(*args, **kwargs):
+            losses = super().loss_by_feat(*args, **kwargs)
+        return losses
+
+    def get_targets(self, *args: Any, **kwargs: Any) -> Any:
+        """Run mmdet's ``get_targets``; `loss_by_feat` has computed what it asks for."""
+        return super(BatchTargets, self).get_targets(*args, **kwargs)
+
+
 class AnchorTargets(BatchTargets):
-    """Targets of heads that learn boxes at anchors, without the predictions' help.
+    """Mixin for heads that learn boxes at anchors and assign without predictions.
 
     Attributes:
-        returns_anchors: whether the tuple of a picture begins with its anchors.
+        returns_anchors: whether the targets of an image begin with its anchors.
     """
 
     returns_anchors: bool = True
 
-    def batch_targets(self, *args: Any, **kwargs: Any) -> Iterable[PictureTargets] | None:
-        """``[anchors,] labels, their weights, boxes, their weights, None, None, Sampled``.
+    def batch_targets(self, *args: Any, **kwargs: Any) -> Iterable[ImageTargets] | None:
+        """Compute ``[anchors,] labels, their weights, boxes, their weights, None, None, Sampled``.
 
-        Stock has the indices of positives and negatives where None is, and reads neither.
+        mmdet has the indices of positives and negatives in place of None, and reads neither.
 
         Args:
-            *args: as of stock's ``get_targets``.
-            **kwargs: likewise.
+            *args: arguments of mmdet's ``get_targets``.
+            **kwargs: keyword arguments of mmdet's ``get_targets``.
         """
         matched = self.match_anchors(self.assigner, *args, **kwargs)
         if matched is None:
             return None
         boxes = self.box_targets(matched)
-        return pictures(
-            *([matched.priors_of_pictures()] if self.returns_anchors else []),
+        return per_image(
+            *([matched.priors_per_image()] if self.returns_anchors else []),
             *matched.label_targets(self.num_classes, self.train_cfg['pos_weight']),
             matched.spread(boxes),
             matched.spread(torch.ones_like(boxes)),
@@ -263,21 +322,25 @@ class AnchorTargets(BatchTargets):
         )
 
     def box_targets(self, matched: MatchedBatch) -> Tensor:
-        """What the priors that have a box are to learn, (N, 4): encoded, or px."""
+        """Return the regression targets (N, 4) of the positives, encoded or in px."""
         if self.reg_decoded_bbox:
             return matched.boxes
         encoded: Tensor = self.bbox_coder.encode(matched.priors, matched.boxes)
         return encoded
 
 
-def pictures(*parts: Tensor | Sequence[Any] | None) -> Iterator[PictureTargets]:
-    """Each picture's tuple, from parts whose first dimension is pictures; None gives None each."""
+def per_image(*parts: Tensor | Sequence[Any] | None) -> Iterator[ImageTargets]:
+    """Turn targets of a batch into one tuple per image.
+
+    Args:
+        *parts: tensors or sequences with one row per image; None gives None for each image.
+    """
     count = max(len(part) for part in parts if part is not None)
     return zip(*([None] * count if part is None else part for part in parts), strict=True)
 
 
 def have_tensors(gt_instances: Sequence[InstanceData]) -> bool:
-    """Whether all pictures' boxes are plain tensors, not of mmdet's box types."""
+    """Return whether all images' boxes are plain tensors, not of mmdet's box types."""
     return all(isinstance(instances.bboxes, Tensor) for instances in gt_instances)
 
 
@@ -287,12 +350,12 @@ def batch_geometry(
     gt_instances_ignore: Sequence[InstanceData | None] | None = None,
     **more: Any,
 ) -> BatchGeometry:
-    """A batch from what stock's heads have.
+    """Build the geometry of a batch from what mmdet's heads have.
 
     Args:
-        levels: priors (P_l, 4) of each level, shared by the pictures.
-        gt_instances: boxes and labels of each picture.
-        gt_instances_ignore: regions to ignore of each picture; None for none.
+        levels: priors (P_l, 4) per level, shared by the images.
+        gt_instances: boxes and labels per image.
+        gt_instances_ignore: ignore regions per image; None for none.
         **more: further arguments of `BatchGeometry.from_lists`.
     """
     none = levels[0].new_zeros((0, 4))
@@ -310,7 +373,7 @@ def batch_geometry(
 def _prior_valid(
     priors: Tensor, flags: Tensor, img_metas: Sequence[dict[str, Any]], allowed_border: int
 ) -> Tensor | None:
-    """(B, P) bool, which priors a picture has; None where each has all."""
+    """Compute which priors each image has, (B, P) bool; None where each image has all."""
     shapes = [meta['img_shape'][:2] for meta in img_metas]
     height, width = priors.new_tensor(shapes).T[..., None]  # (B, 1) each
     valid = anchor_inside_flags(priors, flags, (height, width), allowed_border)
@@ -318,7 +381,7 @@ def _prior_valid(
         return None
     if not valid.any(1).all():
         raise ValueError(
-            'There is no valid anchor inside the image boundary, for pictures of img_shape '
+            'There is no valid anchor inside the image boundary, for images of img_shape '
             f'{[shape for shape, some in zip(shapes, valid.any(1), strict=True) if not some]}. '
             'Check the image size and anchor sizes, or set ``allowed_border`` to -1 to skip the '
             'condition'
@@ -327,7 +390,7 @@ def _prior_valid(
 
 
 def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """Whether two pictures have the same priors; stock gives them the same object."""
+    """Return whether two images have the same priors; mmdet mostly gives them the same object."""
     return one is other or (
         len(one) == len(other)
         and all(a is b or torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -1,4 +1,4 @@
-"""FCOS's head, with the targets of a batch made at once."""
+"""Head of FCOS that computes the targets of a batch at once."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import FCOSHead as StockFCOSHead
+from mmdet.models.dense_heads import FCOSHead as MMDetFCOSHead
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_ext.detection.assigners import FCOSAssigner
 from mmdet_ext.detection.heads.dense.batch_targets import (
     BatchTargets,
+    ImageTargets,
     MatchedBatch,
-    PictureTargets,
     batch_geometry,
     have_tensors,
-    pictures,
+    per_image,
 )
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class FCOSHead(BatchTargets, StockFCOSHead):  # type: ignore[misc]
-    """Stock's ``FCOSHead``, with the targets of all pictures of a batch made at once.
+class FCOSHead(BatchTargets, MMDetFCOSHead):  # type: ignore[misc]
+    """Drop-in replacement of mmdet's ``FCOSHead`` that computes the targets of a batch at once.
 
-    Options, weights and losses are stock's. It assigns by our `FCOSAssigner`, made from the
-    head's own options; like stock's, it looks at no assigner of ``train_cfg``.
+    Options, weights and losses are mmdet's. The head builds our `FCOSAssigner` from its own
+    options. Like mmdet's head, it does not use an assigner of ``train_cfg``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -38,12 +38,12 @@ class FCOSHead(BatchTargets, StockFCOSHead):  # type: ignore[misc]
 
     def batch_targets(
         self, points: Sequence[Tensor], batch_gt_instances: Sequence[InstanceData]
-    ) -> Iterable[PictureTargets] | None:
-        """``labels, distances to the sides`` of each picture.
+    ) -> Iterable[ImageTargets] | None:
+        """Compute ``labels, distances to the sides`` of each image.
 
         Args:
-            points: (P_l, 2) of each level, px.
-            batch_gt_instances: boxes and labels of each picture.
+            points: points (P_l, 2) per level, px.
+            batch_gt_instances: boxes and labels per image.
         """
         if not have_tensors(batch_gt_instances):
             return None
@@ -51,11 +51,11 @@ class FCOSHead(BatchTargets, StockFCOSHead):  # type: ignore[misc]
             torch.cat([level, level.new_tensor(stride).expand_as(level)], dim=1)
             for level, stride in zip(points, self.prior_generator.strides, strict=True)
         ]
-        # As in stock, options that were set after construction count.
+        # As in mmdet, options that were set after construction count.
         for name in ('regress_ranges', 'center_sampling', 'center_sample_radius'):
             setattr(self.assigner, name, getattr(self, name))
         geometry = batch_geometry(levels, batch_gt_instances)
         matched = MatchedBatch(geometry, self.assigner.match(geometry))
         center, box = matched.priors[:, :2], geometry.gt_boxes[matched.place[0], matched.box_index]
         sides = torch.cat([center - box[:, :2], box[:, 2:] - center], dim=1)
-        return pictures(matched.spread(matched.labels, self.num_classes), matched.spread(sides))
+        return per_image(matched.spread(matched.labels, self.num_classes), matched.spread(sides))

@@ -1,8 +1,8 @@
-"""The head of generalised focal loss, with the targets of a batch made at once."""
+"""Head of Generalised Focal Loss (GFL) that computes the targets of a batch at once."""
 
 from __future__ import annotations
 
-from mmdet.models.dense_heads import GFLHead as StockGFLHead
+from mmdet.models.dense_heads import GFLHead as MMDetGFLHead
 from torch import Tensor
 
 from mmdet_ext.detection.heads.dense.batch_targets import AnchorTargets, MatchedBatch
@@ -10,15 +10,15 @@ from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class GFLHead(AnchorTargets, StockGFLHead):  # type: ignore[misc]
-    """Stock's ``GFLHead``, with the targets of all pictures of a batch made at once.
+class GFLHead(AnchorTargets, MMDetGFLHead):  # type: ignore[misc]
+    """Drop-in replacement of mmdet's ``GFLHead`` that computes the targets of a batch at once.
 
-    Options, weights and losses are stock's. Give it our `ATSSAssigner`; with another assigner or
-    sampler it goes stock's way (see `BatchTargets`).
+    Options, weights and losses are mmdet's. Use it with our `ATSSAssigner`. With an assigner of
+    mmdet, or a sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
     """
 
     gives_levels = True
 
     def box_targets(self, matched: MatchedBatch) -> Tensor:
-        """The boxes themselves, px, whatever ``reg_decoded_bbox`` says."""
+        """Return the ground-truth boxes (N, 4), px, whatever ``reg_decoded_bbox`` says."""
         return matched.boxes

@@ -1,28 +1,35 @@
-"""RetinaNet's head, with the targets of a batch made at once."""
+"""Head of RetinaNet that computes the targets of a batch at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from mmdet.models.dense_heads import RetinaHead as StockRetinaHead
+from mmdet.models.dense_heads import RetinaHead as MMDetRetinaHead
 
-from mmdet_ext.detection.heads.dense.batch_targets import AnchorTargets, PictureTargets
+from mmdet_ext.detection.heads.dense.batch_targets import AnchorTargets, ImageTargets
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class RetinaHead(AnchorTargets, StockRetinaHead):  # type: ignore[misc]
-    """Stock's ``RetinaHead``, with the targets of all pictures of a batch made at once.
+class RetinaHead(AnchorTargets, MMDetRetinaHead):  # type: ignore[misc]
+    """Drop-in replacement of mmdet's ``RetinaHead`` that computes the targets of a batch at once.
 
-    Options, weights and losses are stock's. Give it our `MaxIoUAssigner`; with another assigner or
-    sampler it goes stock's way (see `BatchTargets`).
+    Options, weights and losses are mmdet's. Use it with our `MaxIoUAssigner`. With an assigner of
+    mmdet, or a sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
     """
 
     returns_anchors = False
 
     def batch_targets(
         self, *args: Any, return_sampling_results: bool = False, **kwargs: Any
-    ) -> Iterable[PictureTargets] | None:
-        """As of other heads with anchors; stock's own way for whom asks for sampling results."""
+    ) -> Iterable[ImageTargets] | None:
+        """Compute the targets of each image (see `AnchorTargets`).
+
+        Args:
+            *args: arguments of mmdet's ``get_targets``.
+            return_sampling_results: True leaves the batch to mmdet's code, as whole sampling
+                results exist only there.
+            **kwargs: further arguments of mmdet's ``get_targets``.
+        """
         return None if return_sampling_results else super().batch_targets(*args, **kwargs)

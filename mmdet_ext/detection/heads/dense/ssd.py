@@ -1,31 +1,33 @@
-"""SSD's head with its losses as options."""
+"""Head of SSD whose losses are options."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mmdet.models.dense_heads import SSDHead as StockSSDHead
+from mmdet.models.dense_heads import SSDHead as MMDetSSDHead
 from torch import Tensor
 
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class SSDHead(StockSSDHead):  # type: ignore[misc]
-    """SSD's head whose losses are options; by default stock's, mining included.
+class SSDHead(MMDetSSDHead):  # type: ignore[misc]
+    """Drop-in replacement of mmdet's ``SSDHead`` whose losses are options.
 
-    Stock's ``SSDHead`` computes cross entropy, its mining and smooth L1 itself, and takes no
-    loss. This one is stock's otherwise, and of equal losses where none is given.
+    mmdet's ``SSDHead`` has cross entropy, hard-negative mining and smooth L1 in its code and takes
+    no other loss. This head takes any, and computes the same losses as mmdet's by default. All
+    else is mmdet's.
 
     Args:
-        *args: as stock's.
-        loss_cls: config of a softmax loss over ``num_classes + 1`` columns, called a picture.
-            None is `OHEMLoss` around cross entropy, with ``train_cfg.neg_pos_ratio`` negatives a
-            positive (3 where that is absent). A loss given here without mining counts all priors.
+        *args: arguments of mmdet's ``SSDHead``.
+        loss_cls: config of a softmax loss over ``num_classes + 1`` columns. It is called once per
+            image. None is `OHEMLoss` around cross entropy, with ``train_cfg.neg_pos_ratio``
+            negatives per positive (3 where that is absent). A loss without mining counts all
+            priors.
         loss_bbox: config of a box loss. None is smooth L1 with ``train_cfg.smoothl1_beta`` (1
             where that is absent). Losses on boxes, such as IoU losses, need
             ``reg_decoded_bbox=True``.
-        **kwargs: as stock's.
+        **kwargs: keyword arguments of mmdet's ``SSDHead``.
 
     Raises:
         ValueError: if ``loss_cls`` is a sigmoid loss.
@@ -68,20 +70,20 @@ class SSDHead(StockSSDHead):  # type: ignore[misc]
         bbox_weights: Tensor,
         avg_factor: float,
     ) -> tuple[Tensor, Tensor]:
-        """The losses of one picture.
+        """Compute the losses of one image.
 
         Args:
-            cls_score: (P, num_classes + 1).
-            bbox_pred: (P, 4), encoded.
-            anchor: (P, 4), px.
-            labels: (P,), the background is ``num_classes``.
+            cls_score: logits (P, num_classes + 1), the last column for the background.
+            bbox_pred: encoded boxes (P, 4).
+            anchor: anchors (P, 4), corners, px.
+            labels: (P,), ``num_classes`` for the background.
             label_weights: (P,).
-            bbox_targets: (P, 4), encoded, or px for ``reg_decoded_bbox``.
+            bbox_targets: (P, 4), encoded, or in px for ``reg_decoded_bbox``.
             bbox_weights: (P, 4).
-            avg_factor: positives of the whole batch.
+            avg_factor: number of positives of the whole batch.
 
         Returns:
-            tuple: classification loss (1,), box loss, a scalar.
+            tuple: classification loss (1,), and box loss, a scalar.
         """
         loss_cls = self.loss_cls(cls_score, labels, label_weights, avg_factor=avg_factor)
         if self.reg_decoded_bbox:

@@ -1,55 +1,57 @@
-"""TOOD's head, with the targets of a batch made at once."""
+"""Head of TOOD that computes the targets of a batch at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from mmdet.models.dense_heads import TOODHead as StockTOODHead
+from mmdet.models.dense_heads import TOODHead as MMDetTOODHead
 from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmdet_ext.detection.heads.dense.atss import ATSSHead
-from mmdet_ext.detection.heads.dense.batch_targets import MatchedBatch, PictureTargets, pictures
+from mmdet_ext.detection.heads.dense.batch_targets import ImageTargets, MatchedBatch, per_image
 from mmdet_ext.functional.assignment.geometry import Predictions
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class TOODHead(StockTOODHead, ATSSHead):  # type: ignore[misc]
-    """Stock's ``TOODHead``, with the targets of all pictures of a batch made at once.
+class TOODHead(MMDetTOODHead, ATSSHead):  # type: ignore[misc]
+    """Drop-in replacement of mmdet's ``TOODHead`` that computes the targets of a batch at once.
 
-    Options, weights and losses are stock's. Give it our `TaskAlignedAssigner` and, as
-    ``initial_assigner``, our `ATSSAssigner`; in a phase with another assigner, or with another
-    sampler, it goes stock's way (see `BatchTargets`).
+    Options, weights and losses are mmdet's. Use it with our `TaskAlignedAssigner` and, as
+    ``initial_assigner``, our `ATSSAssigner`. In a phase with an assigner of mmdet, or with a
+    sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
 
-    Our `ATSSHead` stands behind stock's head, which in its first epochs asks its parent for
-    targets.
+    Our `ATSSHead` follows mmdet's head in the order of base classes, because mmdet's head asks its
+    parent for targets in its first epochs.
     """
 
     def get_targets(self, *args: Any, **kwargs: Any) -> Any:
-        """Stock's, on targets that are made at once."""
+        """Run mmdet's ``get_targets`` on targets that were computed at once."""
         with self.targets_ready(*args, **kwargs):
             return super().get_targets(*args, **kwargs)
 
-    def _get_targets_single(self, *args: Any, **kwargs: Any) -> PictureTargets:
+    def _get_targets_single(self, *args: Any, **kwargs: Any) -> ImageTargets:
         return self.next_targets(super()._get_targets_single, *args, **kwargs)
 
     def batch_targets(
         self, cls_scores: Tensor, bbox_preds: Tensor, *args: Any, **kwargs: Any
-    ) -> Iterable[PictureTargets] | None:
-        """ATSS's in the first epochs, then ``anchors, labels, their weights, boxes, alignment``.
+    ) -> Iterable[ImageTargets] | None:
+        """Compute ``anchors, labels, their weights, boxes, alignment`` of each image.
+
+        In the first ``initial_epoch`` epochs the targets are those of `ATSSHead`.
 
         Args:
-            cls_scores: (B, P, C) probabilities.
-            bbox_preds: (B, P, 4) corners, px.
-            *args: further arguments of stock's ``get_targets``.
-            **kwargs: likewise.
+            cls_scores: probabilities (B, P, C).
+            bbox_preds: predicted boxes (B, P, 4), corners, px.
+            *args: further arguments of mmdet's ``get_targets``.
+            **kwargs: further keyword arguments of mmdet's ``get_targets``.
         """
         if MessageHub.get_current_instance().get_info('epoch') < self.initial_epoch:
             return super().batch_targets(*args, **kwargs)
         assigner = self.alignment_assigner
-        # Stock calls this assigner without levels, unlike the one of the first epochs.
+        # mmdet calls this assigner without levels, unlike the one of the first epochs.
         if getattr(assigner, 'needs_levels', False):
             return None
         matched = self.match_anchors(
@@ -62,8 +64,8 @@ class TOODHead(StockTOODHead, ATSSHead):  # type: ignore[misc]
         )
         if matched is None:
             return None
-        return pictures(
-            matched.priors_of_pictures(),
+        return per_image(
+            matched.priors_per_image(),
             *matched.label_targets(self.num_classes, self.train_cfg['pos_weight']),
             matched.spread(matched.boxes),
             matched.spread(normalized_alignment(matched)),
@@ -71,15 +73,20 @@ class TOODHead(StockTOODHead, ATSSHead):  # type: ignore[misc]
 
 
 def normalized_alignment(matched: MatchedBatch) -> Tensor:
-    r"""The alignment t, scaled so that each box's best prior gets the best overlap u of the box.
+    r"""Scale alignments so that the best positive of a ground truth gets its best overlap.
 
-    \hat t = t / (max t + 1e-7) * max u, both maxima over the box's positives.
+    \hat t = t / (max t + 1e-7) * max u, where t is the alignment (``matched.assignment.metric``)
+    and u the overlap (``matched.assignment.overlap``) of a positive. Both maxima are taken over
+    the positives of the same ground truth.
 
     Args:
-        matched: with a metric, the alignment.
+        matched: a matched batch whose assignment has a metric.
 
     Returns:
-        Tensor: (N,) float32, for the priors that have a box.
+        Tensor: (N,) float32, one per positive.
+
+    Raises:
+        ValueError: if the assignment has no metric.
 
     References:
         Feng et al., TOOD: Task-aligned One-stage Object Detection, 2021, section 3.2.2.

@@ -1,4 +1,4 @@
-"""YOLOv3's head, with the targets of a batch made at once, and by what it predicts."""
+"""Head of YOLOv3 that gives its assigner the predicted boxes of a whole batch."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import YOLOV3Head as StockYOLOV3Head
+from mmdet.models.dense_heads import YOLOV3Head as MMDetYOLOV3Head
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mmdet_ext.detection.heads.dense.batch_targets import (
-    BatchTargets,
+    ImageTargets,
     MatchedBatch,
-    PictureTargets,
+    TargetsInLoss,
     batch_geometry,
     have_tensors,
-    pictures,
+    per_image,
 )
 from mmdet_ext.functional.assignment.claims import BACKGROUND
 from mmdet_ext.functional.assignment.geometry import Predictions
@@ -25,25 +25,14 @@ from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class YOLOV3Head(BatchTargets, StockYOLOV3Head):  # type: ignore[misc]
-    """Stock's ``YOLOV3Head``, which also tells its assigner what it predicts.
+class YOLOV3Head(TargetsInLoss, MMDetYOLOV3Head):  # type: ignore[misc]
+    """Drop-in replacement of mmdet's ``YOLOV3Head`` that gives its assigner the predicted boxes.
 
-    Options, weights and losses are stock's. With our `YOLOv3Assigner` a prior is ignored by the
-    box predicted for it, as in the paper, where stock's head has the anchors alone; our
-    `YOLOv4Assigner` and `YOLOv5Assigner` work too. With another assigner or sampler it goes
-    stock's way (see `BatchTargets`).
+    Options, weights and losses are mmdet's. With our `YOLOv3Assigner` a prior is ignored if the
+    box predicted for it overlaps a ground truth, as in the paper. mmdet's head compares anchors
+    alone. Our `YOLOv4Assigner` and `YOLOv5Assigner` work too. With an assigner of mmdet, or a
+    sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
     """
-
-    def loss_by_feat(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Stock's, on targets that are made at once."""
-        losses: dict[str, Tensor]
-        with self.targets_ready(*args, **kwargs):
-            losses = super().loss_by_feat(*args, **kwargs)
-        return losses
-
-    def get_targets(self, *args: Any, **kwargs: Any) -> Any:
-        """Stock's, which asks picture by picture: `loss_by_feat` has made them."""
-        return StockYOLOV3Head.get_targets(self, *args, **kwargs)
 
     def batch_targets(
         self,
@@ -51,14 +40,14 @@ class YOLOV3Head(BatchTargets, StockYOLOV3Head):  # type: ignore[misc]
         batch_gt_instances: Sequence[InstanceData],
         batch_img_metas: Sequence[dict[str, Any]],
         batch_gt_instances_ignore: Sequence[InstanceData | None] | None = None,
-    ) -> Iterable[PictureTargets] | None:
-        """``targets (P, 5 + C), background (P,)`` of each picture.
+    ) -> Iterable[ImageTargets] | None:
+        """Compute ``targets (P, 5 + C), background (P,)`` of each image.
 
         Args:
-            pred_maps: (B, A (5 + C), H, W) of each level.
-            batch_gt_instances: boxes and labels of each picture.
-            batch_img_metas: of each picture.
-            batch_gt_instances_ignore: regions to ignore of each picture.
+            pred_maps: raw predictions (B, A (5 + C), H, W) per level, for A anchors per cell.
+            batch_gt_instances: boxes and labels per image.
+            batch_img_metas: meta information per image.
+            batch_gt_instances_ignore: ignore regions per image.
         """
         if not (self.takes_batches(self.assigner) and have_tensors(batch_gt_instances)):
             return None
@@ -76,10 +65,10 @@ class YOLOV3Head(BatchTargets, StockYOLOV3Head):  # type: ignore[misc]
         predictions = Predictions(boxes=self._decoded(pred_maps, priors, strides))
         matched = MatchedBatch(geometry, self.assigner.match(geometry, predictions))
         background = matched.assignment.gt_index == BACKGROUND
-        return pictures(self._target_maps(matched, strides), background.to(torch.uint8))
+        return per_image(self._target_maps(matched, strides), background.to(torch.uint8))
 
     def _decoded(self, pred_maps: Sequence[Tensor], priors: Tensor, strides: Tensor) -> Tensor:
-        """Predicted boxes (B, P, 4), px."""
+        """Decode the predicted boxes (B, P, 4), px."""
         flat = torch.cat(
             [
                 each.permute(0, 2, 3, 1).reshape(len(each), -1, self.num_attrib)[..., :4]
@@ -92,6 +81,7 @@ class YOLOV3Head(BatchTargets, StockYOLOV3Head):  # type: ignore[misc]
         return boxes
 
     def _target_maps(self, matched: MatchedBatch, strides: Tensor) -> Tensor:
+        """Compute the targets (B, P, 5 + C): offsets, confidence and one-hot classes."""
         encoded = self.bbox_coder.encode(matched.priors, matched.boxes, strides[matched.place[1]])
         classes = one_hot(matched.labels, self.num_classes).to(encoded.dtype)
         if self.one_hot_smoother != 0:

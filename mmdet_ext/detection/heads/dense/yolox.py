@@ -1,4 +1,4 @@
-"""YOLOX's head, with the targets of a batch made at once."""
+"""Head of YOLOX that computes the targets of a batch at once."""
 
 from __future__ import annotations
 
@@ -6,37 +6,30 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import YOLOXHead as StockYOLOXHead
+from mmdet.models.dense_heads import YOLOXHead as MMDetYOLOXHead
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mmdet_ext.detection.heads.dense.batch_targets import (
-    BatchTargets,
+    ImageTargets,
     MatchedBatch,
-    PictureTargets,
+    TargetsInLoss,
     batch_geometry,
     have_tensors,
-    pictures,
+    per_image,
 )
 from mmdet_ext.functional.assignment.geometry import Predictions
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class YOLOXHead(BatchTargets, StockYOLOXHead):  # type: ignore[misc]
-    """Stock's ``YOLOXHead``, with the targets of all pictures of a batch made at once.
+class YOLOXHead(TargetsInLoss, MMDetYOLOXHead):  # type: ignore[misc]
+    """Drop-in replacement of mmdet's ``YOLOXHead`` that computes the targets of a batch at once.
 
-    Options, weights and losses are stock's. Give it our `SimOTAAssigner`; with another assigner or
-    sampler it goes stock's way (see `BatchTargets`).
+    Options, weights and losses are mmdet's. Use it with our `SimOTAAssigner`. With an assigner of
+    mmdet, or a sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
     """
-
-    def loss_by_feat(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Stock's, on targets that are made at once."""
-        losses: dict[str, Tensor]
-        with self.targets_ready(*args, **kwargs):
-            losses = super().loss_by_feat(*args, **kwargs)
-        return losses
 
     def batch_targets(
         self,
@@ -46,16 +39,16 @@ class YOLOXHead(BatchTargets, StockYOLOXHead):  # type: ignore[misc]
         batch_gt_instances: Sequence[InstanceData],
         batch_img_metas: Sequence[dict[str, Any]],
         batch_gt_instances_ignore: Sequence[InstanceData | None] | None = None,
-    ) -> Iterable[PictureTargets] | None:
-        """``positives, classes, objectness, boxes, L1 targets, count`` of each picture.
+    ) -> Iterable[ImageTargets] | None:
+        """Compute ``positives, classes, objectness, boxes, L1 targets, count`` of each image.
 
         Args:
-            cls_scores: (B, C, H, W) logits of each level.
-            bbox_preds: (B, 4, H, W), encoded, of each level.
-            objectnesses: (B, 1, H, W) logits of each level.
-            batch_gt_instances: boxes and labels of each picture.
-            batch_img_metas: of each picture.
-            batch_gt_instances_ignore: regions to ignore of each picture.
+            cls_scores: logits (B, C, H, W) per level.
+            bbox_preds: encoded boxes (B, 4, H, W) per level.
+            objectnesses: logits (B, 1, H, W) per level.
+            batch_gt_instances: boxes and labels per image.
+            batch_img_metas: meta information per image.
+            batch_gt_instances_ignore: ignore regions per image.
         """
         if not (self.takes_batches(self.assigner) and have_tensors(batch_gt_instances)):
             return None
@@ -66,7 +59,7 @@ class YOLOXHead(BatchTargets, StockYOLOXHead):  # type: ignore[misc]
             with_stride=True,
         )
         corners = torch.cat(levels)
-        # Boxes are decoded from the cells' corners, but assigned by their middles.
+        # mmdet decodes boxes from the corner of a cell, but assigns by its centre.
         middles = [
             torch.cat([level[:, :2] + level[:, 2:] * 0.5, level[:, 2:]], dim=1) for level in levels
         ]
@@ -76,11 +69,11 @@ class YOLOXHead(BatchTargets, StockYOLOXHead):  # type: ignore[misc]
         predictions = Predictions(scores.sqrt_(), boxes)
         geometry = batch_geometry(middles, batch_gt_instances, batch_gt_instances_ignore)
         matched = MatchedBatch(geometry, self.assigner.match(geometry, predictions))
-        return self._picture_targets(matched, corners, objectness)
+        return self._image_targets(matched, corners, objectness)
 
-    def _picture_targets(
+    def _image_targets(
         self, matched: MatchedBatch, corners: Tensor, objectness: Tensor
-    ) -> Iterable[PictureTargets]:
+    ) -> Iterable[ImageTargets]:
         positive = matched.assignment.positive_mask
         overlap = matched.assignment.overlap[matched.place]
         classes = one_hot(matched.labels, self.num_classes) * overlap[:, None]
@@ -88,7 +81,7 @@ class YOLOXHead(BatchTargets, StockYOLOXHead):  # type: ignore[misc]
         offsets = corners.new_zeros((len(boxes), 4))
         if self.use_l1:
             offsets = self._get_l1_target(offsets, boxes, corners[matched.place[1]])
-        return pictures(
+        return per_image(
             positive,
             classes.split(matched.counts),
             positive[..., None].to(objectness.dtype),
@@ -99,5 +92,5 @@ class YOLOXHead(BatchTargets, StockYOLOXHead):  # type: ignore[misc]
 
 
 def _flatten(maps: Sequence[Tensor]) -> Tensor:
-    """Levels (B, D, H, W) as (B, P, D)."""
+    """Flatten and join levels (B, D, H, W) to (B, P, D)."""
     return torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)

@@ -10,6 +10,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ['OMP_NUM_THREADS'] = '1'
 
 import functools
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mmengine.config.config
 import mmengine.runner.runner
 import pytest
 import torch
@@ -28,9 +30,17 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
-# A runner asks compilers for their versions each time it is built, which takes longer than many a
-# test; they stay the same while a process runs.
+# Each runner that is built asks the compilers for their versions and formats its config with yapf,
+# several times. Both take longer than most tests. The versions stay the same while a process runs,
+# and no test looks at the format.
 mmengine.runner.runner.collect_env = functools.cache(mmengine.runner.runner.collect_env)
+mmengine.config.config.FormatCode = lambda text, **style: (text, True)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt imported modules from garbage collection, which every data set of MMEngine runs."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -22,6 +22,10 @@ BATCH_SIZE = 2
 FACE_BATCH_SIZE = 4
 #: Validation pictures of real digits, so that there are some of each.
 DIGITS = 60
+#: What is left of the width of a ResNet and of what follows it: a quarter.
+NARROWER = 4
+WIDTHS = ('in_channels', 'out_channels', 'feat_channels')
+FPN_WIDTH = 256
 #: The most that is left of an IResNet.
 IRESNET = dict(depth=18, base_channels=16)
 
@@ -98,6 +102,7 @@ def shrink(config: str | Path, data_root: str | Path, **options: Any) -> Config:
         for metric in _dicts_with(evaluator, 'ann_file'):
             metric.ann_file = str(root / 'annotations' / f'instances_{part}.json')
     _shrink_everywhere(cfg, len(classes))
+    _narrow(cfg.model)
     _one_epoch(cfg, Path(config).stem)
     cfg.merge_from_dict(options)
     return cfg
@@ -247,6 +252,18 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
     for key, most in (('nms_pre', 100), ('max_per_img', 50), ('fc_out_channels', 64)):
         for part in _dicts_with(cfg, key):
             part[key] = min(part[key], most)
+
+
+def _narrow(model: Any) -> None:
+    """Give a ResNet, and the neck and heads behind it, a quarter of their channels."""
+    if _bare(model.backbone.type) != 'ResNet' or 'neck' not in model:
+        return
+    model.backbone.base_channels = model.backbone.get('base_channels', 64) // NARROWER
+    model.neck.in_channels = [width // NARROWER for width in model.neck.in_channels]
+    for key in WIDTHS:
+        for part in _dicts_with(model, key):
+            if part[key] == FPN_WIDTH:
+                part[key] //= NARROWER
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""Data tools that need no OpenMMLab package: VOC conversion, synthetic shapes, picture checks."""
+"""Readers, checks and makers of data on the disk; nothing here imports torch or a host."""

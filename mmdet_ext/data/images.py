@@ -1,8 +1,8 @@
-"""Whether picture files are whole, and how large they are, without decoding all; and decoding.
+"""Checks of image files, their sizes, and decoding.
 
-A picture cut short by an interrupted copy stops a training hours later, so it is looked for
-beforehand. JPEG and PNG say where they end: reading their header and their last bytes tells nearly
-every cut file from a whole one. Only what stays in doubt is decoded.
+An image cut short by an interrupted copy stops a training hours later, so it is looked for
+beforehand. JPEG and PNG files mark their end: their header and last bytes distinguish nearly every
+cut file from a whole one. Only doubtful files are decoded.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _ORIENTATION_TAG = 0x0112
 
 
 def image_problem(path: str | os.PathLike[str]) -> str | None:
-    """Say what is wrong with a picture file, if anything.
+    """Return the problem of an image file, or None.
 
-    A JPEG or PNG whose header can be read and whose end marker is near the end of the file passes
-    without being decoded, so pixels spoilt in the middle of a file of full length go unseen.
-    Everything in doubt, and every other format, is decoded.
+    A JPEG or PNG passes without being decoded if its header can be read and its end marker is near
+    the end of the file, so damaged pixels in the middle of a file of full length are not found.
+    Doubtful files, and all other formats, are decoded.
 
     Args:
-        path: The picture file.
+        path: The image file.
 
     Returns:
-        None for a whole picture, otherwise a short reason such as ``'missing'``, ``'empty file'``,
-        ``'truncated JPEG (no end marker)'`` or ``'not a picture'``.
+        None for a whole image, otherwise a short reason such as ``'missing'``, ``'empty file'``,
+        ``'truncated JPEG (no end marker)'`` or ``'not an image'``.
     """
     path = Path(path)
     if not path.exists():
@@ -68,18 +68,18 @@ def image_problem(path: str | os.PathLike[str]) -> str | None:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Read a picture's size from its header, turned as the EXIF orientation says.
+    """Read the size of an image from its header, turned by the EXIF orientation.
 
-    This is the size that OpenCV, and so mmcv's loader, gives the picture.
+    OpenCV, and so mmcv's loader, gives the image this size.
 
     Args:
-        path: The picture file.
+        path: The image file.
 
     Returns:
         ``(width, height)`` in pixels.
 
     Raises:
-        OSError: If the file is missing or its header is not a picture's.
+        OSError: If the file is missing or has no header of an image.
     """
     with Image.open(path) as image:
         width, height = image.size
@@ -87,19 +87,22 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return (height, width) if quarter_turned else (width, height)
 
 
-def decode_picture(data: bytes, *, any_depth: bool = False) -> np.ndarray[Any, Any]:
-    """Decode a picture to (height, width, 3), BGR; grey and CMYK ones become so.
+def decode_image(data: bytes, *, any_depth: bool = False) -> np.ndarray[Any, Any]:
+    """Decode an image to three channels; grey and CMYK images are converted.
 
     Args:
-        data: an encoded picture.
-        any_depth: keep the type of the pixels; False makes them uint8.
+        data: An encoded image.
+        any_depth: Keep the type of the pixels; False converts them to uint8.
+
+    Returns:
+        Pixels, shape (height, width, 3), channels in the order BGR.
 
     Raises:
-        ValueError: with a short reason, if it cannot be decoded whole.
+        ValueError: With a short reason, if the image cannot be decoded whole.
     """
     if not data:
-        raise ValueError('no picture in it')
-    # OpenCV 4 fills what a cut JPEG lacks with grey and says nothing.
+        raise ValueError('no image in it')
+    # OpenCV 4 fills the missing part of a cut JPEG with grey and reports nothing.
     if data.startswith(_JPEG_START) and (
         _JPEG_END not in data or _jpeg_ended(io.BytesIO(data)) is False
     ):
@@ -108,21 +111,21 @@ def decode_picture(data: bytes, *, any_depth: bool = False) -> np.ndarray[Any, A
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise ValueError(f'picture cannot be decoded ({error})') from error
+        raise ValueError(f'image cannot be decoded ({error})') from error
     if image is None:
-        raise ValueError('picture cannot be decoded')
+        raise ValueError('image cannot be decoded')
     return image if any_depth else np.asarray(image, np.uint8)
 
 
 def find_bad_images(paths: Iterable[Path], workers: int = 8) -> dict[Path, str]:
-    """Check many pictures with threads; more than 5,000 of them show a progress line on stderr.
+    """Check many images in threads; more than 5,000 of them show a progress line on stderr.
 
     Args:
-        paths: The picture files.
+        paths: The image files.
         workers: Number of threads, at least 1.
 
     Returns:
-        The reason (see :func:`image_problem`) of each bad picture, in the order of ``paths``.
+        The problem (see :func:`image_problem`) of each bad image, in the order of ``paths``.
 
     Raises:
         ValueError: If ``workers`` is below 1.
@@ -141,7 +144,7 @@ def find_bad_images(paths: Iterable[Path], workers: int = 8) -> dict[Path, str]:
             if shows_progress and (done % _PROGRESS_STEP == 0 or done == len(paths)):
                 end = '\n' if done == len(paths) else ''
                 print(
-                    f'\rchecked {done} of {len(paths)} pictures, {len(bad)} bad',
+                    f'\rchecked {done} of {len(paths)} images, {len(bad)} bad',
                     end=end,
                     file=sys.stderr,
                     flush=True,
@@ -150,13 +153,13 @@ def find_bad_images(paths: Iterable[Path], workers: int = 8) -> dict[Path, str]:
 
 
 def _jpeg_ended(file: BinaryIO) -> bool | None:
-    """Tell whether a JPEG ends, reading from its first segment.
+    """Look for the end of a JPEG, reading its segments from the first one on.
 
-    The end marker counts only behind the start of the pixel data: the thumbnail that cameras put
-    into the header is a JPEG with an end marker of its own.
+    The end marker counts only behind the start of the pixel data, because cameras put a thumbnail
+    into the header: a JPEG with an end marker of its own.
 
     Returns:
-        True: it ends near the end of the file. False: it never ends. None: in doubt.
+        True if the marker is near the end of the file, False if there is none, None if in doubt.
     """
     file.seek(len(_JPEG_START))
     while True:
@@ -174,7 +177,11 @@ def _jpeg_ended(file: BinaryIO) -> bool | None:
 
 
 def _marker_ended(file: BinaryIO, marker: bytes, start: int) -> bool | None:
-    """Look behind ``start``: True if the marker is near the end, None further in, False nowhere."""
+    """Look for a marker from ``start`` on.
+
+    Returns:
+        True if it is near the end of the file, None if it is further in, False if there is none.
+    """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(start, size - _TAIL))
     if marker in file.read():
@@ -184,13 +191,13 @@ def _marker_ended(file: BinaryIO, marker: bytes, start: int) -> bool | None:
 
 
 def _decoding_problem(path: Path, kind: str, *, decode: bool) -> str | None:
-    """Read the header of a picture, and its pixels if ``decode``, and give the reason it fails."""
+    """Return the reason why the header of an image, or with ``decode`` its pixels, fail to load."""
     try:
         with Image.open(path) as image:
             if decode:
                 image.load()
     except UnidentifiedImageError:
-        return f'broken {kind} header' if kind else 'not a picture'
-    except Exception as error:  # decoders raise whatever their parsing stumbles over
+        return f'broken {kind} header' if kind else 'not an image'
+    except Exception as error:  # decoders raise many types of errors on damaged files
         return f'cannot be decoded ({error})'
     return None

@@ -1,20 +1,20 @@
-"""Reports of what a reader of data passed over or refused."""
+"""Reports of what a reader of data left out or refused."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-#: How many offenders a message lists.
+#: Examples that a message lists unless it says otherwise.
 EXAMPLES = 5
 
 
 class LayoutError(ValueError):
-    """The data cannot be used; the message says what was looked for and what was found."""
+    """Data that cannot be used; the message says what was looked for and what was found."""
 
 
 class Tally:
-    """How often something happened for each reason, with the first few examples alone.
+    """Counter of cases per reason, with the first few examples of each reason.
 
     >>> tally = Tally()
     >>> tally.add('inverted boxes', 'a.jpg')
@@ -28,7 +28,7 @@ class Tally:
         self._examples: dict[str, list[str]] = defaultdict(list)
 
     def add(self, reason: str, example: str) -> None:
-        """Count one case."""
+        """Count one case of a reason; only the first few examples are kept."""
         self._counts[reason] += 1
         if len(self._examples[reason]) < EXAMPLES:
             self._examples[reason].append(example)
@@ -43,7 +43,20 @@ class Tally:
         )
 
 
-def listed(examples: Sequence[str], count: int) -> str:
-    """The first few examples of ``count`` cases, and how many more there are."""
-    more = count - min(len(examples), EXAMPLES)
-    return ', '.join(examples[:EXAMPLES]) + (f', and {more} more' if more > 0 else '')
+def listed(examples: Sequence[object], count: int | None = None, most: int = EXAMPLES) -> str:
+    """List the first few examples of a number of cases, and say how many more cases there are.
+
+    Args:
+        examples: Examples, at least ``min(count, most)`` of them.
+        count: Number of cases, by default the number of examples.
+        most: Number of examples to list, at least 1.
+
+    Returns:
+        The examples as text, empty if there is none.
+
+    >>> listed('abc', most=2)
+    'a, b, and 1 more'
+    """
+    shown = examples[:most]
+    more = (len(examples) if count is None else count) - len(shown)
+    return ', '.join(map(str, shown)) + (f', and {more} more' if more > 0 else '')

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmdet_ext.data import images
-from mmdet_ext.data.images import decode_picture, find_bad_images, image_problem, image_size
+from mmdet_ext.data.images import decode_image, find_bad_images, image_problem, image_size
 
 NO_END = 'truncated JPEG (no end marker)'
 
@@ -89,8 +89,8 @@ def test_end_of_the_thumbnail_is_not_the_end_of_the_picture(file, kept: int) -> 
     assert b'\xff\xd9' in cut[-4096:]  # so a look at the file's end alone is fooled
     assert image_problem(file(cut)) == NO_END
     with pytest.raises(ValueError, match=re.escape(NO_END)):
-        decode_picture(cut)
-    assert decode_picture(content).shape == (120, 200, 3)
+        decode_image(cut)
+    assert decode_image(content).shape == (120, 200, 3)
 
 
 @pytest.mark.parametrize('share', [0.6, 0.999])

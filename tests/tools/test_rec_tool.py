@@ -11,7 +11,7 @@ import pytest
 
 from mmdet_ext.data.face.folder import list_faces
 from mmdet_ext.data.face.records import RecordFile, read_index
-from mmdet_ext.data.images import decode_picture
+from mmdet_ext.data.images import decode_image
 from mmdet_ext.face.datasets.folder import FaceFolderDataset
 from mmdet_ext.face.datasets.records import FaceRecordDataset
 from tests._helpers.tools import load_tool
@@ -27,8 +27,8 @@ def jpeg(number: int, height: int = 112, width: int = 112) -> bytes:
     return cv2.imencode('.jpg', cv2.resize(coarse, (width, height)))[1].tobytes()
 
 
-def folder(root: Path, **pictures: list[bytes]) -> Path:
-    for name, contents in pictures.items():
+def folder(root: Path, **images: list[bytes]) -> Path:
+    for name, contents in images.items():
         (root / name).mkdir(parents=True)
         for k, content in enumerate(contents, start=1):
             (root / name / f'{k}.jpg').write_bytes(content)
@@ -55,12 +55,12 @@ def contents(root: Path) -> list[list[bytes]]:
 def test_round_trip_byte_for_byte(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(['write', str(faces), str(tmp_path / 'rec')]) == 0
     said = capsys.readouterr()
-    assert '15 pictures of 3 identities (15 byte for byte, 0 encoded, 0 of them' in said.out
-    assert 'To be known: 1 identities of one picture, which give no genuine pair (s10)' in said.err
+    assert '15 images of 3 identities (15 byte for byte, 0 encoded, 0 of them' in said.out
+    assert 'To be known: 1 identities of one image, which give no genuine pair (s10)' in said.err
     assert (tmp_path / 'rec' / 'property').read_text() == '3,112,112\n'
     assert (tmp_path / 'rec' / 'identities.txt').read_text() == 's1\ns2\ns10\n'
     assert main(['extract', str(tmp_path / 'rec'), str(tmp_path / 'out')]) == 0
-    assert '15 pictures of 3 identities in ' in capsys.readouterr().out
+    assert '15 images of 3 identities in ' in capsys.readouterr().out
     assert [path.name for path in sorted((tmp_path / 'out').iterdir())] == ['0', '1', '2']
     assert contents(tmp_path / 'out') == [
         [jpeg(1), jpeg(2)],
@@ -76,13 +76,13 @@ def test_round_trip_of_orl(shared_data: Path, tmp_path: Path, capsys: Capture) -
     orl = shared_data / 'orl'
     arguments = ['write', str(orl), str(tmp_path), '--size', '112', '92', '--quality', '100']
     assert main(arguments) == 0
-    assert '400 pictures of 40 identities (0 byte for byte, 400 encoded, 0 of them resized)' in (
+    assert '400 images of 40 identities (0 byte for byte, 400 encoded, 0 of them resized)' in (
         capsys.readouterr().out
     )
     assert (tmp_path / 'property').read_text() == '40,112,92\n'
     dataset = FaceRecordDataset(str(tmp_path))
     assert dataset.get_gt_labels().tolist() == [k // 10 for k in range(400)]
-    for k in (0, 99, 390):  # the 10. picture of s10 is the 100., by natural order
+    for k in (0, 99, 390):  # the 10. image of s10 is the 100., by natural order
         expected = cv2.imread(str(orl / f's{k // 10 + 1}' / f'{k % 10 + 1}.pgm'))
         assert np.abs(dataset[k]['img'].astype(int) - expected).max() <= 3
     assert main(['inspect', str(tmp_path), '--check', '--out', str(tmp_path / 'r.json')]) == 0
@@ -96,12 +96,12 @@ def test_resizing_is_counted(tmp_path: Path, capsys: Capture) -> None:
     source = folder(tmp_path / 'faces', a=[jpeg(1, 224, 224), jpeg(2)], b=[jpeg(3, 50, 100)] * 2)
     image = np.random.default_rng(0).integers(0, 255, (112, 112), dtype=np.uint8)
     cv2.imwrite(str(source / 'a' / 'grey.png'), image)
-    (source / 'a' / 'notes.txt').write_text('not a picture')
+    (source / 'a' / 'notes.txt').write_text('not an image')
     assert main(['write', str(source), str(tmp_path / 'rec')]) == 0
     said = capsys.readouterr()
-    assert '5 pictures of 2 identities (1 byte for byte, 4 encoded, 3 of them resized)' in said.out
-    assert 'warning: 2 pictures of another aspect ratio, stretched' in said.err
-    assert "1 files whose suffix is no picture's (a/notes.txt)" in said.err
+    assert '5 images of 2 identities (1 byte for byte, 4 encoded, 3 of them resized)' in said.out
+    assert 'warning: 2 images of another aspect ratio, stretched' in said.err
+    assert "1 files whose suffix is no image's (a/notes.txt)" in said.err
     dataset = FaceRecordDataset(str(tmp_path / 'rec'))
     assert {dataset[k]['img_shape'] for k in range(5)} == {(112, 112)}
     first = cv2.resize(
@@ -117,12 +117,12 @@ def test_inspect(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert main(['inspect', str(tmp_path / 'train.rec'), '--out', str(tmp_path / 'r.json')]) == 0
     out = capsys.readouterr().out
-    assert '19 records\n15 pictures of 3 identities, 3 identity records\n' in out
+    assert '19 records\n15 images of 3 identities, 3 identity records\n' in out
     assert 'property: 3 classes, 112 x 112\n' in out
-    assert 'pictures an identity: 1 to 12, median 2, mean 5.0' in out
+    assert 'images an identity: 1 to 12, median 2, mean 5.0' in out
     report = json.loads((tmp_path / 'r.json').read_text())
     assert report['histogram'] == {'1': 1, '2-3': 1, '4-7': 0, '8-15': 1}
-    assert report['notes'] == ['1 identities have one picture']
+    assert report['notes'] == ['1 identities have one image']
 
 
 def test_check_lists_corrupt_records(faces: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -170,20 +170,20 @@ def test_parts_are_extracted(faces: Path, tmp_path: Path, capsys: Capture) -> No
     )
     capsys.readouterr()
     assert main(['extract', str(tmp_path / 'rec'), str(out), '--identities', '2', '7']) == 2
-    assert 'error: identities [7] have no picture' in capsys.readouterr().err
+    assert 'error: identities [7] have no image' in capsys.readouterr().err
 
 
 def test_bad_pictures(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     (faces / 's1' / '2.jpg').write_bytes(jpeg(2)[:500])
-    (faces / 's10' / '1.jpg').write_bytes(b'no picture')
+    (faces / 's10' / '1.jpg').write_bytes(b'no image')
     assert main(['write', str(faces), str(tmp_path / 'rec')]) == 2
     said = capsys.readouterr().err
-    assert '1 pictures, truncated JPEG (no end marker) (s1/2.jpg); 1 pictures, ' in said
-    assert '\nerror: 2 pictures cannot be used. Mend them, or give --bad-pictures drop' in said
+    assert '1 images, truncated JPEG (no end marker) (s1/2.jpg); 1 images, ' in said
+    assert '\nerror: 2 images cannot be used. Mend them, or give --bad-pictures drop' in said
     assert not (tmp_path / 'rec').exists()
     assert main(['write', str(faces), str(tmp_path / 'rec'), '--bad-pictures', 'drop']) == 0
     said = capsys.readouterr().err
-    assert '1 identities without a picture (s10)' in said
+    assert '1 identities without an image (s10)' in said
     assert (tmp_path / 'rec' / 'identities.txt').read_text() == 's1\ns2\n'
     assert FaceRecordDataset(str(tmp_path / 'rec')).get_gt_labels().tolist() == [0] + [1] * 12
 
@@ -193,16 +193,16 @@ def test_pixels_spoilt_in_the_middle_show_when_decoded(
 ) -> None:
     def decode(data: bytes) -> np.ndarray:
         if data == jpeg(3):
-            raise ValueError('picture cannot be decoded')
-        return decode_picture(data)
+            raise ValueError('image cannot be decoded')
+        return decode_image(data)
 
-    monkeypatch.setattr('tools.face.rec_tool.decode_picture', decode)
+    monkeypatch.setattr('tools.face.rec_tool.decode_image', decode)
     assert main(['write', str(faces), str(tmp_path / 'rec')]) == 2
     assert '\nerror: ' + str(faces / 's10' / '1.jpg') in capsys.readouterr().err
     assert main(['write', str(faces), str(tmp_path / 'rec'), '--bad-pictures', 'drop']) == 0
     said = capsys.readouterr().err
     assert 'warning: 1 dropped, cannot be decoded: ' in said
-    assert 'warning: 1 folders without a usable picture, without a label: s10' in said
+    assert 'warning: 1 folders without a usable image, without a label: s10' in said
     assert (tmp_path / 'rec' / 'identities.txt').read_text() == 's1\ns2\n'
 
 
@@ -215,7 +215,7 @@ def test_identities_are_those_of_the_data_set_of_folders(
     (faces / 'a_empty').mkdir()
     assert main(['write', str(faces), str(tmp_path / 'rec')]) == 0
     said = capsys.readouterr()
-    assert '15 pictures of 3 identities (15 byte for byte' in said.out
+    assert '15 images of 3 identities (15 byte for byte' in said.out
     dataset = FaceFolderDataset(str(faces))
     names = (tmp_path / 'rec' / 'identities.txt').read_text().split()
     assert tuple(names) == dataset.metainfo['classes'] == ('s1', 's2', 's10')
@@ -226,7 +226,7 @@ def test_identities_are_those_of_the_data_set_of_folders(
         '2 hidden files and folders (',
         '1 files beside the folders (loose.jpg)',
         '1 folders within folders (s2/below)',
-        '1 identities without a picture (',
+        '1 identities without an image (',
     ):
         assert count in said.err
 
@@ -245,9 +245,9 @@ def test_what_can_be_read_is_extracted_and_the_rest_is_named(
     out = tmp_path / 'out'
     assert main(['extract', str(tmp_path / 'rec'), str(out), *scan]) == 2
     said = capsys.readouterr()
-    assert f'13 pictures of 3 identities in {out}' in said.out
+    assert f'13 images of 3 identities in {out}' in said.out
     assert '\nerror: 2 records are bad and were not extracted: record 4: bad magic' in said.err
-    assert '; record 7: picture cannot be decoded\n' in said.err
+    assert '; record 7: image cannot be decoded\n' in said.err
     written = {int(file.stem): file.read_bytes() for file in out.rglob('*.*')}
     assert sorted(written) == [k for k in range(1, 16) if k not in (4, 7)]
     records = RecordFile(path)
@@ -265,7 +265,7 @@ def test_what_can_be_read_is_extracted_and_the_rest_is_named(
             ['write', 'empty', 'out'],
             "'empty' has no folder in it. Found: nothing; expected a folder",
         ),
-        (['write', 'hollow', 'out'], '0 pictures of 0 identities'),
+        (['write', 'hollow', 'out'], '0 images of 0 identities'),
         (['write', 'hollow', 'out', '--size', '0', '112'], '--size must be above 0'),
         (['write', 'hollow', 'out', '--quality', '101'], '--quality in 1..100, got'),
     ],

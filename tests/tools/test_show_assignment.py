@@ -273,7 +273,7 @@ def test_only_pictures_that_are_drawn_must_be_whole(
     config, out = tmp_path / 'config.py', tmp_path / 'out'
     shrink(OURS, root, **{'train_dataloader.dataset.type': 'mmdet_ext.CocoDataset'}).dump(config)
     assert list(drawn(out, str(config), '--images', whole.name)) == [whole.stem]
-    for path, message in ((missing, 'No such file'), (broken, f'{broken}: not a picture')):
+    for path, message in ((missing, 'No such file'), (broken, f'{broken}: not an image')):
         args = [str(config), '--images', path.name, '--out', str(out)]
         assert show_assignment.main(args) == 2
         assert message in one_error(capsys)

@@ -38,7 +38,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MessageHub
 from mmengine.runner import load_checkpoint
 
-from mmdet_ext.data.coco.image_names import choose_pictures, picture_names, picture_places
+from mmdet_ext.data.coco.image_names import choose_images, image_names, image_places
 from mmdet_ext.data.images import image_problem
 from mmdet_ext.detection.datasets.plain import plain_dataset
 from mmdet_ext.detection.inspection.record import (
@@ -138,11 +138,11 @@ def show(args: argparse.Namespace) -> None:
     ]
     paths = sides[0].paths
     try:
-        chosen = choose_pictures(paths, args.images) or range(min(args.count, len(paths)))
+        chosen = choose_images(paths, args.images) or range(min(args.count, len(paths)))
     except ValueError as error:
         raise ShowError(f'--images {error}') from error
     pictures = {}
-    for index, name in picture_names(paths, chosen).items():
+    for index, name in image_names(paths, chosen).items():
         shown = [side.look(paths[index], args.seed) for side in sides]
         rows = [row for _, rows_of_side in shown for row in rows_of_side]
         images = [image for image, rows_of_side in shown for _ in rows_of_side]
@@ -253,7 +253,7 @@ class Side:
         Raises:
             ShowError: if there is no such picture, it is broken, or nothing is assigned in it.
         """
-        index = picture_places(self.paths).get(os.path.abspath(path))
+        index = image_places(self.paths).get(os.path.abspath(path))
         if index is None:
             raise ShowError(f'{self.name} does not have the picture {path} in its data')
         problem = image_problem(path) if os.path.exists(path) else None

@@ -1,11 +1,11 @@
-"""Look into InsightFace's train.rec, take pictures out of one, or make one of your own folder.
+"""Look into InsightFace's train.rec, take images out of one, or make one of your own folder.
 
     python tools/face/rec_tool.py inspect data/ms1m-retinaface-t1
     python tools/face/rec_tool.py inspect data/ms1m-retinaface-t1 --check --out report.json
     python tools/face/rec_tool.py extract data/ms1m-retinaface-t1 faces --identities 0 1 2
     python tools/face/rec_tool.py write faces data/mine --size 112 112
 
-A path may be the folder of train.rec or the file itself. `inspect` reads no picture; with --check
+A path may be the folder of train.rec or the file itself. `inspect` reads no image; with --check
 it decodes all of them, lists the corrupt ones and ends with 2 if there are any. `extract` writes
 all that can be read, names what cannot, and then ends with 2. `write` takes the identities that
 FaceFolderDataset finds in the folder, in its order, and stores JPEGs of the right size byte for
@@ -33,7 +33,7 @@ from mmdet_ext.data.face.records import (
     read_property,
     write_face_records,
 )
-from mmdet_ext.data.images import decode_picture
+from mmdet_ext.data.images import decode_image
 from mmdet_ext.utils.files import whole_file, write_json
 
 _ENDINGS = (
@@ -74,7 +74,7 @@ def inspect(args: argparse.Namespace) -> None:
     faces = read_face_records(file, scan=args.scan or args.check, classes=classes)
     report = _summary(file, faces, classes, size)
     corrupt = _by_record(faces)
-    # All pictures, or some that lie evenly in the file.
+    # All images, or some that lie evenly in the file.
     step = 1 if args.check else max(1, len(faces.keys) // _SAMPLE)
     sizes, broken = _decoded_sizes(file, faces, step, show=args.check)
     corrupt.update(broken)
@@ -95,7 +95,7 @@ def inspect(args: argparse.Namespace) -> None:
 
 
 def extract(args: argparse.Namespace) -> None:
-    """Write pictures, byte for byte, to a folder an identity; pass over what is no picture."""
+    """Write images, byte for byte, to a folder an identity; pass over what is no image."""
     file, classes, _ = _opened(args)
     faces = read_face_records(file, scan=args.scan, classes=classes)
     _warn(faces.notes)
@@ -104,7 +104,7 @@ def extract(args: argparse.Namespace) -> None:
     if args.identities:
         absent = sorted(set(args.identities) - set(faces.labels.tolist()))
         if absent:
-            raise ToolError(f'identities {absent[:_LISTED]} have no picture in {file.path}')
+            raise ToolError(f'identities {absent[:_LISTED]} have no image in {file.path}')
         chosen = chosen[np.isin(faces.labels, args.identities)]
     chosen = chosen[: args.limit]
     digits = len(str(int(faces.labels.max()))) if len(faces.labels) else 1
@@ -114,7 +114,7 @@ def extract(args: argparse.Namespace) -> None:
             key, label = int(faces.keys[row]), int(faces.labels[row])
             try:
                 data = file.read_at(int(faces.offsets[row]), key).data
-                decode_picture(data)
+                decode_image(data)
             except ValueError as error:
                 bad[key] = _reason(error, key)
                 continue
@@ -122,7 +122,7 @@ def extract(args: argparse.Namespace) -> None:
             with whole_file(args.folder / f'{label:0{digits}d}' / f'{key:08d}{ending}') as part:
                 part.write_bytes(data)
             written.append(label)
-    print(f'{len(written)} pictures of {len(set(written))} identities in {args.folder}')
+    print(f'{len(written)} images of {len(set(written))} identities in {args.folder}')
     if bad:
         shown = '; '.join(f'record {key}: {bad[key]}' for key in sorted(bad)[:_LISTED])
         more = f'; and {len(bad) - _LISTED} more, see `inspect --check`'
@@ -148,7 +148,7 @@ def write(args: argparse.Namespace) -> None:
         _warn([str(faces)])
     if faces.bad and args.bad_pictures == 'error':
         raise ToolError(
-            f'{faces.bad} pictures cannot be used. Mend them, or give --bad-pictures drop'
+            f'{faces.bad} images cannot be used. Mend them, or give --bad-pictures drop'
         )
     paths: dict[str, list[Path]] = {name: [] for name in faces.classes}
     for path, label in zip(faces.paths, faces.labels, strict=True):
@@ -163,13 +163,13 @@ def write(args: argparse.Namespace) -> None:
         part.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
     _warn(encoder.notes())
     print(
-        f'{sum(counts)} pictures of {len(counts)} identities ({encoder.kept} byte for byte, '
+        f'{sum(counts)} images of {len(counts)} identities ({encoder.kept} byte for byte, '
         f'{encoder.encoded} encoded, {encoder.resized} of them resized)\n{rec}'
     )
 
 
 class _Encoder:
-    """Makes the pictures of an identity's folder what is stored, and counts what it does."""
+    """Makes the images of an identity's folder what is stored, and counts what it does."""
 
     def __init__(self, size: tuple[int, int], quality: int, bad_pictures: str) -> None:
         self.size = size
@@ -179,30 +179,30 @@ class _Encoder:
         self.empty: set[str] = set()
 
     def identity(self, name: str, paths: list[Path]) -> list[bytes]:
-        """The encoded pictures of an identity."""
-        stored = [data for path in paths if (data := self._picture(path)) is not None]
+        """The encoded images of an identity."""
+        stored = [data for path in paths if (data := self._image(path)) is not None]
         if not stored:
             self.empty.add(name)
         return stored
 
     def notes(self) -> list[str]:
-        """What a user should hear of, beyond what the list of the pictures says."""
+        """What a user should hear of, beyond what the list of the images says."""
         listed = ', '.join(sorted(self.empty)[:_LISTED])
         return [
             text
             for count, text in (
                 (len(self.bad), f'dropped, cannot be decoded: {"; ".join(self.bad[:_LISTED])}'),
-                (len(self.empty), f'folders without a usable picture, without a label: {listed}'),
-                (self.stretched, 'pictures of another aspect ratio, stretched'),
+                (len(self.empty), f'folders without a usable image, without a label: {listed}'),
+                (self.stretched, 'images of another aspect ratio, stretched'),
             )
             if count
             for text in [f'{count} {text}']
         ]
 
-    def _picture(self, path: Path) -> bytes | None:
+    def _image(self, path: Path) -> bytes | None:
         try:
             data = path.read_bytes()
-            image = decode_picture(data)
+            image = decode_image(data)
         except ValueError as error:
             if self.bad_pictures == 'error':
                 raise ToolError(f'{path}: {error}. Mend it, or give --bad-pictures drop') from error
@@ -241,12 +241,12 @@ def _summary(
     counts = np.bincount(faces.labels, minlength=classes or 0)
     present = counts[counts > 0]
     if not len(present):
-        raise RecordError(f'{file.path} has no usable picture: {"; ".join(_reasons(faces))}')
+        raise RecordError(f'{file.path} has no usable image: {"; ".join(_reasons(faces))}')
     notes = list(faces.notes)
     if len(present) < len(counts):
-        notes.append(f'{len(counts) - len(present)} of {len(counts)} classes have no picture')
+        notes.append(f'{len(counts) - len(present)} of {len(counts)} classes have no image')
     if (present == 1).any():
-        notes.append(f'{np.sum(present == 1)} identities have one picture')
+        notes.append(f'{np.sum(present == 1)} identities have one image')
     edges = [1, *(2**power for power in range(1, int(present.max()).bit_length() + 1))]
     histogram = np.histogram(present, edges)[0].tolist()
     return {
@@ -274,7 +274,7 @@ def _summary(
 def _decoded_sizes(
     file: RecordFile, faces: FaceRecords, step: int, *, show: bool
 ) -> tuple[dict[str, int], dict[int, str]]:
-    """Sizes of every ``step``-th picture, 'height x width' -> how many; and the broken ones."""
+    """Sizes of every ``step``-th image, 'height x width' -> how many; and the broken ones."""
     sizes: dict[str, int] = {}
     broken: dict[int, str] = {}
     rows = range(0, len(faces.keys), step)
@@ -282,7 +282,7 @@ def _decoded_sizes(
         for row in looked_at:
             key = int(faces.keys[row])
             try:
-                image = decode_picture(file.read_at(int(faces.offsets[row]), key).data)
+                image = decode_image(file.read_at(int(faces.offsets[row]), key).data)
             except ValueError as error:
                 broken[key] = _reason(error, key)
                 continue
@@ -296,10 +296,10 @@ def _print_report(report: dict[str, Any]) -> None:
     says = report['property']
     print(
         f'{report["file"]}: {report["bytes"] / 2**20:.1f} MiB, {report["records"]} records\n'
-        f'{report["pictures"]} pictures of {report["identities"]} identities, '
+        f'{report["pictures"]} images of {report["identities"]} identities, '
         f'{report["identity_records"]} identity records\n'
         f'property: {"none" if says is None else "{} classes, {} x {}".format(*says)}\n'
-        f'pictures an identity: {spread["min"]} to {spread["max"]}, median '
+        f'images an identity: {spread["min"]} to {spread["max"]}, median '
         f'{spread["median"]:g}, mean {spread["mean"]:.1f}'
     )
     largest = max(report['histogram'].values())
@@ -369,11 +369,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     reading.add_argument('--idx', type=Path, help='its index (default: beside it)')
     reading.add_argument(
-        '--scan', action='store_true', help='read the label in the header of each picture'
+        '--scan', action='store_true', help='read the label in the header of each image'
     )
 
     look = commands.add_parser('inspect', parents=[reading], help='say what a file has')
-    look.add_argument('--check', action='store_true', help='decode every picture')
+    look.add_argument('--check', action='store_true', help='decode every image')
     look.add_argument('--out', type=Path, metavar='FILE.json', help='write the report')
     look.add_argument(
         '--write-idx',
@@ -383,9 +383,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     look.set_defaults(run=inspect)
 
-    take = commands.add_parser('extract', parents=[reading], help='write pictures to folders')
+    take = commands.add_parser('extract', parents=[reading], help='write images to folders')
     take.add_argument('folder', type=Path, help='where they go, a folder an identity')
-    take.add_argument('--limit', type=_count, metavar='N', help='at most so many pictures')
+    take.add_argument('--limit', type=_count, metavar='N', help='at most so many images')
     take.add_argument('--identities', type=int, nargs='+', metavar='LABEL', help='these alone')
     take.set_defaults(run=extract)
 
@@ -398,14 +398,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         nargs=2,
         default=[112, 112],
         metavar=('HEIGHT', 'WIDTH'),
-        help='of the stored pictures (default: 112 112)',
+        help='of the stored images (default: 112 112)',
     )
     make.add_argument('--quality', type=int, default=95, help='of JPEGs made (default: 95)')
     make.add_argument(
         '--bad-pictures',
         choices=('error', 'drop'),
         default='error',
-        help='what to do with pictures that cannot be read (default: error)',
+        help='what to do with images that cannot be read (default: error)',
     )
     make.add_argument('--force', action='store_true', help='replace a train.rec that is there')
     make.set_defaults(run=write)

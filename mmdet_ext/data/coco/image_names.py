@@ -10,7 +10,7 @@ from pathlib import Path
 _CANDIDATES = 5
 
 
-def choose_pictures(paths: Sequence[str], wanted: Sequence[str]) -> list[int]:
+def choose_images(paths: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Numbers of the pictures named, each once.
 
     Args:
@@ -20,14 +20,14 @@ def choose_pictures(paths: Sequence[str], wanted: Sequence[str]) -> list[int]:
     Raises:
         ValueError: for a name or number that there is not, or that several pictures have.
 
-    >>> choose_pictures(['cam1/0001.jpg', 'cam2/0001.jpg'], ['cam2/0001', '0', '1'])
+    >>> choose_images(['cam1/0001.jpg', 'cam2/0001.jpg'], ['cam2/0001', '0', '1'])
     [1, 0]
     """
-    places = picture_places(paths)
+    places = image_places(paths)
     return list(dict.fromkeys(_find(paths, places, name) for name in wanted))
 
 
-def picture_places(paths: Sequence[str]) -> dict[str, int]:
+def image_places(paths: Sequence[str]) -> dict[str, int]:
     """The number of each picture by its absolute path; of the first where it is there twice."""
     places: dict[str, int] = {}
     for index, path in enumerate(paths):
@@ -35,7 +35,7 @@ def picture_places(paths: Sequence[str]) -> dict[str, int]:
     return places
 
 
-def picture_names(paths: Sequence[str], chosen: Sequence[int]) -> dict[int, str]:
+def image_names(paths: Sequence[str], chosen: Sequence[int]) -> dict[int, str]:
     """What to call the chosen pictures: as the file, with its folders where others are called so.
 
     Args:
@@ -45,10 +45,10 @@ def picture_names(paths: Sequence[str], chosen: Sequence[int]) -> dict[int, str]
     Returns:
         dict: a name for each number, without a suffix, none twice.
 
-    >>> picture_names(['cam1/0001.jpg', 'cam2/0001.jpg', 'cam2/0002.jpg'], [1, 2])
+    >>> image_names(['cam1/0001.jpg', 'cam2/0001.jpg', 'cam2/0002.jpg'], [1, 2])
     {1: 'cam2_0001', 2: '0002'}
     """
-    parts = {place: Path(place).with_suffix('').parts[1:] for place in picture_places(paths)}
+    parts = {place: Path(place).with_suffix('').parts[1:] for place in image_places(paths)}
     names: dict[int, str] = {}
     for depth in range(1, max(map(len, parts.values()), default=0) + 1):
         times = Counter('_'.join(each[-depth:]) for each in parts.values())

@@ -1,4 +1,4 @@
-"""Pictures of identities, from a folder an identity or from a list of paths: found, split, counted.
+"""Images of identities, from a folder an identity or from a list of paths: found, split, counted.
 
 Neither torch nor an mm* package, so that a command-line tool can refuse wrong data at once.
 """
@@ -15,55 +15,54 @@ from typing import Any, Literal
 from PIL import Image
 
 from mmdet_ext.data.face.lists import (
-    PICTURE_SUFFIXES,
     Groups,
     grouped_list,
     natural_key,
     read_lines,
     read_list,
 )
-from mmdet_ext.data.face.splits import check_split, split_identities, split_pictures
+from mmdet_ext.data.face.splits import check_split, split_identities, split_images
 from mmdet_ext.data.images import find_bad_images
 from mmdet_ext.data.reports import EXAMPLES, LayoutError, Tally, listed
+from mmdet_ext.data.suffixes import IMAGE_SUFFIXES
 
 __all__ = [
-    'PICTURE_SUFFIXES',
     'BadImages',
     'FaceList',
     'list_faces',
     'natural_key',
     'read_list',
     'split_identities',
-    'split_pictures',
+    'split_images',
 ]
 
 BadImages = Literal['error', 'drop', 'unchecked']
 
-_LAYOUT = 'expected a folder an identity, pictures right in it: ROOT/<identity>/<picture>.jpg'
+_LAYOUT = 'expected a folder an identity, images right in it: ROOT/<identity>/<image>.jpg'
 _MODES = {
-    'L': 'grey pictures',
-    'CMYK': 'CMYK pictures',
-    '1': 'pictures of black and white alone',
-    'P': 'pictures with a palette',
-    'RGBA': 'pictures with transparency (which is passed over)',
-    'LA': 'grey pictures with transparency (which is passed over)',
-    'I': 'grey pictures of 16 bits or more',
-    'I;16': 'grey pictures of 16 bits',
-    'I;16B': 'grey pictures of 16 bits',
+    'L': 'grey images',
+    'CMYK': 'CMYK images',
+    '1': 'images of black and white alone',
+    'P': 'images with a palette',
+    'RGBA': 'images with transparency (which is passed over)',
+    'LA': 'grey images with transparency (which is passed over)',
+    'I': 'grey images of 16 bits or more',
+    'I;16': 'grey images of 16 bits',
+    'I;16B': 'grey images of 16 bits',
 }
 
 
 @dataclass
 class FaceList:
-    """Pictures and whose they are.
+    """Images and whose they are.
 
     Attributes:
         root: folder or list that was read.
         classes: names of the identities, in the order of the labels.
-        paths: of the pictures, those of an identity together: of a folder in natural order, of a
+        paths: of the images, those of an identity together: of a folder in natural order, of a
             list in its order.
-        labels: of the pictures, 0 .. len(classes) - 1.
-        bad: how many pictures are left out as they cannot be used.
+        labels: of the images, 0 .. len(classes) - 1.
+        bad: how many images are left out as they cannot be used.
         left_out: what was there and is not used.
         oddities: what is used, but should be known of.
     """
@@ -77,7 +76,7 @@ class FaceList:
     oddities: Tally = field(default_factory=Tally)
 
     def __str__(self) -> str:
-        text = f'{self.root}: {len(self.paths)} pictures of {len(self.classes)} identities'
+        text = f'{self.root}: {len(self.paths)} images of {len(self.classes)} identities'
         if self.left_out:
             text += f'. Left out: {self.left_out}'
         return text + (f'. To be known: {self.oddities}' if self.oddities else '')
@@ -95,11 +94,11 @@ def list_faces(
     class_names: Sequence[str] | None = None,
     bad_images: BadImages = 'error',
 ) -> FaceList:
-    """Find the pictures of identities.
+    """Find the images of identities.
 
     Identities are the folders right under ``root`` and number themselves in natural order, s2
-    before s10. With ``ann_file`` the pictures are those that it lists, see `read_list`: with
-    labels, which then count as they are, or without, and then the folder of a picture names its
+    before s10. With ``ann_file`` the images are those that it lists, see `read_list`: with
+    labels, which then count as they are, or without, and then the folder of an image names its
     identity.
 
     Args:
@@ -108,18 +107,18 @@ def list_faces(
         identities: names of those to take, which also orders their labels; or a text file,
             looked for under ``root`` first, of a name a line. By default all.
         identity_split: arguments of `split_identities`, for parts without a common identity.
-        picture_split: arguments of `split_pictures`, for parts of the same identities.
-        min_pictures: identities with fewer readable pictures are left out. Counted before
+        picture_split: arguments of `split_images`, for parts of the same identities.
+        min_pictures: identities with fewer readable images are left out. Counted before
             ``picture_split``, so that its parts number identities alike.
         num_classes: how many identities there have to be (of a list with labels: its labels are
             below that).
         class_names: names of the labels of a list with labels; by default their digits.
-        bad_images: missing, cut or unreadable pictures: raise an 'error', 'drop' them, counted,
-            or leave pictures 'unchecked', which opens no file and so counts no odd ones either
+        bad_images: missing, cut or unreadable images: raise an 'error', 'drop' them, counted,
+            or leave images 'unchecked', which opens no file and so counts no odd ones either
             (for millions of them). Give the parts of a split the same.
 
     Returns:
-        The pictures; ``str`` of it is a report of one line.
+        The images; ``str`` of it is a report of one line.
 
     Raises:
         LayoutError: if there are no such files, names or labels, or nothing is left.
@@ -144,11 +143,11 @@ def list_faces(
     faces.classes = tuple(labels)
     for name, paths in groups.items():
         if picture_split is not None:
-            paths = split_pictures(paths, **picture_split)
+            paths = split_images(paths, **picture_split)
         faces.paths += paths
         faces.labels += [labels[name]] * len(paths)
     if not faces.paths:
-        raise LayoutError(f'no picture is left to use. {faces}. {_LAYOUT}')
+        raise LayoutError(f'no image is left to use. {faces}. {_LAYOUT}')
     if num_classes is not None and len(labels) != num_classes:
         raise LayoutError(
             f'num_classes is {num_classes}: set it to the number of identities, or choose '
@@ -171,7 +170,7 @@ def _check_options(
     if identity_split is not None:
         check_split('identity_split', identity_split, split_identities)
     if picture_split is not None:
-        check_split('picture_split', picture_split, split_pictures)
+        check_split('picture_split', picture_split, split_images)
     if identities is not None and identity_split is not None:
         raise ValueError('identities and identity_split both choose identities: give one of them')
 
@@ -187,7 +186,7 @@ def _check_names(
         )
     if labels is not None and (identities is not None or identity_split is not None):
         raise ValueError(
-            f'identities and identity_split choose by name, but {root!r} labels its pictures by '
+            f'identities and identity_split choose by name, but {root!r} labels its images by '
             'number: leave lines out of the list instead'
         )
 
@@ -198,7 +197,7 @@ def _short(path: str) -> str:
 
 
 def _scan(root: Path, left_out: Tally) -> Groups:
-    """The paths of the pictures in each folder of ``root``, all in natural order."""
+    """The paths of the images in each folder of ``root``, all in natural order."""
     if not root.is_dir():
         what = 'is no folder' if root.exists() else 'is not there'
         raise LayoutError(f'data_root {str(root)!r} {what}; {_LAYOUT}')
@@ -217,11 +216,11 @@ def _scan(root: Path, left_out: Tally) -> Groups:
             f'{_LAYOUT}'
         )
     folders.sort(key=natural_key)
-    return {name: _pictures(root / name, left_out) for name in folders}
+    return {name: _images(root / name, left_out) for name in folders}
 
 
-def _pictures(folder: Path, left_out: Tally) -> list[str]:
-    """The paths of the pictures right in a folder, in natural order."""
+def _images(folder: Path, left_out: Tally) -> list[str]:
+    """The paths of the images right in a folder, in natural order."""
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -230,8 +229,8 @@ def _pictures(folder: Path, left_out: Tally) -> list[str]:
                 left_out.add('hidden files and folders', shown)
             elif entry.is_dir():
                 left_out.add('folders within folders', shown)
-            elif os.path.splitext(entry.name)[1].lower() not in PICTURE_SUFFIXES:
-                left_out.add("files whose suffix is no picture's", shown)
+            elif os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
+                left_out.add("files whose suffix is no image's", shown)
             else:
                 names.append(entry.name)
     return [str(folder / name) for name in sorted(names, key=natural_key)]
@@ -269,7 +268,7 @@ def _chosen(
 def _readable(
     groups: Groups, bad_images: BadImages, faces: FaceList, lines: dict[str, int]
 ) -> Groups:
-    """The groups without bad pictures; the odd ones are counted."""
+    """The groups without bad images; the odd ones are counted."""
 
     def place(path: str) -> str:
         return f'line {lines[path]}: {_short(path)}' if lines else _short(path)
@@ -284,23 +283,23 @@ def _readable(
         if mode == 'F':
             bad[str(path)] = 'floating-point pixels'
         elif mode != 'RGB':
-            faces.oddities.add(_MODES.get(mode, f'pictures of mode {mode}'), shown)
+            faces.oddities.add(_MODES.get(mode, f'images of mode {mode}'), shown)
         if animated:
-            faces.oddities.add('animated pictures, of which the first frame counts', shown)
+            faces.oddities.add('animated images, of which the first frame counts', shown)
     faces.bad = len(bad)
     report = Tally() if bad_images == 'error' else faces.left_out
     for name, reason in bad.items():
-        report.add(f'pictures, {reason}', place(name))
+        report.add(f'images, {reason}', place(name))
     if bad and bad_images == 'error':
         raise LayoutError(
-            f'{len(bad)} of {len(paths)} pictures of {faces.root!r} cannot be used: '
+            f'{len(bad)} of {len(paths)} images of {faces.root!r} cannot be used: '
             f"{report}. Mend them, or set bad_images='drop' to go on without them"
         )
     return {name: [path for path in members if path not in bad] for name, members in groups.items()}
 
 
 def _looks(paths: list[Path], workers: int = 8) -> list[tuple[str, bool]]:
-    """The mode of each whole picture, by its header, and whether it has several frames."""
+    """The mode of each whole image, by its header, and whether it has several frames."""
 
     def look(path: Path) -> tuple[str, bool]:
         with Image.open(path) as image:
@@ -311,18 +310,18 @@ def _looks(paths: list[Path], workers: int = 8) -> list[tuple[str, bool]]:
 
 
 def _large_enough(groups: Groups, least: int, faces: FaceList, *, named: bool) -> Groups:
-    """The groups of ``least`` pictures; the others are counted, and so are those of one picture."""
+    """The groups of ``least`` images; the others are counted, and so are those of one image."""
     empty = [name for name, paths in groups.items() if not paths]
     if named and empty:
         raise LayoutError(
-            f'{len(empty)} of the identities asked for have no picture to use: '
+            f'{len(empty)} of the identities asked for have no image to use: '
             f'{listed(empty[:EXAMPLES], len(empty))}. {faces}'
         )
     for name, paths in groups.items():
         if not paths:
-            faces.left_out.add('identities without a picture', name)
+            faces.left_out.add('identities without an image', name)
         elif len(paths) < least:
-            faces.left_out.add(f'identities of fewer than {least} pictures', name)
+            faces.left_out.add(f'identities of fewer than {least} images', name)
         elif len(paths) == 1:
-            faces.oddities.add('identities of one picture, which give no genuine pair', name)
+            faces.oddities.add('identities of one image, which give no genuine pair', name)
     return {name: paths for name, paths in groups.items() if len(paths) >= least}

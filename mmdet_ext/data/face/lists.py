@@ -1,4 +1,4 @@
-"""Text lists of face pictures: a path a line, or a path and a label."""
+"""Text lists of face images: a path a line, or a path and a label."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from mmdet_ext.data.reports import EXAMPLES, LayoutError, Tally, listed
+from mmdet_ext.data.suffixes import IMAGE_SUFFIXES
 
-#: What counts as a picture, by the suffix in small letters: what OpenCV reads.
-PICTURE_SUFFIXES = frozenset(
-    '.jpg .jpeg .jpe .jfif .png .bmp .dib .pgm .ppm .pbm .pnm .webp .tif .tiff .gif .jp2'.split()
-)
-
-#: Paths of pictures by the name of whose they are.
+#: Paths of images by the name of whose they are.
 Groups = dict[str, list[str]]
 
 
@@ -31,9 +27,9 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
-    """Read a list of pictures, a path a line, or a path, blanks and a label.
+    """Read a list of images, a path a line, or a path, blanks and a label.
 
-    A line that ends like a picture's name has no label, so that paths may contain blanks. Empty
+    A line that ends like an image's name has no label, so that paths may contain blanks. Empty
     lines are passed over.
 
     Args:
@@ -51,7 +47,7 @@ def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
         if not line:
             continue
         path, label = line, ''
-        if os.path.splitext(line)[1].lower() not in PICTURE_SUFFIXES:
+        if os.path.splitext(line)[1].lower() not in IMAGE_SUFFIXES:
             path, _, label = line.replace('\t', ' ').rpartition(' ')
         if not label:
             bare.append(number)
@@ -62,11 +58,11 @@ def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
         lines.append(number)
     if wrong:
         raise LayoutError(
-            f'{len(wrong)} lines of {str(ann_file)!r} are no picture with a whole number of at '
+            f'{len(wrong)} lines of {str(ann_file)!r} are no image with a whole number of at '
             f'least 0 as its label behind it: {listed(wrong[:EXAMPLES], len(wrong))}'
         )
     if not paths:
-        raise LayoutError(f'{str(ann_file)!r} lists no picture')
+        raise LayoutError(f'{str(ann_file)!r} lists no image')
     if bare and len(bare) < len(paths):
         raise LayoutError(
             f'{len(bare)} of {len(paths)} lines of {str(ann_file)!r} have no label, the others '
@@ -90,7 +86,7 @@ def grouped_list(
     class_names: Sequence[str] | None,
     oddities: Tally,
 ) -> tuple[Groups, dict[str, int] | None, dict[str, int]]:
-    """The pictures of a list by identity, the labels of the names if it has any, and the lines."""
+    """The images of a list by identity, the labels of the names if it has any, and the lines."""
     written, labels, lines = read_list(ann_file)
     fixed, names = None, [os.path.dirname(path) or '.' for path in written]
     if labels is not None:
@@ -106,7 +102,7 @@ def grouped_list(
             owner[full], line_of[full] = name, line
             groups.setdefault(name, []).append(full)
         elif owner[full] == name:
-            oddities.add('pictures listed twice, used once', f'line {line}: {path}')
+            oddities.add('images listed twice, used once', f'line {line}: {path}')
         else:
             raise LayoutError(
                 f'{str(ann_file)!r} gives {path!r} two labels, in lines {line_of[full]} and {line}'
@@ -154,6 +150,6 @@ def _numbering(
         ]
         oddities.add(
             'numbering with gaps',
-            f'without a picture: labels {listed(unused, count - len(used))}',
+            f'without an image: labels {listed(unused, count - len(used))}',
         )
     return {name: i for i, name in enumerate(class_names or map(str, range(count)))}

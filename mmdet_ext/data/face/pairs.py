@@ -1,13 +1,13 @@
 """Lists of pairs of faces, same person or not: LFW's text, tables, InsightFace's ``.bin``.
 
 LFW's ``pairs.txt`` begins with ``sets<TAB>n`` (or ``n`` alone: one set, as ``pairsDevTest.txt``).
-Each set has n lines ``name<TAB>i<TAB>j``, two pictures of one person, and then n lines
-``name<TAB>i<TAB>other<TAB>j``. Picture i of a person is ``name/name_000i.jpg``.
+Each set has n lines ``name<TAB>i<TAB>j``, two images of one person, and then n lines
+``name<TAB>i<TAB>other<TAB>j``. Image i of a person is ``name/name_000i.jpg``.
 
 A table (``.csv``, ``.tsv``) has a line a pair: ``path1,path2,same`` and, if wanted, a fold; same is
 0, 1, true or false. A first line that says so is passed over.
 
-A ``.bin`` is a pickle of (pictures, same): 2K encoded pictures, of which pair k has 2k and 2k + 1,
+A ``.bin`` is a pickle of (images, same): 2K encoded images, of which pair k has 2k and 2k + 1,
 and K bools.
 
 References:
@@ -27,13 +27,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mmdet_ext.data.face.safe_pickle import BrokenPickleError, load_safe_pickle
+from mmdet_ext.data.reports import listed
+from mmdet_ext.data.suffixes import FACE_PAIR_SUFFIXES
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 Absent = Literal['error', 'drop']
-
-#: What pictures' files end with, in the order in which they are looked for.
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.pgm', '.ppm')
 
 _EXAMPLES = 3
 _SAME = {'1': True, 'true': True, '0': False, 'false': False}
@@ -45,11 +44,11 @@ class PairsError(ValueError):
 
 @dataclass
 class FacePairs:
-    """Pairs of pictures, each picture once.
+    """Pairs of images, each image once.
 
     Attributes:
-        pictures: M files, or encoded pictures.
-        index: (K, 2) int64, the pictures of each pair.
+        images: M files, or encoded images.
+        index: (K, 2) int64, the images of each pair.
         same: (K,) bool, whether they are of one person.
         fold: (K,) int64, from 0 on, which set a pair belongs to.
         labels: (M,) int64, index into ``classes``, or -1 throughout where persons are unknown.
@@ -57,7 +56,7 @@ class FacePairs:
         notes: what a user should hear of.
     """
 
-    pictures: list[Path | bytes]
+    images: list[Path | bytes]
     index: IntArray
     same: BoolArray
     fold: IntArray
@@ -67,7 +66,7 @@ class FacePairs:
 
 
 class _Pair(NamedTuple):
-    """A line of a list, as read: where it stands, two pictures, their persons, same or not."""
+    """A line of a list, as read: where it stands, two images, their persons, same or not."""
 
     line: int
     first: Path
@@ -99,7 +98,7 @@ def read_lfw_pairs(
     path: str | os.PathLike[str],
     root: str | os.PathLike[str],
     absent: Absent = 'error',
-    extensions: Sequence[str] = EXTENSIONS,
+    extensions: Sequence[str] = FACE_PAIR_SUFFIXES,
 ) -> FacePairs:
     """Read a list in the form of LFW's ``pairs.txt``.
 
@@ -110,11 +109,11 @@ def read_lfw_pairs(
         root: folder with a folder a person.
         absent: what to do with pairs whose files are absent: raise an 'error' or 'drop' them; both
             say how many and which first.
-        extensions: of the pictures, in the order in which they are looked for.
+        extensions: of the images, in the order in which they are looked for.
 
     Raises:
         FileNotFoundError: if ``path`` or ``root`` is absent.
-        PairsError: naming file and line, if it is not of that form, or pictures are absent.
+        PairsError: naming file and line, if it is not of that form, or images are absent.
     """
     path, root = _checked_paths(path, root, absent)
     lines = [
@@ -172,7 +171,7 @@ def read_table_pairs(
 
     Raises:
         FileNotFoundError: if ``path`` or ``root`` is absent.
-        PairsError: naming file and line, if it is not of that form, or pictures are absent.
+        PairsError: naming file and line, if it is not of that form, or images are absent.
     """
     path, root = _checked_paths(path, root, absent)
     text = _text(path)
@@ -210,7 +209,7 @@ def read_table_pairs(
 def read_bin_pairs(path: str | os.PathLike[str], folds: int = 10) -> FacePairs:
     """Read InsightFace's ``.bin``, admitting nothing in it that could run code.
 
-    Pictures whose bytes are equal become one.
+    Images whose bytes are equal become one.
 
     Args:
         path: the file.
@@ -219,7 +218,7 @@ def read_bin_pairs(path: str | os.PathLike[str], folds: int = 10) -> FacePairs:
     Raises:
         FileNotFoundError: if there is no such file.
         UnsafePickleError: if it holds anything but bytes, lists, tuples, bools and arrays.
-        PairsError: if it is no pickle, is cut or holds something else than pictures and bools.
+        PairsError: if it is no pickle, is cut or holds something else than images and bools.
     """
     path = Path(path)
     if not path.is_file():
@@ -229,19 +228,17 @@ def read_bin_pairs(path: str | os.PathLike[str], folds: int = 10) -> FacePairs:
     except BrokenPickleError as error:
         raise PairsError(str(error)) from error
     if not isinstance(content, (tuple, list)) or len(content) != 2:
-        raise PairsError(
-            f'{path} must hold two lists, pictures and bools; it holds {_kind(content)}'
-        )
+        raise PairsError(f'{path} must hold two lists, images and bools; it holds {_kind(content)}')
     encoded = [_encoded(path, place, one) for place, one in enumerate(_entries(path, content[0]))]
     same = [_flag(path, place, one) for place, one in enumerate(_entries(path, content[1]))]
     if len(encoded) != 2 * len(same) or not same:
         raise PairsError(
-            f'{path} has {len(encoded)} pictures and {len(same)} pairs: a pair needs two pictures'
+            f'{path} has {len(encoded)} images and {len(same)} pairs: a pair needs two images'
         )
     places: dict[bytes, int] = {}
-    flat = [places.setdefault(picture, len(places)) for picture in encoded]
+    flat = [places.setdefault(image, len(places)) for image in encoded]
     result = FacePairs(
-        pictures=[*places],
+        images=[*places],
         index=np.array(flat, np.int64).reshape(-1, 2),
         same=np.array(same, np.bool_),
         fold=consecutive_folds(len(same), folds),
@@ -249,7 +246,7 @@ def read_bin_pairs(path: str | os.PathLike[str], folds: int = 10) -> FacePairs:
     )
     if len(places) < len(encoded):
         result.notes.append(
-            f'{len(encoded)} pictures, {len(places)} of them distinct: equal ones are taken once'
+            f'{len(encoded)} images, {len(places)} of them distinct: equal ones are taken once'
         )
     _note_oddities(result, [f'pair {place}' for place in range(len(same))])
     return result
@@ -262,7 +259,7 @@ def _checked_paths(path: Any, root: Any, absent: str) -> tuple[Path, Path]:
     if not path.is_file():
         raise FileNotFoundError(f'list of pairs {str(path)!r} is not there')
     if not root.is_dir():
-        raise FileNotFoundError(f'folder of pictures {str(root)!r} is not there')
+        raise FileNotFoundError(f'folder of images {str(root)!r} is not there')
     return path, root
 
 
@@ -286,24 +283,24 @@ def _lfw_pair(
         )
     numbers = int(cells[1]), int(cells[3])
     if min(numbers) < 1:
-        raise PairsError(f'{path}, line {number}: picture {min(numbers)}; they count from 1')
+        raise PairsError(f'{path}, line {number}: image {min(numbers)}; they count from 1')
     names = cells[0], cells[2]
     files = [
-        _picture_file(root, name, place, extensions)
+        _image_file(root, name, place, extensions)
         for name, place in zip(names, numbers, strict=True)
     ]
     return _Pair(number, files[0], files[1], names, names[0] == names[1], fold)
 
 
-def _picture_file(root: Path, name: str, number: int, extensions: Sequence[str]) -> Path:
-    """The file of a person's picture, with the first extension where there is none."""
+def _image_file(root: Path, name: str, number: int, extensions: Sequence[str]) -> Path:
+    """The file of a person's image, with the first extension where there is none."""
     stem = root / name / f'{name}_{number:04d}'
     files = [stem.with_name(stem.name + extension) for extension in extensions]
     return next((file for file in files if file.is_file()), files[0])
 
 
 def _collected(path: Path, pairs: list[_Pair], absent: str, named: bool) -> FacePairs:
-    """Number the pictures of the pairs whose files are there."""
+    """Number the images of the pairs whose files are there."""
     there = {file: file.is_file() for pair in pairs for file in (pair.first, pair.second)}
     kept = [pair for pair in pairs if there[pair.first] and there[pair.second]]
     notes = []
@@ -311,11 +308,11 @@ def _collected(path: Path, pairs: list[_Pair], absent: str, named: bool) -> Face
         gone = [str(file) for file, is_there in there.items() if not is_there]
         what = (
             f'{path}: {len(pairs) - len(kept)} of {len(pairs)} pairs name absent files, '
-            f'{len(gone)} of {len(there)}: {_listed(gone)}'
+            f'{len(gone)} of {len(there)}: {listed(gone, most=_EXAMPLES)}'
         )
         if absent == 'error' or not kept:
             raise PairsError(
-                f'{what}. Check the folder of pictures'
+                f'{what}. Check the folder of images'
                 + (", or set absent='drop' to go on without these pairs" if kept else '')
             )
         notes.append(f'dropped: {what}')
@@ -331,7 +328,7 @@ def _collected(path: Path, pairs: list[_Pair], absent: str, named: bool) -> Face
     if lost:
         notes.append(f'{lost} folds have no pairs left; the others are numbered anew')
     result = FacePairs(
-        pictures=[*files],
+        images=[*files],
         index=np.array(index, np.int64),
         same=np.array([pair.same for pair in kept], np.bool_),
         fold=fold.astype(np.int64),
@@ -351,8 +348,8 @@ def _note_oddities(pairs: FacePairs, places: Sequence[str]) -> None:
     first_of = first[group.reshape(-1)]
     again = first_of != np.arange(len(ordered))
     for mask, what in (
-        (itself & pairs.same, 'pairs of a picture with itself'),
-        (itself & ~pairs.same, 'pairs of a picture with itself that are to be two persons'),
+        (itself & pairs.same, 'pairs of an image with itself'),
+        (itself & ~pairs.same, 'pairs of an image with itself that are to be two persons'),
         (again & ~itself, 'pairs that stand there before'),
         (
             again & (pairs.same != pairs.same[first_of]),
@@ -361,15 +358,10 @@ def _note_oddities(pairs: FacePairs, places: Sequence[str]) -> None:
     ):
         found = [places[k] for k in np.flatnonzero(mask).tolist()]
         if found:
-            pairs.notes.append(f'{len(found)} {what} ({_listed(found)})')
+            pairs.notes.append(f'{len(found)} {what} ({listed(found, most=_EXAMPLES)})')
     kinds = {True: pairs.same.any(), False: not pairs.same.all()}
     if not all(kinds.values()):
         pairs.notes.append(f'all pairs are of {"two persons" if kinds[False] else "one person"}')
-
-
-def _listed(examples: Sequence[str]) -> str:
-    more = len(examples) - _EXAMPLES
-    return ', '.join(examples[:_EXAMPLES]) + (f', and {more} more' if more > 0 else '')
 
 
 def _kind(value: Any) -> str:
@@ -378,14 +370,14 @@ def _kind(value: Any) -> str:
 
 
 def _entries(path: Path, value: Any) -> Iterable[Any]:
-    listed = value.ndim > 0 if isinstance(value, np.ndarray) else isinstance(value, (list, tuple))
-    if not listed:
-        raise PairsError(f'{path} must hold two lists, pictures and bools; one is {_kind(value)}')
+    is_list = value.ndim > 0 if isinstance(value, np.ndarray) else isinstance(value, (list, tuple))
+    if not is_list:
+        raise PairsError(f'{path} must hold two lists, images and bools; one is {_kind(value)}')
     return value
 
 
 def _encoded(path: Path, place: int, value: Any) -> bytes:
-    """An encoded picture: bytes, or an array of them as ``cv2.imencode`` gives."""
+    """An encoded image: bytes, or an array of them as ``cv2.imencode`` gives."""
     if (
         isinstance(value, np.ndarray)
         and value.dtype == np.uint8
@@ -394,7 +386,7 @@ def _encoded(path: Path, place: int, value: Any) -> bytes:
         value = value.tobytes()
     if not isinstance(value, bytes) or value == b'':
         raise PairsError(
-            f'{path}: picture {place} must be the bytes of an encoded picture, it is {_kind(value)}'
+            f'{path}: image {place} must be the bytes of an encoded image, it is {_kind(value)}'
         )
     return value
 

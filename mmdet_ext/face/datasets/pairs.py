@@ -18,8 +18,8 @@ from mmdet_ext.data.face.pairs import (
     read_lfw_pairs,
     read_table_pairs,
 )
-from mmdet_ext.data.images import decode_picture
-from mmdet_ext.face.datasets.labelled import LabelledDataset, picture_prefix
+from mmdet_ext.data.images import decode_image
+from mmdet_ext.face.datasets.labelled import LabelledDataset, image_prefix
 from mmdet_ext.registry import DATASETS
 
 _FORMS = {'.bin': 'bin', '.csv': 'table', '.tsv': 'table'}
@@ -27,9 +27,9 @@ _FORMS = {'.bin': 'bin', '.csv': 'table', '.tsv': 'table'}
 
 @DATASETS.register_module()
 class FacePairsDataset(LabelledDataset):
-    """The pictures of a list of pairs, each once, and the pairs in its meta information.
+    """The images of a list of pairs, each once, and the pairs in its meta information.
 
-    ``metainfo['pairs']`` holds ``index`` (K, 2) int64, the ``sample_idx`` of the two pictures of
+    ``metainfo['pairs']`` holds ``index`` (K, 2) int64, the ``sample_idx`` of the two images of
     each pair; ``same`` (K,) bool; and ``fold`` (K,) int64, from 0 on.
 
     An entry has ``gt_label``, the identity in ``metainfo['classes']`` where the list names
@@ -40,17 +40,17 @@ class FacePairsDataset(LabelledDataset):
     Args:
         ann_file: the list, relative to ``data_root``: LFW's ``pairs.txt``, a table ``.csv`` or
             ``.tsv`` of 'path1,path2,same' and perhaps a fold, or InsightFace's ``.bin``.
-        data_root: folder of the list and of the pictures.
-        data_prefix: folder of the pictures, relative to ``data_root``; not for a ``.bin``.
+        data_root: folder of the list and of the images.
+        data_prefix: folder of the images, relative to ``data_root``; not for a ``.bin``.
         form: 'lfw', 'table' or 'bin'; by default told by the ending, anything else being 'lfw'.
         absent: what to do with pairs whose files are absent: raise an 'error' or 'drop' them;
             both say how many and which first.
         folds: to deal the pairs to, of a ``.bin`` and of a table without folds.
         **kwargs: as MMEngine's BaseDataset: pipeline, lazy_init, metainfo, ... ``indices`` is
-            refused, as pairs would lose a picture.
+            refused, as pairs would lose an image.
 
     Raises:
-        FileNotFoundError: if the list or the folder of pictures is absent.
+        FileNotFoundError: if the list or the folder of images is absent.
         mmdet_ext.data.face.pairs.PairsError: (a ValueError) if the list is not of its form, or
             names absent files.
         mmdet_ext.data.face.safe_pickle.UnsafePickleError: (a ValueError) if a ``.bin`` holds what
@@ -85,7 +85,7 @@ class FacePairsDataset(LabelledDataset):
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
-            data_prefix=picture_prefix(data_prefix),
+            data_prefix=image_prefix(data_prefix),
             test_mode=test_mode,
             **kwargs,
         )
@@ -101,7 +101,7 @@ class FacePairsDataset(LabelledDataset):
             '; '.join(
                 [
                     f'{self.ann_file}: {count} pairs ({genuine} of one person, {count - genuine} of '
-                    f'two) in {pairs.fold.max() + 1} folds, of {len(pairs.pictures)} pictures',
+                    f'two) in {pairs.fold.max() + 1} folds, of {len(pairs.images)} images',
                     *pairs.notes,
                 ]
             ),
@@ -109,27 +109,27 @@ class FacePairsDataset(LabelledDataset):
             level=logging.WARNING if pairs.notes else logging.INFO,
         )
         return [
-            dict(gt_label=label, **_source(picture))
-            for picture, label in zip(pairs.pictures, pairs.labels.tolist(), strict=True)
+            dict(gt_label=label, **_source(image))
+            for image, label in zip(pairs.images, pairs.labels.tolist(), strict=True)
         ]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """The entry of a picture; one of a ``.bin`` is decoded.
+        """The entry of an image; one of a ``.bin`` is decoded.
 
         Raises:
-            PairsError: naming file and picture, if it cannot be decoded.
+            PairsError: naming file and image, if it cannot be decoded.
         """
         info: dict[str, Any] = super().get_data_info(idx)
         encoded = info.pop('encoded', None)
         if encoded is not None:
             try:
-                img = decode_picture(encoded)
+                img = decode_image(encoded)
             except ValueError as error:
                 pairs = np.flatnonzero(
                     (self._metainfo['pairs']['index'] == info['sample_idx']).any(1)
                 )
                 raise PairsError(
-                    f'{self.ann_file}: picture {info["sample_idx"]}, of pair {pairs[0]}: {error}'
+                    f'{self.ann_file}: image {info["sample_idx"]}, of pair {pairs[0]}: {error}'
                 ) from error
             info.update(
                 img=img,
@@ -140,11 +140,11 @@ class FacePairsDataset(LabelledDataset):
         return info
 
     def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """Refused: pairs would lose a picture."""
+        """Refused: pairs would lose an image."""
         raise ValueError(_no_subset('get_subset_'))
 
     def get_subset(self, indices: Sequence[int] | int) -> BaseDataset:
-        """Refused: pairs would lose a picture."""
+        """Refused: pairs would lose an image."""
         raise ValueError(_no_subset('get_subset'))
 
     def _read(self) -> FacePairs:
@@ -156,14 +156,14 @@ class FacePairsDataset(LabelledDataset):
         return read_lfw_pairs(self.ann_file, root, self._absent)
 
 
-def _source(picture: Path | bytes) -> dict[str, Any]:
-    if isinstance(picture, bytes):
-        return dict(encoded=picture)
-    return dict(img_path=str(picture))
+def _source(image: Path | bytes) -> dict[str, Any]:
+    if isinstance(image, bytes):
+        return dict(encoded=image)
+    return dict(img_path=str(image))
 
 
 def _no_subset(what: str) -> str:
     return (
-        f'{what}: a part of the pictures would break the pairs of FacePairsDataset. Give a list '
+        f'{what}: a part of the images would break the pairs of FacePairsDataset. Give a list '
         'with fewer pairs instead'
     )

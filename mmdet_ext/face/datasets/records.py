@@ -16,11 +16,11 @@ from mmdet_ext.data.face.records import (
     FaceRecords,
     RecordError,
     RecordFile,
-    decode_picture,
+    decode_image,
     read_face_records,
     read_property,
 )
-from mmdet_ext.face.datasets.labelled import picture_prefix, refuse_options
+from mmdet_ext.face.datasets.labelled import image_prefix, refuse_options
 from mmdet_ext.registry import DATASETS
 
 _EXAMPLES = 5
@@ -28,16 +28,16 @@ _EXAMPLES = 5
 
 @DATASETS.register_module()
 class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
-    """Pictures in a ``.rec`` file of MXNet as InsightFace publishes them (MS1MV3, Glint360K).
+    """Images in a ``.rec`` file of MXNet as InsightFace publishes them (MS1MV3, Glint360K).
 
-    The file is memory-mapped, anew in each worker. Of a picture the number of its record, its
+    The file is memory-mapped, anew in each worker. Of an image the number of its record, its
     offset and its label are kept, 20 bytes, in arrays that forked workers share. At the start only
-    the ``.idx``, the identity records and a picture of each identity are looked at; a file
-    without identity records has the header of each picture read.
+    the ``.idx``, the identity records and an image of each identity are looked at; a file
+    without identity records has the header of each image read.
 
     An entry has ``img``, (H, W, 3) uint8 in BGR, so that a pipeline begins behind the loading;
     ``img_shape``, ``ori_shape``, ``gt_label``, ``sample_idx``, and ``img_path``, the name of the
-    file and the number of the record, 'train.rec#12'. Where the label in a picture's own header
+    file and the number of the record, 'train.rec#12'. Where the label in an image's own header
     is another than its identity's, reading it is an error.
 
     Args:
@@ -50,8 +50,8 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         data_prefix: folder within ``data_root``.
         ann_file: refused: files of records hold their labels.
         bad_records: what to do with records that are cut, corrupt or out of the classes: raise an
-            'error' that names them, or 'drop' them, counted. What shows only when a picture is
-            decoded is, with 'drop' in training, replaced by another picture and said.
+            'error' that names them, or 'drop' them, counted. What shows only when an image is
+            decoded is, with 'drop' in training, replaced by another image and said.
         scan: read each header at the start in any case, which finds such records then.
         indices: as MMEngine's: the first (or, negative, last) so many, or these.
         serialize_data: without effect: nothing is kept that would need it.
@@ -92,7 +92,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
             dict(ann_file=ann_file),
             'records hold their labels. Name the file of records by rec_file',
         )
-        root = Path(data_root or '') / picture_prefix(data_prefix)['img_path']
+        root = Path(data_root or '') / image_prefix(data_prefix)['img_path']
         self._rec_path = root / rec_file
         self._idx_path = None if idx_file is None else root / idx_file
         self._property_path = (
@@ -148,7 +148,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         return len(self._keys)
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Read and decode a picture.
+        """Read and decode an image.
 
         Raises:
             IndexError: if ``idx`` is not in -len .. len - 1.
@@ -156,7 +156,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         """
         size = len(self)
         if not -size <= idx < size:
-            raise IndexError(f'index {idx} is out of range: {self._rec_path} gives {size} pictures')
+            raise IndexError(f'index {idx} is out of range: {self._rec_path} gives {size} images')
         idx = int(idx) % size
         key, label = int(self._keys[idx]), int(self._labels[idx])
         record = self._file.read_at(int(self._offsets[idx]), key)
@@ -167,7 +167,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
                 key,
             )
         try:
-            img = decode_picture(record.data)
+            img = decode_image(record.data)
         except ValueError as error:
             raise RecordError(f'{self._rec_path}: record {key}: {error}', key) from error
         return dict(
@@ -188,7 +188,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
                 raise
             self._undecodable += 1
             print_log(
-                f'{error}. Another picture is taken instead (this happened {self._undecodable} '
+                f'{error}. Another image is taken instead (this happened {self._undecodable} '
                 'times in this process)',
                 logger='current',
                 level=logging.WARNING,
@@ -196,17 +196,17 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
             return None
 
     def get_gt_labels(self) -> np.ndarray:
-        """The labels of all pictures, int64 of shape (N,); no picture is read."""
+        """The labels of all images, int64 of shape (N,); no image is read."""
         self._ensure_init()
         return self._labels.astype(np.int64)
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The label of a picture, in a list, as MMEngine's ClassBalancedDataset asks for it."""
+        """The label of an image, in a list, as MMEngine's ClassBalancedDataset asks for it."""
         self._ensure_init()
         return [int(self._labels[idx])]
 
     def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """Keep the first (or, negative, last) so many pictures, or those listed, in that order."""
+        """Keep the first (or, negative, last) so many images, or those listed, in that order."""
         self._ensure_init()
         chosen: Any
         if isinstance(indices, (int, np.integer)):
@@ -245,7 +245,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
                 next(iter(faces.bad.values()))[0],
             )
         if not len(faces.keys):
-            raise RecordError(f'{self._rec_path} has no pictures')
+            raise RecordError(f'{self._rec_path} has no images')
 
     def _report(self, faces: FaceRecords) -> None:
         """Say once what the file has and what is odd."""
@@ -254,14 +254,14 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         if faces.bad:
             notes.append(f'dropped: {_listed(faces.bad)}')
         if (counts == 0).any():
-            notes.append(f'{np.sum(counts == 0)} of {len(counts)} classes have no picture')
+            notes.append(f'{np.sum(counts == 0)} of {len(counts)} classes have no image')
         single = int(np.sum(counts == 1))
         if single:
-            notes.append(f'{single} identities have one picture, which gives no genuine pair')
+            notes.append(f'{single} identities have one image, which gives no genuine pair')
         print_log(
             '; '.join(
                 [
-                    f'{self._rec_path}: {len(faces.keys)} pictures of {np.sum(counts > 0)} identities',
+                    f'{self._rec_path}: {len(faces.keys)} images of {np.sum(counts > 0)} identities',
                     *notes,
                 ]
             ),
@@ -273,8 +273,8 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
 def _listed(bad: dict[str, list[int]]) -> str:
     """How many records are bad for each reason, and the first of them.
 
-    >>> _listed({'no picture in it': [4, 9]})
-    '2 no picture in it (record 4, 9)'
+    >>> _listed({'no image in it': [4, 9]})
+    '2 no image in it (record 4, 9)'
     """
     return '; '.join(
         f'{len(keys)} {reason} (record {", ".join(map(str, keys[:_EXAMPLES]))}'

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_ext.data.coco.image_names import choose_pictures, picture_names
+from mmdet_ext.data.coco.image_names import choose_images, image_names
 
 PATHS = ['/d/cam1/0001.jpg', '/d/cam2/0001.jpg', '/d/cam2/1.v2.jpg', '/d/b/cam2/7.jpg', '/d/3.png']
 
@@ -29,7 +29,7 @@ PATHS = ['/d/cam1/0001.jpg', '/d/cam2/0001.jpg', '/d/cam2/1.v2.jpg', '/d/b/cam2/
     ],
 )
 def test_a_picture_is_found(name: str, index: int) -> None:
-    assert choose_pictures(PATHS, [name]) == [index]
+    assert choose_images(PATHS, [name]) == [index]
 
 
 @pytest.mark.parametrize(
@@ -54,51 +54,51 @@ def test_a_picture_is_found(name: str, index: int) -> None:
 def test_a_name_that_no_picture_has(name: str) -> None:
     paths = PATHS if name != '1' else PATHS[1:2]  # there is no picture 1 of one
     with pytest.raises(ValueError, match='neither a number below'):
-        choose_pictures(paths, [name])
+        choose_images(paths, [name])
 
 
 @pytest.mark.parametrize('name', ['0001.jpg', '0001'])
 def test_a_name_of_two_pictures_lists_them(name: str) -> None:
     """'0001' is a name, not the number 1."""
     with pytest.raises(ValueError, match=f'{name} is the name of 2 .*: {PATHS[0]}, {PATHS[1]}$'):
-        choose_pictures(PATHS, [name])
+        choose_images(PATHS, [name])
     with pytest.raises(ValueError, match=r'of 6 pictures.*/4/a.jpg, \.\.\.$'):
-        choose_pictures([f'/{folder}/a.jpg' for folder in range(6)], ['a.jpg'])
+        choose_images([f'/{folder}/a.jpg' for folder in range(6)], ['a.jpg'])
 
 
 def test_order_and_repetition() -> None:
-    assert choose_pictures(PATHS, ['3', '7.jpg', '0', '3.png', '0']) == [3, 0, 4]
-    assert choose_pictures(PATHS, []) == []
+    assert choose_images(PATHS, ['3', '7.jpg', '0', '3.png', '0']) == [3, 0, 4]
+    assert choose_images(PATHS, []) == []
 
 
 def test_a_path_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path that is a picture's is that one's, though others end alike."""
     monkeypatch.chdir(tmp_path)
     paths = ['x/cam/1.jpg', 'cam/1.jpg']
-    assert choose_pictures(paths, ['cam/1.jpg']) == [1]
-    assert choose_pictures(paths, [os.path.abspath('x/cam/1.jpg')]) == [0]
+    assert choose_images(paths, ['cam/1.jpg']) == [1]
+    assert choose_images(paths, [os.path.abspath('x/cam/1.jpg')]) == [0]
 
 
 def test_names() -> None:
-    assert picture_names(PATHS, [1, 4, 2]) == {1: 'cam2_0001', 4: '3', 2: '1.v2'}
+    assert image_names(PATHS, [1, 4, 2]) == {1: 'cam2_0001', 4: '3', 2: '1.v2'}
     # It does not matter whether the others are chosen.
-    assert picture_names(PATHS, [0]) == {0: 'cam1_0001'}
-    assert picture_names(['/a/1.jpg', '/a/1.png', '/a/2.jpg'], [0, 1, 2]) == {
+    assert image_names(PATHS, [0]) == {0: 'cam1_0001'}
+    assert image_names(['/a/1.jpg', '/a/1.png', '/a/2.jpg'], [0, 1, 2]) == {
         0: '1_0',
         1: '1_1',
         2: '2',
     }
-    assert picture_names(['/x/cam/1.jpg', '/cam/1.jpg'], [0, 1]) == {0: 'x_cam_1', 1: 'cam_1'}
-    assert picture_names(['/a/b_1.jpg', '/a/b/1.jpg', '/c/1.jpg'], [0, 1, 2]) == {
+    assert image_names(['/x/cam/1.jpg', '/cam/1.jpg'], [0, 1]) == {0: 'x_cam_1', 1: 'cam_1'}
+    assert image_names(['/a/b_1.jpg', '/a/b/1.jpg', '/c/1.jpg'], [0, 1, 2]) == {
         0: 'b_1',
         1: '1_1',
         2: 'c_1',
     }
-    assert picture_names(['/a/1.jpg', '/a/1.png', '/a/1_0.jpg'], [0, 1, 2]) == {
+    assert image_names(['/a/1.jpg', '/a/1.png', '/a/1_0.jpg'], [0, 1, 2]) == {
         0: '1_0_',
         1: '1_1',
         2: '1_0',
     }
     # A picture that is there twice is one.
-    assert picture_names(['/a/1.jpg', '/a/1.jpg'], [0]) == {0: '1'}
-    assert picture_names([], []) == {}
+    assert image_names(['/a/1.jpg', '/a/1.jpg'], [0]) == {0: '1'}
+    assert image_names([], []) == {}

@@ -14,7 +14,7 @@ import pytest
 from mmdet_ext.data.face.records import (
     RecordError,
     RecordFile,
-    decode_picture,
+    decode_image,
     encode,
     pack,
     read_face_records,
@@ -168,13 +168,13 @@ def test_absent_or_short_index_is_rebuilt_and_said(tmp_path: Path) -> None:
         assert index.read_text() == whole
 
 
-def test_index_with_a_hole_among_the_pictures_is_rebuilt(tmp_path: Path) -> None:
+def test_index_with_a_hole_among_the_images_is_rebuilt(tmp_path: Path) -> None:
     path = faces(tmp_path)
     index = path.with_suffix('.idx')
     index.write_text(''.join(row for row in index.read_text().splitlines(True) if row[0] != '3'))
     found = read_face_records(RecordFile(path))
     assert found.labels.tolist() == [0, 0, 0, 1, 2, 2]
-    assert found.notes[0].startswith('the .idx lists 5 of the 6 pictures: 10 records were found')
+    assert found.notes[0].startswith('the .idx lists 5 of the 6 images: 10 records were found')
 
 
 def test_index_of_another_file(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_no_file_of_records(tmp_path: Path) -> None:
     path.write_bytes(b'')
     with pytest.raises(RecordError, match='has 0 bytes, less than a record'):
         RecordFile(path)
-    path.write_bytes(b'a picture, or a zip archive, or anything else')
+    path.write_bytes(b'an image, or a zip archive, or anything else')
     with pytest.raises(RecordError, match='no record begins in it .*0xced7230a'):
         RecordFile(path)
 
@@ -277,7 +277,7 @@ def test_insightface_layout(tmp_path: Path) -> None:
         assert (found.identities, found.bad, found.notes) == (3, {}, [])
 
 
-def test_ranges_spare_reading_the_pictures(tmp_path: Path) -> None:
+def test_ranges_spare_reading_the_images(tmp_path: Path) -> None:
     """A label that differs within its identity is seen by a scan alone."""
     payloads = [
         pack((4, 6), b''),
@@ -295,10 +295,10 @@ def test_ranges_spare_reading_the_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('ranges', 'note'),
     [
-        ([(1, 3), (2, 4)], 'identity records name the same pictures'),
-        ([(1, 3), (3, 9)], '1 identity records name no range of pictures'),
-        ([(1, 3), (0, 2)], '1 identity records name no range of pictures'),
-        ([(1, 3), (3, 3)], '1 identity records have no pictures'),
+        ([(1, 3), (2, 4)], 'identity records name the same images'),
+        ([(1, 3), (3, 9)], '1 identity records name no range of images'),
+        ([(1, 3), (0, 2)], '1 identity records name no range of images'),
+        ([(1, 3), (3, 3)], '1 identity records have no images'),
         ([(1, 3)], '1 of 2 identity records are absent'),
     ],
 )
@@ -317,12 +317,12 @@ def test_wrong_ranges_are_said_and_labels_stay_right(
     assert note in found.notes[0]
 
 
-def test_file_of_pictures_alone(tmp_path: Path) -> None:
+def test_file_of_images_alone(tmp_path: Path) -> None:
     file = RecordFile(
         records(
             tmp_path,
             [
-                pack([4, 0], b'picture of 16 bytes or more'),
+                pack([4, 0], b'image of 16 bytes or more'),
                 pack(2, b'b'),
                 pack(4, b''),
                 pack(0.5, b'd'),
@@ -336,7 +336,7 @@ def test_file_of_pictures_alone(tmp_path: Path) -> None:
     assert (found.keys.tolist(), found.labels.tolist()) == ([0, 1], [4, 2])
     assert found.identities == 0
     assert found.bad == {
-        'no picture in it': [2],
+        'no image in it': [2],
         'label is not a whole number from 0 on': [3, 4, 5],
         'label is not below the number of classes': [6],
     }
@@ -362,7 +362,7 @@ def test_numbers_past_float32_are_not_taken_at_their_word(
     monkeypatch.setattr('mmdet_ext.data.face.records.faces.EXACT_FLOAT', 4)
     payloads = [
         pack((8, 10), b''),
-        *(pack(label, b'picture of 16 bytes or more') for label in (0, 0, 1, 1, 1, 3)),
+        *(pack(label, b'image of 16 bytes or more') for label in (0, 0, 1, 1, 1, 3)),
         pack((1, 3), b''),
         pack((4, 6), b''),
         pack((6, 8), b''),
@@ -375,10 +375,10 @@ def test_numbers_past_float32_are_not_taken_at_their_word(
 def test_writer_refuses_what_float32_cannot_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RecordError, match='0 pictures of 0 identities'):
+    with pytest.raises(RecordError, match='0 images of 0 identities'):
         write_face_records([[], []], tmp_path / 'train.rec', (8, 8))
     monkeypatch.setattr('mmdet_ext.data.face.records.faces.EXACT_FLOAT', 8)
-    with pytest.raises(RecordError, match='6 pictures of 2 identities.*may not exceed 7'):
+    with pytest.raises(RecordError, match='6 images of 2 identities.*may not exceed 7'):
         write_face_records([[b'x'] * 3] * 2, tmp_path / 'train.rec', (8, 8))
     assert list(tmp_path.iterdir()) == []
     assert write_face_records([[b'x'] * 3, [], [b'y'] * 2], tmp_path / 'train.rec', (8, 8)) == [
@@ -425,24 +425,24 @@ def test_each_process_maps_the_file_for_itself(tmp_path: Path) -> None:
     assert file._mapped[1] is not mine[1]
 
 
-def test_pictures_of_all_kinds_become_bgr() -> None:
+def test_images_of_all_kinds_become_bgr() -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     for ending, image in (
         ('.png', grey),
         ('.png', np.stack([grey] * 4, 2)),
         ('.png', grey.astype(np.uint16) * 256),
     ):
-        decoded = decode_picture(cv2.imencode(ending, image)[1].tobytes())
+        decoded = decode_image(cv2.imencode(ending, image)[1].tobytes())
         np.testing.assert_array_equal(decoded, np.stack([grey] * 3, 2))
     colour = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(decode_picture(cv2.imencode('.png', colour)[1].tobytes()), colour)
+    np.testing.assert_array_equal(decode_image(cv2.imencode('.png', colour)[1].tobytes()), colour)
 
 
-def test_broken_pictures() -> None:
+def test_broken_images() -> None:
     whole = jpeg(side=64)
     with pytest.raises(ValueError, match=r'truncated JPEG \(no end marker\)'):
-        decode_picture(whole[: len(whole) // 2])
+        decode_image(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match='cannot be decoded'):
-        decode_picture(b'no picture, some words')
-    with pytest.raises(ValueError, match='no picture in it'):
-        decode_picture(b'')
+        decode_image(b'no image, some words')
+    with pytest.raises(ValueError, match='no image in it'):
+        decode_image(b'')

@@ -1,4 +1,4 @@
-"""Faces from a .rec file: the same pictures and labels as were written, in any process."""
+"""Faces from a .rec file: the same images and labels as were written, in any process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ COUNTS = (3, 1, 2)
 LABELS = [0, 0, 0, 1, 2, 2]
 
 
-def picture(number: int) -> np.ndarray:
+def image(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 255, (8, 6, 3), dtype=np.uint8)
 
 
 def png(number: int) -> bytes:
-    return cv2.imencode('.png', picture(number))[1].tobytes()
+    return cv2.imencode('.png', image(number))[1].tobytes()
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_and_labels(root: Path) -> None:
+def test_images_and_labels(root: Path) -> None:
     dataset = DATASETS.build(dict(type='mmdet_ext.FaceRecordDataset', data_root=str(root)))
     assert len(dataset) == 6 and dataset.num_classes == 3
     assert dataset.get_gt_labels().tolist() == LABELS
     assert dataset.get_gt_labels().dtype == np.int64
     for k in range(6):
         entry = dataset[k]
-        np.testing.assert_array_equal(entry.pop('img'), picture(k))
+        np.testing.assert_array_equal(entry.pop('img'), image(k))
         assert entry == dict(
             img_shape=(8, 6),
             ori_shape=(8, 6),
@@ -65,7 +65,7 @@ def test_pictures_and_labels(root: Path) -> None:
         assert dataset.get_cat_ids(k) == [LABELS[k]]
     assert dataset[-1]['sample_idx'] == 5 and dataset[-1]['gt_label'] == 2
     for wrong in (6, -7):
-        with pytest.raises(IndexError, match=f'index {wrong} is out of range: .*6 pictures'):
+        with pytest.raises(IndexError, match=f'index {wrong} is out of range: .*6 images'):
             dataset.get_data_info(wrong)
     assert 'classes' not in dataset.metainfo
 
@@ -78,7 +78,7 @@ def test_pipeline_and_stocks_packing(root: Path) -> None:
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = FaceRecordDataset(str(root), pipeline=[dict(type='PackInputs')])
         packed = dataset[4]
-    np.testing.assert_array_equal(packed['inputs'].permute(1, 2, 0).numpy(), picture(4))
+    np.testing.assert_array_equal(packed['inputs'].permute(1, 2, 0).numpy(), image(4))
     assert packed['data_samples'].gt_label.tolist() == [2]
     assert packed['data_samples'].sample_idx == 4
 
@@ -124,7 +124,7 @@ def test_parts(root: Path, indices: Any, expected: list[int]) -> None:
         assert len(dataset) == len(expected)
         assert dataset.get_gt_labels().tolist() == [LABELS[k] for k in expected]
         for place, k in enumerate(expected):
-            np.testing.assert_array_equal(dataset[place]['img'], picture(k))
+            np.testing.assert_array_equal(dataset[place]['img'], image(k))
             assert dataset[place]['sample_idx'] == place
         assert dataset.num_classes == 3
     assert len(whole) == 6
@@ -169,7 +169,7 @@ def test_workers_read_what_the_parent_reads(root: Path, method: str) -> None:
     assert sorted(set(seen)) == list(range(6))
 
 
-def test_little_is_kept_of_a_picture(tmp_path: Path) -> None:
+def test_little_is_kept_of_an_image(tmp_path: Path) -> None:
     write_face_records([[b'not looked at'] * 100] * 100, tmp_path / 'train.rec', (8, 6))
     dataset = FaceRecordDataset(str(tmp_path))
     assert len(dataset) == 10_000
@@ -196,9 +196,9 @@ def test_what_is_odd_is_said_once(root: Path, said: list[tuple[int, str]]) -> No
         (
             logging.WARNING,
             (
-                f'{root / "train.rec"}: 6 pictures of 3 identities; train.idx is absent: 10 records were '
-                'found by reading through the file; 2 of 5 classes have no picture; 1 identities have one '
-                'picture, which gives no genuine pair'
+                f'{root / "train.rec"}: 6 images of 3 identities; train.idx is absent: 10 records were '
+                'found by reading through the file; 2 of 5 classes have no image; 1 identities have one '
+                'image, which gives no genuine pair'
             ),
         )
     ]
@@ -235,7 +235,7 @@ def test_labels_out_of_range(root: Path) -> None:
     assert FaceRecordDataset(str(root), bad_records='drop').get_gt_labels().tolist() == [0, 0, 0, 1]
 
 
-def test_pictures_alone_without_property(tmp_path: Path) -> None:
+def test_images_alone_without_property(tmp_path: Path) -> None:
     write_records([pack(4, png(0)), pack([1, 0], png(1))], tmp_path / 'train.rec')
     dataset = FaceRecordDataset(str(tmp_path))
     assert (dataset.get_gt_labels().tolist(), dataset.num_classes) == ([4, 1], 5)
@@ -260,7 +260,7 @@ def test_label_that_is_not_its_identitys(tmp_path: Path) -> None:
     assert FaceRecordDataset(str(tmp_path), scan=True).get_gt_labels().tolist() == [0, 5]
 
 
-def test_picture_that_cannot_be_decoded(root: Path, said: list[tuple[int, str]]) -> None:
+def test_image_that_cannot_be_decoded(root: Path, said: list[tuple[int, str]]) -> None:
     path = root / 'train.rec'
     content = bytearray(path.read_bytes())
     start = read_index(root / 'train.idx')[1][2]
@@ -268,7 +268,7 @@ def test_picture_that_cannot_be_decoded(root: Path, said: list[tuple[int, str]])
     path.write_bytes(content)
     for options in (dict(), dict(bad_records='drop', test_mode=True)):
         dataset = FaceRecordDataset(str(root), **options)
-        with pytest.raises(RecordError, match=r'train.rec: record 2: picture cannot be decoded'):
+        with pytest.raises(RecordError, match=r'train.rec: record 2: image cannot be decoded'):
             dataset[1]
     np.random.seed(0)
     dataset = FaceRecordDataset(str(root), bad_records='drop')
@@ -277,7 +277,7 @@ def test_picture_that_cannot_be_decoded(root: Path, said: list[tuple[int, str]])
     level, text = said[0]
     assert level == logging.WARNING
     assert text.endswith(
-        'record 2: picture cannot be decoded. Another picture is taken instead '
+        'record 2: image cannot be decoded. Another image is taken instead '
         '(this happened 1 times in this process)'
     )
 

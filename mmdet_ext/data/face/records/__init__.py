@@ -22,7 +22,7 @@ from mmdet_ext.data.face.records.faces import (
     read_property,
     write_face_records,
 )
-from mmdet_ext.data.images import decode_picture
+from mmdet_ext.data.images import decode_image
 
 __all__ = [
     'EXACT_FLOAT',
@@ -33,7 +33,7 @@ __all__ = [
     'Record',
     'RecordError',
     'RecordFile',
-    'decode_picture',
+    'decode_image',
     'encode',
     'pack',
     'read_face_records',

@@ -1,1 +1,1 @@
-"""Face recognition: margin heads, metric learning, data, backbones and open-set evaluation."""
+"""Faces: margin heads, metric learning, data, backbones and open-set evaluation."""

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.compat.checkpoint import load_from_local
-from mmdet_ext.face.backbones.common import picture_size
+from mmdet_ext.face.backbones.common import image_size
 from mmdet_ext.face.backbones.iresnet import STAGE_BLOCKS, IResNet
 from mmdet_ext.utils.files import whole_file
 from mmdet_ext.version import __version__
@@ -248,7 +248,7 @@ def read_centres(paths: Sequence[Path], num_features: int) -> Tensor:
 
 def summary(args: argparse.Namespace, options: Mapping[str, Any], state: StateDict) -> str:
     """What was written and how a config uses it."""
-    height, width = picture_size(options['input_size'])
+    height, width = image_size(options['input_size'])
     count = sum(
         value.numel()
         for key, value in state.items()

@@ -1,4 +1,4 @@
-"""Backbones of face recognition."""
+"""Registered face backbones."""
 
 from mmdet_ext.face.backbones.iresnet import IResNet
 from mmdet_ext.face.backbones.mobilefacenet import MobileFaceNet

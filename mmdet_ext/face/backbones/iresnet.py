@@ -1,4 +1,4 @@
-"""The residual network of ArcFace, under the names of InsightFace's checkpoints."""
+"""Residual network of ArcFace, with the parameter names of InsightFace's checkpoints."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_ext.face.backbones.common import (
-    check_pictures,
-    check_positive,
-    full_precision,
-    halved,
-    picture_size,
-)
+from mmdet_ext.face.backbones.common import check_images, full_precision, halved, image_size
+from mmdet_ext.functional.numerics.checks import check_that, check_whole
 from mmdet_ext.registry import MODELS
 
-#: Blocks of each stage, by depth.
+#: Units per stage, by depth.
 STAGE_BLOCKS: dict[int, tuple[int, int, int, int]] = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -25,7 +20,8 @@ STAGE_BLOCKS: dict[int, tuple[int, int, int, int]] = {
     100: (3, 13, 30, 3),
 }
 _NUM_STAGES = 4
-#: As InsightFace begins: every convolution is followed by a normalisation, which takes the scale.
+# InsightFace's initial weights. The scale of a convolution does not matter, because a
+# normalisation follows each.
 _INIT_CFG = [
     dict(type='Normal', layer='Conv2d', std=0.1),
     dict(type='Constant', layer=['BatchNorm2d', 'BatchNorm1d'], val=1),
@@ -33,15 +29,15 @@ _INIT_CFG = [
 
 
 class IResidualUnit(nn.Module):
-    """The improved residual unit: BN - conv - BN - PReLU - conv(stride) - BN, and what came in.
+    """Improved residual unit: BN - conv - BN - PReLU - conv(stride) - BN, plus the input.
 
-    Nothing follows the sum. What came in is brought to the unit's size by a 1x1 convolution and a
-    normalisation, in the first unit of a stage alone.
+    No activation follows the sum. In the first unit of a stage, a 1x1 convolution with BN brings
+    the input to the size of the output.
 
     Args:
-        in_channels: of the map that comes in.
-        channels: of the map that goes out.
-        stride: of the second convolution; a stride of 2 makes ``n`` cells ``ceil(n / 2)``.
+        in_channels: channels of the input map.
+        channels: channels of the output map.
+        stride: stride of the second convolution; 2 turns ``n`` cells into ``ceil(n / 2)``.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -70,13 +66,17 @@ class IResidualUnit(nn.Module):
 class IResNet(BaseModule):  # type: ignore[misc]
     """IResNet-18, -34, -50 and -100, whose last layer is the embedding.
 
-    A 3x3 stem of stride 1 without pooling keeps the detail of small pictures; four stages of
-    `IResidualUnit` with 64, 128, 256 and 512 channels halve the map, the first included (112 px to
-    7 cells); then BN - dropout - a linear layer over all cells - BN. The last BN has a gain fixed
-    at 1: it centres the embedding and gives each of its numbers the same spread.
+    The layers are:
 
-    Names and shapes are those of InsightFace, whose checkpoints `tools/train/convert_checkpoint.py
-    insightface` brings here. Those expect RGB pictures as (x - 127.5) / 127.5.
+    1. A 3x3 stem of stride 1 without pooling, which keeps the detail of small images.
+    2. Four stages of `IResidualUnit` with 64, 128, 256 and 512 channels. Each halves the map: 112
+       px become 7 cells.
+    3. BN, dropout, a linear layer over all cells, and BN. The gain of the last BN is fixed at 1: it
+       centres the embedding and gives all its numbers the same spread.
+
+    Parameters have the names and shapes of InsightFace. `tools/train/convert_checkpoint.py
+    insightface` converts InsightFace's checkpoints, which expect RGB images as
+    (x - 127.5) / 127.5.
 
     At 112 px and 512 numbers, parameters: 24,025,600 (18), 34,139,328 (34), 43,590,848 (50) and
     65,156,160 (100).
@@ -84,32 +84,31 @@ class IResNet(BaseModule):  # type: ignore[misc]
     Args:
         depth: 18, 34, 50 or 100.
         num_features: length of the embedding.
-        dropout: share of the last map's cells that training sets to 0, in [0, 1).
-        input_size: side of the pictures in px, or their height and width. The embedding is built
+        dropout: share of the last map that training sets to 0, in [0, 1).
+        input_size: side of the images in px, or their height and width. The embedding is built
             for this size alone.
-        base_channels: of the stem; the stages have 1, 2, 4 and 8 times as many. Other than 64 for
-            small data: no published weights fit.
-        with_embedding: False leaves out dropout, linear layer and last BN: the output is maps, of
-            pictures of any size.
-        out_indices: stages (0 to 3) whose maps are given out too, before the embedding. The map
-            of stage 3 is the one that went through the BN. By default none, and (3,) without the
-            embedding.
-        frozen_stages: -1 trains all; 0 fixes the stem, k > 0 also the first k stages, with the
-            statistics of their BN.
-        norm_eval: whether training leaves the statistics of every BN as they are.
-        init_cfg: by default InsightFace's: convolutions normal with standard deviation 0.1, gains
+        base_channels: channels of the stem; the stages have 1, 2, 4 and 8 times as many. Values
+            other than 64 suit small data; no published weights fit them.
+        with_embedding: False omits dropout, linear layer and last BN. The network then returns
+            maps, and takes images of any size.
+        out_indices: stages (0 to 3) whose maps are returned before the embedding. The map of
+            stage 3 is taken behind its BN. The default is none, or (3,) without the embedding.
+        frozen_stages: -1 trains all layers; 0 freezes the stem; k > 0 freezes the first k stages
+            too. Frozen layers keep the statistics of their BN.
+        norm_eval: whether training keeps the statistics of every BN.
+        init_cfg: by default as InsightFace: convolutions normal with standard deviation 0.1, gains
             1, biases 0. For converted weights ``dict(type='Pretrained', checkpoint=...,
             prefix='backbone.')``.
 
     Raises:
-        ValueError: if an option is out of its range.
-        TypeError: if ``input_size`` is no size.
+        ValueError: if an option is out of range.
+        TypeError: if ``input_size`` is not a size.
 
     References:
         Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
         arXiv:1801.07698, section 3.2.2 of version 1 (input, output "E", improved residual unit).
         Duta et al., "Improved Residual Networks for Image and Video Recognition",
-        arXiv:2004.04989, is another network of the same name.
+        arXiv:2004.04989, describes another network of the same name.
     """
 
     def __init__(
@@ -127,11 +126,11 @@ class IResNet(BaseModule):  # type: ignore[misc]
     ) -> None:
         super().__init__(init_cfg=_INIT_CFG if init_cfg is None else init_cfg)
         _check_options(depth, dropout, frozen_stages)
-        check_positive('num_features', num_features)
-        check_positive('base_channels', base_channels)
+        for name, value in (('num_features', num_features), ('base_channels', base_channels)):
+            check_whole(name, value, wanted='a whole number of at least 1')
         self.depth = depth
         self.num_features = num_features
-        self.input_size = picture_size(input_size)
+        self.input_size = image_size(input_size)
         self.with_embedding = with_embedding
         self.out_indices = _checked_stages(out_indices, with_embedding)
         self.frozen_stages = frozen_stages
@@ -158,21 +157,21 @@ class IResNet(BaseModule):  # type: ignore[misc]
             module.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Maps and embedding of pictures.
+        """Compute maps and embedding of images.
 
         Args:
-            x: (N, 3, H, W), with H and W as ``input_size`` says where there is an embedding.
+            x: images, (N, 3, H, W). With an embedding, H and W must be ``input_size``.
 
         Returns:
             tuple: the maps of ``out_indices`` in their order, then the embedding
-            (N, num_features), in float32 under autocast too.
+            (N, num_features), in float32 also under autocast.
 
         Raises:
-            ValueError: if the pictures have another size than ``input_size``, or a single one
-                comes in training.
+            ValueError: if the size of the images is not ``input_size``, or training gets a batch
+                of one image.
         """
         if self.with_embedding:
-            check_pictures(x, self.input_size, normalised=self.features.training)
+            check_images(x, self.input_size, normalised=self.features.training)
         x = self.prelu(self.bn1(self.conv1(x)))
         outputs = []
         for stage in range(_NUM_STAGES):
@@ -188,7 +187,7 @@ class IResNet(BaseModule):  # type: ignore[misc]
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> IResNet:
-        """As torch's, but what is frozen keeps its statistics."""
+        """Set the mode as torch does, but keep frozen layers in evaluation mode."""
         super().train(mode)
         for module in self._frozen_modules():
             module.eval()
@@ -199,31 +198,28 @@ class IResNet(BaseModule):  # type: ignore[misc]
         return self
 
     def _frozen_modules(self) -> list[nn.Module]:
+        """List the layers that ``frozen_stages`` freezes."""
         stem = [self.conv1, self.bn1, self.prelu] if self.frozen_stages >= 0 else []
         return stem + [getattr(self, f'layer{k + 1}') for k in range(self.frozen_stages)]
 
 
 def _check_options(depth: Any, dropout: Any, frozen_stages: Any) -> None:
-    if depth not in STAGE_BLOCKS:
-        raise ValueError(f'depth must be one of {sorted(STAGE_BLOCKS)}, got {depth!r}')
-    if not 0 <= dropout < 1:
-        raise ValueError(f'dropout must be a share in [0, 1), got {dropout!r}: 0 switches it off')
-    if frozen_stages not in range(-1, _NUM_STAGES + 1):
-        raise ValueError(
-            f'frozen_stages must be from -1 (none) over 0 (the stem) to {_NUM_STAGES} (all '
-            f'stages), got {frozen_stages!r}'
-        )
+    """Raise ValueError, naming the option, unless all three are in range."""
+    check_that(depth in STAGE_BLOCKS, 'depth', depth, f'one of {sorted(STAGE_BLOCKS)}')
+    check_that(0 <= dropout < 1, 'dropout', dropout, 'a share in [0, 1)', '0 switches it off')
+    wanted = f'from -1 (none) over 0 (the stem) to {_NUM_STAGES} (all stages)'
+    holds = frozen_stages in range(-1, _NUM_STAGES + 1)
+    check_that(holds, 'frozen_stages', frozen_stages, wanted)
 
 
 def _checked_stages(out_indices: Sequence[int] | None, with_embedding: bool) -> tuple[int, ...]:
+    """Return the stages whose maps are returned, after checking them."""
     if out_indices is None:
         return () if with_embedding else (_NUM_STAGES - 1,)
     stages = tuple(out_indices)
-    if sorted(set(stages)) != list(stages) or not set(stages) <= set(range(_NUM_STAGES)):
-        raise ValueError(
-            f'out_indices must be stages from 0 to {_NUM_STAGES - 1}, each once and in their '
-            f'order, got {stages}'
-        )
+    holds = sorted(set(stages)) == list(stages) and set(stages) <= set(range(_NUM_STAGES))
+    wanted = f'stages from 0 to {_NUM_STAGES - 1}, each once and in their order'
+    check_that(holds, 'out_indices', stages, wanted)
     if not stages and not with_embedding:
         raise ValueError(
             'out_indices is empty and with_embedding is False: nothing would be given out. Name '

@@ -1,4 +1,4 @@
-"""MobileFaceNet: a face network of a million parameters."""
+"""MobileFaceNet, a face network of a million parameters."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdet_ext.face.backbones.common import (
-    check_pictures,
-    check_positive,
-    full_precision,
-    halved,
-    picture_size,
-)
+from mmdet_ext.face.backbones.common import check_images, full_precision, halved, image_size
+from mmdet_ext.functional.numerics.checks import check_number, check_whole
 from mmdet_ext.registry import MODELS
 
-#: Expansion, channels, number and first stride of the bottlenecks, as in table 1 of the paper.
+#: Expansion, channels, repeats and first stride of the bottlenecks, as in table 1 of the paper.
 BOTTLENECKS: tuple[tuple[int, int, int, int], ...] = (
     (2, 64, 5, 2),
     (4, 128, 1, 2),
@@ -25,10 +20,10 @@ BOTTLENECKS: tuple[tuple[int, int, int, int], ...] = (
     (4, 128, 1, 2),
     (2, 128, 2, 1),
 )
-#: Convolutions of stride 2: the stem's and three bottlenecks'.
+# Convolutions of stride 2: one in the stem and three in the bottlenecks.
 _HALVINGS = 4
 _STEM, _LAST = 64, 512
-#: Channels are whole multiples of this, which processors and accelerators like.
+# Channels are multiples of this, which suits CPUs and accelerators.
 _DIVISOR = 8
 _INIT_CFG = [
     dict(type='Kaiming', layer='Conv2d'),
@@ -44,7 +39,7 @@ def _conv(
     groups: int = 1,
     linear: bool = False,
 ) -> nn.Sequential:
-    """Convolution, BN and, unless it is ``linear``, PReLU. Kernels of 3 keep the size."""
+    """Build a convolution with BN and, unless ``linear``, PReLU. A kernel of 3 keeps the size."""
     padding = 1 if kernel == 3 else 0
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups, bias=False),
@@ -54,9 +49,9 @@ def _conv(
 
 
 class Bottleneck(nn.Module):
-    """An inverted residual: 1x1 to ``expansion`` times the channels, 3x3 depthwise, 1x1 linear.
+    """Inverted residual: 1x1 to ``expansion`` times the channels, 3x3 depthwise, 1x1 linear.
 
-    What came in is added where stride and channels allow it.
+    The input is added where it has the size and the channels of the output.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
@@ -79,30 +74,36 @@ class Bottleneck(nn.Module):
 class MobileFaceNet(BaseModule):  # type: ignore[misc]
     """MobileFaceNet, whose last layer is the embedding.
 
-    A 3x3 stem of stride 2, a depthwise 3x3, fifteen `Bottleneck` (see `BOTTLENECKS`), 1x1 to 512
-    channels, then a depthwise convolution over the whole map (7x7 at 112 px), which learns what
-    each place of a face counts where average pooling takes all alike, and a linear 1x1 to the
-    embedding. Each has a BN; all but the linear ones a PReLU.
+    The layers are:
 
-    At 112 px and 128 numbers it has 1,003,136 parameters; 993,344 with each BN folded into its
-    convolution, the 0.99 million of the paper.
+    1. A 3x3 stem of stride 2 and a depthwise 3x3 convolution.
+    2. Fifteen `Bottleneck` (see `BOTTLENECKS`).
+    3. A 1x1 convolution to 512 channels.
+    4. A depthwise convolution over the whole map (7x7 at 112 px). It learns a weight for each
+       place of a face, where average pooling would weigh all places equally.
+    5. A linear 1x1 convolution to the embedding.
+
+    Each convolution has a BN, and all but the linear ones have a PReLU.
+
+    At 112 px and 128 numbers the network has 1,003,136 parameters, or 993,344 with each BN folded
+    into its convolution, the 0.99 million of the paper.
 
     Args:
         num_features: length of the embedding.
-        width: factor of all channels but the embedding's, which are rounded to multiples of 8.
-            0.5 makes about 300,000 parameters, for small data and training on a CPU.
-        input_size: side of the pictures in px, or their height and width. The embedding is built
+        width: factor on all channels except those of the embedding, rounded to multiples of 8.
+            0.5 gives about 300,000 parameters, for small data and training on a CPU.
+        input_size: side of the images in px, or their height and width. The embedding is built
             for this size alone.
         init_cfg: by default He's for convolutions, gains 1, biases 0.
 
     Raises:
-        ValueError: if an option is out of its range.
-        TypeError: if ``input_size`` is no size.
+        ValueError: if an option is out of range.
+        TypeError: if ``input_size`` is not a size.
 
     References:
         Chen et al., "MobileFaceNets: Efficient CNNs for Accurate Real-Time Face Verification on
-        Mobile Devices", arXiv:1804.07573, table 1. The network of that name in InsightFace has
-        twice the channels and another end: its weights do not fit.
+        Mobile Devices", arXiv:1804.07573, table 1. InsightFace's network of that name has twice the
+        channels and other last layers, so that its weights do not fit.
     """
 
     def __init__(
@@ -113,12 +114,11 @@ class MobileFaceNet(BaseModule):  # type: ignore[misc]
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg=_INIT_CFG if init_cfg is None else init_cfg)
-        check_positive('num_features', num_features)
-        if not 0 < width < float('inf'):
-            raise ValueError(f'width must be a finite factor above 0, got {width!r}')
+        check_whole('num_features', num_features, wanted='a whole number of at least 1')
+        check_number('width', width, 'a finite factor above 0', above=0, finite=True)
         self.num_features = num_features
         self.width = width
-        self.input_size = picture_size(input_size)
+        self.input_size = image_size(input_size)
 
         channels = _scaled(_STEM, width)
         self.stem = _conv(3, channels, 3, stride=2)
@@ -138,19 +138,19 @@ class MobileFaceNet(BaseModule):  # type: ignore[misc]
         self.embedding = _conv(last, num_features, 1, linear=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Embedding of pictures.
+        """Compute the embedding of images.
 
         Args:
-            x: (N, 3, H, W), with H and W as ``input_size`` says.
+            x: images, (N, 3, H, W), with ``input_size`` as H and W.
 
         Returns:
-            tuple: the embedding (N, num_features), in float32 under autocast too.
+            tuple: the embedding (N, num_features), in float32 also under autocast.
 
         Raises:
-            ValueError: if the pictures have another size than ``input_size``, or a single one
-                comes in training.
+            ValueError: if the size of the images is not ``input_size``, or training gets a batch
+                of one image.
         """
-        check_pictures(x, self.input_size, normalised=self.embedding[1].training)
+        check_images(x, self.input_size, normalised=self.embedding[1].training)
         x = self.expand(self.blocks(self.depthwise(self.stem(x))))
         with full_precision(x.device):
             x = x.to(next(self.embedding.parameters()).dtype)
@@ -158,7 +158,7 @@ class MobileFaceNet(BaseModule):  # type: ignore[misc]
 
 
 def _scaled(channels: int, width: float) -> int:
-    """Channels times ``width``, to the nearest multiple of 8 but not below 8.
+    """Return channels times ``width``, rounded to a multiple of 8 and at least 8.
 
     >>> _scaled(64, 0.5), _scaled(64, 0.3), _scaled(64, 0.01)
     (32, 16, 8)

@@ -1,4 +1,4 @@
-"""Registered heads."""
+"""Registered face heads."""
 
 from mmdet_ext.face.heads.margin_head import MarginHead
 from mmdet_ext.face.heads.parts import build_margin

@@ -1,4 +1,4 @@
-"""The head of a face recogniser: an embedding, class centres, a margin, metric-learning losses."""
+"""Face head with an embedding, class centres, a margin and metric-learning losses."""
 
 from __future__ import annotations
 
@@ -11,82 +11,89 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmdet_ext.face.heads.parts import (
+    FlipFusion,
     LossConfigs,
     MarginConfig,
     Neck,
     build_losses,
     build_margin,
     build_neck,
+    fuse_mirror_images,
 )
 from mmdet_ext.face.losses import FeatureLoss
 from mmdet_ext.face.margins.base import Margin
 from mmdet_ext.functional.embedding.competition import Computation, class_competition
-from mmdet_ext.functional.numerics.checks import check_number, check_one_of, check_weight, is_number
+from mmdet_ext.functional.numerics.checks import (
+    check_number,
+    check_one_of,
+    check_that,
+    is_number,
+)
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
 from mmdet_ext.registry import MODELS
 
-FlipFusion = Literal['concat', 'sum']
-ChosenPath = Literal['auto', 'plain', 'exact']
-# Up to this many elements the table costs nothing worth saving.
+ChosenComputation = Literal['auto', 'plain', 'exact']
+# Largest table of scores for which 'auto' holds the table: smaller ones are not worth chunks.
 _PLAIN_UP_TO = 2**16
-# What scale / |x| may be where gradients become float16. Far below its 65,504: margins and layers
-# before the head multiply it, and a loss scaler need not go down to 1 for one sample.
+# Largest scale / |x| where gradients become float16. It is far below the 65,504 of float16,
+# because margins and the layers before the head multiply it, and because a loss scaler should not
+# have to fall to 1 for one sample.
 _LARGEST_IN_HALF = 2.0**10
 
 
 @MODELS.register_module()
 class MarginHead(BaseModule):
-    """Trains an embedding by a margin over class centres, and gives it at test.
+    """Head that trains an embedding with a margin over class centres, and returns it at test.
 
-    It stands as the ``head`` of stock mmpretrain's ``ImageClassifier``, in runs of
-    ``mim train mmdet`` and of ``mim train mmpretrain``. With u = x / |x| the feature's and v_j the
-    centre's direction, most margins have the loss::
+    It is the ``head`` of mmpretrain's ``ImageClassifier``, in runs of ``mim train mmdet`` and of
+    ``mim train mmpretrain``. Let u = x / |x| be the direction of the feature, v_j that of the
+    centre of class j, and cos t_j = <u, v_j>. The loss of most margins m is the batch mean of::
 
         L = -log( exp(s m(cos t_y)) / (exp(s m(cos t_y)) + sum_{j != y} exp(s cos t_j)) )
 
-    averaged over the batch, cos t_j = <u, v_j>. The class scores are never held together once
-    they are many (see `path`), so that memory does not grow with identities.
+    Many class scores are never held together (see ``path``), so that memory does not grow with
+    the number of identities.
 
-    It computes in float32, in float64 where features or centres are, under autocast too, the neck
-    included. Where features are float16, or autocast makes them so, those shorter than s / 1024
-    get the gradient of one of that length.
+    The head and its neck compute in float32, also under autocast, and in float64 where features
+    or centres are float64. Where features are float16, or autocast makes them so, a feature
+    shorter than s / 1024 gets the gradient of a feature of that length.
 
     Args:
-        num_classes: identities in training.
-        in_channels: channels of the features; of the embedding too, unless there is a neck.
-        margin: ``dict(type=..., ...)`` with one of Softmax, NormFace, LSoftmax, SphereFace,
-            CosFace, ArcFace, CombinedMargin, AdaFace, CurricularFace, MagFace, SphereFaceR,
-            UniFace, with or without ``mmdet_ext.``; its name alone for its defaults. None for
-            ``aux_losses`` alone.
-        scale: s. Margins on features of their own length (Softmax, LSoftmax, SphereFace) have
-            no use for it.
-        num_subcenters: centres an identity; the nearest counts (sub-centre ArcFace).
+        num_classes: number of identities in training.
+        in_channels: channels of the features; without a neck, also of the embedding.
+        margin: ``dict(type=..., ...)`` of a margin in the registry ``MARGINS``, such as ArcFace or
+            CosFace, with or without the prefix ``mmdet_ext.``; its name alone for its defaults.
+            None trains with ``aux_losses`` alone.
+        scale: s, above 0. Margins on features that keep their length (Softmax, LSoftmax,
+            SphereFace) do not use it.
+        num_subcenters: centres per identity; the nearest counts (sub-centre ArcFace).
         aux_losses: metric-learning losses on the embedding (CenterLoss, TripletLoss,
-            ContrastiveLoss), each with its ``loss_weight``; one needs no list, None is none. The
-            head fills in the ``num_classes`` and ``in_channels`` that CenterLoss takes.
-        flip_fusion: at test, put the embeddings of a picture and of its mirror image one behind
-            the other ('concat') or add them ('sum'). Wants the mirror images behind the
-            pictures: ``data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor',
-            flip_at_test=True)``.
-        embedding_channels: channels of the embedding, for a neck; None for ``in_channels``.
-        neck: 'none'; a linear layer, 'fc'; with batch norm, 'fc-bn'; between two, 'bn-fc-bn'
-            (ArcFace's option E); that with dropout. None for 'bn-fc-bn' where
-            ``embedding_channels`` is given, else 'none'. Feature maps are flattened before it.
-        dropout: its rate, for 'bn-dropout-fc-bn'.
-        path: 'plain' holds all scores, 'exact' goes through classes in chunks (equal to 1e-5);
+            ContrastiveLoss), each with its ``loss_weight``; a list, one config, or None. The head
+            fills in the options ``num_classes`` and ``in_channels`` of CenterLoss.
+        flip_fusion: fusion of the embeddings of an image and of its mirror image at test:
+            'concat', 'sum', or None for 'sum' wherever mirror images come. They come from
+            ``data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True)``,
+            which alone switches mirror fusion on.
+        embedding_channels: channels of the embedding behind a neck; None for ``in_channels``.
+        neck: layers from the features to the embedding: 'none', 'fc' (linear), 'fc-bn' (with batch
+            norm), 'bn-fc-bn' (between two batch norms, ArcFace's option E), or
+            'bn-dropout-fc-bn'. None for 'bn-fc-bn' if ``embedding_channels`` is given, and 'none'
+            otherwise. Feature maps are flattened first.
+        dropout: dropout rate of 'bn-dropout-fc-bn'.
+        path: 'plain' holds all scores, 'exact' visits the classes in chunks (equal to 1e-5), and
             'auto' takes 'plain' for tables of up to 65,536 scores.
-        loss_weight: factor on the margin's loss, at least 0.
-        init_cfg: as mmengine's modules have it. Centres start from a normal distribution of
-            deviation 0.01.
+        loss_weight: factor on the loss of the margin, at least 0.
+        init_cfg: as in MMEngine's modules. Centres are drawn from a normal distribution with
+            standard deviation 0.01.
 
     Attributes:
-        weight: the centres, (num_classes * num_subcenters, embedding); those of a class lie
-            together. Absent without a margin.
+        weight: the centres, (num_classes * num_subcenters, embedding channels); those of a class
+            are adjacent. Absent without a margin.
 
     Raises:
-        ValueError: for options that do not fit, and labels that are no class.
-        KeyError: for a margin that there is not; the nearest name is given.
+        ValueError: for options that do not fit, and for labels outside the classes.
+        KeyError: for an unknown margin; the error suggests the nearest name.
     """
 
     def __init__(
@@ -101,7 +108,7 @@ class MarginHead(BaseModule):
         embedding_channels: int | None = None,
         neck: Neck | None = None,
         dropout: float = 0.0,
-        path: ChosenPath = 'auto',
+        path: ChosenComputation = 'auto',
         loss_weight: float = 1.0,
         init_cfg: Any = None,
     ) -> None:
@@ -113,11 +120,11 @@ class MarginHead(BaseModule):
             num_subcenters=num_subcenters,
             embedding_channels=embedding,
         )
-        check_number('scale', scale, 'above 0 and finite', lambda s: 0 < s < float('inf'))
-        check_weight('loss_weight', loss_weight)
+        check_number('scale', scale, above=0, finite=True)
+        check_number('loss_weight', loss_weight, least=0, finite=True)
         if flip_fusion is not None:
             check_one_of('flip_fusion', flip_fusion, FlipFusion)
-        check_one_of('path', path, ChosenPath)
+        check_one_of('path', path, ChosenComputation)
         if margin is None and not aux_losses:
             raise ValueError("give a margin, such as margin=dict(type='ArcFace'), or aux_losses")
         self.num_classes, self.in_channels = int(num_classes), int(in_channels)
@@ -135,10 +142,10 @@ class MarginHead(BaseModule):
         )
 
     def pre_logits(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
-        """The embedding, (N, D), of a tuple of features whose last is taken.
+        """Return the embedding, (N, D), of the last of several features.
 
         Raises:
-            ValueError: if the features are not what the head was built for.
+            ValueError: if the features do not have ``in_channels`` channels.
         """
         x = _last(feats)
         if self.neck is not None:
@@ -151,23 +158,26 @@ class MarginHead(BaseModule):
             )
         if self.neck is None:
             return x
-        # A batch norm multiplies gradients, by 300 where its batch hardly varies.
+        # A batch norm multiplies gradients by up to 300 where its batch hardly varies.
         with torch.autocast(x.device.type, enabled=False):
             return cast(Tensor, self.neck(x.to(next(self.neck.parameters()).dtype)))
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
-        """Scores of all classes without a margin, (N, num_classes), or the embedding if none."""
+        """Return the scores of all classes without the margin, (N, num_classes).
+
+        A head without a margin returns its embedding.
+        """
         (embedding,) = promote_half(self.pre_logits(feats))
         if self.margin is None:
             return embedding
-        embedding, centres = promote_half(embedding, self.weight)
+        embedding, centers = promote_half(embedding, self.weight)
         dtype, factor = embedding.dtype, 1.0
         if self.margin.normalize_weight:
-            centres = unit_vectors(centres, dtype=dtype)[0]
+            centers = unit_vectors(centers, dtype=dtype)[0]
         if self.margin.normalize_features:
             embedding, factor = unit_vectors(embedding, dtype=dtype)[0], self.scale
         with torch.autocast(embedding.device.type, enabled=False):
-            scores = nn.functional.linear(embedding, centres) * factor
+            scores = nn.functional.linear(embedding, centers) * factor
         if self.num_subcenters > 1:
             scores = scores.view(len(scores), self.num_classes, self.num_subcenters).amax(2)
         bias = self.margin.class_bias(self.num_classes)
@@ -176,18 +186,19 @@ class MarginHead(BaseModule):
     def loss(
         self, feats: Tensor | Sequence[Tensor], data_samples: Sequence[Any], **kwargs: Any
     ) -> dict[str, Tensor]:
-        """The losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
-            feats: features, a tuple whose last is taken.
-            data_samples: one a picture, with its ``gt_label``.
+            feats: features, or a tuple of which the last is taken.
+            data_samples: one per image, with its ``gt_label``.
+            **kwargs: ignored; mmpretrain passes its ``train_cfg`` here.
 
         Returns:
-            'loss' of the margin, 'loss_<name>' of the auxiliary losses, and what is only logged:
-            'own_cosine', the mean cosine to the own centre, and the losses' counts.
+            dict: 'loss' of the margin and 'loss_<name>' of each auxiliary loss. For the log only:
+            'own_cosine', the mean cosine to the own centre, and the counts of the losses.
 
         Raises:
-            ValueError: for labels that are no class, none, or several a picture.
+            ValueError: if an image has no label, several labels, or a label outside the classes.
         """
         embedding = self.pre_logits(feats)
         labels = self._labels(data_samples, embedding)
@@ -203,27 +214,28 @@ class MarginHead(BaseModule):
         return losses
 
     def _labels(self, data_samples: Sequence[Any], embedding: Tensor) -> Tensor:
+        """Return the labels of the images, (N,), after checking them."""
         for place, sample in enumerate(data_samples):
             if 'gt_label' not in sample:
                 raise ValueError(
-                    f'data sample {place} has no gt_label, the identity of its picture: look at '
+                    f'data sample {place} has no gt_label, the identity of its image: look at '
                     'the data set, and whether the pipeline packs it (PackInputs)'
                 )
             if 'gt_score' in sample:
                 raise ValueError(
-                    'data_samples have gt_score: a margin is for one identity a picture. Take '
+                    'data_samples have gt_score: a margin is for one identity per image. Take '
                     'mixing augmentations (Mixup, CutMix) out of train_cfg'
                 )
         given = [torch.as_tensor(sample.gt_label).view(-1) for sample in data_samples]
         labels = torch.cat(given) if given else torch.zeros(0, dtype=torch.int64)
         if len(labels) != len(embedding):
             raise ValueError(
-                f'data_samples hold {len(labels)} labels for {len(embedding)} pictures: one each '
+                f'data_samples hold {len(labels)} labels for {len(embedding)} images: one each '
                 'is wanted'
             )
         if labels.is_floating_point():
             raise ValueError(f'labels must be whole numbers, got {labels.dtype}')
-        # On a GPU this waits for the embedding; a kernel that fails would say nothing of labels.
+        # On a GPU this waits for the embedding. A failing kernel would not name the labels.
         outside = (labels < 0) | (labels >= self.num_classes)
         if bool(outside.any()):
             place = int(outside.nonzero()[0])
@@ -239,6 +251,13 @@ class MarginHead(BaseModule):
     def _margin_losses(
         self, embedding: Tensor, labels: Tensor, shortest: float
     ) -> dict[str, Tensor]:
+        """Compute the loss, the penalty and the mean cosine of the margin.
+
+        Args:
+            embedding: x, (N, D).
+            labels: (N,).
+            shortest: length below which features get a bounded gradient.
+        """
         margin = cast(Margin, self.margin)
         with torch.autocast(embedding.device.type, enabled=False):
             (wide,) = promote_half(embedding)
@@ -255,16 +274,16 @@ class MarginHead(BaseModule):
                 num_subcenters=self.num_subcenters,
                 kind=margin.kind,
                 others=margin.others(labels),
-                path=self._path(len(labels)),
+                path=self._computation(len(labels)),
             )
             length = target.new_tensor(self.scale) if scaled else norm * center_norm
-            # Of a feature without length the direction, and so the cosine, is nothing.
+            # A zero feature has no direction: its cosine is 0.
             cosine = target if scaled else target / length.clamp(min=1e-12)
             if self.training:
                 with torch.no_grad():
                     margin.observe(cosine, norm)
             score = margin.cosine_margin(cosine, norm, labels)
-            # What has no length still pulls: the plain score by itself, the margin on top.
+            # The plain score is kept as a term, so that a zero feature still has its gradient.
             score = length * score if scaled else target + length * (score - cosine)
             if bias is not None:
                 score = score + bias[labels]
@@ -275,13 +294,15 @@ class MarginHead(BaseModule):
             losses['own_cosine'] = self._mean(cosine.detach())
         return losses
 
-    def _path(self, samples: int) -> Computation:
+    def _computation(self, samples: int) -> Computation:
+        """Return how to compute the scores of a batch."""
         if self.path != 'auto':
             return self.path
         return 'plain' if samples * len(self.weight) <= _PLAIN_UP_TO else 'exact'
 
     @staticmethod
     def _mean(values: Tensor) -> Tensor:
+        """Return the mean, or 0 with a graph for an empty batch."""
         return values.sum() / max(len(values), 1)
 
     def predict(
@@ -290,50 +311,48 @@ class MarginHead(BaseModule):
         data_samples: Sequence[Any] | None = None,
         **kwargs: Any,
     ) -> list[Any]:
-        """Write each picture's embedding onto its data sample, as ``embedding``, (D,), float32.
+        """Write the embedding of each image to its data sample, as ``embedding``, (D,), float32.
 
-        It keeps its length; who compares, normalises.
+        The embedding keeps its length. Comparisons normalise it.
+
+        Args:
+            feats: features, or a tuple of which the last is taken. With twice as many features as
+                data samples, the second half belongs to mirror images, and is fused.
+            data_samples: one per image; None makes new ones.
+            **kwargs: ignored; mmpretrain passes options of its heads here.
+
+        Returns:
+            list: the data samples. Without given ones, mirror images are expected if
+            ``flip_fusion`` is set.
 
         Raises:
-            ValueError: if ``flip_fusion`` is set and the mirror images are not there, or the
-                other way round.
+            ValueError: if the features are neither as many as the data samples nor twice as many,
+                or if ``flip_fusion`` is set and the mirror images are missing.
         """
         embedding = self.pre_logits(feats).float()
-        pictures = (
-            len(data_samples)
-            if data_samples is not None
-            else (len(embedding) // 2 if self.flip_fusion else len(embedding))
-        )
-        wanted = 2 * pictures if self.flip_fusion else pictures
-        if len(embedding) != wanted:
-            raise ValueError(
-                f'flip_fusion={self.flip_fusion!r} wants {wanted} embeddings for {pictures} '
-                f'pictures, got {len(embedding)}: flip_fusion of the head and flip_at_test of '
-                "data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor') go together"
-            )
-        if self.flip_fusion == 'concat':
-            embedding = torch.cat([embedding[:pictures], embedding[pictures:]], 1)
-        elif self.flip_fusion == 'sum':
-            embedding = embedding[:pictures] + embedding[pictures:]
         if data_samples is None:
-            data_samples = [BaseDataElement() for _ in range(pictures)]
+            images = len(embedding) // 2 if self.flip_fusion else len(embedding)
+            data_samples = [BaseDataElement() for _ in range(images)]
+        embedding = fuse_mirror_images(embedding, len(data_samples), self.flip_fusion)
         for sample, vector in zip(data_samples, embedding, strict=True):
             sample.set_field(vector, 'embedding')
         return list(data_samples)
 
 
 def _check_sizes(**sizes: Any) -> None:
+    """Raise ValueError, naming the option, unless all are whole numbers from 1 on, as 7 and 7.0."""
     for name, value in sizes.items():
-        if not is_number(value) or value % 1 or value < 1:
-            raise ValueError(f'{name} must be a whole number from 1 on, got {value!r}')
+        holds = is_number(value) and value % 1 == 0 and value >= 1
+        check_that(holds, name, value, 'a whole number from 1 on')
 
 
 def _last(feats: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return the features themselves, or the last of several."""
     return feats if isinstance(feats, Tensor) else feats[-1]
 
 
 def _gradient_type(feature: Tensor, embedding: Tensor) -> torch.dtype:
-    """float16 where gradients pass through it, else the precision of the embedding."""
+    """Return float16 if gradients pass through it, else the precision of the embedding."""
     kind = feature.device.type
     cast_to_half = (
         torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16

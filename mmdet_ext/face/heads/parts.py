@@ -1,4 +1,4 @@
-"""What `MarginHead` is built of, from configs: its margin, its neck and its auxiliary losses."""
+"""Parts of `MarginHead`: margin, neck, auxiliary losses, and the fusion of mirror images."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeGuard, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mmdet_ext.face.losses import FeatureLoss
 from mmdet_ext.face.margins.base import Margin
 from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.registry import MARGINS, MODELS
 
+FlipFusion = Literal['concat', 'sum']
 Neck = Literal['none', 'fc', 'fc-bn', 'bn-fc-bn', 'bn-dropout-fc-bn']
 #: A name, or ``dict(type=..., ...)``.
 MarginConfig = str | Mapping[str, Any]
-#: Some losses, one, or none.
+#: Configs of several losses, of one, or None.
 LossConfigs = Sequence[Mapping[str, Any]] | Mapping[str, Any] | None
 
 
 def build_margin(cfg: MarginConfig, num_classes: int) -> Margin:
-    """Build a margin of ``dict(type=..., ...)``, or of a name where its defaults will do.
+    """Build a margin from ``dict(type=..., ...)``, or from its name alone.
 
     Args:
         cfg: the type may be a name, with or without ``mmdet_ext.``, or a class.
-        num_classes: of the head.
+        num_classes: number of classes of the head.
 
     Raises:
-        KeyError: for a name that there is not.
-        TypeError: for a config without ``type``, or options that the margin has not.
+        KeyError: for an unknown name.
+        TypeError: for a config without ``type``, or an option that the margin does not have.
     """
     options = {'type': cfg} if isinstance(cfg, str) else cfg
     if not isinstance(options, Mapping) or not isinstance(options.get('type'), (str, type)):
@@ -41,16 +43,18 @@ def build_margin(cfg: MarginConfig, num_classes: int) -> Margin:
 
 
 def _margin_class(name: str | type) -> type[Margin]:
+    """Return the registered margin of a name, or the class itself if it is a margin."""
     found: Any = name
     if isinstance(name, str):
         try:
             found = MARGINS.get(name)
         except KeyError:
-            # Of ours it names the nearest; of another package's the nearest may be the same name.
+            # The error suggests the nearest name. For a name of another package, that may be the
+            # same name.
             if name.rpartition('.')[0] in ('', 'mmdet_ext'):
                 raise
         except RuntimeError:
-            # MMEngine's, for a name with dots that it cannot import.
+            # MMEngine raises it for a name with dots that it cannot import.
             pass
     if isinstance(found, type) and issubclass(found, Margin):
         return found
@@ -63,7 +67,13 @@ def _margin_class(name: str | type) -> type[Margin]:
 def build_neck(
     neck: Neck | None, channels: int, embedding: int | None, dropout: float
 ) -> nn.Sequential | None:
-    """The layers from the features to the embedding; see `MarginHead`.
+    """Build the layers from the features to the embedding; None for no layer.
+
+    Args:
+        neck: as in `MarginHead`.
+        channels: channels of the features.
+        embedding: channels of the embedding; None for those of the features.
+        dropout: dropout rate.
 
     Raises:
         ValueError: for options that do not fit.
@@ -92,17 +102,21 @@ def build_neck(
 
 
 def build_losses(configs: LossConfigs, num_classes: int, channels: int) -> dict[str, nn.Module]:
-    """The auxiliary losses by short names: 'center' of CenterLoss; a second one is 'center_2'.
+    """Build the auxiliary losses.
 
     Args:
-        configs: one ``dict(type=..., ...)`` each; one alone needs no list.
-        num_classes: of the head; what a loss that takes ``num_classes`` gets.
-        channels: of the embedding; likewise ``in_channels``.
+        configs: a list of ``dict(type=..., ...)``, one such dict, or None.
+        num_classes: number of classes of the head, given to losses with an option
+            ``num_classes``.
+        channels: channels of the embedding, given to losses with an option ``in_channels``.
+
+    Returns:
+        dict: losses by short names: 'center' for CenterLoss, 'center_2' for a second one.
 
     Raises:
-        KeyError: for a name that there is not.
-        TypeError: for what is no such config, or another sort of loss.
-        ValueError: for numbers of classes or channels other than the head's.
+        KeyError: for an unknown name.
+        TypeError: for a value that is no such config, or a loss that takes other inputs.
+        ValueError: for a number of classes or channels that differs from the head's.
     """
     configs = [configs] if isinstance(configs, Mapping) else configs or ()
     losses: dict[str, nn.Module] = {}
@@ -116,6 +130,7 @@ def build_losses(configs: LossConfigs, num_classes: int, channels: int) -> dict[
 
 
 def _build_loss(cfg: Any, sizes: dict[str, int]) -> FeatureLoss:
+    """Build a loss, with the sizes of the head where it has options for them."""
     if not isinstance(cfg, Mapping) or 'type' not in cfg:
         raise TypeError(
             f"aux_losses must be a list of dict(type='TripletLoss', ...), got {cfg!r} in it"
@@ -133,6 +148,7 @@ def _build_loss(cfg: Any, sizes: dict[str, int]) -> FeatureLoss:
 
 
 def _loss_class(name: Any) -> type[FeatureLoss]:
+    """Return the registered loss of a name, or the class itself if it is a `FeatureLoss`."""
     known = name if not isinstance(name, str) or '.' in name else f'mmdet_ext.{name}'
     found = MODELS.get(known) if isinstance(known, str) else known
     if _is_loss(found):
@@ -144,4 +160,32 @@ def _loss_class(name: Any) -> type[FeatureLoss]:
 
 
 def _is_loss(found: Any) -> TypeGuard[type[FeatureLoss]]:
+    """Return whether it is a subclass of `FeatureLoss`."""
     return isinstance(found, type) and issubclass(found, FeatureLoss)
+
+
+def fuse_mirror_images(embedding: Tensor, images: int, fusion: FlipFusion | None) -> Tensor:
+    """Fuse the embedding of each image with that of its mirror image.
+
+    Args:
+        embedding: (images, D), or (2 images, D) with the mirror images behind the images.
+        images: number of images.
+        fusion: 'concat' or 'sum'; None for 'sum' if the mirror images are there.
+
+    Returns:
+        Tensor: (images, D), or (images, 2 D) for 'concat'.
+
+    Raises:
+        ValueError: if the number of embeddings is another, or ``fusion`` is given and the mirror
+            images are missing.
+    """
+    if fusion is None and len(embedding) == images:
+        return embedding
+    if len(embedding) != 2 * images:
+        raise ValueError(
+            f'flip_fusion={fusion!r} wants {2 * images if fusion else images} embeddings for '
+            f'{images} images, got {len(embedding)}: mirror images come from '
+            "data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True)"
+        )
+    plain, mirrored = embedding[:images], embedding[images:]
+    return torch.cat([plain, mirrored], 1) if fusion == 'concat' else plain + mirrored

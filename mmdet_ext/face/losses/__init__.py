@@ -1,4 +1,4 @@
-"""Metric-learning losses."""
+"""Registered metric-learning losses."""
 
 from mmdet_ext.face.losses.base import FeatureLoss
 from mmdet_ext.face.losses.center import CenterLoss

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Literal
 
 import torch
@@ -17,7 +16,7 @@ from mmdet_ext.functional.embedding.distances import (
     class_mean_center_loss,
     shifted_centers,
 )
-from mmdet_ext.functional.numerics.checks import check_above, check_one_of
+from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.registry import MODELS
 
 Form = Literal['paper', 'learnable']
@@ -25,37 +24,40 @@ Form = Literal['paper', 'learnable']
 
 @MODELS.register_module()
 class CenterLoss(FeatureLoss):
-    r"""Draws features to the centre of their identity; beside a classifier that keeps them apart.
+    r"""Loss that pulls each feature to the centre of its identity.
 
-    Alone it is smallest where all features and centres are one point. Two forms:
+    It accompanies a classifier, which keeps identities apart: alone, the loss is smallest where all
+    features and centres are one point. There are two forms.
 
-    paper: the mean over the batch of half the squared distance (the paper has the sum; with it
-    ``loss_weight`` would depend on the batch size). The centres are no parameters. In training
-    they follow each batch, after its loss has been taken:
+    'paper' is half the squared distance, averaged over the batch (the paper sums it, so that the
+    weight of the loss would depend on the batch size):
 
     .. math:: L = \frac{1}{2N} \sum_i \lVert x_i - c_{y_i} \rVert_2^2, \quad
         c_j \leftarrow c_j - \alpha \frac{\sum_{y_i = j} (c_j - x_i)}{1 + n_j}
 
-    with n_j the samples of j in the batch. They start at 0, are buffers of the checkpoint, and
-    are the same in all processes: sums and counts are taken over the batches of all of them, as if
-    it were one batch. What is not finite moves no centre.
+    with n_j the number of samples of j in the batch. The centres c are buffers, start at 0, and
+    are kept in checkpoints. In training each batch moves them, after its loss has been computed.
+    Sums and counts are taken over the batches of all processes, so that centres are equal in all.
+    Features that are not finite move no centre.
 
-    learnable: the centres are a parameter, which the optimiser trains, from a normal distribution.
-    An identity costs the mean distance, not squared, of its samples, whatever their number:
+    'learnable' makes the centres a parameter that the optimiser trains, drawn from a normal
+    distribution. An identity costs the mean distance of its samples, not squared, whatever their
+    number:
 
     .. math:: L = \sum_i \lVert x_i - c_{y_i} \rVert_2 \;/\; n_{y_i}
 
-    It is a sum over the identities of the batch. The gradient has length at most 1 / n_j a sample,
-    and 0 at the centre itself.
+    This is a sum over the identities of the batch. The gradient of a sample has a length of at most
+    1 / n_j, and is 0 at the centre.
 
-    Logged beside the loss: 'distance', the mean distance of the samples to their centres.
+    The log gets 'distance', the mean distance of the samples to their centres.
 
     Args:
-        num_classes: C.
-        in_channels: D, the length of a feature.
-        form: as above.
-        alpha: of the paper's form, from 0 (centres stay) to 1.
-        loss_weight: the paper's lambda, 0.003 there for the sum over a batch of 256.
+        num_classes: C, number of identities.
+        in_channels: D, length of a feature.
+        form: 'paper' or 'learnable'.
+        alpha: step of the centres in the form 'paper', from 0, which leaves them in place, to 1.
+        loss_weight: factor on the loss, the paper's lambda, 0.003 there for the sum over a batch
+            of 256.
 
     Raises:
         ValueError: for an option out of range; in a call, for a label outside 0 to C - 1.
@@ -76,14 +78,12 @@ class CenterLoss(FeatureLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(loss_weight)
-        check_above('num_classes', num_classes, 0, 'one centre each')
-        check_above('in_channels', in_channels, 0, 'it is the length of a feature')
+        why = 'it is the length of a feature'
+        check_number('num_classes', num_classes, above=0, finite=True, why='one centre each')
+        check_number('in_channels', in_channels, above=0, finite=True, why=why)
         check_one_of('form', form, Form)
-        if not isinstance(alpha, Real) or not 0 <= float(alpha) <= 1:
-            raise ValueError(
-                f'alpha must be from 0 to 1, got {alpha!r}: it is the part of the way that a '
-                'centre goes with each batch'
-            )
+        why = 'it is the part of the way that a centre goes with each batch'
+        check_number('alpha', alpha, 'from 0 to 1', least=0, most=1, why=why)
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.form: Form = form
@@ -94,7 +94,7 @@ class CenterLoss(FeatureLoss):
             self.centers = nn.Parameter(torch.randn(num_classes, in_channels))
 
     def losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The loss and the mean distance to the centres; moves centres in training."""
+        """Compute the loss and the mean distance to the centres; move the centres in training."""
         samples = max(1, len(features))
         each = center_loss(features, labels, self.centers)
         distance = (2 * each.detach()).sqrt().sum() / samples
@@ -108,17 +108,18 @@ class CenterLoss(FeatureLoss):
 
     @torch.no_grad()
     def _move_centers(self, features: Tensor, labels: Tensor) -> None:
+        """Move the centres of the identities in the batches of all processes."""
         classes = _labels_everywhere(labels.long()).unique()
         shift, count = center_shift(features, labels, self.centers, classes)
         all_reduce(shift, op='sum')
         all_reduce(count, op='sum')
-        # All processes add the same numbers here, so that centres are equal to the last bit.
+        # All processes compute the same numbers here, so that centres are equal to the last bit.
         moved = shifted_centers(self.centers[classes], shift, count, self.alpha)
         self.centers[classes] = moved.to(self.centers.dtype)
 
 
 def _labels_everywhere(labels: Tensor) -> Tensor:
-    """The labels of all processes, whose batches may differ in size."""
+    """Return the labels of all processes, whose batches may differ in size."""
     if get_world_size() == 1:
         return labels
     most = torch.tensor([len(labels)], device=labels.device)

@@ -5,27 +5,30 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmdet_ext.face.losses.base import FeatureLoss
-from mmdet_ext.functional.embedding.distances import Distance, contrastive_loss
-from mmdet_ext.functional.numerics.checks import check_above, check_one_of
+from mmdet_ext.functional.embedding.distances import (
+    Distance,
+    check_contrastive_options,
+    contrastive_loss,
+)
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
 class ContrastiveLoss(FeatureLoss):
-    """Draws the samples of one identity together, and holds others at least a margin apart.
+    """Loss that pulls samples of one identity together and pushes others a margin apart.
 
-    Over all pairs of the batch. Formula and edges:
-    :func:`mmdet_ext.functional.embedding.distances.contrastive_loss`.
+    It is computed over all pairs of the batch.
+    :func:`mmdet_ext.functional.embedding.contrastive_loss` states the formula and its edges.
 
-    Logged beside the loss: 'positive_pairs', 'negative_pairs' and 'close_negative_pairs', those
-    nearer than the margin.
+    The log gets 'positive_pairs', 'negative_pairs', and 'close_negative_pairs', the number of
+    negative pairs nearer than the margin.
 
     Args:
         margin: above 0, in units of the distance.
         distance: 'euclidean', 'squared_euclidean' or 'cosine'.
-        normalize: scale features to length 1 first; the cosine does always.
-        balance: positive and negative pairs weigh the same together, however many there are.
-        loss_weight: factor on the loss.
+        normalize: scale features to length 1 first; 'cosine' always does.
+        balance: give all positive pairs together the weight of all negative pairs together.
+        loss_weight: factor on the loss, at least 0.
 
     Raises:
         ValueError: for an option out of range.
@@ -44,15 +47,14 @@ class ContrastiveLoss(FeatureLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(loss_weight)
-        check_above('margin', margin, 0, 'at 0 nothing would push identities apart')
-        check_one_of('distance', distance, Distance)
+        check_contrastive_options(margin, distance)
         self.margin = margin
         self.distance: Distance = distance
         self.normalize = normalize
         self.balance = balance
 
     def losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The loss, and how many pairs there are of either kind."""
+        """Compute the loss and the number of pairs of either kind."""
         loss, *counts = contrastive_loss(
             features, labels, self.margin, self.distance, self.normalize, self.balance
         )

@@ -6,38 +6,39 @@ from torch import Tensor
 
 from mmdet_ext.face.losses.base import FeatureLoss
 from mmdet_ext.functional.embedding.distances import Distance
-from mmdet_ext.functional.embedding.triplet import Mining, triplet_loss
-from mmdet_ext.functional.numerics.checks import check_not_negative, check_one_of
+from mmdet_ext.functional.embedding.triplet import Mining, check_triplet_options, triplet_loss
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
 class TripletLoss(FeatureLoss):
-    """Holds negatives farther from an anchor than positives, by a margin.
+    """Loss that keeps negatives a margin farther from an anchor than positives.
 
-    Mining, formulae and edges: :func:`mmdet_ext.functional.embedding.triplet.triplet_loss`. Takes the
-    options and the call of mmdet's stock TripletLoss, and by default returns a scalar as it does.
-    Its value is equal to stock's where each identity of the batch has two samples or more and
-    there are two identities or more. Elsewhere stock fails on a batch of one identity, and takes
-    an anchor without another sample of its identity for its own positive; here such a batch is 0,
-    and such an anchor does not count. Near samples keep their digits, equal ones have distance 0
-    (1e-6 in stock). Stock has batch-hard mining alone.
+    :func:`mmdet_ext.functional.embedding.triplet_loss` states mining, formulas and edges.
 
-    Logged beside the loss where ``log_counts`` is set: 'easy', 'semi_hard' and 'hard', how many of
-    all triplets of the batch are which, whatever the mining.
+    It is a drop-in replacement for mmdet's TripletLoss: it takes its options and its call, and by
+    default returns a scalar. The values are equal if the batch has two identities or more, with
+    two samples or more each. For other batches mmdet's loss fails on a single identity, and takes
+    an anchor without another sample of its identity as its own positive. Here such a batch costs
+    0, and such an anchor does not count. Near samples keep their digits, and equal samples have
+    distance 0 instead of 1e-6. mmdet's loss has batch-hard mining alone.
+
+    With ``log_counts`` the log gets 'easy', 'semi_hard' and 'hard', the numbers of such triplets
+    among all triplets of the batch, whatever the mining.
 
     Args:
         margin: at least 0, in units of the distance.
-        loss_weight: factor on the loss.
-        hard_mining: stock's option: True. False, which stock does not implement, needs another
-            ``mining`` than 'batch_hard'.
+        loss_weight: factor on the loss, at least 0.
+        hard_mining: mmdet's option. False, which mmdet does not implement, needs a ``mining``
+            other than 'batch_hard'.
         mining: 'batch_hard', 'semi_hard' or 'batch_all'.
-        distance: 'euclidean', 'squared_euclidean' or 'cosine'. FaceNet's is the squared one of
-            normalised features, with a margin of 0.2.
-        normalize: scale features to length 1 first; the cosine does always.
-        soft_margin: log(1 + exp(p - n)) instead of the hinge; the margin then only counts.
-        log_counts: return a dict with the counts beside the loss, as other losses here do. False
-            returns the scalar, which is what stock's heads can take. `losses` is the dict always.
+        distance: 'euclidean', 'squared_euclidean' or 'cosine'. FaceNet uses the squared distance
+            of normalised features, with a margin of 0.2.
+        normalize: scale features to length 1 first; 'cosine' always does.
+        soft_margin: use log(1 + exp(p - n)) instead of the hinge, for distances p to the positive
+            and n to the negative. The margin then only matters to the counts.
+        log_counts: return a dict with loss and counts, as other feature losses do. False returns
+            the scalar that mmdet's heads take. `losses` returns the dict in both cases.
 
     Raises:
         ValueError: for an option out of range.
@@ -60,9 +61,7 @@ class TripletLoss(FeatureLoss):
         log_counts: bool = False,
     ) -> None:
         super().__init__(loss_weight)
-        check_not_negative('margin', margin, 'it is how much farther than a positive a negative is')
-        check_one_of('mining', mining, Mining)
-        check_one_of('distance', distance, Distance)
+        check_triplet_options(margin, mining, distance)
         if not hard_mining and mining == 'batch_hard':
             raise ValueError(
                 "hard_mining=False contradicts mining='batch_hard': set mining to 'semi_hard' or "
@@ -77,7 +76,7 @@ class TripletLoss(FeatureLoss):
         self.log_counts = log_counts
 
     def losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The loss, and how many triplets are easy, semi-hard and hard."""
+        """Compute the loss and the numbers of easy, semi-hard and hard triplets."""
         loss, *counts = triplet_loss(
             features,
             labels,
@@ -96,11 +95,11 @@ class TripletLoss(FeatureLoss):
         }
 
     def forward(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor] | Tensor:
-        """The loss; with ``log_counts``, the dict of `losses`.
+        """Return the loss, or the dict of `losses` with ``log_counts``.
 
         Args:
-            inputs: features (N, D), by stock's name.
-            targets: labels (N,), likewise.
+            inputs: features (N, D), under mmdet's name.
+            targets: labels (N,), under mmdet's name.
         """
         losses = self.losses(inputs, targets)
         return losses if self.log_counts else losses['loss']

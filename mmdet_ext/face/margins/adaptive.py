@@ -23,7 +23,7 @@ from mmdet_ext.functional.embedding.margins import (
     multiplicative_angular_margin,
     turned_cosine,
 )
-from mmdet_ext.functional.numerics.checks import is_pair
+from mmdet_ext.functional.numerics.checks import check_one_of, check_that, is_pair
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.registry import MARGINS
 
@@ -172,10 +172,10 @@ class MagFace(Margin):
     ) -> None:
         super().__init__()
         self.check(penalty_weight=penalty_weight)
-        if not is_pair(norms) or not 0 < norms[0] < norms[1] < math.inf:
-            raise ValueError(f'norms must be two lengths, 0 < l < u, got {norms!r}')
-        if not is_pair(margins) or not 0 <= margins[0] <= margins[1] < math.pi:
-            raise ValueError(f'margins must be two angles, 0 <= low <= high < pi, got {margins!r}')
+        holds = is_pair(norms) and 0 < norms[0] < norms[1] < math.inf
+        check_that(holds, 'norms', norms, 'two lengths, 0 < l < u')
+        holds = is_pair(margins) and 0 <= margins[0] <= margins[1] < math.pi
+        check_that(holds, 'margins', margins, 'two angles, 0 <= low <= high < pi')
         self.norms, self.margins = (norms[0], norms[1]), (margins[0], margins[1])
         self.penalty_weight, self.easy_margin = float(penalty_weight), easy_margin
 
@@ -231,8 +231,7 @@ class SphereFaceR(Margin):
     def __init__(self, m: float = 1.5, version: Literal['v0', 'v1', 'v2'] = 'v1') -> None:
         super().__init__()
         self.check(m=m)
-        if version not in ('v0', 'v1', 'v2'):
-            raise ValueError(f"version must be 'v0', 'v1' or 'v2', got {version!r}")
+        check_one_of('version', version, ('v0', 'v1', 'v2'))
         self.m, self.version = float(m), version
 
     def cosine_margin(self, cosine: Tensor, norm: Tensor, labels: Tensor) -> Tensor:

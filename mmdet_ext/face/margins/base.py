@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmdet_ext.face.margins.class_margins import ClassMargins, MarginOption
 from mmdet_ext.functional.embedding.chunked_competition import Kind, OtherScores
 from mmdet_ext.functional.embedding.margin_loss import margin_softmax_loss
-from mmdet_ext.functional.numerics.checks import is_real
+from mmdet_ext.functional.numerics.checks import check_number, is_real
 from mmdet_ext.registry import MARGINS
 
 
@@ -51,13 +51,11 @@ class Margin(nn.Module):
                     f'{name} of {type(self).__name__} must be one number, got {value!r}{hint}'
                 )
             low, high = self.limits.get(name, (-math.inf, math.inf))
-            if not (math.isfinite(value) and low <= float(value) <= high):
-                span = (
-                    f'from {low:.4g} to {high:.4g}'
-                    if high < math.inf
-                    else (f'at least {low:.4g} and finite' if low > -math.inf else 'finite')
-                )
-                raise ValueError(f'{name} of {type(self).__name__} must be {span}, got {value!r}')
+            wanted = 'finite' if low == -math.inf else f'at least {low:.4g} and finite'
+            if high < math.inf:
+                wanted = f'from {low:.4g} to {high:.4g}'
+            option = f'{name} of {type(self).__name__}'
+            check_number(option, value, wanted, least=low, most=high, finite=True)
 
     def bind(self, num_classes: int) -> None:
         """Set the number of classes; the head calls this once, before training."""

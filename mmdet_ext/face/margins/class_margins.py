@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmdet_ext.functional.classification.class_weights import plain_numbers
-from mmdet_ext.functional.numerics.checks import is_real
+from mmdet_ext.functional.numerics.checks import check_number, is_real
 from mmdet_ext.losses.class_counts import resolve_counts
 
 #: One number, one per class, or ``dict(counts=..., high=..., low=..., power=...)``.
@@ -68,9 +68,8 @@ class ClassMargins(nn.Module):
         if not is_real(value):
             raise TypeError(f'{self.name} must be numbers, got {value!r}')
         low, high = self.bounds
-        if not math.isfinite(value) or not low <= float(value) < high:
-            span = f'from {low:g} to below {high:.4g}' if high < math.inf else 'finite'
-            raise ValueError(f'{self.name} must be {span}, got {value!r}')
+        wanted = f'from {low:g} to below {high:.4g}' if high < math.inf else 'finite'
+        check_number(self.name, value, wanted, least=low, below=high, finite=True)
         return float(value)
 
     def bind(self, num_classes: int) -> None:

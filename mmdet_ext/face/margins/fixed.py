@@ -16,6 +16,7 @@ from mmdet_ext.functional.embedding.margins import (
     combined_margin,
     multiplicative_angular_margin,
 )
+from mmdet_ext.functional.numerics.checks import check_one_of, check_that
 from mmdet_ext.registry import MARGINS
 
 
@@ -92,8 +93,7 @@ class _Annealed(Margin):
         """Check the limits, that m is a whole number, and that lambda falls."""
         super().check(**numbers)
         m = numbers.get('m', 1)
-        if m != int(m):
-            raise ValueError(f'm must be a whole number, got {m!r}: it multiplies the angle')
+        check_that(m == int(m), 'm', m, 'a whole number', 'it multiplies the angle')
         ends = {'lambda_max': math.inf, 'lambda_min': 0.0}
         high, low = (numbers.get(end, getattr(self, end, none)) for end, none in ends.items())
         if low > high:
@@ -213,8 +213,7 @@ class ArcFace(Margin):
         gradient: Literal['analytic', 'straight_through'] = 'analytic',
     ) -> None:
         super().__init__()
-        if gradient not in ('analytic', 'straight_through'):
-            raise ValueError(f"gradient must be 'analytic' or 'straight_through', got {gradient!r}")
+        check_one_of('gradient', gradient, ('analytic', 'straight_through'))
         self.m = ClassMargins('m', m, (0, math.pi))
         self.easy_margin = easy_margin
         self.straight_through = gradient == 'straight_through'

@@ -71,7 +71,7 @@ def test_triplets_have_the_value_and_gradient_of_stock(
 def test_stock_positions_of_options_are_kept() -> None:
     loss = TripletLoss(0.7, 2.0, True)
     assert (loss.margin, loss.loss_weight, loss.hard_mining) == (0.7, 2.0, True)
-    assert 'stock' in (TripletLoss.__doc__ or '')
+    assert 'mmdet' in (TripletLoss.__doc__ or '')
 
 
 def test_stock_fails_on_one_identity_where_ours_is_zero() -> None:

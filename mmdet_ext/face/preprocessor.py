@@ -14,26 +14,26 @@ from mmdet_ext.registry import MODELS
 
 @MODELS.register_module()
 class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
-    """Stacks pictures of one size, swaps blue and red, and scales to about -1 .. 1.
+    """Stacks images of one size, swaps blue and red, and scales to about -1 .. 1.
 
     ``(x - mean) / std``, for stock mmpretrain's ImageClassifier as its ``data_preprocessor``. What
-    pictures of different sizes would need is alignment or a resize, not padding: they are an
+    images of different sizes would need is alignment or a resize, not padding: they are an
     error.
 
     Args:
         mean: taken away, a number or one a channel, in the order that goes to the network.
         std: divided by, likewise, above 0. 128 is what the margin losses' papers name; InsightFace
             divides by 127.5.
-        to_rgb: whether blue and red are swapped, which pictures of three channels are as loaded.
-        flip_at_test: whether, outside of training, the mirrored pictures stand behind the batch:
-            2N pictures for N data samples, for a head with ``flip_fusion``.
+        to_rgb: whether blue and red are swapped, which images of three channels are as loaded.
+        flip_at_test: whether, outside of training, the mirrored images stand behind the batch:
+            2N images for N data samples, for a head with ``flip_fusion``.
         batch_augments: what ImageClassifier passes on as its ``train_cfg``: must be empty, as
-            mixed pictures have no one identity.
+            mixed images have no one identity.
         non_blocking: whether the copy to a GPU may overlap.
 
     Raises:
         ValueError: if ``std`` is not above 0, ``mean`` or ``std`` is not of 1 or 3 numbers, or
-            ``batch_augments`` is given; in use, if there are no pictures, they differ in size, or
+            ``batch_augments`` is given; in use, if there are no images, they differ in size, or
             ``mean`` or ``std`` is of more channels than they.
     """
 
@@ -53,7 +53,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
         if batch_augments:
             raise ValueError(
                 f'batch_augments (train_cfg of ImageClassifier) is {batch_augments}: mixed '
-                'pictures have no one identity. Leave it away'
+                'images have no one identity. Leave it away'
             )
         for name, values in (('mean', mean), ('std', std)):
             numbers = torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
@@ -81,7 +81,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
         inputs = data['inputs']
         if not isinstance(inputs, Tensor):
             if not len(inputs):
-                raise ValueError('inputs is empty: a batch has at least one picture')
+                raise ValueError('inputs is empty: a batch has at least one image')
             _check_sizes(inputs, data_samples)
             inputs = torch.stack(list(inputs))
         if inputs.ndim != 4:
@@ -105,22 +105,22 @@ def _check_channels(channels: int, **constants: Tensor) -> None:
         if len(numbers) not in (1, channels):
             raise ValueError(
                 f'{name} has {len(numbers)} numbers, {numbers.flatten().tolist()}, but the '
-                f'pictures have {channels} channels: give one number, or load pictures of '
+                f'images have {channels} channels: give one number, or load images of '
                 f'{len(numbers)} channels (mmdet_ext.LoadFace gives three)'
             )
 
 
 def _check_sizes(inputs: Sequence[Tensor], data_samples: Sequence[Any] | None) -> None:
-    """Raise, naming sizes and pictures, unless all are of one size."""
+    """Raise, naming sizes and images, unless all are of one size."""
     sizes: dict[tuple[int, ...], str] = {}
-    for i, picture in enumerate(inputs):
-        if tuple(picture.shape) not in sizes:
+    for i, image in enumerate(inputs):
+        if tuple(image.shape) not in sizes:
             sample = data_samples[i] if data_samples is not None else None
             path = getattr(sample, 'img_path', None) or f'number {i} of the batch'
-            sizes[tuple(picture.shape)] = path
+            sizes[tuple(image.shape)] = path
     if len(sizes) > 1:
         shown = '; '.join(f'{size} {path}' for size, path in list(sizes.items())[:5])
         raise ValueError(
-            f'the pictures of a batch must be of one size (C, H, W), got {len(sizes)}: {shown}. '
+            f'the images of a batch must be of one size (C, H, W), got {len(sizes)}: {shown}. '
             "Put mmdet_ext.AlignFace or dict(type='Resize', scale=(112, 112)) into the pipeline"
         )

@@ -1,4 +1,4 @@
-"""Pictures of face recognition: ROC, CMC, histogram of similarities, sheet of the hardest pairs.
+"""Images of face recognition: ROC, CMC, histogram of similarities, sheet of the hardest pairs.
 
 On matplotlib's Agg canvas: no display.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from mmdet_ext.plots.style import COLOURS, DASHED, GREY, new_figure, save_figure
 
-#: Side of a picture on a sheet, px.
+#: Side of an image on a sheet, px.
 TILE = 112
 GAP = 4
 STYLES = ('-', '--', '-.', ':')
@@ -24,7 +24,7 @@ STYLES = ('-', '--', '-.', ':')
 
 @dataclass(frozen=True)
 class FacePair:
-    """Two pictures on a sheet.
+    """Two images on a sheet.
 
     Attributes:
         paths: their files; one that is None or cannot be read is drawn crossed out.
@@ -180,7 +180,7 @@ def draw_hardest_pairs(
         columns: pairs a row, at least 1.
 
     Returns:
-        How many pictures could not be read.
+        How many images could not be read.
 
     Raises:
         ValueError: if there is no pair at all, or ``columns`` is below 1.
@@ -214,7 +214,7 @@ def draw_hardest_pairs(
 
 
 def _draw_pair(axes: Any, pair: FacePair) -> int:
-    """Draw two pictures side by side; returns how many could not be read."""
+    """Draw two images side by side; returns how many could not be read."""
     tiles = [_tile(file) for file in pair.paths]
     gap = np.full((TILE, GAP, 3), 255, np.uint8)
     known = [np.full((TILE, TILE, 3), 225, np.uint8) if tile is None else tile for tile in tiles]
@@ -232,7 +232,7 @@ def _draw_pair(axes: Any, pair: FacePair) -> int:
 
 
 def _tile(path: str | None) -> np.ndarray | None:
-    """A picture file, grey or in colour, as (TILE, TILE, 3) uint8 RGB; its sides keep their ratio.
+    """An image file, grey or in colour, as (TILE, TILE, 3) uint8 RGB; its sides keep their ratio.
 
     None where it cannot be read.
     """

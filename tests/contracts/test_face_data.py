@@ -13,7 +13,7 @@ import pytest
 
 from mmdet_ext.catalog import cases
 from mmdet_ext.catalog.face_cases import case_id
-from mmdet_ext.data.synthetic.faces import face_picture, make_faces
+from mmdet_ext.data.synthetic.faces import face_image, make_faces
 from mmdet_ext.registry import DATA_SAMPLERS, DATASETS, MODELS, TRANSFORMS, ExtRegistry
 from tests._helpers.options import assert_misspelt_options_are_named
 from tests._helpers.same import assert_same
@@ -92,15 +92,15 @@ def test_reading_again_in_another_process_or_later_gives_the_same(
     for twin in twins:
         for place, entry in zip(places, expected, strict=True):
             assert_same(twin[place], entry)
-    # What a pipeline does to a picture is not done to the data set's own.
+    # What a pipeline does to an image is not done to the data set's own.
     dataset[0]['img'][:] = 0
     assert_same(dataset[0], expected[0])
 
 
 @each_dataset
-def test_a_part_keeps_labels_with_pictures_or_is_refused(case: Any, faces_root: Path) -> None:
+def test_a_part_keeps_labels_with_images_or_is_refused(case: Any, faces_root: Path) -> None:
     if not case.divisible:
-        with pytest.raises(ValueError, match='a part of the pictures would break the pairs'):
+        with pytest.raises(ValueError, match='a part of the images would break the pairs'):
             dataset_of(case, faces_root, indices=3)
         return
     whole = dataset_of(case, faces_root)
@@ -179,23 +179,23 @@ def test_sampler_refuses_misspelt_options_and_unknown_persons(case: Any, faces_r
         DATA_SAMPLERS.get(case.name),
     )
     unknown = next(row for row in cases.FACE_DATASETS if not row.identities)
-    with pytest.raises(ValueError, match='at least 0, one a picture'):
+    with pytest.raises(ValueError, match='at least 0, one an image'):
         build(DATA_SAMPLERS, case, dataset=dataset_of(unknown, faces_root))
 
 
 @over(cases.TRANSFORMS)
 def test_transform_is_repeatable_and_keeps_its_input(case: Any, faces_root: Path) -> None:
     path = str(next((faces_root / 'faces').rglob('*.ppm')))
-    picture = face_picture(0, 0, (100, 90))
+    image = face_image(0, 0, (100, 90))
     landmarks = np.array([[30, 40], [60, 40], [45, 55], [33, 75], [57, 75]], np.float32)
     transform = build(TRANSFORMS, case)
     results = []
     for _ in range(2):
-        given = {'img_path': path, 'img': picture, 'landmarks': landmarks}
+        given = {'img_path': path, 'img': image, 'landmarks': landmarks}
         before = copy.deepcopy(given)
         results.append(transform(given))
         assert given['img_path'] == path
-        np.testing.assert_array_equal(picture, before['img'])
+        np.testing.assert_array_equal(image, before['img'])
         np.testing.assert_array_equal(landmarks, before['landmarks'])
     assert_same(*results)
     img = results[0]['img']
@@ -203,7 +203,7 @@ def test_transform_is_repeatable_and_keeps_its_input(case: Any, faces_root: Path
     assert case.name in repr(transform)
     assert_same(
         pickle.loads(pickle.dumps(transform))(
-            {'img_path': path, 'img': picture, 'landmarks': landmarks}
+            {'img_path': path, 'img': image, 'landmarks': landmarks}
         ),
         results[0],
     )

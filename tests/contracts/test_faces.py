@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmdet_ext.catalog import cases
 from mmdet_ext.catalog.face_cases import CHANNELS, INPUT_SIZE, case_id
-from mmdet_ext.data.synthetic.faces import face_picture
+from mmdet_ext.data.synthetic.faces import face_image
 from mmdet_ext.registry import HOOKS, METRICS, MODELS, ExtRegistry
 from tests._helpers.options import assert_misspelt_options_are_named
 from tests._helpers.same import assert_same
@@ -44,7 +44,7 @@ def network(case: Any, seed: int = 0, **options: Any) -> Any:
 
 
 def pictures(count: int = 4) -> Tensor:
-    made = [face_picture(i, 0, (INPUT_SIZE, INPUT_SIZE)) for i in range(count)]
+    made = [face_image(i, 0, (INPUT_SIZE, INPUT_SIZE)) for i in range(count)]
     return (torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).float() - 127.5) / 128
 
 

@@ -1,4 +1,4 @@
-"""Preprocessing: values, channels, mirrored pictures, and its place in ImageClassifier."""
+"""Preprocessing: values, channels, mirrored images, and its place in ImageClassifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 from mmdet_ext.face.preprocessor import FaceDataPreprocessor
 
 
-def pictures(count: int = 3, channels: int = 3) -> torch.Tensor:
+def make_images(count: int = 3, channels: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, channels, 5, 4), generator=generator, dtype=torch.uint8)
 
@@ -30,7 +30,7 @@ def test_values_and_channels() -> None:
 
 
 def test_mean_and_std_of_channels_are_in_the_order_that_goes_on() -> None:
-    images = pictures()
+    images = make_images()
     out = FaceDataPreprocessor(mean=(1, 2, 3), std=(4, 5, 6))(dict(inputs=images))['inputs']
     for channel, (mean, std) in enumerate([(1, 4), (2, 5), (3, 6)]):
         torch.testing.assert_close(out[:, channel], (images[:, 2 - channel].float() - mean) / std)
@@ -38,7 +38,7 @@ def test_mean_and_std_of_channels_are_in_the_order_that_goes_on() -> None:
 
 @pytest.mark.parametrize('collate', [pseudo_collate, default_collate])
 def test_lists_and_stacks_give_the_same(collate) -> None:
-    images = pictures()
+    images = make_images()
     samples = [BaseDataElement(metainfo=dict(img_path=f'{i}.jpg')) for i in range(3)]
     data = collate(
         [
@@ -52,13 +52,13 @@ def test_lists_and_stacks_give_the_same(collate) -> None:
 
 
 def test_grey_input_stays_grey() -> None:
-    images = pictures(channels=1)
+    images = make_images(channels=1)
     out = FaceDataPreprocessor()(dict(inputs=images))['inputs']
     torch.testing.assert_close(out, (images.float() - 127.5) / 128)
 
 
-def test_mirrored_pictures_stand_behind_at_test_alone() -> None:
-    images, samples = pictures(), [BaseDataElement() for _ in range(3)]
+def test_mirrored_images_stand_behind_at_test_alone() -> None:
+    images, samples = make_images(), [BaseDataElement() for _ in range(3)]
     preprocessor = FaceDataPreprocessor(flip_at_test=True)
     plain = FaceDataPreprocessor()(dict(inputs=images))['inputs']
     training = preprocessor(dict(inputs=images, data_samples=samples), training=True)
@@ -88,7 +88,7 @@ def test_sizes_that_differ_are_named() -> None:
     [
         (dict(std=0), 'std must be above 0, got 0'),
         (dict(mean=(1, 2)), 'mean must be 1 number or 3'),
-        (dict(batch_augments=dict(augments=[dict(type='Mixup')])), 'mixed pictures have no one'),
+        (dict(batch_augments=dict(augments=[dict(type='Mixup')])), 'mixed images have no one'),
     ],
 )
 def test_wrong_options(options: dict, message: str) -> None:
@@ -104,7 +104,7 @@ def test_inputs_of_three_dimensions_are_refused() -> None:
 def test_it_adds_nothing_to_a_checkpoint_and_moves_with_the_model() -> None:
     preprocessor = FaceDataPreprocessor()
     assert preprocessor.state_dict() == {}
-    assert preprocessor.to('meta')(dict(inputs=pictures()))['inputs'].device.type == 'meta'
+    assert preprocessor.to('meta')(dict(inputs=make_images()))['inputs'].device.type == 'meta'
 
 
 def classifier(**options: object):
@@ -136,11 +136,11 @@ def test_image_classifier_trains_on_it() -> None:
     images = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
     data = dict(inputs=list(images), data_samples=[sample().set_gt_label(i % 3) for i in range(4)])
     losses = model(**model.data_preprocessor(data, True), mode='loss')
-    # Equal pictures: equal scores, so that the loss is the mean over their labels.
+    # Equal images: equal scores, so that the loss is the mean over their labels.
     scores = model(model.data_preprocessor(data)['inputs'])
     expected = torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1, 2, 0]))
     torch.testing.assert_close(losses['loss'], expected)
-    with pytest.raises(ValueError, match='mixed pictures have no one identity'):
+    with pytest.raises(ValueError, match='mixed images have no one identity'):
         classifier(train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)))
 
 
@@ -149,5 +149,5 @@ def test_an_empty_batch_and_constants_of_other_channels_are_named() -> None:
         FaceDataPreprocessor()(dict(inputs=[]))
     for name in ('mean', 'std'):
         preprocess = FaceDataPreprocessor(**{name: (1, 2, 3)})
-        with pytest.raises(ValueError, match=f'{name} has 3 numbers.* pictures have 1 channels'):
-            preprocess(dict(inputs=pictures(channels=1)))
+        with pytest.raises(ValueError, match=f'{name} has 3 numbers.* images have 1 channels'):
+            preprocess(dict(inputs=make_images(channels=1)))

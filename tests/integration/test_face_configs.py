@@ -33,13 +33,13 @@ class Recorder(Hook):
     def __init__(self) -> None:
         self.weights: dict[str, torch.Tensor] = {}
         self.outputs: list[dict[str, float]] = []
-        self.pictures: list[torch.Tensor] = []
+        self.images: list[torch.Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
         self.weights = copy.deepcopy(runner.model.state_dict())
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        self.pictures.append(torch.stack(list(data_batch['inputs'])))
+        self.images.append(torch.stack(list(data_batch['inputs'])))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -113,8 +113,8 @@ def test_two_iterations_with_finite_losses(run: Run) -> None:
     assert logged[1]['loss'] == pytest.approx((first['loss'] + second['loss']) / 2, rel=1e-5)
 
 
-def test_batches_are_of_different_pictures_and_vary_within(run: Run) -> None:
-    one, other = run.recorder.pictures
+def test_batches_are_of_different_images_and_vary_within(run: Run) -> None:
+    one, other = run.recorder.images
     assert len(one) == len(other) == 4 and one.dtype == torch.uint8
     together = torch.cat([one, other]).flatten(1)
     assert len(together.unique(dim=0)) >= 4

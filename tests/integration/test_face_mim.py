@@ -190,7 +190,7 @@ def test_mim_tests_what_the_runner_tests(
 
 
 def without_shifts(cfg: Config) -> Config:
-    """The config with pictures that nothing random is done to."""
+    """The config with images that nothing random is done to."""
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         dataset.pipeline = [step for step in dataset.pipeline if step['type'] != 'RandomCrop']
@@ -230,7 +230,7 @@ def test_same_seed_same_training_and_another_seed_another(
 
 @pytest.mark.subprocess
 def test_two_gloo_processes_equal_one(root: Path, tmp_path: Path) -> None:
-    """Two steps of SGD over the same eight pictures, in the order of the files.
+    """Two steps of SGD over the same eight images, in the order of the files.
 
     Statistics of a batch would differ between one of four and two of two, so batch norms stay in
     evaluation mode. What the margin and the centres remember is the same.

@@ -84,18 +84,18 @@ def test_histogram_shows_shares_and_only_the_filled_part(drawn: list[Any], tmp_p
     assert legend(drawn[0]) == ['400 impostor pairs', '4 genuine pairs', 'equal errors: 0.400']
 
 
-def picture(path: Path, shape: tuple[int, ...], colour: object) -> str:
+def image(path: Path, shape: tuple[int, ...], colour: object) -> str:
     cv2.imwrite(str(path), np.full(shape, colour, np.uint8))
     return str(path)
 
 
-def test_sheet_shows_grey_and_coloured_pictures_and_crosses_out_the_unreadable(
+def test_sheet_shows_grey_and_coloured_images_and_crosses_out_the_unreadable(
     drawn: list[Any], tmp_path: Path
 ) -> None:
-    grey = picture(tmp_path / 'grey.png', (40, 20), 77)
-    red = picture(tmp_path / 'red.png', (300, 300, 3), (0, 0, 255))
-    (tmp_path / 'broken.jpg').write_bytes(b'no picture')
-    impostors = [FacePair((grey, red), 0.71, ('a/1', 'a very long name of a picture.png'))]
+    grey = image(tmp_path / 'grey.png', (40, 20), 77)
+    red = image(tmp_path / 'red.png', (300, 300, 3), (0, 0, 255))
+    (tmp_path / 'broken.jpg').write_bytes(b'no image')
+    impostors = [FacePair((grey, red), 0.71, ('a/1', 'a very long name of one image.png'))]
     genuine = [
         FacePair((red, str(tmp_path / 'broken.jpg')), -0.1),
         FacePair((None, grey), 0.05),
@@ -109,7 +109,7 @@ def test_sheet_shows_grey_and_coloured_pictures_and_crosses_out_the_unreadable(
     first = figure.subfigs[0].axes[0]
     tile = first.images[0].get_array()
     assert first.get_title() == '0.710'
-    assert [text.get_text() for text in first.texts] == ['a/1', '...a picture.png']
+    assert [text.get_text() for text in first.texts] == ['a/1', '...one image.png']
     # The grey one is half as wide as high, with white beside it; red is red, not blue.
     assert tile[5, TILE // 2].tolist() == [77] * 3 and tile[5, 5].tolist() == [255] * 3
     assert tile[5, -5].tolist() == [255, 0, 0]
@@ -121,7 +121,7 @@ def test_sheet_shows_grey_and_coloured_pictures_and_crosses_out_the_unreadable(
 
 
 def test_sheet_of_one_kind_has_one_part(drawn: list[Any], tmp_path: Path) -> None:
-    path = picture(tmp_path / 'p.png', (9, 9, 3), 9)
+    path = image(tmp_path / 'p.png', (9, 9, 3), 9)
     pairs = [FacePair((path, path), k / 10) for k in range(7)]
     assert draw_hardest_pairs([], pairs, tmp_path / 'sheet.png', columns=3) == 0
     (part,) = drawn[0].subfigs

@@ -19,7 +19,7 @@ def test_digits_become_a_folder_an_identity(tmp_path: Path) -> None:
     assert not faces.mirrored
     written = {path.name: len(list(path.iterdir())) for path in tmp_path.iterdir()}
     assert sum(written.values()) == 1797 and set(written) == set('0123456789')
-    assert faces.train_pictures == sum(written[name] for name in faces.train)
+    assert faces.train_images == sum(written[name] for name in faces.train)
 
 
 def test_own_people_are_parted(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_own_people_are_parted(tmp_path: Path) -> None:
     faces = demo.own_faces(tmp_path / 'faces', seed=0)
     assert not set(faces.train) & set(faces.test)
     assert len(faces.test) >= 2 and len(faces.train) >= 2
-    assert faces.train_pictures == sum(
+    assert faces.train_images == sum(
         len(list((tmp_path / 'faces' / name).iterdir())) for name in faces.train
     )
     assert demo.own_faces(tmp_path / 'faces', seed=0) == faces
@@ -47,7 +47,7 @@ def test_too_few_people_are_an_error(
 
 
 def test_it_trains_tests_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # What mim's --cfg-options would take for its own; and pictures that cannot be used.
+    # What mim's --cfg-options would take for its own; and images that cannot be used.
     root = tmp_path / 'my [faces], a=(1) \'x"'
     make_faces(root)
     for name in ('p0', 'p5'):
@@ -66,12 +66,12 @@ def test_it_trains_tests_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture
     )
     printed = capsys.readouterr().out
     assert code == 0, printed[-2000:]
-    assert '16 pictures of 8 identities. Left out: 2 pictures, truncated JPEG' in printed
+    assert '16 images of 8 identities. Left out: 2 images, truncated JPEG' in printed
     report = json.loads((work / 'report.json').read_text())
     assert set(report['figures']) == {'softmax', 'ArcFace'}
     for name, figures in report['figures'].items():
         assert 0 <= figures['auc'] <= 1
         assert f'| {name} | {figures["auc"]:.3f} |' in printed
-    for picture in ('roc.png', 'hardest_pairs.png', 'similarities.png', 'scatter.png'):
-        assert (work / picture).read_bytes().startswith(b'\x89PNG'), picture
+    for image in ('roc.png', 'hardest_pairs.png', 'similarities.png', 'scatter.png'):
+        assert (work / image).read_bytes().startswith(b'\x89PNG'), image
     assert sorted(root.joinpath('faces').rglob('*')) == before

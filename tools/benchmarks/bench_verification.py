@@ -89,10 +89,10 @@ def main(argv: list[str] | None = None) -> int:
     return int(not holds)
 
 
-def faces(count: int, dim: int, pictures: int, seed: int) -> tuple[Tensor, Tensor]:
+def faces(count: int, dim: int, images: int, seed: int) -> tuple[Tensor, Tensor]:
     """Embeddings about one centre an identity, in random order, and their labels."""
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randperm(count, generator=generator) // pictures
+    labels = torch.randperm(count, generator=generator) // images
     centres = torch.randn(int(labels.max()) + 1, dim, generator=generator)
     return centres[labels].mul_(0.7) + torch.randn(count, dim, generator=generator), labels
 

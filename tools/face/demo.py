@@ -1,13 +1,13 @@
 """Train a small face recogniser, test it on people it never saw, and draw how well it does.
 
     python tools/face/demo.py
-    python tools/face/demo.py --data FOLDER        (a folder a person: FOLDER/<name>/<picture>)
+    python tools/face/demo.py --data FOLDER        (a folder a person: FOLDER/<name>/<image>)
 
 Without FOLDER it takes scikit-learn's handwritten digits for identities: 0 to 6 are trained on, 7
 to 9 are unseen. Of your own people, one in five is kept unseen (at least two). Runs ``mim train
 mmdet`` and ``mim test mmdet`` for plain softmax and for ArcFace as anyone would type them, prints
 the table, and writes to the work directory roc.png (both curves), scatter.png (unseen people's
-embeddings, in two dimensions), hardest_pairs.png and report.json. Pictures of FOLDER that cannot be
+embeddings, in two dimensions), hardest_pairs.png and report.json. Images of FOLDER that cannot be
 used are counted and passed over. Nothing is written into FOLDER.
 """
 
@@ -39,9 +39,9 @@ CONFIGS = {
     'ArcFace': REPO / 'configs' / 'face' / 'demo' / 'arcface_demo.py',
 }
 DIGITS_SEEN = tuple('0123456')
-# As many steps as small data needs, and no more pictures than a demonstration has time for.
+# As many steps as small data needs, and no more images than a demonstration has time for.
 ITERATIONS = 300
-MOST_PICTURES = 20_000
+MOST_IMAGES = 20_000
 BATCH_SIZE = 32
 SHOWN = ('auc', 'eer', 'tar@far=1e-01', 'tar@far=1e-02')
 
@@ -53,7 +53,7 @@ class Faces:
     Attributes:
         root: folder an identity.
         train, test: names of the identities.
-        train_pictures: their number.
+        train_images: their number.
         words: how the report calls the identities.
         mirrored: whether a mirror image shows the same.
     """
@@ -61,7 +61,7 @@ class Faces:
     root: Path
     train: list[str]
     test: list[str]
-    train_pictures: int
+    train_images: int
     words: str
     mirrored: bool = True
 
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     print(
-        f'\n{len(faces.train)} {faces.words} to train on ({faces.train_pictures} pictures), '
+        f'\n{len(faces.train)} {faces.words} to train on ({faces.train_images} images), '
         f'{len(faces.test)} unseen to test on'
     )
     try:
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     draw_roc(
         {name: (r['roc']['far'], r['roc']['tar']) for name, r in found.items()}, work / 'roc.png'
     )
-    pictures = [work / 'roc.png', *collect_pictures(work)]
+    images = [work / 'roc.png', *collect_images(work)]
     seconds = time.monotonic() - start
     write_json(
         work / 'report.json',
@@ -106,10 +106,10 @@ def main(argv: list[str] | None = None) -> int:
     genuine = int(next(iter(found.values()))['figures']['genuine_pairs'])
     impostors = int(next(iter(found.values()))['figures']['impostor_pairs'])
     print(
-        f'\nAre two pictures of one? {len(faces.test)} unseen {faces.words}: {genuine} pairs of '
+        f'\nAre two images of one? {len(faces.test)} unseen {faces.words}: {genuine} pairs of '
         f'one, {impostors} of two.\n\n{table}\n'
     )
-    print('\n'.join(str(path) for path in [*pictures, work / 'report.json']))
+    print('\n'.join(str(path) for path in [*images, work / 'report.json']))
     print(f'done in {seconds:.0f} s')
     return 0
 
@@ -126,11 +126,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def digits(root: Path) -> Faces:
-    """Write scikit-learn's digits as pictures, a folder a digit."""
+    """Write scikit-learn's digits as images, a folder a digit."""
     from mmdet_ext.face.datasets import DigitsDataset
 
     data = DigitsDataset(pipeline=[])
-    pictures = 0
+    images = 0
     for index in range(len(data)):
         sample = data.get_data_info(index)
         name = str(sample['gt_label'])
@@ -138,24 +138,24 @@ def digits(root: Path) -> Faces:
         folder.mkdir(parents=True, exist_ok=True)
         image = cv2.resize(sample['img'], (56, 56), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f'{index:04d}.png'), image)
-        pictures += name in DIGITS_SEEN
+        images += name in DIGITS_SEEN
     unseen = sorted({path.name for path in root.iterdir()} - set(DIGITS_SEEN))
-    return Faces(root, list(DIGITS_SEEN), unseen, pictures, 'digits', mirrored=False)
+    return Faces(root, list(DIGITS_SEEN), unseen, images, 'digits', mirrored=False)
 
 
 def own_faces(root: Path, seed: int) -> Faces:
     """Part a folder of people into those trained on and those tested on.
 
     Raises:
-        ValueError: if there are too few people with two pictures.
+        ValueError: if there are too few people with two images.
     """
     faces = list_faces(root, min_pictures=2, bad_images='drop')
     print(faces)
     names = list(faces.classes)
     if len(names) < 4:
         raise ValueError(
-            f'{root} holds {len(names)} people with two pictures or more; at least 4 are wanted, '
-            'two to train on and two to test on: FOLDER/<name>/<picture>'
+            f'{root} holds {len(names)} people with two images or more; at least 4 are wanted, '
+            'two to train on and two to test on: FOLDER/<name>/<image>'
         )
     fraction = max(0.2, 2 / len(names))
     test = split_identities(names, 'val', val_fraction=fraction, seed=seed)
@@ -193,8 +193,8 @@ def write_config(config: Path, faces: Faces, folder: Path, args: argparse.Namesp
     for part, names in (('train', faces.train), ('test', faces.test)):
         write_text(folder / f'{part}_identities.txt', '\n'.join(names) + '\n')
     # The last batch of an epoch is dropped where it is not full: a small set needs small ones.
-    batch = max(2, min(BATCH_SIZE, faces.train_pictures // 2))
-    steps = max(1, min(faces.train_pictures, MOST_PICTURES) // batch)
+    batch = max(2, min(BATCH_SIZE, faces.train_images // 2))
+    steps = max(1, min(faces.train_images, MOST_IMAGES) // batch)
     epochs = args.epochs or max(2, math.ceil(ITERATIONS / steps))
     options = {
         'randomness.seed': args.seed,
@@ -237,8 +237,8 @@ def markdown_table(found: dict[str, dict[str, Any]]) -> str:
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
 
-def collect_pictures(work: Path) -> list[Path]:
-    """Copy the pictures of ArcFace's run to where they are looked for."""
+def collect_images(work: Path) -> list[Path]:
+    """Copy the images of ArcFace's run to where they are looked for."""
     run = work / 'arcface'
     sources = {
         'hardest_pairs.png': run / 'verification' / 'hardest_pairs.png',

@@ -1,4 +1,4 @@
-# Your own faces, cut out and upright: data/faces/<name>/<picture>.jpg, a folder a person. One
+# Your own faces, cut out and upright: data/faces/<name>/<image>.jpg, a folder a person. One
 # person in five is kept for the test, by a hash of the name, and never trained on.
 # The head's num_classes is the number of people in the training part: the log tells it.
 dataset_type = 'mmdet_ext.FaceFolderDataset'
@@ -23,7 +23,7 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     drop_last=True,
-    # For losses between pictures, 32 = 8 identities x 4 pictures:
+    # For losses between images, 32 = 8 identities x 4 images:
     # sampler=dict(_delete_=True, type='mmdet_ext.IdentityBalancedSampler',
     #              identities_per_batch=8, pictures_per_identity=4)
     sampler=dict(type='DefaultSampler', shuffle=True),

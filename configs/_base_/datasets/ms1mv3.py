@@ -1,5 +1,5 @@
-# MS1MV3 (ms1m-retinaface-t1): 5,179,510 pictures of 93,431 people, in InsightFace's records.
-# Pictures are aligned to 112 x 112. lfw.bin, cfp_fp.bin and agedb_30.bin lie in the same folder:
+# MS1MV3 (ms1m-retinaface-t1): 5,179,510 images of 93,431 people, in InsightFace's records.
+# Images are aligned to 112 x 112. lfw.bin, cfp_fp.bin and agedb_30.bin lie in the same folder:
 # to test on another, --cfg-options test_dataloader.dataset.ann_file=agedb_30.bin
 data_root = 'data/ms1mv3/'
 

@@ -1,6 +1,6 @@
-# AT&T/ORL: 40 people, 10 grey pictures of 92 x 112 each, in data/orl/s1 .. s40/1.pgm .. 10.pgm.
+# AT&T/ORL: 40 people, 10 grey images of 92 x 112 each, in data/orl/s1 .. s40/1.pgm .. 10.pgm.
 # s1 to s30 are trained on; s31 to s40, whom the network has never seen, give 4,950 test pairs.
-# Pictures are made 23 wide and 28 high: with 300 of them, more detail is learned by heart.
+# Images are made 23 wide and 28 high: with 300 of them, more detail is learned by heart.
 dataset_type = 'mmdet_ext.FaceFolderDataset'
 data_root = 'data/orl/'
 
@@ -18,7 +18,7 @@ cut = dict(
     aspect_ratio_range=(0.76, 0.89),
     interpolation='area',
 )
-# Half of the pictures are shifted before grey, and only enlarged; half have their border go on, so
+# Half of the images are shifted before grey, and only enlarged; half have their border go on, so
 # that they are made smaller as well, by up to an eighth: people come nearer and go away.
 grey_border = [
     dict(magnitude_range=(0, 0.08), **shift),
@@ -45,7 +45,7 @@ test_pipeline = [
     dict(type='PackInputs'),
 ]
 
-# So few and small pictures are prepared faster than handed on by workers.
+# So few and small images are prepared faster than handed on by workers.
 train_dataloader = dict(
     batch_size=30,
     num_workers=0,
@@ -75,7 +75,7 @@ val_dataloader = dict(
 )
 val_evaluator = [
     dict(type='mmdet_ext.FaceVerificationMetric', pairs='all'),
-    # The first picture of each person is the gallery, the other nine are looked up in it.
+    # The first image of each person is the gallery, the other nine are looked up in it.
     dict(type='mmdet_ext.FaceIdentificationMetric', ranks=(1, 5)),
 ]
 test_dataloader = val_dataloader

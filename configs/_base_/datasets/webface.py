@@ -1,4 +1,4 @@
-# WebFace42M: 42,474,557 pictures of 2,059,906 people, in InsightFace's records. Its subset
+# WebFace42M: 42,474,557 images of 2,059,906 people, in InsightFace's records. Its subset
 # WebFace12M (WebFace600K by its people) has 12,720,066 of 617,970: its leaves name another folder.
 _base_ = './ms1mv3.py'
 

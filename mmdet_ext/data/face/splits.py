@@ -80,8 +80,8 @@ def split_identities(
     return [name for name in names if name in wanted]
 
 
-def split_pictures(paths: Sequence[str], part: Literal['first', 'rest'], count: int) -> list[str]:
-    """The first pictures of an identity (a gallery), or those behind them (probes).
+def split_images(paths: Sequence[str], part: Literal['first', 'rest'], count: int) -> list[str]:
+    """The first images of an identity (a gallery), or those behind them (probes).
 
     Args:
         paths: in order.

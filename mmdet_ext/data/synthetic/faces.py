@@ -1,6 +1,6 @@
 """Made faces: a pattern an identity, as a folder, as records and as lists of pairs.
 
-Four people to train on, four others to test with, two pictures each. They are no faces, but tell
+Four people to train on, four others to test with, two images each. They are no faces, but tell
 identities apart as faces do, and readers take them for what they read.
 """
 
@@ -18,7 +18,7 @@ from mmdet_ext.utils.files import whole_file, write_text
 #: Names of the people to train on, and of those to test with.
 TRAINED = ('p0', 'p1', 'p2', 'p3')
 UNSEEN = ('p4', 'p5', 'p6', 'p7')
-PICTURES = 2
+IMAGES = 2
 #: Height and width of what lies in folders, px, as ORL has it, and of aligned faces in records.
 FOLDER_SIZE = (112, 92)
 ALIGNED_SIZE = (112, 112)
@@ -26,15 +26,15 @@ ALIGNED_SIZE = (112, 112)
 FOLDS = 2
 _PATCHES = 7
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]
+Image = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def face_picture(identity: int, number: int, size: tuple[int, int] = ALIGNED_SIZE) -> Picture:
+def face_image(identity: int, number: int, size: tuple[int, int] = ALIGNED_SIZE) -> Image:
     """A made face, (H, W, 3), BGR: the identity's patches of colour, lighter or darker, and noise.
 
     Args:
-        identity: from 0; pictures of one look alike.
-        number: of the picture, from 0.
+        identity: from 0; images of one look alike.
+        number: of the image, from 0.
         size: height and width, px.
     """
     height, width = size
@@ -46,38 +46,38 @@ def face_picture(identity: int, number: int, size: tuple[int, int] = ALIGNED_SIZ
     return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
 
 
-def encoded(picture: Picture) -> bytes:
-    """A picture (H, W, 3), BGR, as a PPM file, which loses nothing and needs no library."""
-    height, width, _ = picture.shape
-    return b'P6\n%d %d\n255\n' % (width, height) + picture[..., ::-1].tobytes()
+def encoded(image: Image) -> bytes:
+    """An image (H, W, 3), BGR, as a PPM file, which loses nothing and needs no library."""
+    height, width, _ = image.shape
+    return b'P6\n%d %d\n255\n' % (width, height) + image[..., ::-1].tobytes()
 
 
 def make_faces(root: Path) -> None:
     """Write all forms of the made faces into a folder.
 
     These are ``faces/p0/p0_0001.ppm`` and so on, of all people; ``train.rec`` with ``train.idx``
-    and ``property``, of those to train on; ``pairs.txt`` (LFW's form, of pictures in ``faces``),
+    and ``property``, of those to train on; ``pairs.txt`` (LFW's form, of images in ``faces``),
     ``pairs.csv`` (likewise) and ``pairs.bin``, of the others: of each one pair of its two
-    pictures and one with the next person.
+    images and one with the next person.
 
     Args:
         root: the folder; made where it is absent.
     """
     people = (*TRAINED, *UNSEEN)
     for identity, name in enumerate(people):
-        for number in range(PICTURES):
-            with whole_file(root / 'faces' / picture_path(name, number)) as part:
-                part.write_bytes(encoded(face_picture(identity, number, FOLDER_SIZE)))
+        for number in range(IMAGES):
+            with whole_file(root / 'faces' / image_path(name, number)) as part:
+                part.write_bytes(encoded(face_image(identity, number, FOLDER_SIZE)))
     aligned = [
-        [encoded(face_picture(identity, number)) for number in range(PICTURES)]
+        [encoded(face_image(identity, number)) for number in range(IMAGES)]
         for identity in range(len(people))
     ]
     write_face_records(aligned[: len(TRAINED)], root / 'train.rec', ALIGNED_SIZE)
     _write_pairs(root, aligned[len(TRAINED) :])
 
 
-def picture_path(name: str, number: int) -> str:
-    """Where a picture lies under ``faces``; LFW numbers from 1."""
+def image_path(name: str, number: int) -> str:
+    """Where an image lies under ``faces``; LFW numbers from 1."""
     return f'{name}/{name}_{number + 1:04d}.ppm'
 
 
@@ -85,7 +85,7 @@ def _write_pairs(root: Path, aligned: list[list[bytes]]) -> None:
     """Write the pairs in all three forms, a genuine one and an impostor in turn."""
     count = len(UNSEEN)
     lines, rows = [f'{FOLDS}\t{count // FOLDS}'], ['path1,path2,same,fold']
-    pictures: list[bytes] = []
+    images: list[bytes] = []
     per_fold = count // FOLDS
     for fold in range(FOLDS):
         people = range(fold * per_fold, (fold + 1) * per_fold)
@@ -94,10 +94,10 @@ def _write_pairs(root: Path, aligned: list[list[bytes]]) -> None:
         lines += [f'{UNSEEN[one]}\t1\t{UNSEEN[(one + 1) % count]}\t2' for one in people]
         for one in people:
             for other in (one, (one + 1) % count):
-                paths = picture_path(UNSEEN[one], 0), picture_path(UNSEEN[other], 1)
+                paths = image_path(UNSEEN[one], 0), image_path(UNSEEN[other], 1)
                 rows.append(f'{",".join(paths)},{int(one == other)},{fold}')
-                pictures += [aligned[one][0], aligned[other][1]]
+                images += [aligned[one][0], aligned[other][1]]
     write_text(root / 'pairs.txt', '\n'.join(lines) + '\n')
     write_text(root / 'pairs.csv', '\n'.join(rows) + '\n')
     with whole_file(root / 'pairs.bin') as part:
-        part.write_bytes(pickle.dumps((pictures, [True, False] * count), 2))
+        part.write_bytes(pickle.dumps((images, [True, False] * count), 2))

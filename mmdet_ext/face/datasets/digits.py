@@ -21,13 +21,13 @@ class DigitsDataset(LabelledDataset):
     They are held in memory: an entry has ``img``, (8, 8, 3) uint8 of three equal channels, bright
     ink on black, so that a pipeline begins behind the loading; ``img_shape``, ``ori_shape`` and
     ``gt_label``. Labels number ``digits`` from 0 in their order; ``metainfo['classes']`` holds
-    them as text. 'train' and 'test' of one seed have no picture in common, whatever ``digits``
+    them as text. 'train' and 'test' of one seed have no image in common, whatever ``digits``
     each of them takes, so that a part of the digits can be kept for the test alone.
 
     Args:
         digits: which digits, different ones of 0 .. 9.
         part: 'train', 'test' or 'all'.
-        test_fraction: share of each digit's pictures in 'test', in (0, 1).
+        test_fraction: share of each digit's images in 'test', in (0, 1).
         seed: of the split, at least 0.
         metainfo: as MMEngine's; ``classes`` cannot be given.
         ann_file: refused, as there is no file; likewise the next two.
@@ -59,7 +59,7 @@ class DigitsDataset(LabelledDataset):
         refuse_options(
             type(self).__name__,
             dict(ann_file=ann_file, data_root=data_root, data_prefix=data_prefix),
-            'the pictures come with scikit-learn',
+            'the images come with scikit-learn',
         )
         self.digits = tuple(digits)
         if (
@@ -90,8 +90,8 @@ class DigitsDataset(LabelledDataset):
             raise ImportError(
                 "DigitsDataset takes scikit-learn's digits; install it: `pip install scikit-learn`"
             ) from error
-        pictures, digits = load_digits(return_X_y=True)
-        values = np.rint(pictures.reshape(-1, 8, 8, 1) * (255 / _WHITE)).astype(np.uint8)
+        images, digits = load_digits(return_X_y=True)
+        values = np.rint(images.reshape(-1, 8, 8, 1) * (255 / _WHITE)).astype(np.uint8)
         return [
             dict(
                 img=values[i].repeat(3, axis=2),
@@ -103,7 +103,7 @@ class DigitsDataset(LabelledDataset):
         ]
 
     def _in_part(self, digits: np.ndarray) -> np.ndarray:
-        """Which pictures belong to the part, a mask of the shape of ``digits``."""
+        """Which images belong to the part, a mask of the shape of ``digits``."""
         if self.part == 'all':
             return np.ones(len(digits), bool)
         in_test = np.zeros(len(digits), bool)

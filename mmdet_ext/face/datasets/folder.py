@@ -1,4 +1,4 @@
-"""Pictures of identities: a folder an identity, or a list of paths."""
+"""Images of identities: a folder an identity, or a list of paths."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from mmengine.logging import print_log
 
 from mmdet_ext.data.face.folder import BadImages, list_faces
-from mmdet_ext.face.datasets.labelled import LabelledDataset, picture_prefix
+from mmdet_ext.face.datasets.labelled import LabelledDataset, image_prefix
 from mmdet_ext.registry import DATASETS
 
 
 @DATASETS.register_module()
 class FaceFolderDataset(LabelledDataset):
-    """Pictures of identities, read once and reported in one line.
+    """Images of identities, read once and reported in one line.
 
     By default every folder right under ``data_root`` is an identity; labels number them in natural
     order, s2 before s10. An entry has ``img_path`` and ``gt_label``; ``metainfo['classes']`` holds
@@ -24,10 +24,10 @@ class FaceFolderDataset(LabelledDataset):
     - ``identities``: those named, in the order named;
     - ``identity_split``: parts that have no identity in common, by a hash of the name, as open-set
       evaluation wants them;
-    - ``ann_file``: the pictures that a list names, with or without labels.
+    - ``ann_file``: the images that a list names, with or without labels.
 
-    Counted and said once: identities without a picture or with one (which gives no genuine pair),
-    hidden files, other files, folders within folders, grey, CMYK, 16-bit and animated pictures.
+    Counted and said once: identities without an image or with one (which gives no genuine pair),
+    hidden files, other files, folders within folders, grey, CMYK, 16-bit and animated images.
 
     Args:
         data_root: the folder of the data.
@@ -38,21 +38,21 @@ class FaceFolderDataset(LabelledDataset):
         identities: names, or a text file of a name a line. By default all.
         identity_split: dict(part='train' | 'val' | 'test', val_fraction=0.2, test_fraction=0.,
             seed=0). Give all parts the same fractions and seed.
-        picture_split: dict(part='first' | 'rest', count=k): the first k pictures of each identity
+        picture_split: dict(part='first' | 'rest', count=k): the first k images of each identity
             (a gallery) or those behind them (probes). Labels are the same in both.
-        min_pictures: identities with fewer readable pictures are left out: 2 for losses that want
+        min_pictures: identities with fewer readable images are left out: 2 for losses that want
             pairs.
         num_classes: of the head, where the data must have as many identities.
-        bad_images: what to do with missing, cut or unreadable pictures: raise an 'error', 'drop'
+        bad_images: what to do with missing, cut or unreadable images: raise an 'error', 'drop'
             them, counted, or leave them 'unchecked', which opens no file and counts no odd
-            pictures.
+            images.
         metainfo: as MMEngine's. ``classes`` names the labels of a list with labels, and is
             refused otherwise.
         **kwargs: as MMEngine's BaseDataset: pipeline, test_mode, indices, lazy_init, ...
 
     Raises:
         mmdet_ext.data.reports.LayoutError: (a ValueError) if the files are not there, names
-            are absent, labels wrong, pictures bad, or nothing is left; the message counts them.
+            are absent, labels wrong, images bad, or nothing is left; the message counts them.
         ValueError: if an option is out of its range, or two exclude each other.
     """
 
@@ -83,12 +83,12 @@ class FaceFolderDataset(LabelledDataset):
             ann_file=ann_file,
             metainfo=metainfo,
             data_root=data_root,
-            data_prefix=picture_prefix(data_prefix),
+            data_prefix=image_prefix(data_prefix),
             **kwargs,
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Find the pictures, and say what was left out and what is odd."""
+        """Find the images, and say what was left out and what is odd."""
         faces = list_faces(
             self.data_prefix['img_path'],
             ann_file=self.ann_file or None,

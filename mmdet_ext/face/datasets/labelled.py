@@ -1,4 +1,4 @@
-"""What data sets with an identity a picture share."""
+"""What data sets with an identity an image share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 
 
-def picture_prefix(data_prefix: str | Mapping[str, str]) -> dict[str, str]:
-    """The folder of the pictures, relative to ``data_root``, as MMEngine's ``data_prefix``.
+def image_prefix(data_prefix: str | Mapping[str, str]) -> dict[str, str]:
+    """The folder of the images, relative to ``data_root``, as MMEngine's ``data_prefix``.
 
     Raises:
         ValueError: if it is neither a folder nor a dict of ``img_path``.
 
-    >>> picture_prefix('faces'), picture_prefix({})
+    >>> image_prefix('faces'), image_prefix({})
     ({'img_path': 'faces'}, {'img_path': ''})
     """
     prefix = data_prefix if isinstance(data_prefix, Mapping) else dict(img_path=data_prefix)
@@ -36,14 +36,14 @@ def refuse_options(dataset: str, given: Mapping[str, Any], why: str) -> None:
 
 
 class LabelledDataset(BaseDataset):  # type: ignore[misc]
-    """Tells the labels of its entries without loading or decoding a picture."""
+    """Tells the labels of its entries without loading or decoding an image."""
 
     def get_gt_labels(self) -> np.ndarray:
-        """The labels of all pictures, int64 of shape (N,), -1 where unknown."""
+        """The labels of all images, int64 of shape (N,), -1 where unknown."""
         return np.array([self._label(index) for index in range(len(self))], np.int64)
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The label of a picture, in a list, as MMEngine's ClassBalancedDataset asks for it."""
+        """The label of an image, in a list, as MMEngine's ClassBalancedDataset asks for it."""
         return [self._label(idx)]
 
     def _label(self, idx: int) -> int:

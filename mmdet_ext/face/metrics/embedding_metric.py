@@ -24,13 +24,13 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Collected:
-    """The evaluated pictures, each once, by ascending ``sample_idx``.
+    """The evaluated images, each once, by ascending ``sample_idx``.
 
     Attributes:
         sample_idx: (N,) int64.
         labels: (N,) int64, below 0 where the person is unknown.
         embeddings: (N, D) float32, finite.
-        paths: N picture files, None where unknown.
+        paths: N image files, None where unknown.
         zeros: how many embeddings are all zero.
     """
 
@@ -41,7 +41,7 @@ class Collected:
     zeros: int
 
     def rows(self, sample_idx: Any, what: str) -> Tensor:
-        """The rows of given pictures, in any shape.
+        """The rows of given images, in any shape.
 
         Raises:
             ValueError: saying how many of ``what`` were not evaluated.
@@ -51,7 +51,7 @@ class Collected:
         absent = wanted[self.sample_idx[rows] != wanted].unique().tolist()
         if absent:
             raise ValueError(
-                f'{what}: {len(absent):,} of the pictures were not evaluated, sample_idx '
+                f'{what}: {len(absent):,} of the images were not evaluated, sample_idx '
                 f'{_first(absent)}. The loader must go over the whole data set'
             )
         return rows
@@ -122,14 +122,14 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
             )
 
     def collected(self, results: Sequence[tuple[int, int, np.ndarray, str | None]]) -> Collected:
-        """Put results together; pictures that ranks repeat to be equally many count once.
+        """Put results together; images that ranks repeat to be equally many count once.
 
         Raises:
-            ValueError: if there are none, two pictures have one ``sample_idx``, embeddings differ
+            ValueError: if there are none, two images have one ``sample_idx``, embeddings differ
                 in size, or one is not finite.
         """
         if not results:
-            raise ValueError(f'{type(self).__name__}: no picture was evaluated')
+            raise ValueError(f'{type(self).__name__}: no image was evaluated')
         sizes = sorted({len(embedding) for _, _, embedding, _ in results})
         if len(sizes) > 1:
             raise ValueError(f'embeddings must be of one size, got {sizes}')
@@ -138,9 +138,9 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
             known = first.setdefault(result[0], result)
             if (known[1], known[3]) != (result[1], result[3]):
                 raise ValueError(
-                    f'two pictures have the sample_idx {result[0]}: {known[3]} of label {known[1]} '
+                    f'two images have the sample_idx {result[0]}: {known[3]} of label {known[1]} '
                     f'and {result[3]} of label {result[1]}. Data sets that are joined must number '
-                    'their pictures anew'
+                    'their images anew'
                 )
         ordered = [first[index] for index in sorted(first)]
         numbers, labels, embeddings, paths = zip(*ordered, strict=True)
@@ -263,7 +263,7 @@ def _one_label(label: Any) -> int:
         return -1
     values = torch.as_tensor(label).reshape(-1)
     if len(values) != 1:
-        raise ValueError(f'gt_label must be one label a picture, got {values.tolist()}')
+        raise ValueError(f'gt_label must be one label an image, got {values.tolist()}')
     return int(values[0])
 
 

@@ -41,22 +41,22 @@ class FaceIdentificationMetric(EmbeddingMetric):
 
     Figures (all floats, behind ``prefix``): ``rank-1`` and so on, the share of mated searches
     whose mate is among the k most similar identities (closed set; a tie counts against the mate;
-    an identity counts with its best picture); ``tpir@fpir=1e-01`` and ``threshold@fpir=1e-01``,
+    an identity counts with its best image); ``tpir@fpir=1e-01`` and ``threshold@fpir=1e-01``,
     the share of mated searches with their mate within ``tpir_rank`` and at or above the threshold
     that lets at most that share of non-mated searches return anybody (open set); the counts
     ``mated_probes``, ``nonmated_probes``, ``gallery_identities``, ``gallery_pictures``,
     ``zero_embeddings_searched``.
 
     Args:
-        gallery: 'first' enrols the first pictures of each identity, by ``sample_idx``; 'dataset'
+        gallery: 'first' enrols the first images of each identity, by ``sample_idx``; 'dataset'
             those whose ``sample_idx`` are in ``metainfo['gallery']``; or a list of ``sample_idx``.
             All others are probes, mated if their identity is enrolled.
-        gallery_per_identity: pictures that 'first' enrols of each.
+        gallery_per_identity: images that 'first' enrols of each.
         distractors: identities, as labels or names of ``metainfo['classes']``, all of whose
-            pictures are in the gallery alone.
-        nonmated: identities that are not enrolled, all of whose pictures are probes; or a share in
+            images are in the gallery alone.
+        nonmated: identities that are not enrolled, all of whose images are probes; or a share in
             (0, 1), for that share of the identities, those of the highest labels, at least one.
-        unknown: what pictures with ``gt_label`` below 0 are, each of a person of its own:
+        unknown: what images with ``gt_label`` below 0 are, each of a person of its own:
             'distractors' or 'nonmated' probes.
         ranks: of the closed set, or one.
         fpirs: bounds on the false positive identification rate, or one. What is below 1 /
@@ -71,7 +71,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
 
     Raises:
         ValueError: if an option is none of the above; when evaluating, if an identity is unknown,
-            a picture of the gallery was not evaluated, no probe is mated, or the probes cannot
+            an image of the gallery was not evaluated, no probe is mated, or the probes cannot
             show an FPIR asked for.
 
     References:
@@ -108,13 +108,13 @@ class FaceIdentificationMetric(EmbeddingMetric):
         self.fpirs = checked_rates(fpirs, 'fpirs')
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """All figures of the pictures collected."""
-        pictures = self.collected(results)
-        labels, enrolled = self._roles(pictures)
+        """All figures of the images collected."""
+        images = self.collected(results)
+        labels, enrolled = self._roles(images)
         found = search_gallery(
-            pictures.embeddings[~enrolled],
+            images.embeddings[~enrolled],
             labels[~enrolled],
-            pictures.embeddings[enrolled],
+            images.embeddings[enrolled],
             labels[enrolled],
         )
         identities = len(labels[enrolled].unique())
@@ -130,7 +130,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
             'nonmated_probes': float(len(found.mated) - mated),
             'gallery_identities': float(identities),
             'gallery_pictures': float(enrolled.sum()),
-            'zero_embeddings_searched': float(pictures.zeros),
+            'zero_embeddings_searched': float(images.zeros),
         }
         self.write_files(lambda folder: self._write(folder, figures, rates, points))
         return above_all(figures)
@@ -143,14 +143,14 @@ class FaceIdentificationMetric(EmbeddingMetric):
         fpirs = self.supported(self.fpirs, DEFAULT_FPIRS, nonmated, 'FPIR')
         return tpir_at_fpir(found, fpirs, self.tpir_rank) if fpirs else []
 
-    def _roles(self, pictures: Collected) -> tuple[Tensor, Tensor]:
-        """Labels, with one of their own for unknown persons, and which pictures are enrolled."""
-        labels, unknown = pictures.labels.clone(), pictures.labels < 0
+    def _roles(self, images: Collected) -> tuple[Tensor, Tensor]:
+        """Labels, with one of their own for unknown persons, and which images are enrolled."""
+        labels, unknown = images.labels.clone(), images.labels < 0
         count = int(unknown.sum())
         labels[unknown] = int(labels.max().clamp(min=-1)) + 1 + torch.arange(count)
         if count:
-            self.say(f'{count:,} pictures of unknown persons (gt_label below 0) are {self.unknown}')
-        known = pictures.labels[~unknown].unique().tolist()
+            self.say(f'{count:,} images of unknown persons (gt_label below 0) are {self.unknown}')
+        known = images.labels[~unknown].unique().tolist()
         classes = (self.dataset_meta or {}).get('classes')
         distractors = _resolved(self.distractors, known, classes, 'distractors')
         nonmated = self._nonmated(known, set(distractors.tolist()), classes)
@@ -163,10 +163,10 @@ class FaceIdentificationMetric(EmbeddingMetric):
             gallery_only |= unknown
         else:
             probes_only |= unknown
-        chosen = self._chosen(pictures, labels, ~(gallery_only | probes_only))
+        chosen = self._chosen(images, labels, ~(gallery_only | probes_only))
         wrong = int((chosen & probes_only).sum())
         if wrong:
-            raise ValueError(f'gallery names {wrong} pictures of identities that are nonmated')
+            raise ValueError(f'gallery names {wrong} images of identities that are nonmated')
         return labels, chosen | gallery_only
 
     def _nonmated(
@@ -178,8 +178,8 @@ class FaceIdentificationMetric(EmbeddingMetric):
         count = max(1, round(self.nonmated * len(rest)))
         return torch.tensor(rest[len(rest) - count :], dtype=torch.int64)
 
-    def _chosen(self, pictures: Collected, labels: Tensor, open_to: Tensor) -> Tensor:
-        """Which pictures the rule enrols; 'first' picks among those ``open_to`` it."""
+    def _chosen(self, images: Collected, labels: Tensor, open_to: Tensor) -> Tensor:
+        """Which images the rule enrols; 'first' picks among those ``open_to`` it."""
         chosen = torch.zeros_like(open_to)
         if self.gallery != 'first':
             listed: Any = self.gallery
@@ -188,9 +188,9 @@ class FaceIdentificationMetric(EmbeddingMetric):
                 if listed is None:
                     raise ValueError(
                         "gallery='dataset' needs metainfo['gallery'], the sample_idx of the "
-                        "pictures to enrol; the data set has none. gallery='first' needs nothing"
+                        "images to enrol; the data set has none. gallery='first' needs nothing"
                     )
-            chosen[pictures.rows(listed, 'gallery')] = True
+            chosen[images.rows(listed, 'gallery')] = True
             return chosen
         rows = open_to.nonzero().squeeze(1)
         rows = rows[labels[rows].argsort(stable=True)]
@@ -201,7 +201,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
         if short:
             self.say(
                 f'{short:,} of {len(sizes):,} identities have no more than '
-                f'{self.gallery_per_identity} pictures: enrolled, but never searched',
+                f'{self.gallery_per_identity} images: enrolled, but never searched',
                 logging.WARNING,
             )
         return chosen
@@ -227,12 +227,12 @@ class FaceIdentificationMetric(EmbeddingMetric):
 
 
 def _check_roles(gallery: Any, nonmated: Any, distractors: Any) -> None:
-    """Raise ValueError unless the options that part the pictures are of their forms."""
+    """Raise ValueError unless the options that part the images are of their forms."""
     if isinstance(gallery, str) or np.ndim(gallery) != 1:
         if gallery not in ('first', 'dataset'):
             raise ValueError(
                 f"gallery must be 'first', 'dataset' or a list of sample_idx, got {gallery!r}. "
-                "For the first k pictures of each identity: gallery='first', "
+                "For the first k images of each identity: gallery='first', "
                 'gallery_per_identity=k'
             )
     if isinstance(nonmated, float):
@@ -263,14 +263,14 @@ def _resolved(
     """Labels of identities given as labels or names.
 
     Raises:
-        ValueError: if a name or a label is not among the evaluated pictures.
+        ValueError: if a name or a label is not among the evaluated images.
     """
     number = {name: label for label, name in enumerate(classes or ())}
     labels = [number.get(one, -1) if isinstance(one, str) else int(one) for one in wanted]
     absent = [one for one, label in zip(wanted, labels, strict=True) if label not in known]
     if absent:
         raise ValueError(
-            f'{option}: no picture of {len(absent)} identities was evaluated: {absent[:5]}; labels '
+            f'{option}: no image of {len(absent)} identities was evaluated: {absent[:5]}; labels '
             f'are {known[0] if known else "none"} to {known[-1] if known else "none"}, names those '
             "of metainfo['classes']"
         )

@@ -43,7 +43,7 @@ _PROGRESS_FROM = 10**9
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """Similarities of the pairs, counted, and the hardest of them as rows of the pictures."""
+    """Similarities of the pairs, counted, and the hardest of them as rows of the images."""
 
     counts: ScoreCounts
     impostors: ExtremePairs
@@ -53,7 +53,7 @@ class _Evaluated:
 
 @METRICS.register_module()
 class FaceVerificationMetric(EmbeddingMetric):
-    """Are two pictures of one person? By the cosine of their embeddings, higher being more alike.
+    """Are two images of one person? By the cosine of their embeddings, higher being more alike.
 
     Figures (all floats, behind ``prefix``): ``auc``; ``eer`` and ``eer_threshold``;
     ``tar@far=1e-02`` and ``threshold@far=1e-02`` of each FAR; ``genuine_pairs``,
@@ -67,12 +67,12 @@ class FaceVerificationMetric(EmbeddingMetric):
     With all pairs there is no such protocol. ``accuracy_best`` is the best that one threshold
     reaches on these very pairs. As nearly all are impostor pairs, it is high for any network:
     with n persons, refusing all is right in about (n - 1) / n of the pairs.
-    ``balanced_accuracy_best`` weighs both kinds alike. Compare by AUC and TAR instead. Pictures
+    ``balanced_accuracy_best`` weighs both kinds alike. Compare by AUC and TAR instead. Images
     without a known person (``gt_label`` below 0) are like nobody else.
 
     Args:
         pairs: 'dataset' for ``metainfo['pairs']`` (FacePairsDataset), 'all' for all pairs of the
-            evaluated pictures, genuine where ``gt_label`` is equal.
+            evaluated images, genuine where ``gt_label`` is equal.
         fars: bounds on the false acceptance rate, or one. What is below 1 / impostor pairs is
             refused, not extrapolated. None takes those of 1e-1 to 1e-6 that the pairs can show,
             and says which it leaves out.
@@ -81,7 +81,7 @@ class FaceVerificationMetric(EmbeddingMetric):
         block: embeddings a side of one matrix product, for all pairs; memory is bounded by it.
         hardest: pairs of each kind that are kept for ``verification.json`` and the sheet.
         out_dir: folder to write ``verification.json`` (figures, ROC with thresholds, histogram,
-            hardest pairs), ``roc.png``, ``similarities.png`` and, where picture files are there,
+            hardest pairs), ``roc.png``, ``similarities.png`` and, where image files are there,
             ``hardest_pairs.png`` to; None writes none. Each evaluation overwrites them.
         collect_device: as MMEngine's BaseMetric.
         prefix: of the figures' names.
@@ -89,7 +89,7 @@ class FaceVerificationMetric(EmbeddingMetric):
 
     Raises:
         ValueError: if an option is none of the above; when evaluating, if embeddings are not
-            finite, pairs name pictures that were not evaluated, either kind of pairs is absent, or
+            finite, pairs name images that were not evaluated, either kind of pairs is absent, or
             the pairs cannot show a FAR asked for.
 
     References:
@@ -125,9 +125,9 @@ class FaceVerificationMetric(EmbeddingMetric):
         self.fars = checked_rates(fars, 'fars')
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """All figures of the pictures collected."""
-        pictures = self.collected(results)
-        found = self._of_all(pictures) if self.pairs == 'all' else self._of_dataset(pictures)
+        """All figures of the images collected."""
+        images = self.collected(results)
+        found = self._of_all(images) if self.pairs == 'all' else self._of_dataset(images)
         genuine, impostors = found.counts.totals()
         eer, eer_threshold = equal_error_rate(found.counts)
         figures = {
@@ -143,27 +143,27 @@ class FaceVerificationMetric(EmbeddingMetric):
         figures |= {
             'genuine_pairs': float(genuine),
             'impostor_pairs': float(impostors),
-            'zero_embeddings': float(pictures.zeros),
+            'zero_embeddings': float(images.zeros),
         }
         self._warn_of_ties(found.counts)
-        self.write_files(lambda folder: self._write(folder, pictures, found, figures))
+        self.write_files(lambda folder: self._write(folder, images, found, figures))
         return above_all(figures)
 
-    def _of_dataset(self, pictures: Collected) -> _Evaluated:
+    def _of_dataset(self, images: Collected) -> _Evaluated:
         pairs = (self.dataset_meta or {}).get('pairs')
         if pairs is None:
             raise ValueError(
                 "pairs='dataset' needs metainfo['pairs'] of the data set, as FacePairsDataset has "
                 "it; for any other, set pairs='all'"
             )
-        index = pictures.rows(pairs['index'], "metainfo['pairs']")
+        index = images.rows(pairs['index'], "metainfo['pairs']")
         same = torch.as_tensor(pairs['same']).bool()
         if index.ndim != 2 or index.shape[1] != 2 or same.shape != index.shape[:1]:
             raise ValueError(
                 "metainfo['pairs'] must have index (K, 2) and same (K,), got "
                 f'{tuple(index.shape)} and {tuple(same.shape)}'
             )
-        similarities = pair_similarities(pictures.embeddings, index)
+        similarities = pair_similarities(images.embeddings, index)
         fold = pairs.get('fold')
         folds = fold_accuracy(
             similarities, same, self.folds if fold is None else torch.as_tensor(fold)
@@ -180,19 +180,19 @@ class FaceVerificationMetric(EmbeddingMetric):
             },
         )
 
-    def _of_all(self, pictures: Collected) -> _Evaluated:
-        labels, unknown = pictures.labels.clone(), pictures.labels < 0
+    def _of_all(self, images: Collected) -> _Evaluated:
+        labels, unknown = images.labels.clone(), images.labels < 0
         if unknown.any():
             count = int(unknown.sum())
             self.say(
-                f'{count:,} pictures of unknown persons (gt_label below 0) are taken as of '
+                f'{count:,} images of unknown persons (gt_label below 0) are taken as of '
                 'one person each'
             )
             labels[unknown] = int(labels.max()) + 1 + torch.arange(count)
         if len(labels) < 2:
-            raise ValueError(f'pairs need at least 2 pictures, got {len(labels)}')
+            raise ValueError(f'pairs need at least 2 images, got {len(labels)}')
         found = count_all_pairs(
-            pictures.embeddings,
+            images.embeddings,
             labels,
             hardest=self.hardest,
             block=self.block,
@@ -240,7 +240,7 @@ class FaceVerificationMetric(EmbeddingMetric):
         return progress
 
     def _write(
-        self, folder: Path, pictures: Collected, found: _Evaluated, figures: dict[str, float]
+        self, folder: Path, images: Collected, found: _Evaluated, figures: dict[str, float]
     ) -> None:
         curve = roc_curve(found.counts, ROC_POINTS)
         edges, genuine, impostors = _histogram(found.counts)
@@ -248,7 +248,7 @@ class FaceVerificationMetric(EmbeddingMetric):
             folder / 'verification.json',
             {
                 'pairs': self.pairs,
-                'pictures': len(pictures.labels),
+                'pictures': len(images.labels),
                 'figures': {name: plain(value) for name, value in figures.items()},
                 'roc': {
                     'thresholds': [plain(value) for value in curve.thresholds.tolist()],
@@ -257,8 +257,8 @@ class FaceVerificationMetric(EmbeddingMetric):
                     'all_points': len(found.counts.scores) + 1,
                 },
                 'histogram': {'edges': edges, 'genuine': genuine, 'impostors': impostors},
-                'hardest_impostors': _listed(pictures, found.impostors),
-                'hardest_genuine': _listed(pictures, found.genuine),
+                'hardest_impostors': _listed(images, found.impostors),
+                'hardest_genuine': _listed(images, found.genuine),
             },
         )
         name = f'AUC {figures["auc"]:.4f}, EER {figures["eer"]:.2%}'
@@ -271,15 +271,13 @@ class FaceVerificationMetric(EmbeddingMetric):
             {'equal errors': figures['eer_threshold']},
         )
         impostor_pairs, genuine_pairs = (
-            _drawn(pictures, extreme) for extreme in (found.impostors, found.genuine)
+            _drawn(images, extreme) for extreme in (found.impostors, found.genuine)
         )
         files = {path for pair in impostor_pairs + genuine_pairs for path in pair.paths}
         if any(path is not None and Path(path).is_file() for path in files):
             unread = draw_hardest_pairs(impostor_pairs, genuine_pairs, folder / 'hardest_pairs.png')
             if unread:
-                self.say(
-                    f'{unread} pictures of the hardest pairs could not be read', logging.WARNING
-                )
+                self.say(f'{unread} images of the hardest pairs could not be read', logging.WARNING)
 
 
 def _extreme(
@@ -301,14 +299,14 @@ def _histogram(counts: ScoreCounts) -> tuple[list[float], list[int], list[int]]:
     return torch.linspace(-1, 1, BINS + 1, dtype=torch.float64).tolist(), genuine, impostors
 
 
-def _listed(pictures: Collected, extreme: ExtremePairs) -> list[dict[str, Any]]:
+def _listed(images: Collected, extreme: ExtremePairs) -> list[dict[str, Any]]:
     """The pairs for json."""
     return [
         {
-            'sample_idx': pictures.sample_idx[[one, two]].tolist(),
-            'gt_label': pictures.labels[[one, two]].tolist(),
+            'sample_idx': images.sample_idx[[one, two]].tolist(),
+            'gt_label': images.labels[[one, two]].tolist(),
             'similarity': round(value, 12),
-            'img_path': [pictures.paths[one], pictures.paths[two]],
+            'img_path': [images.paths[one], images.paths[two]],
         }
         for (one, two), value in zip(
             extreme.pairs.tolist(), extreme.similarity.tolist(), strict=True
@@ -316,11 +314,11 @@ def _listed(pictures: Collected, extreme: ExtremePairs) -> list[dict[str, Any]]:
     ]
 
 
-def _drawn(pictures: Collected, extreme: ExtremePairs) -> list[FacePair]:
+def _drawn(images: Collected, extreme: ExtremePairs) -> list[FacePair]:
     """The pairs for the sheet, named by folder and file."""
     drawn = []
     for (one, two), value in zip(extreme.pairs.tolist(), extreme.similarity.tolist(), strict=True):
-        paths = pictures.paths[one], pictures.paths[two]
+        paths = images.paths[one], images.paths[two]
         names = [str(Path(*Path(path).parts[-2:])) if path else '' for path in paths]
         drawn.append(FacePair(paths, value, (names[0], names[1])))
     return drawn

@@ -1,4 +1,4 @@
-"""Batches of some pictures each of some identities, as losses between pictures want them."""
+"""Batches of some images each of some identities, as losses between images want them."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _CHUNK = 65_536
 
 @DATA_SAMPLERS.register_module()
 class IdentityBalancedSampler(Sampler[int]):
-    """Gives P identities and K pictures of each of them a batch.
+    """Gives P identities and K images of each of them a batch.
 
     Every P * K indices in a row, from the first on, are a batch: P different identities, the K
-    pictures of each together. **The loader's** ``batch_size`` **must be P * K** (a rank): a
+    images of each together. **The loader's** ``batch_size`` **must be P * K** (a rank): a
     sampler is not told it, and with another the batches are cut elsewhere.
 
-    An epoch is as many batches as it takes to give the number of pictures of the data set. All
+    An epoch is as many batches as it takes to give the number of images of the data set. All
     identities come in a random order, then all again in another, and so on, so that large and
     small ones come equally often; each time an identity goes on with the next K of its shuffled
-    pictures, so that none comes again before all have come. Where it has fewer than K, its
-    pictures repeat within the batch, as evenly as can be; how many such identities there are is
+    images, so that none comes again before all have come. Where it has fewer than K, its
+    images repeat within the batch, as evenly as can be; how many such identities there are is
     said once.
 
     With several ranks, a step takes P identities a rank of one order that all of them share: ranks
     have no identity in common within a step. All give equally many batches.
 
-    Beyond the first sort, an epoch costs one sort of a number a picture: 5 million pictures of
+    Beyond the first sort, an epoch costs one sort of a number an image: 5 million images of
     90,000 identities take about a second.
 
     Args:
@@ -46,11 +46,11 @@ class IdentityBalancedSampler(Sampler[int]):
             makes the epoch longer.
         identities_per_batch: P, at least 1.
         pictures_per_identity: K, at least 1.
-        shuffle: whether orders are random; otherwise identities go by label, pictures by index.
+        shuffle: whether orders are random; otherwise identities go by label, images by index.
         seed: of the orders, the same on all ranks; None takes one that all ranks agree on.
-        round_up: whether an epoch gives at least as many pictures as there are, otherwise at most
+        round_up: whether an epoch gives at least as many images as there are, otherwise at most
             as many (and at least one batch).
-        single: what to do with identities of one picture: 'repeat' it K times, which gives no
+        single: what to do with identities of one image: 'repeat' it K times, which gives no
             genuine pair, or 'skip' them.
 
     Raises:
@@ -83,9 +83,9 @@ class IdentityBalancedSampler(Sampler[int]):
         inner = dataset.dataset if isinstance(dataset, RepeatDataset) else dataset
         times = len(dataset) // max(len(inner), 1)
         self._sort(identity_labels(inner), skip_single=single == 'skip')
-        pictures = len(self._by_identity) * times
+        images = len(self._by_identity) * times
         per_step = identities_per_batch * self.world_size * pictures_per_identity
-        self.num_batches = max(-(-pictures // per_step) if round_up else pictures // per_step, 1)
+        self.num_batches = max(-(-images // per_step) if round_up else images // per_step, 1)
 
     def __iter__(self) -> Iterator[int]:
         """The indices of this rank."""
@@ -106,10 +106,10 @@ class IdentityBalancedSampler(Sampler[int]):
         self.epoch = epoch
 
     def _sort(self, labels: np.ndarray, *, skip_single: bool) -> None:
-        """Sort the pictures by identity, and say which identities have too few."""
+        """Sort the images by identity, and say which identities have too few."""
         if labels.ndim != 1 or labels.dtype.kind not in 'iu' or (labels < 0).any():
             raise ValueError(
-                'the labels of the data set must be whole numbers of at least 0, one a picture; '
+                'the labels of the data set must be whole numbers of at least 0, one an image; '
                 f'got {labels.dtype} of shape {labels.shape}'
                 + (f', the least {labels.min()}' if labels.size else '')
             )
@@ -123,12 +123,10 @@ class IdentityBalancedSampler(Sampler[int]):
         few = int((counts < self.pictures_per_identity).sum())
         notes = []
         if few:
-            notes.append(
-                f'{few} have fewer than {self.pictures_per_identity} pictures, which repeat'
-            )
+            notes.append(f'{few} have fewer than {self.pictures_per_identity} images, which repeat')
         if one.any():
             what = 'are skipped' if skip_single else 'give no genuine pair'
-            notes.append(f'{int(one.sum())} have one picture and {what}')
+            notes.append(f'{int(one.sum())} have one image and {what}')
         if notes:
             print_log(
                 f'IdentityBalancedSampler: of {len(one)} identities {"; ".join(notes)}',
@@ -140,24 +138,24 @@ class IdentityBalancedSampler(Sampler[int]):
             raise ValueError(
                 f'a step takes {self.identities_per_batch} different identities on each of '
                 f'{self.world_size} ranks, but the data has {len(counts)}'
-                f'{" of at least two pictures" if skip_single else ""}: lower '
+                f'{" of at least two images" if skip_single else ""}: lower '
                 f'identities_per_batch to at most {len(counts) // self.world_size}'
             )
 
     def _epoch_indices(self) -> np.ndarray:
         """The indices of this rank in this epoch."""
         rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
-        pictures = self._by_identity
+        images = self._by_identity
         if rng is not None:
             # Whole parts keep identities apart, fractions shuffle within them.
             identity = np.repeat(np.arange(len(self._counts)), self._counts)
-            pictures = pictures[np.argsort(identity + rng.random(len(pictures)))]
+            images = images[np.argsort(identity + rng.random(len(images)))]
         identities, visits = self._visits(rng)
         in_row = visits[:, None] * self.pictures_per_identity + np.arange(
             self.pictures_per_identity
         )
         in_row %= self._counts[identities][:, None]
-        return pictures[self._starts[identities][:, None] + in_row].reshape(-1)
+        return images[self._starts[identities][:, None] + in_row].reshape(-1)
 
     def _visits(self, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
         """The identities of this rank's batches in a row, and how often each came before."""
@@ -184,7 +182,7 @@ class IdentityBalancedSampler(Sampler[int]):
 
 
 def identity_labels(dataset: Any) -> np.ndarray:
-    """The labels of all pictures of a data set.
+    """The labels of all images of a data set.
 
     Args:
         dataset: as `IdentityBalancedSampler` takes it.

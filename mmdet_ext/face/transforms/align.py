@@ -12,8 +12,8 @@ from mmcv.transforms import BaseTransform
 
 from mmdet_ext.registry import TRANSFORMS
 
-#: Left eye, right eye, nose, left and right corner of the mouth, as in the picture: x, y in px of
-#: a picture of 112 x 112.
+#: Left eye, right eye, nose, left and right corner of the mouth, as in the image: x, y in px of
+#: an image of 112 x 112.
 TEMPLATE = (
     (38.2946, 51.6963),
     (73.5318, 51.5014),
@@ -89,7 +89,7 @@ def scaled_template(
 
     Args:
         size: width and height, px.
-        template: (5, 2), px in a picture of 112 x 112.
+        template: (5, 2), px in an image of 112 x 112.
 
     Returns:
         Landmarks, (5, 2), px.
@@ -103,11 +103,11 @@ def scaled_template(
 class AlignFace(BaseTransform):  # type: ignore[misc]
     """Cuts out the face so that its five landmarks come nearest to a template.
 
-    The picture goes through `similarity_transform`, bilinear, with black where there is none. To
+    The image goes through `similarity_transform`, bilinear, with black where there is none. To
     go far below the size of the original, make it smaller before: no filter is put on.
 
     Required keys: img, and landmarks or else keypoints, (5, 2) or (1, 5, 2), px: left eye, right
-    eye, nose, left and right corner of the mouth, left and right as in the picture.
+    eye, nose, left and right corner of the mouth, left and right as in the image.
 
     Modified keys: img, img_shape, and the landmarks, which move along.
 
@@ -118,7 +118,7 @@ class AlignFace(BaseTransform):  # type: ignore[misc]
         template: the landmarks there, (5, 2), px. None takes ArcFace's, see `scaled_template`.
 
     Raises:
-        ValueError: if ``size`` or ``template`` is no such thing; in use, naming the picture, if
+        ValueError: if ``size`` or ``template`` is no such thing; in use, naming the image, if
             the landmarks are absent, not five points, not finite, or all equal.
 
     References:
@@ -144,32 +144,32 @@ class AlignFace(BaseTransform):  # type: ignore[misc]
             raise ValueError(f'template must be 5 points x, y, got shape {self.template.shape}')
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Align a picture.
+        """Align an image.
 
         Args:
             results: with the keys above.
         """
-        picture = results.get('img_path', 'a picture without img_path')
+        image = results.get('img_path', 'an image without img_path')
         key = next(
             (key for key in ('landmarks', 'keypoints') if results.get(key) is not None), None
         )
         if key is None:
             raise ValueError(
-                f'{picture}: AlignFace needs its five landmarks under the key landmarks or '
+                f'{image}: AlignFace needs its five landmarks under the key landmarks or '
                 f'keypoints; there are {", ".join(sorted(results))}'
             )
         given = np.asarray(results[key], np.float64)
         landmarks = given[0] if given.ndim == 3 and len(given) == 1 else given
         if landmarks.shape != (5, 2):
             raise ValueError(
-                f'{picture}: {key} must be 5 points x, y (eyes, nose, corners of the mouth), got '
+                f'{image}: {key} must be 5 points x, y (eyes, nose, corners of the mouth), got '
                 f'shape {given.shape}'
             )
         try:
             matrix = similarity_transform(landmarks, self.template)
         except ValueError as error:
             raise ValueError(
-                f'{picture}: {key} {landmarks.tolist()} cannot be aligned: {error}'
+                f'{image}: {key} {landmarks.tolist()} cannot be aligned: {error}'
             ) from error
         results['img'] = cv2.warpAffine(results['img'], matrix, self.size, flags=cv2.INTER_LINEAR)
         results['img_shape'] = results['img'].shape[:2]

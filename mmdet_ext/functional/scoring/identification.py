@@ -71,7 +71,7 @@ def search_gallery(
 
     The rank of a mate is 1 + the number of other identities that are as similar or more: a tie
     counts against the probe, so that a network which gives one embedding to all is last, not first.
-    Similarities are on the grid of :mod:`mmdet_ext.functional.scoring.similarity`, so that equal pictures
+    Similarities are on the grid of :mod:`mmdet_ext.functional.scoring.similarity`, so that equal images
     tie.
 
     Args:

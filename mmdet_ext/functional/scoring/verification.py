@@ -1,4 +1,4 @@
-"""Verification: are two pictures of one person? Exact figures from similarities of pairs.
+"""Verification: are two images of one person? Exact figures from similarities of pairs.
 
 A pair is *genuine* (of one person) or an *impostor* pair, and is accepted where its similarity is
 at or above a threshold. All figures follow from how often each distinct similarity occurs among

@@ -13,14 +13,14 @@ from mmdet_ext.data.face.folder import (
     natural_key,
     read_list,
     split_identities,
-    split_pictures,
+    split_images,
 )
 from mmdet_ext.data.reports import LayoutError
 
 NAMES = [f'id{i}' for i in range(37)]
 
 
-def picture(path: Path, mode: str = 'RGB', **options: object) -> Path:
+def image(path: Path, mode: str = 'RGB', **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 255, (12, 10, 3), dtype=np.uint8)
     Image.fromarray(noise).convert(mode).save(path, **options)
@@ -29,10 +29,10 @@ def picture(path: Path, mode: str = 'RGB', **options: object) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three people of 3, 2 and 1 pictures, in an order that text would sort otherwise."""
-    for name, pictures in {'s10': (1,), 's2': (10, 9), 's1': (1, 2, 11)}.items():
-        for number in pictures:
-            picture(tmp_path / 'faces' / name / f'{number}.png')
+    """Three people of 3, 2 and 1 images, in an order that text would sort otherwise."""
+    for name, images in {'s10': (1,), 's2': (10, 9), 's1': (1, 2, 11)}.items():
+        for number in images:
+            image(tmp_path / 'faces' / name / f'{number}.png')
     return tmp_path / 'faces'
 
 
@@ -58,7 +58,7 @@ def test_folders_and_files_are_in_natural_order(root: Path) -> None:
         's10/1.png',
     ]
     assert faces.labels == [0, 0, 0, 1, 1, 2]
-    assert str(faces.oddities) == '1 identities of one picture, which give no genuine pair (s10)'
+    assert str(faces.oddities) == '1 identities of one image, which give no genuine pair (s10)'
     assert not faces.left_out
 
 
@@ -75,7 +75,7 @@ def test_natural_order(names: list[str], expected: list[str]) -> None:
     assert sorted(names, key=natural_key) == expected
 
 
-def test_what_is_no_picture_is_counted(root: Path) -> None:
+def test_what_is_no_image_is_counted(root: Path) -> None:
     (root / 's1' / '.DS_Store').touch()
     (root / 's1' / '._1.png').touch()
     (root / 's1' / 'notes.txt').touch()
@@ -90,29 +90,29 @@ def test_what_is_no_picture_is_counted(root: Path) -> None:
     for part in (
         '3 hidden files and folders',
         '1 files beside the folders (README)',
-        "1 files whose suffix is no picture's (s1/notes.txt)",
+        "1 files whose suffix is no image's (s1/notes.txt)",
         '1 folders within folders (s1/more)',
-        '1 identities without a picture (empty)',
+        '1 identities without an image (empty)',
     ):
         assert part in report
     assert report in str(faces)
 
 
-def test_odd_pictures_are_counted(root: Path) -> None:
+def test_odd_images_are_counted(root: Path) -> None:
     folder = root / 'odd'
-    picture(folder / 'grey.pgm', 'L')
-    picture(folder / 'cmyk.jpg', 'CMYK')
-    picture(folder / 'alpha.png', 'RGBA')
+    image(folder / 'grey.pgm', 'L')
+    image(folder / 'cmyk.jpg', 'CMYK')
+    image(folder / 'alpha.png', 'RGBA')
     Image.fromarray(np.full((12, 10), 60000, np.uint16)).save(folder / 'deep.png')
     frames = [Image.new('L', (10, 12), value) for value in (0, 200)]
     frames[0].save(folder / 'moving.gif', save_all=True, append_images=frames[1:])
     report = str(list_faces(root, identities=['odd']).oddities)
     for part in (
-        '1 grey pictures (odd/grey.pgm)',
-        '1 CMYK pictures (odd/cmyk.jpg)',
-        '1 pictures with transparency (which is passed over) (odd/alpha.png)',
-        '1 grey pictures of 16 bits (odd/deep.png)',
-        '1 animated pictures, of which the first frame counts (odd/moving.gif)',
+        '1 grey images (odd/grey.pgm)',
+        '1 CMYK images (odd/cmyk.jpg)',
+        '1 images with transparency (which is passed over) (odd/alpha.png)',
+        '1 grey images of 16 bits (odd/deep.png)',
+        '1 animated images, of which the first frame counts (odd/moving.gif)',
     ):
         assert part in report
 
@@ -121,29 +121,29 @@ def test_bad_pictures_are_an_error_dropped_or_unchecked(root: Path) -> None:
     path = root / 's1' / '2.png'
     path.write_bytes(path.read_bytes()[:-30])
     Image.new('F', (4, 4)).save(root / 's2' / '9.tiff')
-    with pytest.raises(LayoutError, match=r'2 of 7 pictures .*s1/2\.png.*s2/9\.tiff.*drop'):
+    with pytest.raises(LayoutError, match=r'2 of 7 images .*s1/2\.png.*s2/9\.tiff.*drop'):
         list_faces(root)
     dropped = list_faces(root, bad_images='drop')
     assert short(dropped.paths) == ['s1/1.png', 's1/11.png', 's2/9.png', 's2/10.png', 's10/1.png']
-    assert '1 pictures, truncated PNG (no end marker) (s1/2.png)' in str(dropped.left_out)
-    assert '1 pictures, floating-point pixels (s2/9.tiff)' in str(dropped.left_out)
+    assert '1 images, truncated PNG (no end marker) (s1/2.png)' in str(dropped.left_out)
+    assert '1 images, floating-point pixels (s2/9.tiff)' in str(dropped.left_out)
     assert len(list_faces(root, bad_images='unchecked').paths) == 7
     with pytest.raises(ValueError, match="bad_images must be 'error', 'drop' or 'unchecked'"):
         list_faces(root, bad_images='skip')
 
 
-def test_an_identity_asked_for_whose_pictures_are_all_bad_is_an_error(root: Path) -> None:
+def test_an_identity_asked_for_whose_images_are_all_bad_is_an_error(root: Path) -> None:
     (root / 's10' / '1.png').write_bytes(b'')
     assert list_faces(root, bad_images='drop').classes == ('s1', 's2')
-    with pytest.raises(LayoutError, match='1 of the identities asked for have no picture.*s10'):
+    with pytest.raises(LayoutError, match='1 of the identities asked for have no image.*s10'):
         list_faces(root, identities=['s10', 's1'], bad_images='drop')
 
 
 def test_min_pictures(root: Path) -> None:
     faces = list_faces(root, min_pictures=2)
     assert faces.classes == ('s1', 's2')
-    assert str(faces.left_out) == '1 identities of fewer than 2 pictures (s10)'
-    with pytest.raises(LayoutError, match='no picture is left'):
+    assert str(faces.left_out) == '1 identities of fewer than 2 images (s10)'
+    with pytest.raises(LayoutError, match='no image is left'):
         list_faces(root, min_pictures=4)
     with pytest.raises(ValueError, match='min_pictures must be at least 1, got 0'):
         list_faces(root, min_pictures=0)
@@ -221,7 +221,7 @@ def test_picture_split_keeps_labels(root: Path) -> None:
     assert (gallery.labels, probes.labels) == ([0, 1, 2], [0, 0, 1])
     assert gallery.classes == probes.classes
     with pytest.raises(ValueError, match="part must be 'first' or 'rest'"):
-        split_pictures(['a'], 'last', 1)
+        split_images(['a'], 'last', 1)
 
 
 def test_list_with_labels(root: Path, tmp_path: Path) -> None:
@@ -233,14 +233,14 @@ def test_list_with_labels(root: Path, tmp_path: Path) -> None:
         ('s10/1.png', 2),
         ('s1/2.png', 0),
     ]
-    assert '1 pictures listed twice, used once (line 5: s2/10.png)' in str(faces.oddities)
-    assert 'numbering with gaps (without a picture: labels 1)' in str(faces.oddities)
+    assert '1 images listed twice, used once (line 5: s2/10.png)' in str(faces.oddities)
+    assert 'numbering with gaps (without an image: labels 1)' in str(faces.oddities)
     named = list_faces(root, ann_file=path, class_names=['ann', 'bob', 'cy'], num_classes=3)
     assert named.classes == ('ann', 'bob', 'cy') and named.labels == faces.labels
 
 
 def test_list_without_labels_and_with_blanks_in_paths(root: Path, tmp_path: Path) -> None:
-    picture(root / 'Ann Lee' / 'in the sun 2.JPG')
+    image(root / 'Ann Lee' / 'in the sun 2.JPG')
     path = listing(tmp_path, 's10/1.png', 'Ann Lee/in the sun 2.JPG', 's2/9.png')
     faces = list_faces(root, ann_file=path)
     assert faces.classes == ('Ann Lee', 's2', 's10')
@@ -269,13 +269,13 @@ def test_list_without_labels_and_with_blanks_in_paths(root: Path, tmp_path: Path
         (
             ('s1/1.png 0', 's1/8.png 1', 's1/9.png 1'),
             {},
-            r'2 of 3 pictures .* cannot be used: 2 pictures, missing \(line 2: s1/8.png, line 3: s1/9',
+            r'2 of 3 images .* cannot be used: 2 images, missing \(line 2: s1/8.png, line 3: s1/9',
         ),
-        (('',), {}, 'lists no picture'),
-        (('s1/1.png 0',), dict(identities=['s1']), 'labels its pictures by number'),
+        (('',), {}, 'lists no image'),
+        (('s1/1.png 0',), dict(identities=['s1']), 'labels its images by number'),
         (('s1/1.png 0',), dict(class_names=['a', 'a']), '2 of them different|1 of them different'),
         (('s1/1.png',), dict(class_names=['a']), 'class_names .* read by names'),
-        (('s1/1.png',), dict(num_classes=2), '1 pictures of 1 identities'),
+        (('s1/1.png',), dict(num_classes=2), '1 images of 1 identities'),
     ],
 )
 def test_wrong_lists(
@@ -288,7 +288,7 @@ def test_wrong_lists(
 def test_wrong_roots(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r'is not there; expected a folder an identity'):
         list_faces(tmp_path / 'absent')
-    picture(tmp_path / 'flat' / 'a.png')
+    image(tmp_path / 'flat' / 'a.png')
     with pytest.raises(LayoutError, match=r'no folder in it. Found: 1 files beside.*a\.png'):
         list_faces(tmp_path / 'flat')
     with pytest.raises(LayoutError, match='is no folder'):
@@ -302,4 +302,4 @@ def test_orl(shared_data: Path) -> None:
     assert faces.classes == tuple(f's{i}' for i in range(1, 41))
     assert faces.labels == [i // 10 for i in range(400)]
     assert short(faces.paths)[:10] == [f's1/{i}.pgm' for i in range(1, 11)]
-    assert '400 grey pictures' in str(faces.oddities)
+    assert '400 grey images' in str(faces.oddities)

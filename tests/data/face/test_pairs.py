@@ -21,7 +21,7 @@ from mmdet_ext.data.face.safe_pickle import UnsafePickleError
 
 
 def lfw(root: Path, text: str, **persons: int) -> Path:
-    """A list, and pictures 1..n of each person, empty files."""
+    """A list, and images 1..n of each person, empty files."""
     for name, count in persons.items():
         (root / name).mkdir(parents=True)
         for k in range(1, count + 1):
@@ -37,7 +37,7 @@ TEXT = (
 
 
 def names(pairs: Any) -> list[tuple[str, str]]:
-    return [tuple(pairs.pictures[k].stem for k in row) for row in pairs.index.tolist()]
+    return [tuple(pairs.images[k].stem for k in row) for row in pairs.index.tolist()]
 
 
 def test_lfw(tmp_path: Path) -> None:
@@ -54,10 +54,10 @@ def test_lfw(tmp_path: Path) -> None:
     ]
     assert pairs.same.tolist() == [True, True, False, False] * 2
     assert pairs.fold.tolist() == [0] * 4 + [1] * 4
-    assert len(set(pairs.pictures)) == len(pairs.pictures) == 7
+    assert len(set(pairs.images)) == len(pairs.images) == 7
     assert pairs.classes == ['Ann', 'Bo', 'Cy']
     assert [pairs.classes[label] for label in pairs.labels] == [
-        picture.parent.name for picture in pairs.pictures
+        image.parent.name for image in pairs.images
     ]
     assert pairs.notes == []
 
@@ -86,7 +86,7 @@ def test_endings(tmp_path: Path, ending: str) -> None:
     path = lfw(tmp_path, '1\nAnn\t1\t2\nAnn\t2\tBo\t1\n', Ann=1, Bo=1)
     (tmp_path / 'Ann' / f'Ann_0002{ending}').touch()
     pairs = read_lfw_pairs(path, tmp_path)
-    assert [picture.suffix for picture in pairs.pictures] == ['.jpg', ending, '.jpg']
+    assert [image.suffix for image in pairs.images] == ['.jpg', ending, '.jpg']
 
 
 def test_absent_files_are_counted(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_absent_files_are_counted(tmp_path: Path) -> None:
     for file in tmp_path.rglob('*.jpg'):
         file.unlink()
     with pytest.raises(
-        PairsError, match='8 of 8 pairs name absent .* and 4 more. Check the folder of pictures$'
+        PairsError, match='8 of 8 pairs name absent .* and 4 more. Check the folder of images$'
     ):
         read_lfw_pairs(path, tmp_path, absent='drop')
 
@@ -128,7 +128,7 @@ def test_folds_that_lose_all_pairs_are_said(tmp_path: Path) -> None:
         ('1\t2\nAnn\t1\t2\n', r'has 1 pairs; its first line announces 1 x 2 x 2 = 4'),
         ('1\nAnn\t1\t2\nAnn\t1\n', 'line 3: expected'),
         ('1\nAnn\t1\tx\nAnn\t1\tBo\t1\n', 'line 2: expected'),
-        ('1\nAnn\t1\t2\nAnn\t0\tBo\t1\n', 'line 3: picture 0; they count from 1'),
+        ('1\nAnn\t1\t2\nAnn\t0\tBo\t1\n', 'line 3: image 0; they count from 1'),
     ],
 )
 def test_wrong_lists(tmp_path: Path, text: str, message: str) -> None:
@@ -140,7 +140,7 @@ def test_wrong_places(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='list of pairs .*pairs.txt'):
         read_lfw_pairs(tmp_path / 'pairs.txt', tmp_path)
     path = lfw(tmp_path, TEXT)
-    with pytest.raises(FileNotFoundError, match='folder of pictures .*faces'):
+    with pytest.raises(FileNotFoundError, match='folder of images .*faces'):
         read_lfw_pairs(path, tmp_path / 'faces')
     with pytest.raises(PairsError, match="absent must be 'error' or 'drop', got 'skip'"):
         read_lfw_pairs(path, tmp_path, absent='skip')
@@ -159,7 +159,7 @@ def test_odd_pairs_stay_and_are_said(tmp_path: Path) -> None:
     pairs = read_lfw_pairs(path, tmp_path)
     assert len(pairs.same) == 6
     assert pairs.notes == [
-        '2 pairs of a picture with itself (line 2, line 7)',
+        '2 pairs of an image with itself (line 2, line 7)',
         '2 pairs that stand there before (line 4, line 6)',
         '1 of 1 sets have not as many pairs of one person as of two (set 1 first)',
     ]
@@ -174,7 +174,7 @@ def test_tables(tmp_path: Path) -> None:
     )
     pairs = read_table_pairs(path, tmp_path, folds=2)
     assert pairs.index.tolist() == [[0, 1], [2, 3], [1, 3], [0, 2]]
-    assert [picture.name for picture in pairs.pictures] == ['0.png', '1.png', '2.png', '3.png']
+    assert [image.name for image in pairs.images] == ['0.png', '1.png', '2.png', '3.png']
     assert pairs.same.tolist() == [True, False, True, False]
     assert pairs.fold.tolist() == [0, 0, 1, 1]  # each fold has both kinds
     assert pairs.labels.tolist() == [-1] * 4 and pairs.classes == []
@@ -232,12 +232,12 @@ def test_bin(tmp_path: Path, kind: Any, protocol: int) -> None:
     encoded = [b'aa', b'b', b'ccc', b'aa', b'b', b'd\xff\x00']
     path = bin_file(tmp_path, ([kind(one) for one in encoded], [True, False, True]), protocol)
     pairs = read_bin_pairs(path, folds=2)
-    assert pairs.pictures == [b'aa', b'b', b'ccc', b'd\xff\x00']
+    assert pairs.images == [b'aa', b'b', b'ccc', b'd\xff\x00']
     assert pairs.index.tolist() == [[0, 1], [2, 0], [1, 3]]
     assert pairs.same.tolist() == [True, False, True]
     assert pairs.fold.tolist() == [0, 0, 1]
     assert pairs.labels.tolist() == [-1] * 4
-    assert pairs.notes == ['6 pictures, 4 of them distinct: equal ones are taken once']
+    assert pairs.notes == ['6 images, 4 of them distinct: equal ones are taken once']
 
 
 def test_bin_with_bools_in_an_array(tmp_path: Path) -> None:
@@ -252,9 +252,9 @@ def test_odd_pairs_of_a_bin(tmp_path: Path) -> None:
         tmp_path, ([b'a', b'a', b'b', b'b', b'a', b'b', b'b', b'a'], [True, False, True, False])
     )
     assert read_bin_pairs(path, 1).notes == [
-        '8 pictures, 2 of them distinct: equal ones are taken once',
-        '1 pairs of a picture with itself (pair 0)',
-        '1 pairs of a picture with itself that are to be two persons (pair 1)',
+        '8 images, 2 of them distinct: equal ones are taken once',
+        '1 pairs of an image with itself (pair 0)',
+        '1 pairs of an image with itself that are to be two persons (pair 1)',
         '1 pairs that stand there before (pair 3)',
         '1 pairs that stand there before as the opposite (pair 3)',
     ]
@@ -265,15 +265,15 @@ def test_odd_pairs_of_a_bin(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (([b'a', b'b'], [True, False]), 'has 2 pictures and 2 pairs: a pair needs two pictures'),
-        (([b'a', b'b', b'c'], [True]), 'has 3 pictures and 1 pairs'),
-        (([], []), 'has 0 pictures and 0 pairs'),
+        (([b'a', b'b'], [True, False]), 'has 2 images and 2 pairs: a pair needs two images'),
+        (([b'a', b'b', b'c'], [True]), 'has 3 images and 1 pairs'),
+        (([], []), 'has 0 images and 0 pairs'),
         ([b'a', b'b', b'c'], 'it holds a list of 3'),
         (b'ab', 'it holds a bytes of 2'),
         ((b'ab', [True]), 'one is a bytes of 2'),
-        (([b'a', True], [True]), 'picture 1 must be the bytes of an encoded picture, it is a bool'),
-        (([b'a', b''], [True]), 'picture 1 must be .* it is a bytes of 0'),
-        (([b'a', np.zeros((4, 4), np.uint8)], [True]), 'picture 1 must be .* it is a ndarray'),
+        (([b'a', True], [True]), 'image 1 must be the bytes of an encoded image, it is a bool'),
+        (([b'a', b''], [True]), 'image 1 must be .* it is a bytes of 0'),
+        (([b'a', np.zeros((4, 4), np.uint8)], [True]), 'image 1 must be .* it is a ndarray'),
         (([b'a', b'b'], [b'yes']), 'pair 0 must be true or false, it is a bytes of 3'),
         (([b'a', b'b'], [True]), '1 pairs cannot be dealt to 10 folds'),
     ],

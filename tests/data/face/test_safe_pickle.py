@@ -20,7 +20,7 @@ from mmdet_ext.data.face.safe_pickle import (
 )
 
 CONTENT = (
-    [b'', b'\xff\xd8\x00picture', bytes(range(256)), b'x' * 300],
+    [b'', b'\xff\xd8\x00image', bytes(range(256)), b'x' * 300],
     [True, False, False, True],
 )
 ARRAYS = [
@@ -127,7 +127,7 @@ def test_calls_are_refused_by_name(
     function: Any, name: str, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    hostile = ([b'picture'], [True, Calls(function, 'touch ran')])
+    hostile = ([b'image'], [True, Calls(function, 'touch ran')])
     with pytest.raises(
         UnsafePickleError,
         match=rf"^x.bin was refused: it names '.*{name}'.*Nothing"
@@ -251,7 +251,7 @@ def test_cut_or_no_pickle(tmp_path: Path) -> None:
     for cut in range(0, len(content), 7):
         with pytest.raises(BrokenPickleError, match='Is the file whole'):
             loads_safe_pickle(content[:cut])
-    (tmp_path / 'x.bin').write_bytes(b'\xff\xd8\xff a picture')
+    (tmp_path / 'x.bin').write_bytes(b'\xff\xd8\xff an image')
     with pytest.raises(BrokenPickleError, match='x.bin cannot be read as a pickle'):
         load_safe_pickle(tmp_path / 'x.bin')
     with pytest.raises(FileNotFoundError):

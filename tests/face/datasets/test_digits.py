@@ -1,4 +1,4 @@
-"""The digits: pictures, labels, and parts without a common picture."""
+"""The digits: images, labels, and parts without a common image."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def build(**options: object):
     return DATASETS.build(dict(type='mmdet_ext.DigitsDataset', **options))
 
 
-def pictures(data) -> np.ndarray:
+def images_of(data) -> np.ndarray:
     return np.stack([data.get_data_info(i)['img'] for i in range(len(data))])
 
 
 def keys(data) -> set[bytes]:
-    return {image.tobytes() for image in pictures(data)}
+    return {image.tobytes() for image in images_of(data)}
 
 
 def test_all_are_those_of_scikit_learn() -> None:
     values, digits = sklearn_data.load_digits(return_X_y=True)
     data = build()
     assert data.get_gt_labels().tolist() == digits.tolist()
-    images = pictures(data)
+    images = images_of(data)
     assert images.dtype == np.uint8
     for channel in range(3):
         assert (np.abs(images[..., channel].reshape(-1, 64) - values * 255 / 16) <= 0.5).all()
@@ -45,7 +45,7 @@ def test_labels_number_the_digits_in_their_order() -> None:
     assert data.get_gt_labels().tolist() == [
         {7: 0, 2: 1}[digit] for digit in digits if digit in (2, 7)
     ]
-    assert (pictures(data) == pictures(everything)[np.isin(digits, (2, 7))]).all()
+    assert (images_of(data) == images_of(everything)[np.isin(digits, (2, 7))]).all()
     assert data.get_cat_ids(0) == [int(data.get_gt_labels()[0])]
 
 
@@ -57,10 +57,10 @@ def test_parts_are_stratified_disjoint_and_complete(seed: int) -> None:
     assert (np.bincount(test.get_gt_labels()) + np.bincount(train.get_gt_labels())).tolist() == (
         total.tolist()
     )
-    # No two of scikit-learn's pictures are equal, so they are their own names.
+    # No two of scikit-learn's images are equal, so they are their own names.
     assert not keys(train) & keys(test)
     assert keys(train) | keys(test) == keys(build())
-    assert (pictures(build(part='test', seed=seed)) == pictures(test)).all()
+    assert (images_of(build(part='test', seed=seed)) == images_of(test)).all()
 
 
 def test_the_split_does_not_hang_on_the_digits_taken() -> None:
@@ -91,7 +91,7 @@ def test_fragment_keeps_three_digits_unseen() -> None:
         (dict(metainfo=dict(classes=('a',))), 'metainfo names classes'),
         (
             dict(data_root='data', data_prefix={}),
-            "DigitsDataset takes no data_root='data': the pic",
+            "DigitsDataset takes no data_root='data': the im",
         ),
         (dict(ann_file='a.txt'), "takes no ann_file='a.txt'"),
     ],

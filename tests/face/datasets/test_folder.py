@@ -42,7 +42,7 @@ def test_entries(root: Path, serialize: bool) -> None:
     assert (sample['img'] == 20).all() and sample['img'].shape == (6, 5, 3)
 
 
-def test_indices_and_subsets_keep_labels_with_pictures(root: Path) -> None:
+def test_indices_and_subsets_keep_labels_with_images(root: Path) -> None:
     assert build(root, indices=[3, 0]).get_gt_labels().tolist() == [1, 0]
     subset = build(root).get_subset([3, 2])
     assert subset.get_gt_labels().tolist() == [1, 0]
@@ -72,7 +72,7 @@ def test_report_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(folder, 'print_log', lambda text, **_: lines.append(text))
     build(root)
     assert lines == [
-        f'{root}: 4 pictures of 2 identities. To be known: 1 identities of one picture, which '
+        f'{root}: 4 images of 2 identities. To be known: 1 identities of one image, which '
         'give no genuine pair (b10)'
     ]
 
@@ -89,7 +89,7 @@ def test_list_is_relative_to_data_root(root: Path) -> None:
     ('options', 'message'),
     [
         (dict(metainfo=dict(classes=['b2'])), 'class_names .metainfo classes. name the labels'),
-        (dict(num_classes=3), 'num_classes is 3.*4 pictures of 2 identities'),
+        (dict(num_classes=3), 'num_classes is 3.*4 images of 2 identities'),
         (dict(identities=['b3']), '1 of 1 identities are not in .*b3. It has 2: b2, b10'),
         (dict(ann_file='none.txt'), "ann_file '.*none.txt' cannot be read"),
     ],
@@ -135,7 +135,7 @@ def test_face_folder_fragment_tests_on_other_people(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('named', [False, True])
-def test_prefix_is_the_folder_of_the_pictures(root: Path, named: bool) -> None:
+def test_prefix_is_the_folder_of_the_images(root: Path, named: bool) -> None:
     prefix = dict(img_path=root.name) if named else root.name
     data = build(root.parent, data_prefix=prefix)
     assert data.metainfo['classes'] == ('b2', 'b10')

@@ -1,4 +1,4 @@
-"""Pairs of faces as a data set: each picture once, the pairs in the meta information."""
+"""Pairs of faces as a data set: each image once, the pairs in the meta information."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmdet_ext.face.datasets.pairs import FacePairsDataset
 from mmdet_ext.registry import DATASETS
 
 
-def picture(number: int) -> np.ndarray:
+def image(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 255, (8, 6, 3), dtype=np.uint8)
 
 
 def png(number: int) -> bytes:
-    return cv2.imencode('.png', picture(number))[1].tobytes()
+    return cv2.imencode('.png', image(number))[1].tobytes()
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_lfw(lfw: Path) -> None:
     assert dataset.get_gt_labels().tolist() == [1, 1, 0, 0]
     assert dataset.get_cat_ids(0) == [1]
     for k, number in enumerate((11, 12, 1, 2)):
-        np.testing.assert_array_equal(dataset[k]['img'], picture(number))
+        np.testing.assert_array_equal(dataset[k]['img'], image(number))
         assert dataset[k]['sample_idx'] == k
     pairs = dataset.metainfo['pairs']
     assert pairs['index'].tolist() == [[0, 1], [0, 2], [2, 3], [1, 2]]
@@ -105,7 +105,7 @@ def test_bin(tmp_path: Path, serialize: bool) -> None:
     for _ in range(2):
         for k in range(3):
             entry = dataset[k]
-            np.testing.assert_array_equal(entry.pop('img'), picture(k + 1))
+            np.testing.assert_array_equal(entry.pop('img'), image(k + 1))
             assert entry == dict(
                 gt_label=-1,
                 sample_idx=k,
@@ -128,13 +128,13 @@ def test_form_can_be_named(tmp_path: Path) -> None:
         FacePairsDataset('lfw.pkl', str(tmp_path), form='npz')
 
 
-def test_broken_picture_of_a_bin_is_named(tmp_path: Path) -> None:
+def test_broken_image_of_a_bin_is_named(tmp_path: Path) -> None:
     (tmp_path / 'lfw.bin').write_bytes(
         pickle.dumps(([png(1), png(2), png(3), b'\xff\xd8 cut'], [True, False]))
     )
     dataset = FacePairsDataset('lfw.bin', str(tmp_path), folds=2)
     assert dataset[2]['img'].shape == (8, 6, 3)
-    with pytest.raises(PairsError, match='lfw.bin: picture 3, of pair 1: truncated JPEG'):
+    with pytest.raises(PairsError, match='lfw.bin: image 3, of pair 1: truncated JPEG'):
         dataset[3]
 
 
@@ -155,19 +155,18 @@ def test_absent_files_are_said(lfw: Path, said: list[tuple[int, str]]) -> None:
     ((level, text),) = said
     assert level == logging.WARNING
     assert (
-        'pairs.txt: 2 pairs (1 of one person, 1 of two) in 2 folds, of 3 pictures; dropped: '
-        in text
+        'pairs.txt: 2 pairs (1 of one person, 1 of two) in 2 folds, of 3 images; dropped: ' in text
     )
     assert dataset.metainfo['pairs']['index'].tolist() == [[0, 1], [1, 2]]
 
 
 def test_parts_are_refused(lfw: Path) -> None:
     options = dict(ann_file='pairs.txt', data_root=str(lfw), data_prefix='faces')
-    with pytest.raises(ValueError, match='indices=3: a part of the pictures would break the pairs'):
+    with pytest.raises(ValueError, match='indices=3: a part of the images would break the pairs'):
         FacePairsDataset(**options, indices=3)
     dataset = FacePairsDataset(**options)
     for method in (dataset.get_subset, dataset.get_subset_):
-        with pytest.raises(ValueError, match=f'{method.__name__}: a part of the pictures'):
+        with pytest.raises(ValueError, match=f'{method.__name__}: a part of the images'):
             method(2)
     with pytest.raises(ValueError, match="absent must be 'error' or 'drop', got None"):
         FacePairsDataset(**options, absent=None)

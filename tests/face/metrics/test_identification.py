@@ -16,9 +16,9 @@ from mmdet_ext.face.metrics import FaceIdentificationMetric
 from mmdet_ext.functional.scoring.identification import match_rates, search_gallery, tpir_at_fpir
 
 
-def faces(pictures: int = 5, identities: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
+def faces(images: int = 5, identities: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(pictures * identities) % identities
+    labels = torch.arange(images * identities) % identities
     centres = torch.randn(identities, 16, generator=generator)
     return centres[labels] + torch.randn(len(labels), 16, generator=generator), labels
 
@@ -54,7 +54,7 @@ def assert_holds(found: dict[str, float], figures: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize('count', [1, 2])
-def test_first_pictures_are_enrolled_and_the_others_searched(count: int) -> None:
+def test_first_images_are_enrolled_and_the_others_searched(count: int) -> None:
     embeddings, labels = faces()
     metric = FaceIdentificationMetric(gallery_per_identity=count)
     found = evaluated(metric, embeddings, labels)
@@ -113,7 +113,7 @@ def test_unknown_persons_are_of_one_person_each(unknown: Any) -> None:
 
 
 @pytest.mark.parametrize('given', ['option', 'dataset'])
-def test_pictures_to_enrol_may_be_given(given: str) -> None:
+def test_images_to_enrol_may_be_given(given: str) -> None:
     embeddings, labels = faces()
     chosen = [0, 21, 42, 63, 84]  # identities 0 to 4
     metric = FaceIdentificationMetric(gallery=chosen if given == 'option' else 'dataset')
@@ -124,14 +124,14 @@ def test_pictures_to_enrol_may_be_given(given: str) -> None:
     assert (found['face/mated_probes'], found['face/nonmated_probes']) == (20, 75)
 
 
-def test_identities_with_too_few_pictures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identities_with_too_few_images_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(FaceIdentificationMetric, 'say', lambda self, text, *_: told.append(text))
     embeddings, labels = faces()
-    labels[40] = 20  # one picture of its own
+    labels[40] = 20  # one image of its own
     evaluated(FaceIdentificationMetric(), embeddings, labels)
     assert told == [
-        '1 of 21 identities have no more than 1 pictures: enrolled, but never searched',
+        '1 of 21 identities have no more than 1 images: enrolled, but never searched',
         'no FPIR without non-mated probes; name identities in nonmated for it',
     ]
 
@@ -162,12 +162,12 @@ def test_json_holds_the_cmc_and_the_points(tmp_path: Path) -> None:
     [
         ({'nonmated': 0.5, 'fpirs': [0.01]}, r'fpirs holds 0\.01, below 1 / 50: 50 non-mated'),
         ({'fpirs': [0.1]}, 'mated and 0 non-mated'),
-        ({'distractors': [77]}, r'distractors: no picture of 1 identities was evaluated: \[77\]'),
-        ({'nonmated': ['Nobody']}, r"nonmated: no picture of 1.*\['Nobody'\]; labels are 0 to 19"),
+        ({'distractors': [77]}, r'distractors: no image of 1 identities was evaluated: \[77\]'),
+        ({'nonmated': ['Nobody']}, r"nonmated: no image of 1.*\['Nobody'\]; labels are 0 to 19"),
         ({'nonmated': 'Somebody'}, 'nonmated must be a list'),
         ({'distractors': [1, 2], 'nonmated': [2, 3]}, r'both name the identities \[2\]'),
-        ({'gallery': [0, 500]}, 'gallery: 1 of the pictures were not evaluated, sample_idx 500'),
-        ({'gallery': [0, 1], 'nonmated': [1]}, 'gallery names 1 pictures of identities'),
+        ({'gallery': [0, 500]}, 'gallery: 1 of the images were not evaluated, sample_idx 500'),
+        ({'gallery': [0, 1], 'nonmated': [1]}, 'gallery names 1 images of identities'),
         ({'gallery': 'dataset'}, r"needs metainfo\['gallery'\]"),
         ({'gallery_per_identity': 5}, 'no probe has its identity in the gallery'),
     ],
@@ -189,7 +189,7 @@ def test_what_cannot_be_evaluated_is_named(options: dict[str, Any], message: str
             "a list of labels or names, or a share of the identities .*, got 's1'",
         ),
         ({'distractors': 's1'}, "distractors must be a list of labels or names, got 's1'"),
-        ({'gallery': 3}, 'got 3. For the first k pictures .* gallery_per_identity=k'),
+        ({'gallery': 3}, 'got 3. For the first k images .* gallery_per_identity=k'),
         ({'ranks': []}, 'ranks is empty'),
         ({'ranks': [0, 1]}, 'ranks must be a whole number from 1 on, got 0'),
         ({'ranks': (1, 1.5)}, r'ranks must be a whole number from 1 on, got 1\.5'),

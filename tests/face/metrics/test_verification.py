@@ -62,7 +62,7 @@ def brute_force(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def with_pairs(metric: FaceVerificationMetric, fold: bool = True, seed: int = 1) -> Any:
-    """Give the metric 200 pairs of the 60 pictures, half genuine, in 5 folds."""
+    """Give the metric 200 pairs of the 60 images, half genuine, in 5 folds."""
     embeddings, labels = faces()
     index, similarities, same = brute_force(embeddings, labels)
     generator = torch.Generator().manual_seed(seed)
@@ -138,12 +138,12 @@ def test_builds_by_name_and_takes_data_elements() -> None:
     assert found == evaluated(FaceVerificationMetric('all'), samples(embeddings, labels))
 
 
-def test_order_repeated_pictures_and_scale_change_nothing() -> None:
+def test_order_repeated_images_and_scale_change_nothing() -> None:
     embeddings, labels = faces()
     data = samples(embeddings, labels)
     expected = evaluated(FaceVerificationMetric('all'), data)
     metric = FaceVerificationMetric('all')
-    # Two ranks, each with a picture of the beginning again to be equally many.
+    # Two ranks, each with an image of the beginning again to be equally many.
     metric.process(None, [*data[1::2], data[1], *data[::2], data[0]])
     assert metric.evaluate(62) == pytest.approx(expected, abs=1e-5)
     scaled = samples(embeddings * 64, labels)
@@ -179,11 +179,11 @@ def test_fars_asked_for_are_refused_with_the_number_of_pairs() -> None:
         evaluated(FaceVerificationMetric('all', fars=[0.1, 1e-4]), samples(*faces()))
 
 
-def test_pairs_of_pictures_that_were_not_evaluated_are_named() -> None:
+def test_pairs_of_images_that_were_not_evaluated_are_named() -> None:
     metric = FaceVerificationMetric()
     with_pairs(metric)
     data = samples(*faces())
-    with pytest.raises(ValueError, match=r"metainfo\['pairs'\]: 2 of the pictures were not.* 0, 9"):
+    with pytest.raises(ValueError, match=r"metainfo\['pairs'\]: 2 of the images were not.* 0, 9"):
         evaluated(metric, data[1:9] + data[10:])
 
 
@@ -225,10 +225,10 @@ def test_unknown_persons_are_like_nobody() -> None:
     assert (found['face/genuine_pairs'], found['face/impostor_pairs']) == (110, 1660)
 
 
-def test_two_pictures_of_one_number_are_refused() -> None:
+def test_two_images_of_one_number_are_refused() -> None:
     data = samples(*faces())
     data[5]['sample_idx'] = 4
-    with pytest.raises(ValueError, match='two pictures have the sample_idx 4'):
+    with pytest.raises(ValueError, match='two images have the sample_idx 4'):
         evaluated(FaceVerificationMetric('all'), data)
 
 
@@ -242,7 +242,7 @@ def test_two_pictures_of_one_number_are_refused() -> None:
         ),
         ({'sample_idx': None}, KeyError, "no 'sample_idx', which the pipeline"),
         ({'embedding': torch.zeros(1, 4)}, ValueError, r'sample_idx 0 must be 1-D, got \(1, 4\)'),
-        ({'gt_label': torch.tensor([1, 2])}, ValueError, r'one label a picture, got \[1, 2\]'),
+        ({'gt_label': torch.tensor([1, 2])}, ValueError, r'one label an image, got \[1, 2\]'),
     ],
 )
 def test_wrong_data_samples_are_named(
@@ -274,7 +274,7 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
 
 
 def test_nothing_evaluated_is_an_error() -> None:
-    with pytest.raises(ValueError, match='no picture was evaluated'):
+    with pytest.raises(ValueError, match='no image was evaluated'):
         FaceVerificationMetric('all').compute_metrics([])
 
 
@@ -351,7 +351,7 @@ def test_a_file_in_place_of_the_folder_is_refused_at_once(tmp_path: Path) -> Non
             FaceVerificationMetric('all', out_dir=str(tmp_path / name))
 
 
-def test_figures_outlive_a_picture_that_cannot_be_drawn(
+def test_figures_outlive_an_image_that_cannot_be_drawn(
     tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Batches of P identities x K pictures: what they hold, over epochs, ranks and odd data."""
+"""Batches of P identities x K images: what they hold, over epochs, ranks and odd data."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ def on_ranks(monkeypatch: pytest.MonkeyPatch, world: int, *args, **kwargs) -> li
 
 @pytest.mark.parametrize('shuffle', [True, False])
 @pytest.mark.parametrize(('p', 'k'), [(4, 3), (13, 4), (5, 1), (1, 2), (7, 4)])
-def test_every_batch_has_p_identities_of_k_different_pictures(
-    p: int, k: int, shuffle: bool
-) -> None:
+def test_every_batch_has_p_identities_of_k_different_images(p: int, k: int, shuffle: bool) -> None:
     labels = uneven()
     sampler = IdentityBalancedSampler(Labelled(labels), p, k, shuffle=shuffle, seed=3)
     for epoch in range(3):
@@ -78,7 +76,7 @@ def test_every_batch_has_p_identities_of_k_different_pictures(
 
 
 @pytest.mark.parametrize('round_up', [True, False])
-def test_length_is_the_number_of_pictures_rounded(round_up: bool) -> None:
+def test_length_is_the_number_of_images_rounded(round_up: bool) -> None:
     data = Labelled(uneven())
     sampler = IdentityBalancedSampler(data, 4, 3, seed=0, round_up=round_up)
     expected = -(-len(data) // 12) if round_up else len(data) // 12
@@ -86,7 +84,7 @@ def test_length_is_the_number_of_pictures_rounded(round_up: bool) -> None:
     assert len(sampler) == len(list(sampler)) == expected * 12
 
 
-def test_identities_come_equally_often_and_pictures_before_they_repeat() -> None:
+def test_identities_come_equally_often_and_images_before_they_repeat() -> None:
     labels = np.repeat([0, 1, 2], [4, 40, 16])
     sampler = IdentityBalancedSampler(Labelled(labels), 2, 4, seed=1)
     indices = np.array(list(sampler))
@@ -108,9 +106,9 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
-def test_without_shuffle_identities_go_by_label_and_pictures_by_index() -> None:
+def test_without_shuffle_identities_go_by_label_and_images_by_index() -> None:
     sampler = IdentityBalancedSampler(Labelled([2, 0, 1, 0, 2, 1, 0]), 2, 2, shuffle=False, seed=0)
-    # Round 1: 0, 1, 2; the batch with 2 is filled by 0; 0 goes on with its third picture.
+    # Round 1: 0, 1, 2; the batch with 2 is filled by 0; 0 goes on with its third image.
     assert list(sampler) == [1, 3, 2, 5, 0, 4, 6, 1]
 
 
@@ -135,7 +133,7 @@ def test_ranks_together_are_one_process_of_larger_batches(monkeypatch: pytest.Mo
     assert (np.concatenate(ranks, axis=1) == alone).all()
 
 
-def test_identities_of_few_pictures_repeat_them_evenly_and_are_counted(
+def test_identities_of_few_images_repeat_them_evenly_and_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lines: list[str] = []
@@ -147,20 +145,20 @@ def test_identities_of_few_pictures_repeat_them_evenly_and_are_counted(
         assert (labels[row] == identity).all()
         assert len(set(row)) == min(4, (labels == identity).sum())
     assert lines == [
-        'IdentityBalancedSampler: of 3 identities 2 have fewer than 4 pictures, which repeat; '
-        '1 have one picture and give no genuine pair'
+        'IdentityBalancedSampler: of 3 identities 2 have fewer than 4 images, which repeat; '
+        '1 have one image and give no genuine pair'
     ]
 
 
-def test_identities_of_one_picture_can_be_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identities_of_one_image_can_be_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(identity_balanced, 'print_log', lambda text, **_: lines.append(text))
     labels = np.array([4, 1, 1, 9, 2, 2])
     sampler = IdentityBalancedSampler(Labelled(labels), 2, 2, seed=0, single='skip')
     assert len(sampler) == 4
     assert sorted(sampler) == [1, 2, 4, 5]
-    assert lines == ['IdentityBalancedSampler: of 4 identities 2 have one picture and are skipped']
-    with pytest.raises(ValueError, match='the data has 2 of at least two pictures: lower'):
+    assert lines == ['IdentityBalancedSampler: of 4 identities 2 have one image and are skipped']
+    with pytest.raises(ValueError, match='the data has 2 of at least two images: lower'):
         IdentityBalancedSampler(Labelled(labels), 3, 2, seed=0, single='skip')
 
 
@@ -206,7 +204,7 @@ def test_labels_of_entries_and_wrappers() -> None:
         identity_labels([1, 2])
 
 
-def test_a_repeated_data_set_makes_longer_epochs_of_different_pictures() -> None:
+def test_a_repeated_data_set_makes_longer_epochs_of_different_images() -> None:
     sampler = IdentityBalancedSampler(RepeatDataset(Entries([0, 0, 1, 1]), times=3), 2, 2, seed=0)
     assert len(sampler) == 12
     for batch in batches(sampler):

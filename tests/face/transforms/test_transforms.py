@@ -98,7 +98,7 @@ def test_template_of_other_sizes() -> None:
 
 
 def spots(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture with a bright spot of its own colour at each point."""
+    """An image with a bright spot of its own colour at each point."""
     y, x = np.mgrid[:height, :width]
     bumps = [np.exp(-((x - px) ** 2 + (y - py) ** 2) / 18) for px, py in points]
     colours = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1)])
@@ -106,7 +106,7 @@ def spots(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize('key', ['landmarks', 'keypoints'])
-def test_landmarks_come_to_the_template_in_the_picture_too(key: str) -> None:
+def test_landmarks_come_to_the_template_in_the_image_too(key: str) -> None:
     landmarks = turned(FACE, 0.4, 1.6, (90, 30))
     results = AlignFace()({'img': spots(landmarks, 300, 320), key: landmarks, 'img_path': 'a.jpg'})
     assert results['img'].dtype == np.uint8 and results['img_shape'] == (112, 112)
@@ -149,7 +149,7 @@ def test_size_is_width_and_height() -> None:
         (FACE * np.nan, r'b\.jpg: .* not finite'),
     ],
 )
-def test_wrong_landmarks_name_the_picture(landmarks: np.ndarray | None, message: str) -> None:
+def test_wrong_landmarks_name_the_image(landmarks: np.ndarray | None, message: str) -> None:
     results = dict(img=np.zeros((9, 9, 3), np.uint8), img_path='b.jpg')
     if landmarks is not None:
         results['landmarks'] = landmarks
@@ -169,7 +169,7 @@ def test_wrong_options_of_align() -> None:
 
 @pytest.fixture(scope='module')
 def colours() -> np.ndarray:
-    """A smooth picture, RGB, that lossy formats keep within some levels."""
+    """A smooth image, RGB, that lossy formats keep within some levels."""
     small = np.random.default_rng(0).integers(40, 215, (3, 3, 3), dtype=np.uint8)
     return cv2.resize(small, (40, 48), interpolation=cv2.INTER_LINEAR)
 
@@ -200,7 +200,7 @@ def far(image: np.ndarray, expected: np.ndarray) -> int:
         ('RGBA', 'a.png', 0),
     ],
 )
-def test_pictures_of_all_kinds_keep_their_colours(
+def test_images_of_all_kinds_keep_their_colours(
     tmp_path: Path, colours: np.ndarray, mode: str, name: str, tolerance: int
 ) -> None:
     image = Image.fromarray(colours).convert(mode)
@@ -245,7 +245,7 @@ def test_twelve_bits_in_sixteen_are_refused_until_white_is_named(tmp_path: Path)
 
 
 @pytest.mark.parametrize('kind', ['empty', 'text', 'cut', 'float', 'absent'])
-def test_broken_pictures_name_their_file(tmp_path: Path, colours: np.ndarray, kind: str) -> None:
+def test_broken_images_name_their_file(tmp_path: Path, colours: np.ndarray, kind: str) -> None:
     path = tmp_path / ('x.tiff' if kind == 'float' else 'x.jpg')
     if kind == 'float':
         cv2.imwrite(str(path), colours.astype(np.float32))
@@ -253,9 +253,9 @@ def test_broken_pictures_name_their_file(tmp_path: Path, colours: np.ndarray, ki
         cv2.imwrite(str(path), colours)
         path.write_bytes(path.read_bytes()[:200])
     elif kind != 'absent':
-        path.write_bytes(b'' if kind == 'empty' else b'no picture')
+        path.write_bytes(b'' if kind == 'empty' else b'no image')
     message = dict(empty='file is empty', float='pixels are float32', absent='is not there').get(
-        kind, 'no picture that OpenCV'
+        kind, 'no image that OpenCV'
     )
     with pytest.raises((ValueError, FileNotFoundError), match=rf'x\.\w+: .*{message}'):
         loaded(path)
@@ -266,7 +266,7 @@ def test_wrong_white() -> None:
         LoadFace(white=0)
 
 
-def test_orl_pictures_are_grey_in_three_channels(shared_data: Path) -> None:
+def test_orl_images_are_grey_in_three_channels(shared_data: Path) -> None:
     path = shared_data / 'orl' / 's1' / '1.pgm'
     image = loaded(path)
     content = path.read_bytes()

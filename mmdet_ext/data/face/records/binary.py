@@ -7,7 +7,7 @@ A file of records, all numbers little-endian::
              payload, then zeros up to a multiple of 4 bytes
     payload  IRHeader: flag uint32, label float32, id uint64, id2 uint64
              flag float32 labels, which stand for the label where flag > 0
-             the encoded picture
+             the encoded image
 
 A payload that holds the magic at a multiple of 4 bytes is written in parts, without that magic:
 the parts have continuation 1 (first), 2, ... and 3 (last); a record of one part has 0. The text
@@ -51,7 +51,7 @@ class Record(NamedTuple):
     Attributes:
         labels: (k,) float32; k is 1 where the header itself holds the label.
         record_id: the number that the header bears.
-        data: what follows the header: an encoded picture, or nothing.
+        data: what follows the header: an encoded image, or nothing.
     """
 
     labels: np.ndarray[Any, np.dtype[np.float32]]
@@ -62,8 +62,8 @@ class Record(NamedTuple):
 def pack(labels: float | Sequence[float], data: bytes, record_id: int = 0) -> bytes:
     """The payload of a record: header, labels, data.
 
-    >>> unpack(pack(7, b'picture', record_id=3))
-    Record(labels=array([7.], dtype=float32), record_id=3, data=b'picture')
+    >>> unpack(pack(7, b'image', record_id=3))
+    Record(labels=array([7.], dtype=float32), record_id=3, data=b'image')
     """
     if np.ndim(labels) == 0:
         return HEADER.pack(0, labels, record_id, 0) + data

@@ -45,7 +45,7 @@ PROBLEMS = (
     'begins with a continuation',
     'ends behind the end of the file (truncated)',
     'header too short',
-    'no picture in it',
+    'no image in it',
     'label is not a whole number from 0 on',
     'label is not below the number of classes',
 )

@@ -1,8 +1,8 @@
 """InsightFace's layout of faces in a file of records: ``train.rec``, ``train.idx``, ``property``.
 
-Record 0 has no picture but the labels (F, L). Records 1..F-1 are pictures, each with its label.
-Records F..L-1 are identities, without picture, whose labels (a, b) say that the pictures a..b-1
-are theirs. Files without such a record 0 hold pictures alone. ``property`` says
+Record 0 has no image but the labels (F, L). Records 1..F-1 are images, each with its label.
+Records F..L-1 are identities, without image, whose labels (a, b) say that the images a..b-1
+are theirs. Files without such a record 0 hold images alone. ``property`` says
 ``classes,height,width``.
 
 All these numbers are float32, which is exact up to 2**24 = 16,777,216. Glint360K has more records
@@ -33,8 +33,8 @@ from mmdet_ext.data.face.records.container import (
 )
 from mmdet_ext.utils.files import whole_file
 
-# What follows the header of records 0 and F.. is nothing, or too little to be a picture.
-_NO_PICTURE = 16
+# What follows the header of records 0 and F.. is nothing, or too little to be an image.
+_NO_IMAGE = 16
 # float32 is off by at most this between 2**24 and 2**26.
 _ROUNDING = 2
 _ABSENT = 'absent from the file, though record 0 counts it (truncated)'
@@ -42,10 +42,10 @@ _ABSENT = 'absent from the file, though record 0 counts it (truncated)'
 
 @dataclass
 class FaceRecords:
-    """The pictures in a file of records.
+    """The images in a file of records.
 
     Attributes:
-        keys: (N,) numbers of the records that hold usable pictures, ascending.
+        keys: (N,) numbers of the records that hold usable images, ascending.
         offsets: (N,) int64, where they start.
         labels: (N,) int32, their identities.
         bad: reason -> numbers of the records that are not usable.
@@ -64,14 +64,14 @@ class FaceRecords:
 def read_face_records(
     file: RecordFile, *, scan: bool = False, classes: int | None = None
 ) -> FaceRecords:
-    """Find the pictures of a file and their labels, decoding none.
+    """Find the images of a file and their labels, decoding none.
 
-    Where identity records tell which pictures are whose, one picture of each identity is looked
-    at for its label. Otherwise the header of each picture is read: minutes for millions.
+    Where identity records tell which images are whose, one image of each identity is looked
+    at for its label. Otherwise the header of each image is read: minutes for millions.
 
     Args:
         file: the file.
-        scan: read the header of each picture in any case. This finds all records that are cut or
+        scan: read the header of each image in any case. This finds all records that are cut or
             have no header, and labels that differ from their identity's.
         classes: number of classes; labels from there on are bad.
     """
@@ -80,7 +80,7 @@ def read_face_records(
     if bounds is not None and not file.scanned:
         listed = int(np.sum((file.keys >= 1) & (file.keys < bounds[0])))
         if listed < bounds[0] - 1:
-            file.rescan(f'the .idx lists {listed} of the {bounds[0] - 1} pictures')
+            file.rescan(f'the .idx lists {listed} of the {bounds[0] - 1} images')
     bad: dict[str, list[int]] = {}
     chosen = np.ones(len(file), bool)
     if bounds is not None:
@@ -95,7 +95,7 @@ def read_face_records(
         if identities < bounds[1] - bounds[0]:
             notes.append(
                 f'{bounds[1] - bounds[0] - identities} of {bounds[1] - bounds[0]} identity '
-                'records are absent: their pictures are asked for their labels one by one'
+                'records are absent: their images are asked for their labels one by one'
             )
         if identities and not scan:
             labels = _labels_of_ranges(file, keys, offsets, file.offsets[own], bounds[0], notes)
@@ -125,20 +125,20 @@ def _inside(file: RecordFile, offsets: IntArray) -> np.ndarray[Any, np.dtype[np.
 
 
 def _bounds(file: RecordFile) -> tuple[int, int] | None:
-    """F and L of record 0, None where the file holds pictures alone."""
+    """F and L of record 0, None where the file holds images alone."""
     if not len(file) or file.keys[0] != 0:
         return None
     table = file.headers(file.offsets[:1])
     first, last = table.labels[0].tolist()
-    if table.problems[0] or table.sizes[0] >= _NO_PICTURE or not 1 <= first <= last:
+    if table.problems[0] or table.sizes[0] >= _NO_IMAGE or not 1 <= first <= last:
         return None
     first, last = int(first), int(last)
     if last <= EXACT_FLOAT:
         return first, last
-    # Past 2**24 F may be rounded: it is the first record near it that has no picture.
+    # Past 2**24 F may be rounded: it is the first record near it that has no image.
     near = np.flatnonzero(abs(file.keys - first) <= _ROUNDING)
     sizes = file.headers(file.offsets[near]).sizes
-    empty = file.keys[near][sizes < _NO_PICTURE]
+    empty = file.keys[near][sizes < _NO_IMAGE]
     last = min(last + _ROUNDING, int(file.keys[-1]) + 1)
     return (int(empty[0]) if len(empty) else first), last
 
@@ -153,7 +153,7 @@ def _whole_labels(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.i
 def _labels_of_headers(
     file: RecordFile, offsets: IntArray
 ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.uint8]]]:
-    """The labels that pictures themselves bear, and what is wrong with them."""
+    """The labels that images themselves bear, and what is wrong with them."""
     table = file.headers(offsets)
     labels, problems = _whole_labels(table.labels[:, 0]), table.problems
     problems[(problems == 0) & (table.sizes < 1)] = EMPTY
@@ -169,14 +169,14 @@ def _labels_of_ranges(
     end: int,
     notes: list[str],
 ) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """The label of each picture by its identity's first one; -1 where ranges cannot tell.
+    """The label of each image by its identity's first one; -1 where ranges cannot tell.
 
     Args:
         file: the file.
-        keys: of the pictures.
-        offsets: of the pictures.
+        keys: of the images.
+        offsets: of the images.
         identity_offsets: of the identity records.
-        end: number behind that of the last picture.
+        end: number behind that of the last image.
         notes: takes what a user should hear of.
     """
     table = file.headers(identity_offsets)
@@ -186,13 +186,13 @@ def _labels_of_ranges(
     exact = (start >= 1) & (start < stop) & (stop <= min(end, EXACT_FLOAT))
     wrong = int(np.sum(~exact & ~empty & (stop <= EXACT_FLOAT)))
     if empty.any():
-        notes.append(f'{empty.sum()} identity records have no pictures')
+        notes.append(f'{empty.sum()} identity records have no images')
     if wrong:
-        notes.append(f'{wrong} identity records name no range of pictures')
+        notes.append(f'{wrong} identity records name no range of images')
     order = np.argsort(start[exact], kind='stable')
     start, stop = start[exact][order], stop[exact][order]
     if (start[1:] < stop[:-1]).any():
-        notes.append('identity records name the same pictures: labels are read from all headers')
+        notes.append('identity records name the same images: labels are read from all headers')
         return np.full(len(keys), -1, np.int32)
     rows = np.searchsorted(keys, start)
     there = rows < len(keys)
@@ -230,16 +230,16 @@ def write_face_records(
     """Write InsightFace's layout: ``.rec``, ``.idx`` and ``property``, whole or not at all.
 
     Args:
-        identities: the encoded pictures of each identity, in the order of the labels; one without
-            pictures is passed over and takes no label.
+        identities: the encoded images of each identity, in the order of the labels; one without
+            images is passed over and takes no label.
         rec_path: the ``.rec`` file; the others go beside it.
         size: height and width, for ``property``.
 
     Returns:
-        How many pictures each label has.
+        How many images each label has.
 
     Raises:
-        RecordError: if there is no picture, or there are more records than float32 can number.
+        RecordError: if there is no image, or there are more records than float32 can number.
     """
     offsets: list[int] = [0]
     ranges: list[tuple[int, int]] = []
@@ -250,16 +250,16 @@ def write_face_records(
         )
         with rec.open('wb') as file:
             file.write(encode(pack((0, 0), b'')))  # overwritten when the numbers are known
-            for pictures in identities:
+            for images in identities:
                 first = len(offsets)
-                for picture in pictures:
-                    append(file, offsets, pack(len(ranges), picture, record_id=len(offsets)))
+                for image in images:
+                    append(file, offsets, pack(len(ranges), image, record_id=len(offsets)))
                 if len(offsets) > first:
                     ranges.append((first, len(offsets)))
             first = len(offsets)
             if not ranges or first + len(ranges) > EXACT_FLOAT:
                 raise RecordError(
-                    f'{rec_path}: {first - 1} pictures of {len(ranges)} identities. There must be '
+                    f'{rec_path}: {first - 1} images of {len(ranges)} identities. There must be '
                     f'one, and together they may not exceed {EXACT_FLOAT - 1}, up to which the '
                     "format's float32 numbers them exactly"
                 )

@@ -1,4 +1,4 @@
-"""What every registered sampler does, whatever it goes by."""
+"""Contract of every registered sampler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRIORS, BOXES = 200, 6
 
 
 def assignment(seed: int, positives: int, ignored: int = 20) -> tuple[Tensor, Tensor]:
-    """Stock's 1-based boxes of the priors (-1 ignored, 0 background), and the priors."""
+    """Make 1-based indices of ground truths (-1 ignored, 0 background), and priors (P, 4)."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(PRIORS, generator=generator)
     index = torch.zeros(PRIORS, dtype=torch.long)
@@ -31,6 +31,7 @@ def assignment(seed: int, positives: int, ignored: int = 20) -> tuple[Tensor, Te
 
 
 def sample(case: SamplerCase, index: Tensor, priors: Tensor, **options: Any) -> SamplingResult:
+    """Build the sampler of a case and sample an assignment with random losses."""
     sampler = TASK_UTILS.build({'type': f'mmdet_ext.{case.name}', **case.options, **options})
     generator = torch.Generator().manual_seed(9)
     count = int(index.max().clamp(min=0))
@@ -56,7 +57,7 @@ def sample(case: SamplerCase, index: Tensor, priors: Tensor, **options: Any) -> 
         (0, dict(num=40, pos_fraction=0.25), (0, 40)),
     ],
 )
-def test_as_many_as_asked_for_of_the_right_kind(
+def test_positives_and_negatives_are_as_many_as_asked_for(
     case: SamplerCase, positives: int, options: dict[str, Any], expected: tuple[int, int]
 ) -> None:
     index, priors = assignment(0, positives)
@@ -69,14 +70,14 @@ def test_as_many_as_asked_for_of_the_right_kind(
     torch.testing.assert_close(result.neg_priors, priors[result.neg_inds], rtol=0, atol=0)
 
 
-def test_boxes_join_the_priors_where_asked(case: SamplerCase) -> None:
+def test_ground_truth_joins_the_priors_where_asked(case: SamplerCase) -> None:
     index, priors = assignment(0, 10)
     result = sample(case, index, priors, num=400, pos_fraction=0.5, add_gt_as_proposals=True)
     assert result.pos_is_gt.sum() == BOXES and len(result.pos_inds) == 10 + BOXES
     assert torch.equal(result.neg_inds - BOXES, (index == 0).nonzero().squeeze(1))
 
 
-def test_bad_options_are_named(case: SamplerCase) -> None:
+def test_wrong_options_are_refused_by_name(case: SamplerCase) -> None:
     for options, message in (
         (dict(num=0, pos_fraction=0.5), 'num must be at least 1, got 0'),
         (dict(num=4, pos_fraction=1.5), r'pos_fraction must be in \[0, 1\], got 1.5'),

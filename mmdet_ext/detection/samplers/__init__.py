@@ -1,4 +1,4 @@
-"""Registered samplers."""
+"""Registered samplers of priors and proposals."""
 
 from mmdet_ext.detection.samplers.hard_negative import HardNegativeSampler
 

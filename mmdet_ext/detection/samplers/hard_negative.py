@@ -1,4 +1,4 @@
-"""Sampling of hard negatives in heads that assign and sample."""
+"""Sampler of hard negatives, for heads that assign and then sample."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ from torch import Tensor
 
 from mmdet_ext.detection.host import as_tensor
 from mmdet_ext.detection.samplers.head_scores import HeadScores
+from mmdet_ext.functional.numerics.checks import check_count, check_number
 from mmdet_ext.registry import TASK_UTILS
 
 
 @TASK_UTILS.register_module()
 class HardNegativeSampler(RandomSampler):  # type: ignore[misc]
-    """Samples the negatives of highest loss; the positives at random, as stock's RandomSampler.
+    """Sampler of the negatives with the highest loss; positives are drawn at random.
 
-    How hard a negative is, is looked for in this order: ``pred_instances.losses``;
-    ``pred_instances.scores``, as RoI heads have them of the RPN; the keyword ``losses`` of
-    `sample`; the scores that the head, in which the sampler was built, gave last. Of these, a
-    prior's loss is the cross entropy of calling it background. Gradients do not flow through the
-    choice.
+    The positives are those of mmdet's ``RandomSampler``. The hardness of a negative is taken from
+    the first of these that is there:
 
-    The head's scores are kept by a forward hook from its forward pass, in training or where
-    gradients are on, until its last picture is sampled: pictures are sampled once each and in
-    their order, as stock heads do it.
+    1. ``pred_instances.losses``;
+    2. ``pred_instances.scores``, which RoI heads have from the RPN;
+    3. the keyword ``losses`` of `sample`;
+    4. the last scores of the dense head that built the sampler. The hardness of a prior is then
+       the cross entropy of background at these scores.
+
+    No gradient flows through the choice.
+
+    A forward hook keeps the head's scores from a forward pass, in training or with gradients on,
+    until the last image of the batch is sampled. Each image must be sampled once, in the order of
+    the batch, as mmdet's heads do it.
 
     Args:
-        num: samples a picture.
-        pos_fraction: share of ``num`` that positives may take. More than that are drawn by
-            torch's generator, as in stock's RandomSampler.
-        neg_pos_ub: negatives a positive at most, negative for no bound. A picture without
-            positives counts as one with one.
-        add_gt_as_proposals: whether the boxes join the priors, as RoI heads have it.
+        num: number of samples per image, at least 1.
+        pos_fraction: largest share of ``num`` that positives take, in [0, 1]. If there are more
+            positives, torch's generator draws among them, as in ``RandomSampler``.
+        neg_pos_ub: largest number of negatives per positive; a negative number sets no bound. An
+            image without positives counts as one with one positive.
+        add_gt_as_proposals: whether the ground-truth boxes join the priors, as in RoI heads.
         context: the head, given by the head itself.
 
     Raises:
@@ -51,12 +57,11 @@ class HardNegativeSampler(RandomSampler):  # type: ignore[misc]
         add_gt_as_proposals: bool = False,
         context: Any = None,
     ) -> None:
-        if num < 1:
-            raise ValueError(f'num must be at least 1, got {num}')
-        if not 0 <= pos_fraction <= 1:
-            raise ValueError(f'pos_fraction must be in [0, 1], got {pos_fraction}')
+        check_count('num', num)
+        check_number('pos_fraction', pos_fraction, least=0, most=1)
         super().__init__(num, pos_fraction, neg_pos_ub, add_gt_as_proposals)
-        # No reference to the head: the head holds the sampler, and by its hook the scores.
+        # There is no reference to the head: the head holds the sampler and, by its hook, the
+        # scores.
         self._head_scores: HeadScores | None = None
         if isinstance(context, BaseDenseHead):
             self._head_scores = HeadScores()
@@ -71,32 +76,34 @@ class HardNegativeSampler(RandomSampler):  # type: ignore[misc]
         losses: Tensor | None = None,
         **kwargs: Any,
     ) -> SamplingResult:
-        """Sample one picture.
+        """Sample one image.
 
         Args:
-            assign_result: of the priors.
-            pred_instances: ``priors`` (P, 4); ``losses`` (P,) or (P, C), or ``scores`` alike,
-                where there are any.
+            assign_result: the ground truth of each prior.
+            pred_instances: ``priors`` (P, 4), and where there are any ``losses`` or ``scores``,
+                (P,) or (P, C). Losses are summed over C, the highest score of C counts.
             gt_instances: ``bboxes`` and ``labels``.
-            losses: (P,) or (P, C), the higher the harder; summed over C.
-            **kwargs: what RoI heads give to any sampler (``feats``), not needed here.
+            losses: (P,) or (P, C), higher for harder priors; summed over C.
+            **kwargs: further arguments of RoI heads (``feats``), which are not used.
 
         Returns:
-            SamplingResult: as stock's samplers give it.
+            SamplingResult: indices and boxes of the samples, as of any sampler of mmdet.
 
         Raises:
-            RuntimeError: if there is nothing to tell hard negatives by.
+            RuntimeError: if there is neither a loss nor a score of the priors.
             ValueError: if the losses or the head's scores do not fit the priors.
         """
         hardness = self._hardness(pred_instances, losses)
         added = len(gt_instances.bboxes) if self.add_gt_as_proposals else 0
-        # Boxes that join the priors come first, and are positive.
+        # Ground-truth boxes that join the priors come first. They are positives, so that their
+        # hardness is never looked at.
         hardness = torch.cat([hardness.new_zeros(added), hardness])
         return super().sample(
             assign_result, pred_instances, gt_instances, hardness=hardness, **kwargs
         )
 
     def _hardness(self, pred: InstanceData, losses: Tensor | None) -> Tensor:
+        """Return the hardness (P,) of each prior as a negative."""
         priors = as_tensor(pred.priors)
         given = _first_given(pred, losses)
         if given is not None:
@@ -104,7 +111,7 @@ class HardNegativeSampler(RandomSampler):  # type: ignore[misc]
             if len(values) != len(priors):
                 raise ValueError(
                     f'{name} has {len(values)} rows, but pred_instances.priors has '
-                    f'{len(priors)}: give one loss a prior'
+                    f'{len(priors)}: give one loss per prior'
                 )
             values = values.detach().float()
             if values.dim() == 1:
@@ -112,7 +119,7 @@ class HardNegativeSampler(RandomSampler):  # type: ignore[misc]
             return values.flatten(1).amax(1) if 'scores' in name else values.flatten(1).sum(1)
         if self._head_scores is None:
             raise RuntimeError(
-                'HardNegativeSampler has nothing to tell hard negatives by: pred_instances has '
+                'HardNegativeSampler has nothing to find hard negatives by: pred_instances has '
                 'neither losses nor scores, sample() got no losses, and the sampler was not '
                 'built in a dense head. Make it the train_cfg.sampler of an anchor head '
                 '(RPNHead, ...), give losses, or take OHEMSampler in a RoI head'
@@ -122,7 +129,7 @@ class HardNegativeSampler(RandomSampler):  # type: ignore[misc]
     def _sample_neg(
         self, assign_result: AssignResult, num_expected: int, hardness: Tensor, **kwargs: Any
     ) -> Tensor:
-        """The negatives of highest loss."""
+        """Choose the negatives of highest loss."""
         index = (assign_result.gt_inds == 0).nonzero().squeeze(1)
         if len(index) <= num_expected:
             return index
@@ -130,7 +137,7 @@ class HardNegativeSampler(RandomSampler):  # type: ignore[misc]
 
 
 def _first_given(pred: InstanceData, losses: Tensor | None) -> tuple[str, Tensor] | None:
-    """What the caller gives to tell hard negatives by, with its name."""
+    """Return the losses or scores that the caller gives, and their name; None without any."""
     for name in ('losses', 'scores'):
         if name in pred:
             return f'pred_instances.{name}', pred[name]

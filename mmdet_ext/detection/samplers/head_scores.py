@@ -1,4 +1,4 @@
-"""What a dense head scored last, prior by prior, for samplers."""
+"""Last scores of a dense head, per prior, for samplers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from mmdet_ext.detection.host import as_tensor
 
-#: What a head must have beside its scores, in the order of `_Pass`.
+#: Attributes of a head that the loss of its scores needs, in the order of `_Pass`.
 _HEAD_ATTRIBUTES = ('cls_out_channels', 'use_sigmoid_cls', 'prior_generator')
 
 
 class _Pass(NamedTuple):
-    """One forward pass of a head, detached."""
+    """Detached scores of one forward pass of a head, and the attributes that explain them."""
 
     cls_scores: tuple[Tensor, ...]
     columns: int
@@ -25,10 +25,10 @@ class _Pass(NamedTuple):
 
 
 class HeadScores:
-    """Keeps a head's last scores by a forward hook, and gives them out picture by picture.
+    """Store of a head's last scores, filled by a forward hook and read image by image.
 
-    It holds no reference to the head. A copy of the head gets a copy of this, bound to the copy's
-    hook and empty.
+    It holds no reference to the head. A copy of the head, by ``deepcopy`` or pickle, gets an empty
+    store of its own, which its hook fills.
     """
 
     def __init__(self) -> None:
@@ -39,12 +39,12 @@ class HeadScores:
 
     def _forget(self) -> None:
         self._pass: _Pass | None = None
-        # Loss of background (B, P) and priors (P, 4), once the first picture asked for them.
+        # Loss of background (B, P) and priors (P, 4), computed when the first image needs them.
         self._table: tuple[Tensor, Tensor] | None = None
-        self._picture = 0
+        self._image = 0
 
     def remember(self, head: nn.Module, inputs: Any, output: Any) -> None:
-        """The hook: keep the scores of a pass that losses may follow."""
+        """Keep the scores of a forward pass that losses may follow; this is the hook."""
         self._forget()
         if not (head.training or torch.is_grad_enabled()):
             return
@@ -54,28 +54,29 @@ class HeadScores:
             self._pass = _Pass(maps, *(getattr(head, name) for name in _HEAD_ATTRIBUTES))
 
     def hardness(self, priors: Tensor) -> Tensor:
-        """Loss of calling each prior of the next picture background, (P,).
+        """Compute the loss of background (P,) at each prior of the next image.
 
         Args:
-            priors: (P, 4), all of the head's or some of them, in their order.
+            priors: (P, 4), all or some of the head's priors, in their order.
 
         Raises:
-            RuntimeError: if there is no forward pass left to take a picture of.
+            RuntimeError: if all images of the last forward pass were read, or there was none.
             ValueError: if the priors are not the head's.
         """
         if self._table is None:
-            self._table = self._measured(priors.device)
+            self._table = self._measure(priors.device)
         loss, grid = self._table
-        result = loss[self._picture][subsequence_index(priors, grid)]
-        self._picture += 1
-        if self._picture == len(loss):
+        result = loss[self._image][subsequence_index(priors, grid)]
+        self._image += 1
+        if self._image == len(loss):
             self._forget()
         return result
 
-    def _measured(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _measure(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Compute the loss of background (B, P) and the priors (P, 4) of the last pass."""
         if self._pass is None:
             raise RuntimeError(
-                'HardNegativeSampler has no scores of its head. It takes each picture of a '
+                'HardNegativeSampler has no scores of its head. It takes each image of a '
                 'forward pass once, and the pass must call the head itself, in training mode or '
                 'with gradients on, and give maps (B, A * C, H, W) first. Otherwise give '
                 'sample() the losses'
@@ -86,7 +87,7 @@ class HeadScores:
         grid = torch.cat([as_tensor(level) for level in levels])
         if len(grid) != loss.shape[1]:
             raise ValueError(
-                f'the head scores {loss.shape[1]} priors a picture, but its prior_generator '
+                f'the head scores {loss.shape[1]} priors per image, but its prior_generator '
                 f'makes {len(grid)}: HardNegativeSampler can not tell which is which. Give '
                 'sample() the losses'
             )
@@ -101,12 +102,19 @@ def _are_score_maps(scores: Any) -> bool:
 
 
 def background_loss(cls_scores: Sequence[Tensor], columns: int, use_sigmoid: bool) -> Tensor:
-    """Cross entropy of background for each prior of each picture, (B, P).
+    """Compute the cross entropy of background for each prior of each image.
+
+    With sigmoid it is the sum over the columns of log(1 + exp(z)), with softmax it is
+    logsumexp(z) - z_background, where z are the logits of the prior.
 
     Args:
-        cls_scores: (B, A * columns, H, W) a level, logits.
-        columns: classes for sigmoid, classes and background (the last) for softmax.
-        use_sigmoid: which of the two.
+        cls_scores: logits (B, A * columns, H, W) per level, for A priors per cell.
+        columns: number of columns: the classes for sigmoid; the classes and the background, which
+            is last, for softmax.
+        use_sigmoid: whether the logits are of sigmoid, not of softmax.
+
+    Returns:
+        Tensor: (B, P) float32.
 
     >>> background_loss([torch.zeros(1, 2, 1, 1)], 2, use_sigmoid=False)
     tensor([[0.6931]])
@@ -122,16 +130,20 @@ def background_loss(cls_scores: Sequence[Tensor], columns: int, use_sigmoid: boo
 
 
 def subsequence_index(rows: Tensor, table: Tensor) -> Tensor:
-    """Where each row stands in a table of which the rows are an ordered part, (N,).
+    """Find the places of rows in a table from which some rows were removed.
 
-    Equal rows of the table are taken to be left out together or not at all.
+    A head removes priors beyond the image before it samples. This finds the scores of the others.
+    Rows are compared bit by bit. Equal rows of the table must be removed together or not at all.
 
     Args:
-        rows: (N, K).
+        rows: (N, K), rows of the table that are left, in their order.
         table: (M, K), M at least N.
 
+    Returns:
+        Tensor: (N,) indices into the table, ascending.
+
     Raises:
-        ValueError: if the rows are not such a part, bit by bit.
+        ValueError: if the rows are not such a part of the table.
 
     >>> table = torch.tensor([[0., 0.], [0., 1.], [2., 0.]])
     >>> subsequence_index(table[[0, 2]], table)
@@ -142,7 +154,7 @@ def subsequence_index(rows: Tensor, table: Tensor) -> Tensor:
     if 0 < len(rows) <= len(table) and rows.shape[1] == table.shape[1]:
         key, order = _keys(table).sort(stable=True)
         row_key, row_order = _keys(rows).sort(stable=True)
-        # Of equal rows, the n-th is the n-th of the table.
+        # The n-th of several equal rows is the n-th of the equal rows of the table.
         place = torch.arange(len(rows), device=rows.device)
         repeat = place - torch.searchsorted(row_key, row_key)
         found = (torch.searchsorted(key, row_key) + repeat).clamp(max=len(table) - 1)
@@ -156,7 +168,7 @@ def subsequence_index(rows: Tensor, table: Tensor) -> Tensor:
 
 
 def _keys(rows: Tensor) -> Tensor:
-    """One int64 a row, equal for equal rows, and hardly ever for others."""
+    """Hash each row to an int64, which is equal for equal rows and hardly ever for others."""
     bits = (rows.float() + 0.0).contiguous().view(torch.int32).long()
     key = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     for column in bits.unbind(1):

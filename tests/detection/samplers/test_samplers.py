@@ -1,4 +1,4 @@
-"""HardNegativeSampler: by given losses, and in the heads that build it."""
+"""HardNegativeSampler with given losses, and in the heads that build it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ NUM = 24
 
 
 def scene(positives: int, priors: int = 100) -> tuple[AssignResult, InstanceData, InstanceData]:
+    """Return an assignment to one ground truth, its priors, and the ground truth."""
     generator = torch.Generator().manual_seed(0)
     index = torch.zeros(priors, dtype=torch.long)
     index[torch.randperm(priors, generator=generator)[:positives]] = 1
@@ -39,12 +40,12 @@ def scene(positives: int, priors: int = 100) -> tuple[AssignResult, InstanceData
 
 
 def hardest(losses: Tensor, negative: Tensor, count: int) -> list[int]:
-    """Indices of the highest losses among the negatives, in order of the index."""
+    """Return the indices of the highest losses among the negatives, in ascending order."""
     ranked = sorted((-losses[i].item(), i) for i in negative.nonzero().flatten().tolist())
     return sorted(i for _, i in ranked[:count])
 
 
-def test_the_negatives_are_the_hardest_and_the_positives_stocks_draw() -> None:
+def test_negatives_are_the_hardest_and_positives_those_of_random_sampler() -> None:
     for positives in (0, 5, 30):
         assigned, pred, gt = scene(positives)
         losses = torch.rand(100, generator=torch.Generator().manual_seed(1))
@@ -64,7 +65,7 @@ def test_the_negatives_are_the_hardest_and_the_positives_stocks_draw() -> None:
         assert ours.avg_factor == stock.avg_factor
 
 
-def test_where_hardness_is_looked_for_first() -> None:
+def test_losses_of_predictions_come_before_scores_and_scores_before_the_keyword() -> None:
     assigned, pred, gt = scene(5)
     generator = torch.Generator().manual_seed(1)
     keyword, scores, losses = (torch.rand(100, 3, generator=generator) for _ in range(3))
@@ -81,7 +82,7 @@ def test_where_hardness_is_looked_for_first() -> None:
         assert found == hardest(measure, negative, NUM - 5)
 
 
-def test_boxes_that_join_shift_the_losses() -> None:
+def test_ground_truth_that_joins_the_priors_shifts_the_losses() -> None:
     assigned, pred, gt = scene(5)
     pred.scores = torch.rand(100, generator=torch.Generator().manual_seed(1))
     expected = hardest(pred.scores, assigned.gt_inds == 0, NUM - 6)
@@ -94,7 +95,7 @@ def test_boxes_that_join_shift_the_losses() -> None:
 def head(
     sigmoid: bool = True, border: int = -1, kind: str = 'AnchorHead', **options: Any
 ) -> nn.Module:
-    """A head of two levels that draws hard negatives."""
+    """Build a head of two levels that samples hard negatives."""
     torch.manual_seed(0)
     classes = 1 if kind == 'RPNHead' else 3
     built = MODELS.build(
@@ -134,7 +135,7 @@ SHAPES = ((96, 96), (70, 96), (96, 50))
 
 
 def batch() -> tuple[tuple[Tensor, ...], list[InstanceData], list[dict[str, Any]]]:
-    """Three pictures of unlike sizes in one batch, the second without boxes."""
+    """Make a batch of three images of different sizes, the second without boxes."""
     generator = torch.Generator().manual_seed(4)
     features = tuple(
         torch.randn(3, 8, side, side, generator=generator, requires_grad=True) for side in (12, 6)
@@ -150,7 +151,7 @@ def batch() -> tuple[tuple[Tensor, ...], list[InstanceData], list[dict[str, Any]
 
 
 class Spy:
-    """Notes what a sampler was asked and what it gave."""
+    """Wrapper of a sampler that keeps the arguments and the result of each call."""
 
     def __init__(self, sampler: Any) -> None:
         self.calls: list[tuple[AssignResult, InstanceData, SamplingResult]] = []
@@ -171,7 +172,7 @@ class Spy:
         ('AnchorHead', False),
     ],
 )
-def test_in_a_head_the_negatives_are_those_of_highest_loss(
+def test_in_a_head_the_negatives_are_those_of_highest_background_loss(
     kind: str, sigmoid: bool, border: int
 ) -> None:
     model = head(sigmoid, border, kind)
@@ -182,10 +183,8 @@ def test_in_a_head_the_negatives_are_those_of_highest_loss(
     columns = model.cls_out_channels
     grid = torch.cat(model.prior_generator.grid_priors([(12, 12), (6, 6)], device='cpu'))
     sizes = []
-    for picture, (assigned, pred, result) in enumerate(spy.calls):
-        logits = torch.cat(
-            [score[picture].permute(1, 2, 0).reshape(-1, columns) for score in scores]
-        )
+    for image, (assigned, pred, result) in enumerate(spy.calls):
+        logits = torch.cat([score[image].permute(1, 2, 0).reshape(-1, columns) for score in scores])
         if sigmoid:
             loss = F.binary_cross_entropy_with_logits(
                 logits, torch.zeros_like(logits), reduction='none'
@@ -193,7 +192,7 @@ def test_in_a_head_the_negatives_are_those_of_highest_loss(
         else:
             background = torch.full((len(logits),), columns - 1)
             loss = F.cross_entropy(logits, background, reduction='none')
-        # A prior's place among all, found by looking for it: no two are equal here.
+        # The index of each prior is found by comparison with all: no two are equal here.
         place = (pred.priors[:, None] == grid).all(-1).float().argmax(1)
         count = NUM - len(result.pos_inds)
         assert result.neg_inds.tolist() == hardest(loss[place], assigned.gt_inds == 0, count)
@@ -203,7 +202,7 @@ def test_in_a_head_the_negatives_are_those_of_highest_loss(
     assert len(sizes) == 3 and max(sizes[1:]) < len(grid)
 
 
-def test_only_the_sampled_negatives_get_a_gradient() -> None:
+def test_only_samples_get_a_gradient() -> None:
     model = head()
     spy = Spy(model.sampler)
     features, gts, metas = batch()
@@ -216,7 +215,7 @@ def test_only_the_sampled_negatives_get_a_gradient() -> None:
     assert touched == sum(len(r.pos_inds) + len(r.neg_inds) for _, _, r in spy.calls)
 
 
-def test_nothing_is_kept_after_the_last_picture() -> None:
+def test_no_scores_are_kept_after_the_last_image() -> None:
     model = head()
     features, gts, metas = batch()
     scores, boxes = model(features)
@@ -240,10 +239,10 @@ def losses_of(model: nn.Module) -> list[Tensor]:
 
 
 @pytest.mark.parametrize('how', ['deepcopy', 'pickle', 'torch.save'])
-def test_copies_are_whole_and_go_their_own_way(how: str) -> None:
+def test_a_copy_of_a_head_samples_by_its_own_scores(how: str) -> None:
     model = head()
     features, gts, metas = batch()
-    model(features)  # a pass is kept at the time of the copy
+    model(features)  # the scores of a pass are kept while the copy is made
     if how == 'deepcopy':
         twin = copy.deepcopy(model)
     elif how == 'pickle':
@@ -260,11 +259,11 @@ def test_copies_are_whole_and_go_their_own_way(how: str) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    # Negatives are chosen by the copy's scores, not by those of the model, now all equal.
+    # The copy uses its own scores, not those of the original, which are all equal now.
     torch.testing.assert_close(losses_of(twin), expected)
 
 
-def test_the_state_is_that_of_a_head_with_stocks_sampler() -> None:
+def test_state_and_modules_are_those_of_a_head_with_random_sampler() -> None:
     model = head()
     stock = head()
     stock.sampler = TASK_UTILS.build(dict(type='RandomSampler', num=NUM, pos_fraction=0.5))
@@ -274,18 +273,18 @@ def test_the_state_is_that_of_a_head_with_stocks_sampler() -> None:
     ]
 
 
-def test_without_anything_to_go_by_the_error_says_what_to_do() -> None:
+def test_without_losses_or_scores_the_error_says_what_to_do() -> None:
     with pytest.raises(RuntimeError, match='take OHEMSampler in a RoI head'):
         HardNegativeSampler(NUM, 0.5).sample(*scene(5))
     model = head()
     features, gts, metas = batch()
     outs = model(features)
     model.loss_by_feat(*outs, gts, metas)
-    with pytest.raises(RuntimeError, match='each picture of a forward pass once'):
+    with pytest.raises(RuntimeError, match='each image of a forward pass once'):
         model.loss_by_feat(*outs, gts, metas)
 
 
-def test_losses_and_priors_that_do_not_fit_are_named() -> None:
+def test_losses_and_priors_that_do_not_fit_are_refused() -> None:
     assigned, pred, gt = scene(5)
     with pytest.raises(ValueError, match='losses has 99 rows, but .* has 100'):
         HardNegativeSampler(NUM, 0.5).sample(assigned, pred, gt, losses=torch.zeros(99))
@@ -295,13 +294,13 @@ def test_losses_and_priors_that_do_not_fit_are_named() -> None:
         model.sampler.sample(assigned, pred, gt)
 
 
-def test_an_ordered_part_is_found_bit_by_bit() -> None:
+def test_places_of_the_rows_that_are_left_are_found() -> None:
     generator = torch.Generator().manual_seed(0)
     for seed in range(20):
         table = torch.randint(-4, 4, (300, 4), generator=generator).float()
         table = table[torch.randperm(300, generator=generator)].unique(dim=0)
         table = table[torch.randperm(len(table), generator=generator)]
-        # Some rows stand twice or thrice; these stay or go together.
+        # Some rows are there two or three times; equal rows are removed or kept together.
         table = torch.cat([table, table[:10], table[:5]])
         keep = torch.rand(len(table), generator=generator) < 0.05 * seed
         keep[-15:-5] = keep[:10]
@@ -315,7 +314,7 @@ def test_an_ordered_part_is_found_bit_by_bit() -> None:
             subsequence_index(wrong, table)
 
 
-def test_loss_of_background_by_hand() -> None:
+def test_background_loss_equals_the_formula() -> None:
     score = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1).half()
     sigmoid = background_loss([score], 2, use_sigmoid=True)
     expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).exp().log1p().sum(1)
@@ -325,7 +324,7 @@ def test_loss_of_background_by_hand() -> None:
 
 
 def faster_rcnn(root: Path, work_dir: Path) -> Config:
-    """Stock's Faster R-CNN config on drawn shapes, with a small network."""
+    """Make mmdet's Faster R-CNN config small, for the drawn shapes."""
     source = work_dir / 'faster.py'
     source.write_text("_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'\n")
     cfg = shrink(source, root, work_dir=str(work_dir))
@@ -338,10 +337,12 @@ def faster_rcnn(root: Path, work_dir: Path) -> Config:
     return cfg
 
 
-def test_faster_rcnn_trains_with_it_in_both_stages(shapes_root: Path, tmp_path: Path) -> None:
+def test_faster_rcnn_trains_with_the_sampler_in_both_stages(
+    shapes_root: Path, tmp_path: Path
+) -> None:
     cfg = faster_rcnn(shapes_root, tmp_path)
     cfg.model.train_cfg.rpn.sampler.type = 'mmdet_ext.HardNegativeSampler'
-    # In the RoI head, by the RPN's scores of the proposals.
+    # In the RoI head the scores are the RPN's, of the proposals.
     cfg.model.train_cfg.rcnn.sampler.update(type='mmdet_ext.HardNegativeSampler', num=32)
     cfg.model.roi_head.bbox_head.loss_cls = dict(
         type='mmdet_ext.OHEMLoss', loss=dict(type='CrossEntropyLoss'), min_negatives=8
@@ -369,7 +370,7 @@ def test_faster_rcnn_trains_with_it_in_both_stages(shapes_root: Path, tmp_path: 
 
 
 class RoISpy(Spy):
-    """As RoI heads call a sampler."""
+    """Wrapper of a sampler of an RoI head, which is called with keyword arguments."""
 
     def __call__(
         self, assigned: AssignResult, pred: InstanceData, gt: InstanceData, **kwargs: Any

@@ -1,1 +1,1 @@
-"""Studies: what the tools compute and the tests check, from the catalog of components."""
+"""Computations behind the tools, from the catalog of components and from runs."""

@@ -1,4 +1,4 @@
-"""Whole pictures pass, cut ones are named, and sizes are those of the loader."""
+"""Tests of image files: whole ones pass, cut ones are named, sizes equal those of the loader."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from mmdet_ext.data.images import decode_image, find_bad_images, image_problem, 
 NO_END = 'truncated JPEG (no end marker)'
 
 
-def picture(height: int = 120, width: int = 200) -> Image.Image:
+def noise_image(height: int = 120, width: int = 200) -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise)
 
 
 def encoded(kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture().save(buffer, kind, **options)
+    noise_image().save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def jpeg_with_thumbnail() -> tuple[bytes, int]:
-    """A JPEG whose header holds a whole small JPEG, and the offset just behind that one."""
+    """Return a JPEG whose header holds a whole small JPEG, and the offset behind the latter."""
     thumbnail = io.BytesIO()
-    picture(24, 32).save(thumbnail, 'JPEG')
+    noise_image(24, 32).save(thumbnail, 'JPEG')
     payload = b'Exif\0\0' + thumbnail.getvalue()
     whole = encoded('JPEG')
     header = b'\xff\xe1' + (len(payload) + 2).to_bytes(2, 'big') + payload
@@ -40,7 +40,7 @@ def jpeg_with_thumbnail() -> tuple[bytes, int]:
 
 @pytest.fixture
 def file(tmp_path: Path):
-    def write(content: bytes, name: str = 'picture.jpg') -> Path:
+    def write(content: bytes, name: str = 'image.jpg') -> Path:
         (tmp_path / name).write_bytes(content)
         return tmp_path / name
 
@@ -58,13 +58,13 @@ def file(tmp_path: Path):
     ],
     ids=['jpeg', 'progressive', 'png', 'bmp', 'thumbnail'],
 )
-def test_whole_picture_has_no_problem(file, content: bytes) -> None:
+def test_whole_image_has_no_problem(file, content: bytes) -> None:
     assert image_problem(file(content)) is None
 
 
 @pytest.mark.parametrize('junk', [10, 10_000])
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
-def test_junk_behind_the_end_does_no_harm(file, kind: str, junk: int) -> None:
+def test_bytes_behind_the_end_are_accepted(file, kind: str, junk: int) -> None:
     path = file(encoded(kind) + b'x' * junk)
     assert image_problem(path) is None
     assert cv2.imread(str(path)).shape == (120, 200, 3)
@@ -83,10 +83,10 @@ def test_jpeg_without_its_last_two_bytes_is_truncated(file) -> None:
 
 
 @pytest.mark.parametrize('kept', [0, 300, 2000], ids=['behind it', 'in the header', 'in the scan'])
-def test_end_of_the_thumbnail_is_not_the_end_of_the_picture(file, kept: int) -> None:
+def test_end_of_the_thumbnail_is_not_the_end_of_the_image(file, kept: int) -> None:
     content, behind = jpeg_with_thumbnail()
     cut = content[: behind + kept]
-    assert b'\xff\xd9' in cut[-4096:]  # so a look at the file's end alone is fooled
+    assert b'\xff\xd9' in cut[-4096:]  # so the end of the file alone would look whole
     assert image_problem(file(cut)) == NO_END
     with pytest.raises(ValueError, match=re.escape(NO_END)):
         decode_image(cut)
@@ -96,17 +96,17 @@ def test_end_of_the_thumbnail_is_not_the_end_of_the_picture(file, kept: int) -> 
 @pytest.mark.parametrize('share', [0.6, 0.999])
 def test_cut_png(file, share: float) -> None:
     whole = encoded('PNG')
-    path = file(whole[: int(len(whole) * share)], 'picture.png')
+    path = file(whole[: int(len(whole) * share)], 'image.png')
     assert image_problem(path) == 'truncated PNG (no end marker)'
 
 
 def test_cut_bmp_is_found_by_decoding(file) -> None:
-    problem = image_problem(file(encoded('BMP')[:5000], 'picture.bmp'))
+    problem = image_problem(file(encoded('BMP')[:5000], 'image.bmp'))
     assert problem is not None and problem.startswith('cannot be decoded (')
 
 
-def test_what_is_no_picture(file, tmp_path: Path) -> None:
-    assert image_problem(file(b'these are words, not pixels')) == 'not a picture'
+def test_other_files_are_not_images(file, tmp_path: Path) -> None:
+    assert image_problem(file(b'these are words, not pixels')) == 'not an image'
     assert image_problem(file(b'')) == 'empty file'
     assert image_problem(file(b'\xff\xd8garbage\xff\xd9')) == 'broken JPEG header'
     assert image_problem(tmp_path / 'absent.jpg') == 'missing'
@@ -115,7 +115,7 @@ def test_what_is_no_picture(file, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_size_is_the_loaders(file, kind: str, orientation: int) -> None:
+def test_size_equals_that_of_the_loader(file, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = file(encoded(kind, exif=exif))
@@ -124,7 +124,7 @@ def test_size_is_the_loaders(file, kind: str, orientation: int) -> None:
     assert image_size(path) == ((200, 120) if orientation < 5 else (120, 200))
 
 
-def test_bad_pictures_come_in_order(file, tmp_path: Path) -> None:
+def test_bad_images_keep_the_order_of_the_paths(file, tmp_path: Path) -> None:
     paths = [
         file(encoded('JPEG') if number % 3 else encoded('JPEG')[:900], f'{number}.jpg')
         for number in range(20)
@@ -142,7 +142,7 @@ def test_bad_pictures_come_in_order(file, tmp_path: Path) -> None:
         find_bad_images(paths, workers=0)
 
 
-def test_progress_line_for_many_pictures_only(file, monkeypatch, capsys) -> None:
+def test_progress_line_appears_for_many_images_only(file, monkeypatch, capsys) -> None:
     paths = [file(encoded('JPEG'), f'{number}.jpg') for number in range(6)]
     paths.append(paths[0].with_name('absent.jpg'))
     find_bad_images(paths)
@@ -151,5 +151,5 @@ def test_progress_line_for_many_pictures_only(file, monkeypatch, capsys) -> None
     monkeypatch.setattr(images, '_PROGRESS_STEP', 5)
     find_bad_images(paths)
     assert capsys.readouterr().err == (
-        '\rchecked 5 of 7 pictures, 0 bad\rchecked 7 of 7 pictures, 1 bad\n'
+        '\rchecked 5 of 7 images, 0 bad\rchecked 7 of 7 images, 1 bad\n'
     )

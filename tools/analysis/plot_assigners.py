@@ -22,7 +22,7 @@ from mmdet_ext import registry
 from mmdet_ext.catalog.cases import ASSIGNERS, AssignerCase
 from mmdet_ext.catalog.scenes import pyramid_points, yolo_anchors
 from mmdet_ext.catalog.synthetic import pyramid_anchors
-from mmdet_ext.data.synthetic.shapes import draw_scene, render
+from mmdet_ext.data.synthetic.shape_scenes import draw_scene, render
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.boxes.overlap import box_centers, box_iou
 from mmdet_ext.plots.assignments import LevelAssignment, PictureAssignment, draw_assignments

@@ -1,4 +1,4 @@
-"""Convert a Pascal VOC folder to COCO json and print what was kept, changed and dropped."""
+"""Convert a Pascal VOC folder to COCO json; print numbers of kept, changed and dropped boxes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import argparse
 import sys
 from typing import get_args
 
-from mmdet_ext.data.coco.voc import Difficult, VocError, convert_voc
+from mmdet_ext.data.coco.voc import Difficult, convert_voc
+from mmdet_ext.data.coco.voc_folder import VocError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; returns the exit code, 2 for bad input."""
+    """Run the tool; return the exit code, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'root',
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         '--splits',
         nargs='+',
         metavar='NAME',
-        help='lists in ImageSets/Main (default: all that hold plain picture ids)',
+        help='lists in ImageSets/Main (default: all that hold plain image ids)',
     )
     parser.add_argument(
         '--classes',

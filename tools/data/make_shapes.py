@@ -1,15 +1,16 @@
-"""Make a synthetic detection set of shapes in COCO form and print its figures."""
+"""Make a synthetic detection set of shapes in COCO form and print its numbers."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from mmdet_ext.data.synthetic.shapes import ShapesError, make_shapes
+from mmdet_ext.data.synthetic.shape_scenes import ShapesError
+from mmdet_ext.data.synthetic.shapes import make_shapes
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; returns the exit code, 2 for bad input."""
+    """Run the tool; return the exit code, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         '--out',
@@ -18,10 +19,10 @@ def main(argv: list[str] | None = None) -> int:
         help='folder for images/, annotations/ and preview.png',
     )
     parser.add_argument(
-        '--train', type=int, default=240, help='training pictures (default: %(default)s)'
+        '--train', type=int, default=240, help='training images (default: %(default)s)'
     )
     parser.add_argument(
-        '--val', type=int, default=60, help='validation pictures (default: %(default)s)'
+        '--val', type=int, default=60, help='validation images (default: %(default)s)'
     )
     parser.add_argument(
         '--size',
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         nargs=2,
         default=(240, 180),
         metavar=('WIDTH', 'HEIGHT'),
-        help='size of the pictures in pixels (default: 240 180)',
+        help='size of the images in pixels (default: 240 180)',
     )
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument(

@@ -31,10 +31,12 @@ from mmdet_ext.data.coco.annotations import (
     usable_annotations,
 )
 from mmdet_ext.data.coco.folders import CocoSplit, VocLayout, find_layout
-from mmdet_ext.data.coco.voc import VocError, convert_voc
+from mmdet_ext.data.coco.voc import convert_voc
+from mmdet_ext.data.coco.voc_folder import VocError
 from mmdet_ext.data.images import find_bad_images
 from mmdet_ext.data.reports import LayoutError
-from mmdet_ext.data.synthetic.shapes import ShapesError, make_shapes
+from mmdet_ext.data.synthetic.shape_scenes import ShapesError
+from mmdet_ext.data.synthetic.shapes import make_shapes
 from mmdet_ext.utils.files import write_json, write_text
 from mmdet_ext.utils.mim import MimError, run_mim, shown
 

@@ -1,1 +1,1 @@
-"""Detection data: COCO json, Pascal VOC, and the folders that hold them."""
+"""Detection data: COCO files, Pascal VOC folders, and the layouts of both."""

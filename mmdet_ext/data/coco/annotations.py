@@ -1,4 +1,4 @@
-"""Reading COCO detection files: every record is looked at once, and nothing is lost in silence.
+"""Reader of COCO detection files that checks every record and reports what it leaves out.
 
 Standard library only, so that a command-line tool can refuse a wrong file at once.
 """
@@ -21,21 +21,21 @@ _LINK_KEYS = ('image_id', 'category_id', 'bbox')
 
 
 def load_coco(ann_file: Path, name: str | None = None) -> dict[str, Any]:
-    """Read a COCO detection file and check its pictures and categories.
+    """Read a COCO detection file and check its images and categories.
 
-    Annotations are left as they are: see :func:`usable_annotations` and :func:`check_records`.
+    Annotations are not checked: see :func:`usable_annotations` and :func:`check_records`.
 
     Args:
         ann_file: Path of the json.
-        name: What messages call the file, by default its path.
+        name: Name of the file in messages, by default its path.
 
     Returns:
-        Its contents: a dict with the lists 'images' (each with id, file_name, width and height),
+        The contents: a dict with the lists 'images' (each with id, file_name, width and height),
         'annotations' and 'categories' (each with id and name).
 
     Raises:
-        LayoutError: Unreadable, not json, one of the three lists is absent, or a picture or
-            category lacks a key or has the id of another.
+        LayoutError: If the file cannot be read, is no json or lacks one of the three lists, or if
+            an image or category lacks a key or has the id of another.
     """
     name = name or str(ann_file)
     try:
@@ -59,16 +59,16 @@ def load_coco(ann_file: Path, name: str | None = None) -> dict[str, Any]:
 
 
 def check_records(name: str, kind: str, records: Iterable[Any], keys: Sequence[str]) -> None:
-    """Raise unless each record has all keys in a form that can be used.
+    """Raise unless each record has all keys with values that can be used.
 
     Args:
-        name: What the message calls the file.
-        kind: The list's name: 'images', 'annotations' or 'categories'.
+        name: Name of the file in the message.
+        kind: Name of the list: 'images', 'annotations' or 'categories'.
         records: The list.
-        keys: Keys needed, those of COCO's records.
+        keys: Keys that each record needs; keys of COCO's records.
 
     Raises:
-        LayoutError: Naming the first record that has not, and the key.
+        LayoutError: If a record fails; the message names the first such record and its key.
     """
     for index, record in enumerate(records):
         key = _unusable_key(record, keys)
@@ -80,13 +80,13 @@ def check_records(name: str, kind: str, records: Iterable[Any], keys: Sequence[s
 
 
 def usable_annotations(coco: dict[str, Any]) -> tuple[list[dict[str, Any]], Tally]:
-    """The annotations that have a box, a picture and a category.
+    """Select the annotations that have a box of finite size, an image and a category.
 
     Args:
         coco: Contents of a file, from :func:`load_coco`.
 
     Returns:
-        Those annotations, and what is wrong with the others.
+        The selected annotations, and a tally of the problems of the others.
     """
     known = {
         'image_id': {image['id'] for image in coco['images']},
@@ -111,16 +111,16 @@ def usable_annotations(coco: dict[str, Any]) -> tuple[list[dict[str, Any]], Tall
 def number_categories(
     coco: dict[str, Any], classes: Sequence[str]
 ) -> tuple[dict[str, Any], Counter[str]]:
-    """Give the classes the category ids from 1 on, in their order; matched by name.
+    """Renumber the categories: the classes get the ids 1 to n in their order.
 
-    Categories of the same name become one.
+    Categories are matched by name, and those of the same name become one.
 
     Args:
-        coco: Contents of a file, its annotations all usable.
+        coco: Contents of a file, all annotations usable.
         classes: Names of the categories to keep, length n.
 
     Returns:
-        The contents with category ids 1 to n, and the number of boxes of each name left out.
+        The contents with category ids 1 to n, and the number of boxes left out per name.
     """
     new_ids = {name: number for number, name in enumerate(classes, start=1)}
     names = {category['id']: category['name'] for category in coco['categories']}
@@ -136,7 +136,7 @@ def number_categories(
 
 
 def repeated_names(coco: dict[str, Any]) -> dict[str, list[Any]]:
-    """Names that several categories bear, with the ids of these."""
+    """Return the names that several categories share, each with the ids of those categories."""
     ids = defaultdict(list)
     for category in coco['categories']:
         ids[category['name']].append(category['id'])
@@ -144,12 +144,15 @@ def repeated_names(coco: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def is_number(value: Any) -> bool:
-    """True for a number of json."""
+    """Return whether a value is a number in json, which excludes true and false."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def is_finite(value: float) -> bool:
-    """False for the infinite and NaN that Python's json reads and writes; no int is too large."""
+    """Return whether a number is neither infinite nor NaN, both of which Python's json reads.
+
+    Integers beyond the range of floats are finite.
+    """
     return abs(value) < float('inf')
 
 
@@ -164,7 +167,7 @@ def _check_ids(name: str, kind: str, records: list[dict[str, Any]]) -> None:
 
 
 def _unusable_key(record: Any, keys: Sequence[str]) -> str | None:
-    """The first of the keys that the record lacks or has in another form."""
+    """Return the first key that the record lacks or has with an unusable value, or None."""
     values = record if isinstance(record, dict) else {}
     for key in keys:
         if not _FORMS[key][0](values.get(key)):
@@ -173,6 +176,7 @@ def _unusable_key(record: Any, keys: Sequence[str]) -> str | None:
 
 
 def _fault(record: Any, key: str) -> str:
+    """Describe the problem of a record with a key, as the end of a sentence."""
     if not isinstance(record, dict):
         return f'is {record!r:.{_SHOWN}}, no record with {key!r}'
     return f'has {key} {record[key]!r:.{_SHOWN}}' if key in record else f'has no {key}'
@@ -190,6 +194,7 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
+#: Check and description of the value of each key.
 _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'id': (_is_id, 'a number or text'),
     'image_id': (_is_id, 'a number or text'),

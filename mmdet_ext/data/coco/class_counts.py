@@ -1,6 +1,6 @@
-"""How many boxes of each class a set of detection data has, in COCO json or Pascal VOC folders.
+"""Number of boxes per class in COCO files and Pascal VOC folders.
 
-Neither torch nor an mm* package, so that a command-line tool can refuse wrong data at once.
+Neither torch nor a host is imported, so that a command-line tool can refuse wrong data at once.
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from mmdet_ext.data.coco.annotations import is_number, load_coco, usable_annotations
-from mmdet_ext.data.coco.voc import VocError, convert_voc
+from mmdet_ext.data.coco.voc import convert_voc
+from mmdet_ext.data.coco.voc_folder import VocError
 from mmdet_ext.data.reports import LayoutError
 
-#: Training passes over boxes with a side below this, px; so their class counts no more.
+#: Training leaves out boxes with a side below this, in px; so they are not counted.
 MIN_SIDE = 1
 
 
 @dataclass
 class ClassCounts:
-    """Boxes of each class.
+    """Numbers of boxes per class.
 
     Attributes:
-        classes: names, in the order of the labels.
-        counts: boxes of each class that training sees.
-        ignored: boxes of each class that it ignores: crowds, as which VOC's difficult ones go.
-        images: pictures.
-        images_without_boxes: those of them in which nothing was counted.
-        sources: what was read.
-        left_out: reason or class not asked for -> boxes that count nowhere.
+        classes: Names of the classes, in the order of the labels.
+        counts: Boxes per class that training uses.
+        ignored: Boxes per class that training ignores: crowds, and VOC's difficult boxes.
+        images: Number of images.
+        images_without_boxes: Number of images in which no box was counted.
+        sources: Paths that were read.
+        left_out: Number of boxes that are counted nowhere, per reason, and per class that was not
+            asked for.
     """
 
     classes: list[str]
@@ -43,12 +45,12 @@ class ClassCounts:
     left_out: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 
 class _Tally:
-    """Counts of the sources read so far, by name."""
+    """Running counts per class name over the sources read so far."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -58,7 +60,7 @@ class _Tally:
         self.images = self.with_boxes = 0
 
     def add(self, coco: dict[str, Any], skipped: Iterable[Any] = ()) -> None:
-        """Count the contents of a COCO file, but for the pictures of the ids ``skipped``."""
+        """Count the contents of a COCO file, except the images whose ids are ``skipped``."""
         names = {category['id']: category['name'] for category in coco['categories']}
         self.names += [name for name in dict.fromkeys(names.values()) if name not in self.names]
         usable, _ = usable_annotations(coco)
@@ -82,12 +84,12 @@ class _Tally:
 
 
 def _why_unseen(box: dict[str, Any], width: float, height: float) -> str | None:
-    """Why `mmdet_ext.CocoDataset` passes over a usable box, None where it does not.
+    """Return the reason why `mmdet_ext.CocoDataset` leaves out a usable box, or None.
 
     Args:
         box: COCO annotation, ``bbox`` as x, y, width, height in px.
-        width: of the picture, px.
-        height: of the picture, px.
+        width: Width of the image in px.
+        height: Height of the image in px.
     """
     if box.get('ignore'):
         return "marked 'ignore'"
@@ -109,20 +111,20 @@ def count_classes(
     classes: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
 ) -> ClassCounts:
-    """Count the boxes of each class.
+    """Count the boxes per class.
 
     Args:
-        sources: COCO json files and Pascal VOC folders; one that stands twice is read once.
-        classes: names in the order of the labels; by default all, in the order in which they
-            stand in the files, and sorted for a VOC folder, as `convert_voc` numbers them.
-        splits: of VOC folders, names of lists in ``ImageSets/Main``; by default all. A picture
-            in several lists counts once. Difficult boxes are ignored ones.
+        sources: COCO json files and Pascal VOC folders; a source named twice is read once.
+        classes: Names of the classes in the order of the labels; by default all, in the order of
+            the files, and sorted for a VOC folder, as `convert_voc` numbers them.
+        splits: Names of lists in ``ImageSets/Main`` of VOC folders; by default all. An image in
+            several lists is counted once. Difficult boxes count as ignored.
 
     Returns:
         The counts.
 
     Raises:
-        LayoutError: if a source cannot be read, a class is in none, or no box is left.
+        LayoutError: If a source cannot be read, a class is in no source, or no box is left.
     """
     tally = _Tally()
     paths = list(dict.fromkeys(Path(source).expanduser().resolve() for source in sources))
@@ -152,7 +154,7 @@ def count_classes(
 
 
 def _add_voc(tally: _Tally, root: Path, splits: Sequence[str] | None) -> None:
-    """Count a VOC folder's boxes as its conversion for training has them."""
+    """Count the boxes of a VOC folder after the conversion that training uses."""
     seen: set[str] = set()
     dropped: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +169,7 @@ def _add_voc(tally: _Tally, root: Path, splits: Sequence[str] | None) -> None:
             again = [image['id'] for image in coco['images'] if image['file_name'] in seen]
             seen.update(image['file_name'] for image in coco['images'])
             tally.add(coco, again)
-            # Each line tells picture and box, so that lists which overlap count it once.
+            # Each line names image and box, so that a box in several lists is counted once.
             dropped |= Counter(
                 (reason, line) for reason, lines in report.dropped_boxes.items() for line in lines
             )

@@ -1,4 +1,4 @@
-"""Tell how a folder of detection data is laid out, COCO or Pascal VOC, by what is in it.
+"""Recognition of the layout of a folder of detection data, COCO or Pascal VOC, by its contents.
 
 Standard library only, so that a command-line tool can refuse a wrong folder at once.
 """
@@ -22,7 +22,7 @@ TREES = """\
   `-- images/                          |   `-- 0001.jpg ...
       |-- train/0001.jpg ...           `-- ImageSets/Main/
       `-- val/0002.jpg ...                 `-- train.txt val.txt test.txt
-  (also FOLDER/train/_annotations.coco.json beside its pictures)"""
+  (also FOLDER/train/_annotations.coco.json beside its images)"""
 
 LOOKED_FOR = (
     'Annotations/*.xml with JPEGImages/ (Pascal VOC), or one of annotations/*.json, *.json, '
@@ -33,7 +33,7 @@ ROBOFLOW_NAME = '_annotations.coco.json'
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """One COCO annotation file and the folder its ``file_name`` entries are relative to."""
+    """COCO annotation file, and the folder that its ``file_name`` entries are relative to."""
 
     ann_file: Path
     image_dir: Path
@@ -41,7 +41,7 @@ class CocoSplit:
 
 @dataclass(frozen=True)
 class CocoLayout:
-    """A COCO folder; ``test`` is None where one file holds all and the caller has to split it."""
+    """COCO folder; ``test`` is None if one file holds everything and the caller has to split it."""
 
     root: Path
     train: CocoSplit
@@ -51,11 +51,11 @@ class CocoLayout:
 
 @dataclass(frozen=True)
 class VocLayout:
-    """A Pascal VOC folder.
+    """Pascal VOC folder.
 
-    ``train`` and ``test`` name lists of ``ImageSets/Main``; ``test`` is None where one list holds
-    all and the caller has to split it. Without any list they are the names of ``convert_voc``'s
-    random split.
+    ``train`` and ``test`` name lists of ``ImageSets/Main``; ``test`` is None if one list holds
+    everything and the caller has to split it. In a folder without lists they name the two parts of
+    ``convert_voc``'s random split.
     """
 
     root: Path
@@ -71,12 +71,12 @@ def find_layout(root: str | Path) -> CocoLayout | VocLayout:
         root: The folder. Nothing is written into it.
 
     Returns:
-        What to train on and what to evaluate on. VOC: 'train' ('trainval' where there is no
-        'val'), and 'test' or else 'val'. COCO: the files named train, and val or else test.
+        The sets to train and to evaluate on. VOC: 'train' ('trainval' if there is no 'val'), and
+        'test' or else 'val'. COCO: the files named train, and val or else test.
 
     Raises:
-        LayoutError: Nothing there, an unknown layout, an annotation file that is no COCO file, or
-            annotations that lead to no picture.
+        LayoutError: If the folder is absent or of an unknown layout, an annotation file is no COCO
+            file, or no image of the annotations exists.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
@@ -106,7 +106,7 @@ def _voc_layout(root: Path) -> VocLayout:
         return VocLayout(root, 'train', 'val')
     order = ('train', 'trainval') if 'val' in names else ('trainval', 'train')
     train = next(name for name in (*order, 'val', 'test') if name in names)
-    # What is evaluated on must not be trained on: 'trainval' holds 'val'.
+    # A set for evaluation must not be trained on: 'trainval' holds 'val'.
     seen = {train, 'val'} if train == 'trainval' else {train}
     test = next((name for name in ('test', 'val') if name in names and name not in seen), None)
     return VocLayout(root, train, test)
@@ -129,7 +129,7 @@ def _split_name(ann_file: Path) -> str:
 def _coco_layout(root: Path, ann_files: list[Path]) -> CocoLayout:
     train = [path for path in ann_files if 'train' in _split_name(path)]
     rest = [path for path in ann_files if path not in train]
-    # What is evaluated on must not be trained on: 'trainval' holds 'val'.
+    # A set for evaluation must not be trained on: 'trainval' holds 'val'.
     unseen = not any('trainval' in _split_name(path) for path in train)
     val = [path for path in rest if unseen and 'val' in _split_name(path)]
     test = val or [path for path in rest if 'test' in _split_name(path)]
@@ -149,10 +149,10 @@ def _coco_layout(root: Path, ann_files: list[Path]) -> CocoLayout:
 
 
 def _image_dir(root: Path, ann_file: Path) -> Path:
-    """The folder under which most pictures of the file exist."""
+    """Return the folder under which most images of the annotation file exist."""
     names = [image['file_name'] for image in load_coco(ann_file)['images']]
     if not names:
-        raise LayoutError(f"{ann_file} lists no picture: its 'images' is empty")
+        raise LayoutError(f"{ann_file} lists no image: its 'images' is empty")
     tokens = list(dict.fromkeys(t for t in re.split(r'[_\-. ]+', _split_name(ann_file)) if t))
     folders = [ann_file.parent] if ann_file.name == ROBOFLOW_NAME else []
     for token in tokens:
@@ -163,7 +163,7 @@ def _image_dir(root: Path, ann_file: Path) -> Path:
     if not any(counts):
         tried = ', '.join(str(folder) for folder in folders)
         raise LayoutError(
-            f'{ann_file}: none of its {len(names)} pictures is there; looked for '
+            f'{ann_file}: none of its {len(names)} images is there; looked for '
             f'{names[0]!r} and the others under {tried}'
         )
     return folders[counts.index(max(counts))]

@@ -1,4 +1,4 @@
-"""Which pictures of a data set a user means, and what to call a file that is made of each."""
+"""Choice of images by name or number, and short unique names for files made from them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ _CANDIDATES = 5
 
 
 def choose_images(paths: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Numbers of the pictures named, each once.
+    """Return the numbers of the wanted images, each once.
 
     Args:
-        paths: of all pictures.
-        wanted: numbers from 0, paths, or ends of paths: whole parts, the suffix may lack.
+        paths: Paths of all images.
+        wanted: Numbers from 0, paths, or ends of paths, of whole parts; the suffix may be left
+            out.
 
     Raises:
-        ValueError: for a name or number that there is not, or that several pictures have.
+        ValueError: If no image, or more than one, has such a name or number.
 
     >>> choose_images(['cam1/0001.jpg', 'cam2/0001.jpg'], ['cam2/0001', '0', '1'])
     [1, 0]
@@ -28,7 +29,7 @@ def choose_images(paths: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 
 def image_places(paths: Sequence[str]) -> dict[str, int]:
-    """The number of each picture by its absolute path; of the first where it is there twice."""
+    """Return the number of each image by its absolute path, the first number of a repeated path."""
     places: dict[str, int] = {}
     for index, path in enumerate(paths):
         places.setdefault(os.path.abspath(path), index)
@@ -36,14 +37,14 @@ def image_places(paths: Sequence[str]) -> dict[str, int]:
 
 
 def image_names(paths: Sequence[str], chosen: Sequence[int]) -> dict[int, str]:
-    """What to call the chosen pictures: as the file, with its folders where others are called so.
+    """Name the chosen images after their files, with as many folders as make the name unique.
 
     Args:
-        paths: of all pictures.
-        chosen: their numbers.
+        paths: Paths of all images.
+        chosen: Numbers of the chosen images.
 
     Returns:
-        dict: a name for each number, without a suffix, none twice.
+        A name per number, without a suffix, none twice.
 
     >>> image_names(['cam1/0001.jpg', 'cam2/0001.jpg', 'cam2/0002.jpg'], [1, 2])
     {1: 'cam2_0001', 2: '0002'}
@@ -58,7 +59,7 @@ def image_names(paths: Sequence[str], chosen: Sequence[int]) -> dict[int, str]:
                 names[index] = name
         if len(names) == len(chosen):
             break
-    for index in chosen:  # what has no name yet differs from others in the suffix alone
+    for index in chosen:  # an image without a name differs from another in its suffix alone
         if index not in names:
             name = f'{Path(paths[index]).stem}_{index}'
             while name in names.values():
@@ -68,7 +69,8 @@ def image_names(paths: Sequence[str], chosen: Sequence[int]) -> dict[int, str]:
 
 
 def _find(paths: Sequence[str], places: dict[str, int], name: str) -> int:
-    # '000001' is the name of a file: numbers are written without zeros before them.
+    """Return the number of the one image that a name, path or number stands for."""
+    # '000001' is the name of a file: numbers have no leading zeros.
     if name.isdecimal() and str(int(name)) == name and int(name) < len(paths):
         return int(name)
     if os.path.abspath(name) in places:
@@ -82,7 +84,7 @@ def _find(paths: Sequence[str], places: dict[str, int], name: str) -> int:
     if found and not os.path.isabs(name):
         more = ', ...' if len(found) > _CANDIDATES else ''
         raise ValueError(
-            f'{name} is the name of {len(found)} pictures; give more of the path, or the number: '
+            f'{name} is the name of {len(found)} images; give more of the path, or the number: '
             f'{", ".join(found[:_CANDIDATES])}{more}'
         )
     raise ValueError(

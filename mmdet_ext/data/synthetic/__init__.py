@@ -1,1 +1,1 @@
-"""Made data: shapes to detect, faces to recognise."""
+"""Synthetic data: shapes to detect, faces to recognise."""

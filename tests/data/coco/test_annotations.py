@@ -1,4 +1,4 @@
-"""COCO files: wrong records are named or counted, categories are numbered by their names."""
+"""Tests of COCO files: wrong records are named or counted, categories are matched by name."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def written(path: Path, content: Any) -> Path:
     return path
 
 
-def test_good_file_comes_back_whole(tmp_path: Path) -> None:
+def test_good_file_is_read_unchanged(tmp_path: Path) -> None:
     content = coco(BOX, info={'year': 2024})
     assert load_coco(written(tmp_path / 'a.json', content)) == content
 
 
-def test_byte_order_mark(tmp_path: Path) -> None:
+def test_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     content = coco(BOX, categories=[{'id': 1, 'name': 'K\u00e4fer'}])
     path = tmp_path / 'a.json'
     path.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8-sig')
@@ -54,7 +54,7 @@ def test_byte_order_mark(tmp_path: Path) -> None:
         ('{"images": [], "annotations": [], "categories": null}', r'no list categories; found \['),
     ],
 )
-def test_not_a_coco_file(tmp_path: Path, text: str, reason: str) -> None:
+def test_other_json_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / 'train.json'
     path.write_text(text)
     with pytest.raises(LayoutError, match=reason) as caught:
@@ -89,19 +89,19 @@ def test_record_that_cannot_be_used_is_named(
 
 
 @pytest.mark.parametrize('kind', ['images', 'categories'])
-def test_ids_that_stand_twice_are_named(tmp_path: Path, kind: str) -> None:
+def test_repeated_ids_are_named(tmp_path: Path, kind: str) -> None:
     records = {'images': IMAGE, 'categories': {'name': 'cat'}}
     content = coco(**{kind: [{**records[kind], 'id': n} for n in (4, 9, 4, 9, 9, 2)]})
     with pytest.raises(LayoutError, match=f"a.json: 2 ids stand more .* '{kind}': 4, 9. Give each"):
         load_coco(written(tmp_path / 'a.json', content))
 
 
-def test_called_by_another_name(tmp_path: Path) -> None:
+def test_messages_use_the_given_name_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match='^s3://b/a.json is not a COCO'):
         load_coco(written(tmp_path / 'a.json', {}), 's3://b/a.json')
 
 
-def test_long_records_are_cut() -> None:
+def test_long_records_are_cut_in_messages() -> None:
     record = {**BOX, 'segmentation': [list(range(10000))], 'bbox': None}
     with pytest.raises(LayoutError, match=r'has bbox None; expected \[x, y, width') as caught:
         check_records('a.json', 'annotations', [BOX, record], ('bbox',))
@@ -133,7 +133,7 @@ def test_annotations_that_cannot_be_used_are_counted(
     assert str(dropped) == f'1 {reason} (annotations[1] {shown})'
 
 
-def test_annotations_without_a_key_or_form() -> None:
+def test_annotations_without_keys_and_other_values_are_counted() -> None:
     kept, dropped = usable_annotations(coco({'id': 1}, 3, None))
     assert kept == []
     assert str(dropped) == (
@@ -142,13 +142,13 @@ def test_annotations_without_a_key_or_form() -> None:
     )
 
 
-def test_nothing_wrong() -> None:
+def test_huge_and_negative_coordinates_are_usable() -> None:
     box = {**BOX, 'bbox': [10**400, 0.5, -3, 4]}
     kept, dropped = usable_annotations(coco(box))
     assert kept == [box] and not dropped
 
 
-def test_categories_are_numbered_by_name() -> None:
+def test_categories_are_renumbered_by_name() -> None:
     content = coco(
         *({'id': n, 'image_id': 1, 'category_id': c} for n, c in enumerate([1, 7, 0, 7, 3])),
         categories=[
@@ -171,7 +171,7 @@ def test_categories_are_numbered_by_name() -> None:
     assert repeated_names(content) == {'cat': [0, 1]}
 
 
-def test_tally_keeps_few_examples() -> None:
+def test_tally_counts_all_and_keeps_few_examples() -> None:
     tally = Tally()
     assert not tally
     for number in range(1000):

@@ -1,4 +1,4 @@
-"""Layouts of data folders are told by what is in them, and wrong folders by a clear message."""
+"""Tests of layouts: folders are recognised by their contents, wrong ones get a clear message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmdet_ext.data.coco.folders import CocoSplit, LayoutError, VocLayout, find_
 
 
 def write_coco(ann_file: Path, *images: Path, names: str = '') -> Path:
-    """A COCO file that lists the images by name (or under ``names``), and the images, empty."""
+    """Write empty images and a COCO file that lists their names, each behind ``names``."""
     ann_file.parent.mkdir(parents=True, exist_ok=True)
     records = []
     for number, path in enumerate(images, start=1):
@@ -49,7 +49,9 @@ def write_voc(root: Path, *lists: str) -> Path:
         ((), 'train', 'val'),
     ],
 )
-def test_voc_splits(tmp_path: Path, lists: tuple[str, ...], train: str, test: str | None) -> None:
+def test_sets_are_chosen_from_the_lists_of_voc(
+    tmp_path: Path, lists: tuple[str, ...], train: str, test: str | None
+) -> None:
     root = write_voc(tmp_path / 'voc', *lists)
     assert find_layout(root) == VocLayout(root.resolve(), train, test)
 
@@ -68,7 +70,9 @@ def test_voc_splits(tmp_path: Path, lists: tuple[str, ...], train: str, test: st
     ],
 )
 @pytest.mark.parametrize('held_out', ['val', 'test'])
-def test_coco_folders(tmp_path: Path, ann: str, images: str, held_out: str) -> None:
+def test_coco_files_and_image_folders_are_found(
+    tmp_path: Path, ann: str, images: str, held_out: str
+) -> None:
     expected = []
     for split in ('train', held_out):
         folder = tmp_path / images.format(split)
@@ -79,7 +83,7 @@ def test_coco_folders(tmp_path: Path, ann: str, images: str, held_out: str) -> N
     assert [layout.train, layout.test] == expected
 
 
-def test_val_goes_before_test_and_captions_are_no_detection_file(tmp_path: Path) -> None:
+def test_val_is_preferred_to_test_and_captions_are_left_out(tmp_path: Path) -> None:
     for split in ('train', 'val', 'test'):
         write_coco(tmp_path / f'annotations/instances_{split}.json', tmp_path / split / 'a.jpg')
         write_coco(tmp_path / f'annotations/captions_{split}.json', tmp_path / split / 'a.jpg')
@@ -100,7 +104,7 @@ def test_trainval_is_not_evaluated_on_val(tmp_path: Path) -> None:
     assert layout.test.ann_file.name == 'test.json'
 
 
-def test_one_file_alone_is_to_be_split(tmp_path: Path) -> None:
+def test_one_file_alone_has_no_test_set(tmp_path: Path) -> None:
     ann_file = write_coco(tmp_path / 'labels.json', tmp_path / 'images' / 'a.jpg')
     layout = find_layout(tmp_path)
     assert layout.kind == 'coco'
@@ -108,24 +112,24 @@ def test_one_file_alone_is_to_be_split(tmp_path: Path) -> None:
     assert layout.test is None
 
 
-def test_image_folder_is_where_most_pictures_are(tmp_path: Path) -> None:
-    pictures = [tmp_path / 'images' / f'{n}.jpg' for n in range(3)]
-    ann_file = write_coco(tmp_path / 'annotations/all.json', *pictures)
+def test_image_folder_is_the_one_with_most_images(tmp_path: Path) -> None:
+    images = [tmp_path / 'images' / f'{n}.jpg' for n in range(3)]
+    ann_file = write_coco(tmp_path / 'annotations/all.json', *images)
     (tmp_path / '0.jpg').touch()
-    pictures[1].unlink()
+    images[1].unlink()
     layout = find_layout(tmp_path)
     assert layout.kind == 'coco'
     assert layout.train == CocoSplit(ann_file.resolve(), (tmp_path / 'images').resolve())
 
 
-def test_file_names_with_a_folder(tmp_path: Path) -> None:
+def test_file_names_may_hold_a_folder(tmp_path: Path) -> None:
     write_coco(tmp_path / 'annotations/all.json', tmp_path / 'images/b/a.jpg', names='images/b/')
     layout = find_layout(tmp_path)
     assert layout.kind == 'coco'
     assert layout.train.image_dir == tmp_path.resolve()
 
 
-def test_missing_folder_is_named_and_both_layouts_are_drawn(tmp_path: Path) -> None:
+def test_missing_folder_is_named_and_both_layouts_are_shown(tmp_path: Path) -> None:
     with pytest.raises(LayoutError) as caught:
         find_layout(tmp_path / 'nowhere')
     message = str(caught.value)
@@ -135,13 +139,13 @@ def test_missing_folder_is_named_and_both_layouts_are_drawn(tmp_path: Path) -> N
     assert 'JPEGImages/' in message
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'data.zip').touch()
     with pytest.raises(LayoutError, match='data.zip.* is a file'):
         find_layout(tmp_path / 'data.zip')
 
 
-def test_unknown_layout_says_what_was_found(tmp_path: Path) -> None:
+def test_message_for_an_unknown_layout_lists_the_contents(tmp_path: Path) -> None:
     (tmp_path / 'labels').mkdir()
     (tmp_path / 'labels' / 'a.txt').touch()
     (tmp_path / 'readme.md').touch()
@@ -153,7 +157,7 @@ def test_unknown_layout_says_what_was_found(tmp_path: Path) -> None:
     assert 'instances_train.json' in message
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+def test_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match='Found: an empty folder'):
         find_layout(tmp_path)
 
@@ -164,33 +168,33 @@ def test_folder_above_the_right_one_gets_a_hint(tmp_path: Path) -> None:
         find_layout(root.parent)
 
 
-def test_two_candidates_to_train_on(tmp_path: Path) -> None:
+def test_two_candidates_for_training_are_listed(tmp_path: Path) -> None:
     for name in ('a_train', 'b_train', 'val'):
         write_coco(tmp_path / f'annotations/{name}.json', tmp_path / 'images' / 'a.jpg')
     with pytest.raises(LayoutError, match='annotations/a_train.json, annotations/b_train.json'):
         find_layout(tmp_path)
 
 
-def test_pictures_elsewhere_name_one_and_where_was_looked(tmp_path: Path) -> None:
-    write_coco(tmp_path / 'annotations/train.json', tmp_path / 'pictures' / 'a.jpg')
+def test_message_for_absent_images_names_one_and_the_folders_searched(tmp_path: Path) -> None:
+    write_coco(tmp_path / 'annotations/train.json', tmp_path / 'elsewhere' / 'a.jpg')
     (tmp_path / 'images').mkdir()
-    with pytest.raises(LayoutError, match="none of its 1 pictures.*'a.jpg'.*images"):
+    with pytest.raises(LayoutError, match="none of its 1 images.*'a.jpg'.*images"):
         find_layout(tmp_path)
 
 
-def test_no_pictures_listed(tmp_path: Path) -> None:
+def test_file_without_images_is_refused(tmp_path: Path) -> None:
     write_coco(tmp_path / 'annotations/train.json')
-    with pytest.raises(LayoutError, match='lists no picture'):
+    with pytest.raises(LayoutError, match='lists no image'):
         find_layout(tmp_path)
 
 
-def test_file_that_is_not_cocos_is_named(tmp_path: Path) -> None:
+def test_file_that_is_no_coco_file_is_named(tmp_path: Path) -> None:
     (tmp_path / 'train.json').write_text('[1, 2]')
     with pytest.raises(LayoutError, match='train.json is not a COCO detection file'):
         find_layout(tmp_path)
 
 
-def test_picture_without_a_name(tmp_path: Path) -> None:
+def test_image_without_a_file_name_is_named(tmp_path: Path) -> None:
     ann_file = write_coco(tmp_path / 'annotations/train.json', tmp_path / 'images' / 'a.jpg')
     content = json.loads(ann_file.read_text())
     del content['images'][0]['file_name']
@@ -200,7 +204,7 @@ def test_picture_without_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.subprocess
-def test_loads_neither_numpy_nor_torch() -> None:
+def test_import_loads_neither_numpy_nor_torch() -> None:
     code = (
         'import sys, mmdet_ext.data.coco.folders; '
         'print({"numpy", "torch", "mmengine"} & set(sys.modules))'

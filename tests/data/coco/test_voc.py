@@ -1,106 +1,19 @@
-"""VOC folders, tidy and untidy, become COCO json, and nothing gets lost unseen."""
+"""Tests of the conversion from VOC to COCO: values, reports of dropped boxes, errors."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import re
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from mmdet_ext.data.coco.voc import VocError, convert_voc
+from mmdet_ext.data.coco.voc import convert_voc
+from mmdet_ext.data.coco.voc_folder import VocError
+from tests._helpers.tools import load_tool
+from tests._helpers.voc import Voc, converted_boxes, load_split
 
-TOOL = Path(__file__).parents[3] / 'tools' / 'data' / 'convert_voc.py'
-Item = tuple[str, tuple[object, ...]]
-
-
-class Voc:
-    """A VOC folder under construction."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for folder in ('Annotations', 'JPEGImages', 'ImageSets/Main'):
-            (root / folder).mkdir(parents=True)
-
-    def picture(self, name: str, size: tuple[int, int] = (100, 80)) -> Path:
-        pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-        path = self.root / 'JPEGImages' / name
-        Image.fromarray(pixels).save(path)
-        return path
-
-    def xml(
-        self,
-        image_id: str,
-        *items: Item,
-        filename: str = '',
-        size: str | None = '100 80',
-        difficult: int = 0,
-    ) -> None:
-        objects = ''.join(
-            f'<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>'
-            + ''.join(
-                f'<{tag}>{value}</{tag}>'
-                for tag, value in zip(('xmin', 'ymin', 'xmax', 'ymax'), corners, strict=False)
-            )
-            + '</bndbox></object>'
-            for name, corners in items
-        )
-        if size is not None:
-            width, height = size.split()
-            size = f'<size><width>{width}</width><height>{height}</height></size>'
-        self.raw_xml(
-            image_id,
-            f'<annotation><filename>{filename}</filename>{size or ""}{objects}</annotation>',
-        )
-
-    def raw_xml(self, image_id: str, text: str) -> None:
-        (self.root / 'Annotations' / f'{image_id}.xml').write_text(text, encoding='utf-8')
-
-    def split(self, name: str, *lines: str) -> None:
-        (self.root / 'ImageSets' / 'Main' / f'{name}.txt').write_text('\n'.join(lines) + '\n\n')
-
-    def sample(self, image_id: str, *items: Item, **options: object) -> None:
-        self.picture(f'{image_id}.jpg')
-        self.xml(image_id, *items, **options)
-
-
-@pytest.fixture
-def voc(tmp_path: Path) -> Voc:
-    return Voc(tmp_path / 'voc')
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / 'out'
-
-
-@pytest.fixture(scope='module')
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location('convert_voc_tool', TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def load(out: Path, split: str) -> dict:
-    return json.loads((out / f'instances_{split}.json').read_text(encoding='utf-8'))
-
-
-def boxes(out: Path, split: str = 'train') -> list[tuple[str, str, list[float]]]:
-    """Picture, class and box of each annotation."""
-    coco = load(out, split)
-    files = {image['id']: image['file_name'] for image in coco['images']}
-    names = {category['id']: category['name'] for category in coco['categories']}
-    return [
-        (files[item['image_id']], names[item['category_id']], item['bbox'])
-        for item in coco['annotations']
-    ]
+convert_voc_tool = load_tool('data/convert_voc.py')
 
 
 def test_whole_json_of_a_small_folder(voc: Voc, out: Path) -> None:
@@ -110,7 +23,7 @@ def test_whole_json_of_a_small_folder(voc: Voc, out: Path) -> None:
     voc.split('train', 'b', 'c')
     voc.split('val', 'a')
     train, val = convert_voc(voc.root, out)
-    assert load(out, 'train') == {
+    assert load_split(out, 'train') == {
         'info': {'description': 'converted from Pascal VOC, split train'},
         'images': [
             {'id': 1, 'file_name': 'b.jpg', 'width': 100, 'height': 80},
@@ -136,7 +49,7 @@ def test_whole_json_of_a_small_folder(voc: Voc, out: Path) -> None:
         ],
         'categories': [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}],
     }
-    assert boxes(out, 'val') == [('a.jpg', 'cat', [1.5, 2, 2.5, 2.25])]
+    assert converted_boxes(out, 'val') == [('a.jpg', 'cat', [1.5, 2, 2.5, 2.25])]
     assert (train.images, train.images_without_boxes, train.boxes) == (2, 1, 2)
     assert train.class_boxes == {'cat': 1, 'dog': 1} and val.class_boxes == {'cat': 1, 'dog': 0}
     assert not (train.dropped_images or train.dropped_boxes or train.notes)
@@ -161,20 +74,20 @@ def test_everything_dropped_is_counted_by_reason(voc: Voc, out: Path) -> None:
         ('dog', (1, 1, 2, 2)),
         ('cat', (-5, 70, 10, 90)),
     )
-    voc.picture('no_xml.jpg')
+    voc.image('no_xml.jpg')
     voc.sample('bad_xml')
     voc.raw_xml('bad_xml', '<annotation><object>')
     voc.sample('other_xml')
     voc.raw_xml('other_xml', '<html></html>')
-    voc.xml('no_picture', ('cat', (1, 1, 2, 2)))
+    voc.xml('no_image', ('cat', (1, 1, 2, 2)))
     voc.sample('cut', ('cat', (1, 1, 2, 2)))
     cut = voc.root / 'JPEGImages' / 'cut.jpg'
     cut.write_bytes(cut.read_bytes()[:2000])
     voc.sample('text', ('cat', (1, 1, 2, 2)))
     (voc.root / 'JPEGImages' / 'text.jpg').write_text('words')
-    voc.split('train', 'a', 'no_xml', 'bad_xml', 'other_xml', 'no_picture', 'cut', 'text', 'a')
+    voc.split('train', 'a', 'no_xml', 'bad_xml', 'other_xml', 'no_image', 'cut', 'text', 'a')
     (report,) = convert_voc(voc.root, out, classes=['cat'])
-    assert boxes(out) == [('a.jpg', 'cat', [0, 70, 10, 10])]
+    assert converted_boxes(out) == [('a.jpg', 'cat', [0, 70, 10, 10])]
     assert report.dropped_boxes == {
         'zero area': ['a: 5,5,5,5', 'a: 5,5,5,9'],
         'inverted': ['a: 9,5,5,9'],
@@ -187,15 +100,15 @@ def test_everything_dropped_is_counted_by_reason(voc: Voc, out: Path) -> None:
         ],
         'class not asked for': ['a: 1,1,2,2 dog'],
     }
-    assert report.notes == {'clipped to the picture': ['a: -5,70,10,90']}
+    assert report.notes == {'clipped to the image': ['a: -5,70,10,90']}
     unparsable = report.dropped_images.pop('xml unparsable')
     assert unparsable[0].startswith('bad_xml: no element found')
     assert unparsable[1:] == ['other_xml: begins with <html>, not <annotation>']
     assert report.dropped_images == {
         'xml missing': ['no_xml'],
-        'picture missing': ['no_picture'],
-        'picture unreadable': ['cut: truncated JPEG (no end marker)', 'text: not a picture'],
-        'picture listed twice': ['a'],
+        'image missing': ['no_image'],
+        'image unreadable': ['cut: truncated JPEG (no end marker)', 'text: not an image'],
+        'image listed twice': ['a'],
     }
 
 
@@ -203,7 +116,7 @@ def test_inclusive_corners_are_pixel_numbers_from_one(voc: Voc, out: Path) -> No
     voc.sample('a', ('cat', (1, 1, 100, 80)), ('cat', (7, 9, 7, 10)), ('cat', (8, 9, 7, 10)))
     voc.split('train', 'a')
     (report,) = convert_voc(voc.root, out, inclusive=True)
-    assert [box for *_, box in boxes(out)] == [[0, 0, 100, 80], [6, 8, 1, 2]]
+    assert [box for *_, box in converted_boxes(out)] == [[0, 0, 100, 80], [6, 8, 1, 2]]
     assert report.dropped_boxes == {'zero area': ['a: 8,9,7,10']}
     assert not report.notes
 
@@ -223,55 +136,21 @@ def test_difficult_boxes(
     voc.sample('b', ('cat', (3, 3, 4, 4)), difficult=1)
     voc.split('train', 'a', 'b')
     (report,) = convert_voc(voc.root, out, difficult=difficult)
-    assert [item['iscrowd'] for item in load(out, 'train')['annotations']] == crowds
+    assert [item['iscrowd'] for item in load_split(out, 'train')['annotations']] == crowds
     assert (report.dropped_boxes, report.notes) == (dropped, notes)
 
 
-def test_unknown_way_with_difficult_boxes(voc: Voc, out: Path) -> None:
+def test_unknown_treatment_of_difficult_boxes_is_refused(voc: Voc, out: Path) -> None:
     with pytest.raises(VocError, match="difficult is 'ignore'; expected one of .'keep', 'crowd'"):
         convert_voc(voc.root, out, difficult='ignore')
 
 
-@pytest.mark.parametrize(
-    ('image_id', 'picture', 'filename'),
-    [
-        ('a', 'a.JPG', 'a.jpg'),
-        ('a', 'a.PNG', ''),
-        ('a', 'a.jpeg', 'a'),
-        ('a', 'a.bmp', 'z.jpg'),
-        ('a.v1_jpg.rf', 'a.v1_jpg.rf.jpg', 'a.jpg'),
-        ('a', 'z.Jpg', 'C:\\x\\z.png'),
-        ('my cat 1', 'my cat 1.png', ''),
-        ('a', 'a.webp', 'a.jpg'),
-        ('a', 'a.tif', ''),
-        ('a', 'z.TIFF', 'z.TIFF'),
-    ],
-)
-def test_pictures_are_found(
-    voc: Voc, out: Path, image_id: str, picture: str, filename: str
-) -> None:
-    voc.picture(picture)
-    voc.xml(image_id, ('cat', (1, 1, 2, 2)), filename=filename)
-    voc.split('train', image_id)
-    convert_voc(voc.root, out)
-    assert boxes(out) == [(picture, 'cat', [1, 1, 1, 1])]
-
-
-def test_the_xml_chooses_between_pictures_of_one_id(voc: Voc, out: Path) -> None:
-    voc.picture('a.jpg')
-    voc.picture('a.png')
-    voc.xml('a', ('cat', (1, 1, 2, 2)), filename='a.png')
-    voc.split('train', 'a.jpg')
-    convert_voc(voc.root, out)
-    assert boxes(out) == [('a.png', 'cat', [1, 1, 1, 1])]
-
-
-def test_the_pictures_own_size_counts(voc: Voc, out: Path) -> None:
+def test_the_size_comes_from_the_image_itself(voc: Voc, out: Path) -> None:
     for image_id, size in (('a', '0 0'), ('b', None), ('c', '50 40'), ('d', 'wide high')):
         voc.sample(image_id, ('cat', (1, 1, 90, 70)), size=size)
     voc.split('train', 'a', 'b', 'c', 'd')
     (report,) = convert_voc(voc.root, out)
-    assert {(image['width'], image['height']) for image in load(out, 'train')['images']} == {
+    assert {(image['width'], image['height']) for image in load_split(out, 'train')['images']} == {
         (100, 80)
     }
     assert report.notes == {
@@ -279,61 +158,6 @@ def test_the_pictures_own_size_counts(voc: Voc, out: Path) -> None:
         'size in the xml is wrong': ['c: 50x40, true 100x80'],
     }
     assert report.boxes == 4
-
-
-def test_per_class_lists_are_left_out_unless_chosen(voc: Voc, out: Path) -> None:
-    for image_id in 'ab':
-        voc.sample(image_id, ('cat', (1, 1, 2, 2)))
-    voc.split('train', 'a', 'b')
-    voc.split('cat_train', 'a  1', 'b -1')
-    assert [report.split for report in convert_voc(voc.root, out)] == ['train']
-    convert_voc(voc.root, out, splits=['cat_train'])
-    assert [name for name, *_ in boxes(out, 'cat_train')] == ['a.jpg', 'b.jpg']
-    (voc.root / 'ImageSets' / 'Main' / 'train.txt').unlink()
-    with pytest.raises(VocError, match='no plain list of ids in ImageSets .*; there are: cat_trai'):
-        convert_voc(voc.root, out)
-
-
-def test_random_split_without_lists(voc: Voc, out: Path) -> None:
-    for number in range(20):
-        voc.sample(f'{number:02d}', ('cat', (1, 1, 2, 2)))
-    (voc.root / 'ImageSets' / 'Main').rmdir()
-    reports = convert_voc(voc.root, out)
-    assert [(report.split, report.origin, report.images) for report in reports] == [
-        ('train', 'random split, seed 0', 16),
-        ('val', 'random split, seed 0', 4),
-    ]
-    train, val = ({name for name, *_ in boxes(out, split)} for split in ('train', 'val'))
-    assert train | val == {f'{number:02d}.jpg' for number in range(20)} and not train & val
-    convert_voc(voc.root, out, splits=['val'])
-    assert {name for name, *_ in boxes(out, 'val')} == val
-    convert_voc(voc.root, out, seed=1)
-    assert {name for name, *_ in boxes(out, 'val')} != val
-
-
-def test_lists_one_folder_higher(voc: Voc, out: Path) -> None:
-    voc.sample('a', ('cat', (1, 1, 2, 2)))
-    voc.split('mine', 'a')
-    main = voc.root / 'ImageSets' / 'Main'
-    (main / 'mine.txt').rename(main.parent / 'mine.txt')
-    main.rmdir()
-    assert [(report.split, report.images) for report in convert_voc(voc.root, out)] == [('mine', 1)]
-
-
-def test_class_ids_do_not_hang_on_the_splits(voc: Voc, out: Path) -> None:
-    voc.sample('a', ('cat', (1, 1, 2, 2)))
-    voc.sample('b', ('zebra', (1, 1, 2, 2)), ('ant', (1, 1, 2, 2)))
-    voc.split('train', 'b')
-    voc.split('val', 'a')
-    convert_voc(voc.root, out, splits=['val'])
-    assert load(out, 'val')['categories'] == [
-        {'id': 1, 'name': 'ant'},
-        {'id': 2, 'name': 'cat'},
-        {'id': 3, 'name': 'zebra'},
-    ]
-    convert_voc(voc.root, out, classes=['zebra', 'cat'])
-    assert load(out, 'val')['annotations'][0]['category_id'] == 2
-    assert load(out, 'train')['annotations'][0]['category_id'] == 1
 
 
 def test_nothing_is_written_on_an_error(voc: Voc, out: Path, monkeypatch) -> None:
@@ -356,9 +180,9 @@ def test_nothing_is_written_on_an_error(voc: Voc, out: Path, monkeypatch) -> Non
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_tool_reports_bad_input(voc: Voc, out: Path, tool: ModuleType, capsys) -> None:
+def test_tool_reports_bad_input(voc: Voc, out: Path, capsys) -> None:
     def error(*args: object) -> str:
-        assert tool.main([*map(str, args), '--out', str(out)]) == 2
+        assert convert_voc_tool.main([*map(str, args), '--out', str(out)]) == 2
         return capsys.readouterr().err
 
     voc.sample('a', ('cat', (1, 1, 1, 1)))
@@ -380,17 +204,17 @@ def test_tool_reports_bad_input(voc: Voc, out: Path, tool: ModuleType, capsys) -
     assert not out.exists()
 
 
-def test_table_shows_five_examples(voc: Voc, out: Path, tool: ModuleType, capsys) -> None:
+def test_table_shows_five_examples(voc: Voc, out: Path, capsys) -> None:
     voc.sample('a', ('cat', (1, 1, 2, 2)), *[('cat', (x, 1, x, 2)) for x in range(6)])
     voc.split('train', 'a')
-    assert tool.main([str(voc.root), '--out', str(out)]) == 0
+    assert convert_voc_tool.main([str(voc.root), '--out', str(out)]) == 0
     assert capsys.readouterr().out == (
         'train (train.txt) -> instances_train.json\n'
-        '  pictures                       1\n'
+        '  images                         1\n'
         '    of them without boxes        0\n'
         '  boxes                          1\n'
         '    cat                          1\n'
-        '  pictures dropped               0\n'
+        '  images dropped                 0\n'
         '  boxes dropped                  6\n'
         '    zero area                    6  a: 0,1,0,2; a: 1,1,1,2; a: 2,1,2,2; a: 3,1,3,2; '
         'a: 4,1,4,2; ...\n'
@@ -419,13 +243,13 @@ def test_bccd(shared_data: Path, out: Path) -> None:
     }
     assert not any(report.dropped_images or report.notes for report in reports.values())
     for split in reports:
-        assert Counter((name, kind, *box) for name, kind, box in boxes(out, split)) == Counter(
-            parse_plainly(root, split)
-        )
+        assert Counter(
+            (name, kind, *box) for name, kind, box in converted_boxes(out, split)
+        ) == Counter(parse_plainly(root, split))
 
 
 def parse_plainly(root: Path, split: str) -> list[tuple]:
-    """The boxes of a split, read with regular expressions."""
+    """Read the boxes of a split with regular expressions alone."""
     found = []
     for image_id in (root / 'ImageSets' / 'Main' / f'{split}.txt').read_text().split():
         text = (root / 'Annotations' / f'{image_id}.xml').read_text()

@@ -1,46 +1,37 @@
-"""The synthetic set is what it says: tight boxes, true visible shares, the ratio of classes."""
+"""Tests of the synthetic set: tight boxes, correct visible shares, the ratio of classes."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 
-from mmdet_ext.data.synthetic.shapes import (
+from mmdet_ext.data.synthetic.shape_scenes import (
     CLASS_SHARES,
     CLASSES,
     MIN_VISIBLE,
     Shape,
     ShapesError,
     draw_scene,
-    make_shapes,
     render,
     visible_shares,
 )
+from mmdet_ext.data.synthetic.shapes import make_shapes
+from tests._helpers.tools import load_tool
 
-TOOL = Path(__file__).parents[3] / 'tools' / 'data' / 'make_shapes.py'
+make_shapes_tool = load_tool('data/make_shapes.py')
+
 WIDTH, HEIGHT = 240, 180
-FINE = 8  # sub-pixels a side in the masks drawn here
-
-
-@pytest.fixture(scope='module')
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location('make_shapes_tool', TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+FINE = 8  # sub-pixels per side of a pixel in the masks drawn here
 
 
 def fine_mask(shape: Shape, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """The shape drawn by OpenCV at eight times the size, from its angle and radius."""
+    """Draw the shape with OpenCV at eight times the size, from its angle and radius."""
     mask = np.zeros((height * FINE, width * FINE), np.uint8)
     x, y = (round(value * FINE) for value in shape.centre)
     if shape.name == 'circle':
@@ -81,7 +72,7 @@ def load(folder: Path, split: str) -> dict:
     return json.loads((folder / 'annotations' / f'instances_{split}.json').read_text())
 
 
-def test_boxes_are_tight_about_drawn_masks() -> None:
+def test_boxes_are_tight_around_drawn_masks() -> None:
     shapes = [shape for scene in scenes(12) for shape in scene]
     assert {shape.name for shape in shapes} == set(CLASSES)
     errors = [
@@ -108,7 +99,7 @@ def test_painted_pixels_fill_the_box(shape: Shape) -> None:
         render(np.random.default_rng(3), shapes, width, height).astype(int)
         for shapes in ([], [shape])
     )
-    # The two pictures differ by their noise too: a whole row or column tells the shape from it.
+    # The two images also differ by their noise: opening removes what is no area of changed pixels.
     changed = np.abs(painted - blank).sum(axis=2) > 90
     found = extent(
         cv2.morphologyEx(changed.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
@@ -123,8 +114,8 @@ def test_box_of_known_shapes() -> None:
     assert square.area() == pytest.approx(400)
     triangle = Shape('triangle', (50, 50), 20, -math.pi / 2)  # one corner up
     assert triangle.box(100, 100) == pytest.approx((50 - 300**0.5, 30, 50 + 300**0.5, 60))
-    # With its top corner out of the picture, what is left is as wide as before; with a lower corner
-    # out, the lowest point is where the picture ends.
+    # With the top corner outside the image, the rest is as wide as before. With a lower corner
+    # outside, the lowest point is at the edge of the image.
     assert Shape('triangle', (50, 10), 20, -math.pi / 2).box(100, 100) == pytest.approx(
         (50 - 300**0.5, 0, 50 + 300**0.5, 20)
     )
@@ -132,8 +123,8 @@ def test_box_of_known_shapes() -> None:
     assert leaning.box(100, 100) == pytest.approx((85, 40, 100, 60))
     at_the_corner = Shape('square', (2, 3), 10)  # only its right and lower corners are inside
     assert at_the_corner.box(100, 100) == pytest.approx((0, 0, 12, 13))
-    # Its left corner (40.60, -1.42) is out above; the edge from there to (46.58, 11.40) enters the
-    # picture at x = 41.27. Top and right are plain: 10 cos 20 deg right of the centre, and y = 0.
+    # The left corner (40.60, -1.42) is above the image; the edge from there to (46.58, 11.40)
+    # enters the image at x = 41.27. The right edge is 10 cos 20 deg from the centre, the top y = 0.
     above = Shape('square', (50, 2), 10, math.radians(20))
     assert above.box(100, 100) == pytest.approx((41.27, 0, 59.40, 11.40), abs=0.01)
     assert triangle.area() == pytest.approx(300**0.5 * 30)
@@ -144,13 +135,13 @@ def test_visible_share_by_hand() -> None:
     below = Shape('square', (50, 50), side, math.pi / 4)
     quarter = Shape('square', (60, 60), side, math.pi / 4)
     half = Shape('square', (40, 50), side, math.pi / 4)
-    edge = Shape('square', (0, 90), side, math.pi / 4)  # 10 x 20 of it in the picture
+    edge = Shape('square', (0, 90), side, math.pi / 4)  # 10 x 20 of it in the image
     on_edge = Shape('square', (-5, 90), side, math.pi / 4)  # hides 5 x 20 of that
     assert visible_shares([below], 100, 100) == pytest.approx([1])
     assert visible_shares([below, quarter], 100, 100) == pytest.approx([0.75, 1])
     assert visible_shares([quarter, below], 100, 100) == pytest.approx([0.75, 1])
     assert visible_shares([below, quarter, half], 100, 100) == pytest.approx([0.25, 1, 1])
-    # What is hidden twice over counts once.
+    # An area that two shapes hide counts once.
     assert visible_shares([below, quarter, quarter], 100, 100) == pytest.approx([0.75, 0, 1])
     assert visible_shares([edge, on_edge], 100, 100) == pytest.approx([0.5, 1])
     circle = Shape('circle', (50, 50), 5)
@@ -168,10 +159,10 @@ def test_visible_shares_of_scenes_agree_with_drawn_masks() -> None:
             seen = (masks[index] & ~above).sum() / masks[index].sum()
             assert share == pytest.approx(seen, abs=0.06)
             hidden.append(1 - seen)
-    assert np.mean(np.array(hidden) > 0.1) > 0.1  # so there was something to agree on
+    assert np.mean(np.array(hidden) > 0.1) > 0.1  # so the comparison covers hidden shapes
 
 
-def test_scenes_hold_what_is_promised() -> None:
+def test_scenes_keep_their_limits_and_size_distribution() -> None:
     drawn = scenes(100)
     counts = [len(scene) for scene in drawn]
     assert (min(counts), max(counts)) == (6, 20)
@@ -193,7 +184,7 @@ def test_scenes_hold_what_is_promised() -> None:
 @pytest.mark.parametrize(
     ('count', 'width', 'height'), [(800, WIDTH, HEIGHT), (800, 64, 64)], ids=['default', 'crowded']
 )
-def test_class_ratio(count: int, width: int, height: int) -> None:
+def test_classes_have_their_shares(count: int, width: int, height: int) -> None:
     names = Counter(shape.name for scene in scenes(count, width, height) for shape in scene)
     total = names.total()
     assert total > 10_000
@@ -203,13 +194,13 @@ def test_class_ratio(count: int, width: int, height: int) -> None:
     assert np.divide(CLASS_SHARES, CLASS_SHARES[2]) == pytest.approx([20, 4, 1])
 
 
-def test_same_seed_same_set_whatever_the_numbers(tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_images_for_any_number_of_images(tmp_path: Path) -> None:
     make_shapes(tmp_path / 'a', train=4, val=2, width=96, height=64)
     make_shapes(tmp_path / 'b', train=4, val=2, width=96, height=64)
     make_shapes(tmp_path / 'more', train=7, val=3, width=96, height=64)
     make_shapes(tmp_path / 'other', train=4, val=2, width=96, height=64, seed=1)
     first, again, more, other = (files(tmp_path / name) for name in ('a', 'b', 'more', 'other'))
-    pictures = [name for name in first if name.startswith('images')]
+    images = [name for name in first if name.startswith('images')]
     assert sorted(first) == [
         'annotations/instances_train.json',
         'annotations/instances_val.json',
@@ -219,14 +210,14 @@ def test_same_seed_same_set_whatever_the_numbers(tmp_path: Path) -> None:
         'preview.png',
     ]
     assert first == again
-    assert all(first[name] == more[name] for name in pictures)
-    assert not any(first[name] == other[name] for name in pictures)
-    assert len({first[name] for name in pictures}) == 6
+    assert all(first[name] == more[name] for name in images)
+    assert not any(first[name] == other[name] for name in images)
+    assert len({first[name] for name in images}) == 6
     kept = load(tmp_path / 'a', 'train')['annotations']
     assert kept == load(tmp_path / 'more', 'train')['annotations'][: len(kept)]
 
 
-def test_annotations_are_the_scenes(tmp_path: Path) -> None:
+def test_annotations_describe_the_scenes(tmp_path: Path) -> None:
     report = make_shapes(tmp_path / 'set', train=3, val=1, seed=5, preview=False)
     coco = load(tmp_path / 'set', 'train')
     assert coco['categories'] == [
@@ -268,7 +259,7 @@ def test_annotations_are_the_scenes(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ['set']  # no scratch folder is left
 
 
-def test_preview_shows_boxes(tmp_path: Path) -> None:
+def test_preview_shows_boxes_and_legend(tmp_path: Path) -> None:
     make_shapes(tmp_path / 'set', train=2, val=1, width=80, height=64)
     sheet = cv2.imread(str(tmp_path / 'set' / 'preview.png'))
     assert sheet.shape == (2 * 64 + 40, 3 * 2 * 80, 3)  # one row of three, the last one blank
@@ -280,7 +271,7 @@ def test_preview_shows_boxes(tmp_path: Path) -> None:
 
 def test_only_an_earlier_set_is_overwritten(tmp_path: Path) -> None:
     out = tmp_path / 'set'
-    out.mkdir()  # an empty folder will do
+    out.mkdir()  # an empty folder is accepted
     make_shapes(out, train=3, val=1, width=64, height=64)
     before = files(out)
     with pytest.raises(ShapesError, match='not an empty folder.*--overwrite'):
@@ -298,7 +289,7 @@ def test_only_an_earlier_set_is_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('content', ['{"info": {"description": "COCO 2017"}}', '[]', '{', None])
-def test_a_users_own_set_is_never_overwritten(tmp_path: Path, content: str | None) -> None:
+def test_another_set_is_never_overwritten(tmp_path: Path, content: str | None) -> None:
     out = tmp_path / 'mine'
     (out / 'annotations').mkdir(parents=True)
     (out / 'images').mkdir()
@@ -321,23 +312,23 @@ def test_a_users_own_set_is_never_overwritten(tmp_path: Path, content: str | Non
     ],
 )
 def test_tool_reports_bad_arguments(
-    tmp_path: Path, tool: ModuleType, capsys, arguments: tuple[str, ...], message: str
+    tmp_path: Path, capsys, arguments: tuple[str, ...], message: str
 ) -> None:
-    assert tool.main(['--out', str(tmp_path / 'set'), *arguments]) == 2
+    assert make_shapes_tool.main(['--out', str(tmp_path / 'set'), *arguments]) == 2
     assert capsys.readouterr().err == f'error: {message}\n'
     assert not any(tmp_path.iterdir())
 
 
-def test_tool_reports_a_file_in_the_way(tmp_path: Path, tool: ModuleType, capsys) -> None:
+def test_tool_reports_a_file_in_the_way(tmp_path: Path, capsys) -> None:
     (tmp_path / 'file').write_text('')
-    assert tool.main(['--out', str(tmp_path / 'file')]) == 2
+    assert make_shapes_tool.main(['--out', str(tmp_path / 'file')]) == 2
     assert capsys.readouterr().err.startswith(f'error: {tmp_path / "file"} is there already')
 
 
-def test_tool_prints_the_table(tmp_path: Path, tool: ModuleType, capsys) -> None:
+def test_tool_prints_the_table(tmp_path: Path, capsys) -> None:
     out = tmp_path / 'set'
     assert (
-        tool.main(
+        make_shapes_tool.main(
             ['--out', str(out), '--train', '3', '--val', '2', '--size', '80', '64', '--no-preview']
         )
         == 0
@@ -350,7 +341,7 @@ def test_tool_prints_the_table(tmp_path: Path, tool: ModuleType, capsys) -> None
     assert lines[0] == f'wrote {out}'
     assert [line.split() for line in lines[1:7]] == [
         ['train', 'val'],
-        ['pictures', '3', '2'],
+        ['images', '3', '2'],
         ['boxes', *(str(count.total()) for count in counts)],
         *(
             [name, *(str(count[index]) for count in counts)]

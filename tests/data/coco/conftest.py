@@ -1,0 +1,21 @@
+"""Fixtures of the tests of detection data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests._helpers.voc import Voc
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Voc:
+    """Make an empty VOC folder."""
+    return Voc(tmp_path / 'voc')
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Return a folder for COCO files that does not exist yet."""
+    return tmp_path / 'out'

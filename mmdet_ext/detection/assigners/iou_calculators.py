@@ -12,7 +12,7 @@ from torch import Tensor
 from mmdet_ext.detection.host import as_tensor
 from mmdet_ext.functional.boxes.overlap import box_nwd, pairwise_box_iof
 from mmdet_ext.functional.numerics.checks import check_number
-from mmdet_ext.functional.numerics.chunks import chunks
+from mmdet_ext.functional.numerics.chunks import row_chunks
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.registry import TASK_UTILS
 
@@ -108,7 +108,7 @@ def _table(measure: Callable[[Tensor, Tensor], Tensor], boxes: Tensor, others: T
     rows, columns = boxes.shape[-2], others.shape[-2]
     table = boxes.new_empty((*boxes.shape[:-1], columns))
     images = boxes[..., 0, 0].numel() if rows else 1
-    for start, stop in chunks(rows, images * columns * 4):
+    for start, stop in row_chunks(rows, images * columns * 4):
         part = boxes[..., start:stop, None, :]
         table[..., start:stop, :] = measure(part, others[..., None, :, :])
     return table

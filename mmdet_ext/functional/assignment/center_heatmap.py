@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE, resolve_claims
 from mmdet_ext.functional.assignment.grids import find_grid
-from mmdet_ext.functional.numerics.chunks import chunks
+from mmdet_ext.functional.numerics.chunks import row_chunks
 from mmdet_ext.functional.numerics.precision import promote_half
 
 #: Which of several boxes has a cell: the one of smallest area, or the last in the order.
@@ -184,7 +184,7 @@ def gaussian_heatmaps(
     spread = ((2 * own_radius + 1).to(dtype) / 6).square() * 2
     plane = (image * num_classes + label) * height
     total = int(ends[-1]) if len(ends) else 0
-    for start, stop in chunks(total, TABLES_A_PLACE):
+    for start, stop in row_chunks(total, TABLES_A_PLACE):
         number = torch.arange(start, stop, device=cells.device)
         which = torch.searchsorted(ends, number, right=True)
         columns = extent[which, 0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional.boxes.overlap import pairwise_box_iof
-from mmdet_ext.functional.numerics.chunks import chunks
+from mmdet_ext.functional.numerics.chunks import row_chunks
 
 BACKGROUND = -1
 IGNORE = -2
@@ -40,7 +40,7 @@ def ignored_priors_mask(
     """
     images, regions = ignore_valid.shape
     mask = torch.zeros((images, priors.shape[0]), dtype=torch.bool, device=priors.device)
-    for start, stop in chunks(priors.shape[0], images * regions * 4):
+    for start, stop in row_chunks(priors.shape[0], images * regions * 4):
         part = priors[start:stop]  # shares are (B, chunk, I)
         if of_priors:
             share = pairwise_box_iof(part, ignore_boxes)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmdet_ext.functional.assignment.claims import BACKGROUND
 from mmdet_ext.functional.boxes.overlap import iou_of_planes
-from mmdet_ext.functional.numerics.chunks import chunks, largest
+from mmdet_ext.functional.numerics.chunks import largest_places, row_chunks
 
 #: Added to an overlap before its logarithm is taken.
 OVERLAP_EPS = 1e-7
@@ -94,7 +94,7 @@ class PairCosts(ABC):
         """The boxes, so many at a time that a table keeps within TABLE_ELEMENTS."""
         images, boxes = self.row.shape
         columns = images * self.beyond.shape[-1]
-        return [slice(start, stop) for start, stop in chunks(boxes, columns)]
+        return [slice(start, stop) for start, stop in row_chunks(boxes, columns)]
 
 
 def dynamic_k_match(
@@ -120,9 +120,9 @@ def dynamic_k_match(
         cost, overlap = costs.tables(part)
         top = overlap.flatten(0, 1)
         # Summed over a leading dimension, as a table of priors x boxes would be.
-        summed = top.gather(1, largest(top, k)).T.contiguous().sum(0)
+        summed = top.gather(1, largest_places(top, k)).T.contiguous().sum(0)
         wanted = summed.int().clamp_(min=1).view(images, -1, 1)
-        candidate = largest(cost.neg_().flatten(0, 1), k)
+        candidate = largest_places(cost.neg_().flatten(0, 1), k)
         rank = torch.arange(k, device=cost.device)
         finite = cost.flatten(0, 1).gather(1, candidate) > -torch.inf
         claims.append(finite.view(images, -1, k) & (rank < wanted) & gt_valid[:, part, None])
@@ -203,7 +203,7 @@ def used_priors(
     x, y, stride, _ = points.T.contiguous()[:, None, None].unbind(0)
     near = points.new_full((images, len(points)), -torch.inf)
     far = points.new_zeros(gt_valid.shape).masked_fill_(~gt_valid, -torch.inf)
-    for start, stop in chunks(boxes, images * len(points)):
+    for start, stop in row_chunks(boxes, images * len(points)):
         part = slice(start, stop)
         each = nearness(part, x, y, stride).add_(far[:, part, None])
         torch.maximum(near, each.amax(1), out=near)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
-from mmdet_ext.functional.numerics.chunks import chunks
+from mmdet_ext.functional.numerics.chunks import row_chunks
 from mmdet_ext.functional.numerics.precision import promote_half
 
 #: From which to which longest distance to a side a level's points take boxes, px.
@@ -111,7 +111,7 @@ def fcos_match(
     ranges = gt_boxes.new_tensor([list(pair) for pair in regress_ranges])[levels]
 
     rank = torch.full((images, total), boxes, device=gt_boxes.device)
-    for start, stop in chunks(boxes, images * total):
+    for start, stop in row_chunks(boxes, images * total):
         can = _can_have(points, sorted_boxes[:, start:stop], ranges, center_radius)
         can &= sorted_valid[:, start:stop, None]
         place = torch.arange(start, stop, device=rank.device)[:, None]

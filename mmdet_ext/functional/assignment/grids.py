@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mmdet_ext.functional.numerics.chunks import BLOCK, chunks
+from mmdet_ext.functional.numerics.chunks import BLOCK, row_chunks
 
 #: Stands for "farther than any prior", in px.
 FAR = 1e8
@@ -148,7 +148,7 @@ def _nearest_of_all(
     x, y = pad(centers.T, (0, -count % BLOCK), value=torch.inf)
     row = torch.arange(points.shape[0], device=points.device)
     found = []
-    for start, stop in chunks(points.shape[0], x.numel()):
+    for start, stop in row_chunks(points.shape[0], x.numel()):
         chunk = points[start:stop]
         distance = (chunk[:, :1] - x).square_().add_((chunk[:, 1:] - y).square_())
         for level, each in ((FAR**2, mask), (4 * FAR**2, None if valid is None else ~valid)):

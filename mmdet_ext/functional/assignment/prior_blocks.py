@@ -78,7 +78,7 @@ class PriorBlocks:
             tuple: row among the boxes (M,) and block (M,).
         """
         sides = _outward(boxes[..., None])
-        for start, stop in chunks.chunks(len(boxes), self.count):
+        for start, stop in chunks.row_chunks(len(boxes), self.count):
             one = self.bounds.shape[1] == 1
             x1, y1, x2, y2 = self.bounds if one else self.bounds[:, image[start:stop]]
             left, top, right, bottom = sides[start:stop].unbind(1)

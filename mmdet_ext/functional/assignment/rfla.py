@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
-from mmdet_ext.functional.numerics.chunks import chunks, largest
+from mmdet_ext.functional.numerics.chunks import largest_places, row_chunks
 from mmdet_ext.functional.numerics.precision import promote_half
 
 #: Theoretical receptive fields of ResNet-50 with a feature pyramid, P2 to P7, px, as RFLA's
@@ -243,7 +243,7 @@ def _rank(
     owner = torch.full((images, total), -1, device=gt_valid.device)
     similarity = field.x.new_full((images, total), -1.0)
     best = field.x.new_zeros((images, total))
-    for start, stop in chunks(boxes, images * total * TABLES):
+    for start, stop in row_chunks(boxes, images * total * TABLES):
         table = _similarity(field, box.of_rows(start, stop), distance)
         # What cannot be claimed is below all that can.
         table.masked_fill_(~gt_valid[:, start:stop, None], -1.0)
@@ -251,7 +251,7 @@ def _rank(
             table.masked_fill_(unused[:, None], -1.0)
         best = torch.maximum(best, table.amax(1))
         rows = table.flatten(0, 1)
-        least = rows.gather(1, largest(rows, min(k, total)))[:, -1].view(images, -1, 1)
+        least = rows.gather(1, largest_places(rows, min(k, total)))[:, -1].view(images, -1, 1)
         claimed = table.masked_fill_(table < least.clamp(min=0), -1.0)
         place = torch.arange(start, stop, device=owner.device)[:, None]
         if shared == 'nearest':

@@ -22,7 +22,7 @@ from mmdet_ext.functional.assignment.dynamic_k import (
 from mmdet_ext.functional.assignment.prior_blocks import PriorBlocks, pairs_at_a_time
 from mmdet_ext.functional.boxes.overlap import box_centers, box_iou
 from mmdet_ext.functional.numerics.checks import check_weight
-from mmdet_ext.functional.numerics.chunks import chunks, largest
+from mmdet_ext.functional.numerics.chunks import largest_places, row_chunks
 from mmdet_ext.functional.numerics.precision import promote_half
 
 #: Predicted boxes next to each other that are looked at together.
@@ -158,7 +158,7 @@ def _ranked_by_blocks(
         beta=beta,
     )
     # Four times the blocks, as a pair that touches holds many values.
-    pieces = chunks(len(image), 4 * (blocks.count + k))
+    pieces = row_chunks(len(image), 4 * (blocks.count + k))
     parts = [rows.part(start, stop).ranked(k) for start, stop in pieces]
     found = (torch.cat(tables).view(images, boxes, k) for tables in zip(*parts, strict=True))
     candidate, overlap, alignment = found
@@ -362,12 +362,12 @@ def _ranked_densely(
         label_scores = label_scores * prior_valid
     label_scores = label_scores.transpose(0, 1)
     parts = []
-    for start, stop in chunks(boxes, images * pred_boxes.shape[1]):
+    for start, stop in row_chunks(boxes, images * pred_boxes.shape[1]):
         part = slice(start, stop)
         overlap = measured_pairs(measure, gt_boxes[:, part], pred_boxes)
         alignment = power_of(overlap, beta, torch.empty_like(overlap))
         alignment.mul_(rows_of(label_scores, label_row[:, part]).pow_(alpha))
-        candidate = largest(alignment.flatten(0, 1), k).view(images, -1, k)
+        candidate = largest_places(alignment.flatten(0, 1), k).view(images, -1, k)
         parts.append((candidate, overlap.gather(2, candidate), alignment.gather(2, candidate)))
     candidate, overlap, alignment = (torch.cat(tables, 1) for tables in zip(*parts, strict=True))
     return candidate, overlap, alignment

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE, mark_ignored, resolve_claims
 from mmdet_ext.functional.boxes.overlap import box_centers, iou_of_planes
-from mmdet_ext.functional.numerics.chunks import chunks
+from mmdet_ext.functional.numerics.chunks import row_chunks
 from mmdet_ext.functional.numerics.precision import promote_half
 
 #: Centres closer than this, px, are one cell's: cells are farther apart, rounding stays below.
@@ -336,7 +336,7 @@ def overlapping_mask(boxes: Tensor, gt_boxes: Tensor, gt_valid: Tensor, threshol
     planes = torch.cat([boxes, area], -1)
     sides = gt_boxes[:, None].unbind(-1)
     mask = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
-    for start, stop in chunks(boxes.shape[1], images * count):
+    for start, stop in row_chunks(boxes.shape[1], images * count):
         overlap = iou_of_planes(planes[:, start:stop, None].unbind(-1), sides)
         mask[:, start:stop] = ((overlap > threshold) & gt_valid[:, None]).any(-1)
     return mask

@@ -13,12 +13,12 @@ TABLE_ELEMENTS = 1 << 19
 BLOCK = 64
 
 
-def largest(table: Tensor, k: int) -> Tensor:
+def largest_places(table: Tensor, k: int) -> Tensor:
     """Places (R, k) of the k largest values of each row of (R, N), the largest first.
 
     They lie in the k blocks of largest maximum, so that only these blocks' values are ranked.
 
-    >>> largest(torch.tensor([[3., 1., 7.]]), 2)
+    >>> largest_places(torch.tensor([[3., 1., 7.]]), 2)
     tensor([[2, 0]])
     """
     rows, columns = table.shape
@@ -36,7 +36,7 @@ def largest(table: Tensor, k: int) -> Tensor:
     return inner.where(place < ranked.shape[1], place - ranked.shape[1] + whole)
 
 
-def chunks(rows: int, columns: int) -> list[tuple[int, int]]:
+def row_chunks(rows: int, columns: int) -> list[tuple[int, int]]:
     """Row ranges whose tables of ``columns`` columns keep within TABLE_ELEMENTS."""
     step = max(1, TABLE_ELEMENTS // max(1, columns))
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]

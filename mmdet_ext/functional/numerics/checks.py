@@ -32,7 +32,8 @@ def is_real(value: object) -> TypeGuard[float]:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether the value is a real number other than NaN."""
-    return is_real(value) and not math.isnan(value)
+    # By comparison: math.isnan and math.isinf break a compiled graph.
+    return is_real(value) and value == value
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -111,7 +112,7 @@ def check_number(
         and (least is None or value >= least)
         and (below is None or value < below)
         and (most is None or value <= most)
-        and not (finite and math.isinf(value))
+        and not (finite and abs(value) == math.inf)
         and (fits is None or fits(value))
     )
     if not holds:

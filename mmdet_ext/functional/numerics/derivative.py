@@ -1,4 +1,4 @@
-"""Values that carry their derivative with them, for losses whose derivative is short to write."""
+"""Values with a known derivative, for losses whose derivative is short to write."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+__all__ = ['with_derivative']
+
 
 def with_derivative(pred: Tensor, value: Tensor, derivative: Tensor) -> Tensor:
-    """``value``, whose derivative by ``pred`` is ``derivative``, element by element.
+    """Attach the derivative of ``value`` with respect to ``pred``, element by element.
 
     A loss that computes both in one pass keeps one tensor for its backward pass, where autograd
-    would keep one an operation.
+    would keep one per operation.
 
     Args:
         pred: any shape.
-        value: the shape of ``pred``, or that of its leading dimensions: then one value is a
-            function of all elements below it. Computed without a graph.
-        derivative: the shape of ``pred``, likewise; for fewer values, each element's derivative
-            of its one value.
+        value: the shape of ``pred``, or of its leading dimensions: then each value is a function
+            of all elements of ``pred`` below its index. Computed without a graph.
+        derivative: the shape of ``pred``; the derivative of the value that an element of ``pred``
+            belongs to, with respect to that element.
 
     Returns:
         Tensor: ``value`` with a graph to ``pred``, in the same memory. It can be differentiated
@@ -36,10 +38,12 @@ def with_derivative(pred: Tensor, value: Tensor, derivative: Tensor) -> Tensor:
 
 
 class _WithDerivative(torch.autograd.Function):
+    """Autograd node of `with_derivative`."""
+
     @staticmethod
     def forward(ctx: Any, pred: Tensor, value: Tensor, derivative: Tensor) -> Tensor:
         ctx.save_for_backward(derivative)
-        # Detached, not a view of it: whoever calls may write into the result.
+        # Detached instead of a view, so that the caller may write into the result.
         return value.detach()
 
     @staticmethod

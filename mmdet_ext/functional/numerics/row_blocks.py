@@ -10,7 +10,9 @@ from torch import Tensor
 
 from mmdet_ext.functional.numerics.derivative import with_derivative
 
-#: What to do for a block: (pred (n, C), *beside, wanted=...) -> one value a row (n,) or an element
+__all__ = ['Kernel', 'by_row_blocks']
+
+#: Computation of a block: (pred (n, C), *beside, wanted=...) -> value per row (n,) or per element
 #: (n, C), and the derivative (n, C) of each value, or None where it is not wanted.
 Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -18,21 +20,24 @@ Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 #: threads still share each operation.
 CPU_BLOCK_ELEMENTS = 262_144
 
-#: Elements of a block elsewhere: large enough that calls cost nothing beside their work.
+#: Elements of a block on other devices: large enough that the calls cost little beside their work.
 BLOCK_ELEMENTS = 4_194_304
 
 
-def by_row_blocks(kernel: Kernel, pred: Tensor, *beside: Tensor) -> Tensor:
-    """A loss of the rows of a table, computed with its derivative, block by block.
+def by_row_blocks(
+    kernel: Kernel, pred: Tensor, *beside: Tensor, cpu_elements: int | None = None
+) -> Tensor:
+    """Compute a loss of the rows of a table together with its derivative, block by block.
 
     A loss of a dozen operations on 100,000 rows of 80 spends most of its time moving tables of
-    32 MB, and holds several. Here only value and derivative are that large. When compiled, all
-    rows are one block.
+    32 MB, and holds several of them. Here only the value and the derivative are that large. When
+    compiled, all rows are one block.
 
     Args:
-        kernel: called without a graph; it must not write into what it is given.
+        kernel: computes one block; called without a graph. It must not write into its arguments.
         pred: (..., C), of at least float32.
-        beside: (...) or (..., X), with the leading dimensions of ``pred``.
+        *beside: (...) or (..., X), with the leading dimensions of ``pred``.
+        cpu_elements: elements of ``pred`` in a block on a CPU; None is `CPU_BLOCK_ELEMENTS`.
 
     Returns:
         Tensor: (...) or (..., C), as the kernel gives it, with a graph to ``pred``. It can be
@@ -51,22 +56,22 @@ def by_row_blocks(kernel: Kernel, pred: Tensor, *beside: Tensor) -> Tensor:
     with torch.no_grad():
         tables = [pred.detach().reshape(count, pred.shape[-1])]
         tables += [t.detach().reshape(count, *t.shape[len(leading) :]) for t in beside]
-        value, derivative = _run(kernel, tables, wanted)
+        on_cpu = pred.device.type == 'cpu'
+        elements = (cpu_elements or CPU_BLOCK_ELEMENTS) if on_cpu else BLOCK_ELEMENTS
+        value, derivative = _run(kernel, tables, wanted, elements)
         value = value.reshape(leading + value.shape[1:])
     if derivative is None:
         return value
     return with_derivative(pred, value, derivative.reshape(pred.shape))
 
 
-def _run(kernel: Kernel, tables: list[Tensor], wanted: bool) -> tuple[Tensor, Tensor | None]:
-    """The kernel over all blocks, its results side by side."""
+def _run(
+    kernel: Kernel, tables: list[Tensor], wanted: bool, elements: int
+) -> tuple[Tensor, Tensor | None]:
+    """Run the kernel on every block, and join the results."""
     pred = tables[0]
-    if torch.compiler.is_compiling():
-        return kernel(*tables, wanted=wanted)
-    on_cpu = pred.device.type == 'cpu'
-    elements = CPU_BLOCK_ELEMENTS if on_cpu else BLOCK_ELEMENTS
     step = max(1, elements // max(1, pred.shape[1]))
-    if len(pred) <= step:
+    if torch.compiler.is_compiling() or len(pred) <= step:
         return kernel(*tables, wanted=wanted)
     results: list[Tensor] = []
     for start in range(0, len(pred), step):

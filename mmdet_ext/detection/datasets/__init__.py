@@ -1,4 +1,4 @@
-"""Registered detection data sets."""
+"""Registered data sets of detection."""
 
 from mmdet_ext.detection.datasets.coco import CocoDataset
 

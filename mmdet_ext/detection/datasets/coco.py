@@ -1,4 +1,4 @@
-"""COCO-form data that says what it lacks instead of passing over it."""
+"""Data set in COCO form that reports the boxes and images it leaves out."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from mmdet_ext.data.coco.annotations import check_records, is_finite, load_coco, repeated_names
 from mmdet_ext.data.images import find_bad_images
 from mmdet_ext.data.reports import Tally, listed
+from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.registry import DATASETS
 
 BadImages = Literal['drop', 'error', 'unchecked']
@@ -24,41 +25,40 @@ _ANNOTATION_KEYS = ('id', 'image_id', 'category_id', 'bbox', 'area')
 
 @DATASETS.register_module()
 class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
-    """COCO-form data whose loading counts and names all that it passes over.
+    """Drop-in replacement of mmdet's ``CocoDataset`` that reports all that it leaves out.
 
-    The samples are stock's. What stock passes over in silence is counted and reported once, when
-    the annotations are loaded: inverted, empty or out-of-picture boxes, boxes of other classes,
-    boxes of unlisted pictures, pictures filtered out, missing and truncated pictures. What can
-    only be a mistake is an error: no annotation file, a record in it without what a record needs,
-    two pictures of one id, classes that are not in it, stand in another order or share a name
-    (labels would get wrong names), nothing left to train on.
+    The samples are mmdet's. mmdet leaves out bad boxes and images silently. This data set counts
+    them and reports them in one warning when it loads the annotations: inverted, empty and
+    out-of-image boxes, boxes of other classes, boxes of unlisted images, filtered, missing and
+    truncated images.
+
+    It raises an error for what can only be a mistake: no annotation file, an incomplete record,
+    two images with one id, no box or image left, or classes that are not in the file, are in
+    another order or share a name, as labels would then get wrong names.
 
     Args:
-        *args: as stock.
-        bad_images: what to do with missing, truncated or unreadable pictures: 'drop' them with a
-            counted warning, raise an 'error', or leave them 'unchecked'. None drops in training
-            and raises in testing, where dropping would change the figures. Pictures behind a
-            ``backend_args`` or a prefix such as ``s3://`` are not checked.
-        **kwargs: as stock.
+        *args: arguments of mmdet's ``CocoDataset``.
+        bad_images: treatment of missing, truncated or unreadable images: 'drop' them with a
+            warning that counts them, raise an 'error', or leave them 'unchecked'. None drops in
+            training and raises in testing, where dropping would change the results. Images behind
+            a ``backend_args`` or a prefix such as ``s3://`` are not checked.
+        **kwargs: keyword arguments of mmdet's ``CocoDataset``.
 
     Raises:
-        FileNotFoundError: if the annotation file, or every picture, is absent.
+        FileNotFoundError: if the annotation file, or every image, is absent.
         ValueError: if ``bad_images`` is none of the above; if the classes do not match; if the
-            file is no COCO annotation or nothing is left of it; if pictures are bad and
+            file is no COCO annotation or nothing is left of it; if images are bad and
             ``bad_images`` is 'error'.
     """
 
     def __init__(self, *args: Any, bad_images: BadImages | None = None, **kwargs: Any) -> None:
-        if bad_images not in (None, 'drop', 'error', 'unchecked'):
-            raise ValueError(
-                f"bad_images must be 'drop', 'error', 'unchecked' or None, got {bad_images!r}"
-            )
+        check_one_of('bad_images', bad_images, ('drop', 'error', 'unchecked', None))
         self._bad_images = bad_images
         self._dropped = Tally()
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Load the annotations, check them and report what was dropped."""
+        """Load the annotations, check them and report what was left out."""
         if self._is_local(self.ann_file) and not osp.isfile(self.ann_file):
             raise FileNotFoundError(
                 f'annotation file {self.ann_file!r} is not there (data_root={self.data_root!r}). '
@@ -67,19 +67,19 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         self._dropped = Tally()
         data_list: list[dict[str, Any]] = super().load_data_list()
         total = len(data_list)
-        data_list = self._check_pictures(data_list)
+        data_list = self._check_images(data_list)
         boxes = sum(len(info['instances']) for info in data_list)
-        # The workers of a data loader each get a copy of the data set: it keeps no examples.
+        # Each worker of a data loader gets a copy of the data set, so it keeps no examples.
         dropped, self._dropped = self._dropped, Tally()
         if not data_list or (boxes == 0 and not self.test_mode):
-            what = 'pictures' if not data_list else 'boxes'
+            what = 'images' if not data_list else 'boxes'
             raise ValueError(
-                f'{self.ann_file!r} leaves no {what} to use. It has {total} pictures; '
+                f'{self.ann_file!r} leaves no {what} to use. It has {total} images; '
                 f'dropped: {dropped if dropped else "nothing"}'
             )
         if dropped:
             print_log(
-                f'{self.ann_file}: {len(data_list)} pictures, {boxes} boxes used. '
+                f'{self.ann_file}: {len(data_list)} images, {boxes} boxes used. '
                 f'Not used: {dropped}',
                 logger='current',
                 level=logging.WARNING,
@@ -87,10 +87,16 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         return data_list
 
     def COCOAPI(self, path: str) -> COCO:
-        """What stock's loading opens the annotation file with: here it is checked on the way.
+        """Open the annotation file and check it.
+
+        mmdet's loading calls this attribute, which is a class there.
 
         Args:
-            path: of the file, or of the copy that stock has fetched of it.
+            path: path of the file, or of the local copy that mmdet has fetched.
+
+        Raises:
+            ValueError: if the file is no COCO annotation, a record lacks something, or the
+                classes do not match.
         """
         content = load_coco(Path(path), self.ann_file)
         self._check_classes(content)
@@ -101,16 +107,16 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         for ann in annotations:
             if ann['image_id'] not in image_ids:
                 example = f'annotation {ann["id"]} of image_id {ann["image_id"]!r}'
-                self._dropped.add('boxes of unlisted pictures', example)
+                self._dropped.add('boxes of unlisted images', example)
         coco = COCO()
         coco.dataset = content
         coco.createIndex()
-        # COCO sets these names of mmdet's where it reads the file itself.
+        # mmdet's COCO sets these two names only where it reads the file itself.
         coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
         return coco
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
-        """Stock's, without the boxes that are passed over, which are counted."""
+        """Parse an image's annotations as mmdet does, and count the boxes that are left out."""
         image = raw_data_info['raw_img_info']
         kept = []
         for ann in raw_data_info['raw_ann_info']:
@@ -122,29 +128,29 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         return super().parse_data_info({**raw_data_info, 'raw_ann_info': kept})
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Stock's, reporting how many pictures it takes away."""
+        """Filter images as mmdet does, and report how many are taken away."""
         kept: list[dict[str, Any]] = super().filter_data()
         lost = len(self.data_list) - len(kept)
         if not kept:
             raise ValueError(
                 f'{self.ann_file!r}: filter_cfg {dict(self.filter_cfg)} takes away all '
-                f'{lost} pictures. Check that classes {self.metainfo["classes"]} have boxes'
+                f'{lost} images. Check that classes {self.metainfo["classes"]} have boxes'
             )
         if lost:
             print_log(
                 f'{self.ann_file}: filter_cfg {dict(self.filter_cfg)} takes away {lost} of '
-                f'{len(self.data_list)} pictures',
+                f'{len(self.data_list)} images',
                 logger='current',
                 level=logging.WARNING,
             )
         return kept
 
     def _is_local(self, path: str) -> bool:
-        """Whether MMEngine reads the path as a plain file: it takes a prefix for a backend."""
+        """Return whether MMEngine reads the path as a plain file, not by a backend."""
         return self.backend_args is None and '://' not in str(path)
 
     def _check_classes(self, content: dict[str, Any]) -> None:
-        """Raise unless the file has our classes, once each and in our order."""
+        """Raise ValueError unless the file has our classes, once each and in our order."""
         names = [category['name'] for category in content['categories']]
         classes = list(self.metainfo['classes'])
         missing = [name for name in classes if name not in names]
@@ -157,19 +163,19 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         if repeated:
             raise ValueError(
                 f'{self.ann_file!r} has several categories of one name, {repeated} (name: ids), '
-                'each of which stock takes for a class of its own: names would be swapped. '
+                'each of which mmdet takes for a class of its own: names would be swapped. '
                 'Remove those without boxes, or make them one'
             )
         in_file_order = [name for name in names if name in classes]
         if classes != in_file_order:
             raise ValueError(
                 f'metainfo names classes as {classes}, but {self.ann_file!r} has them in the '
-                f'order {in_file_order}, by which stock numbers its labels: names would be '
+                f'order {in_file_order}, by which mmdet numbers its labels: names would be '
                 f'swapped. Use metainfo=dict(classes={tuple(in_file_order)!r})'
             )
 
-    def _check_pictures(self, data_list: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Drop or refuse pictures that cannot be read whole."""
+    def _check_images(self, data_list: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Drop or refuse images that cannot be read whole, as ``bad_images`` says."""
         if self._bad_images == 'unchecked':
             return data_list
         paths = [info['img_path'] for info in data_list]
@@ -180,31 +186,33 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         shown = listed([f'{path}: {reason}' for path, reason in bad.items()], len(bad))
         if reasons.get('missing') == len(data_list):
             raise FileNotFoundError(
-                f'none of the {len(data_list)} pictures of {self.ann_file!r} is there '
+                f'none of the {len(data_list)} images of {self.ann_file!r} is there '
                 f'({shown}). Check data_root={self.data_root!r} and '
                 f'data_prefix={dict(self.data_prefix)}'
             )
         policy = self._bad_images or ('error' if self.test_mode else 'drop')
         if policy == 'error':
             raise ValueError(
-                f'{len(bad)} of {len(data_list)} pictures of {self.ann_file!r} cannot be read: '
+                f'{len(bad)} of {len(data_list)} images of {self.ann_file!r} cannot be read: '
                 f"{shown}. Mend them, or set bad_images='drop' to go on without them"
             )
         for path, reason in bad.items():
-            self._dropped.add(f'pictures, {reason}', str(path))
+            self._dropped.add(f'images, {reason}', str(path))
         return [info for info in data_list if Path(info['img_path']) not in bad]
 
 
 def box_problem(
     ann: dict[str, Any], width: float, height: float, category_ids: list[int]
 ) -> str | None:
-    """Why an annotation is passed over, None when it is not: stock's rule, and finite numbers.
+    """Return the reason for which a box is left out, or None if it is used.
+
+    The rule is mmdet's. In addition, numbers must be finite.
 
     Args:
-        ann: COCO annotation, ``bbox`` as x, y, width, height in px.
-        width: of the picture, px.
-        height: of the picture, px.
-        category_ids: those in use.
+        ann: COCO annotation, with ``bbox`` as x, y, width, height in px.
+        width: width of the image, px.
+        height: height of the image, px.
+        category_ids: ids of the categories in use.
 
     >>> box_problem(dict(bbox=[4, 4, -2, 3], area=6, category_id=1), 10, 10, [1])
     'inverted boxes'
@@ -219,7 +227,7 @@ def box_problem(
     if w < 1 or h < 1 or ann['area'] <= 0:
         return 'boxes narrower than a pixel'
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
-        return 'boxes outside the picture'
+        return 'boxes outside the image'
     if ann['category_id'] not in category_ids:
         return 'boxes of other classes'
     return None

@@ -1,4 +1,4 @@
-"""A config's pictures as its network sees them in training, but for random changes."""
+"""Images of a config as its network sees them in training, without random changes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from mmdet_ext.detection.datasets.coco import CocoDataset
 
 
 def plain_dataset(config: Config, split: str) -> Any:
-    """The data of a split, prepared as for validation, with boxes, and masks if trained with.
+    """Build the data set of a split with the pipeline of validation, and with its boxes.
 
-    Pictures are not checked beforehand, and none is filtered out.
+    Masks are loaded where training loads them. Images are not checked beforehand, and none is
+    filtered out.
 
     Args:
-        config: of a detector.
+        config: config of a detector.
         split: 'train', 'val' or 'test'.
 
     Raises:
         ValueError: if the config lacks a loader.
-        Exception: whatever the data set raises.
+        Exception: any error of the data set.
     """
     loader, validation = config.get(f'{split}_dataloader'), config.get('val_dataloader')
     if not loader or not validation:
@@ -34,7 +35,7 @@ def plain_dataset(config: Config, split: str) -> Any:
 
 
 def _unwrapped(options: Any, pipeline: list[Any]) -> dict[str, Any]:
-    """A data set's options with that pipeline; wrappers that mix or repeat are taken off."""
+    """Give the innermost data sets the pipeline, and remove wrappers that mix or repeat."""
     if 'dataset' in options:
         return _unwrapped(options['dataset'], pipeline)
     if 'datasets' in options:
@@ -47,7 +48,7 @@ def _unwrapped(options: Any, pipeline: list[Any]) -> dict[str, Any]:
 
 
 def _steps(node: Any, name: str) -> Iterator[Any]:
-    """All dicts, however deep, whose type ends like the name."""
+    """Yield all dicts within a config, at any depth, whose type ends with the name."""
     if isinstance(node, dict):
         if _is_type(node, name):
             yield node
@@ -63,11 +64,13 @@ def _is_type(step: Any, name: str) -> bool:
 
 
 def _with_boxes(pipeline: Sequence[Any], loading: dict[str, Any]) -> list[Any]:
-    """The steps with the boxes loaded first; stock loads them after resizing, for evaluation.
+    """Move the loading of boxes before all that changes the image.
+
+    Validation loads boxes after resizing, as it evaluates in the size of the file.
 
     Args:
-        pipeline: of validation.
-        loading: the step that loads boxes, and masks, as for training.
+        pipeline: pipeline of validation.
+        loading: step that loads boxes, and masks where training has them.
     """
     steps = [step for step in pipeline if not _is_type(step, 'LoadAnnotations')]
     outlined = [_outline] if loading.get('with_mask') else []
@@ -75,7 +78,7 @@ def _with_boxes(pipeline: Sequence[Any], loading: dict[str, Any]) -> list[Any]:
 
 
 def _outline(results: dict[str, Any]) -> dict[str, Any]:
-    """Give boxes without a mask their own outline, as mask heads cannot do without."""
+    """Give boxes without a mask their own outline, because mask heads need a mask."""
     for instance in results.get('instances', ()):
         x1, y1, x2, y2 = instance['bbox']
         instance.setdefault('mask', [[x1, y1, x2, y1, x2, y2, x1, y2]])

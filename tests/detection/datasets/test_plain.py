@@ -1,4 +1,4 @@
-"""Pictures as a network sees them in training, but for random changes."""
+"""Images of a config as its network sees them in training, without random changes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def modules() -> None:
 
 
 def bccd(root: Path) -> Config:
+    """Make the BCCD config small, for the drawn shapes."""
     return shrink(OURS, root)
 
 
@@ -43,7 +44,7 @@ def test_boxes_are_those_of_the_file_scaled(shapes_root: Path) -> None:
     assert 'masks' not in found
 
 
-def test_wrappers_are_taken_off(shapes_root: Path) -> None:
+def test_wrappers_of_the_data_set_are_removed(shapes_root: Path) -> None:
     config = bccd(shapes_root)
     plain = plain_dataset(config, 'train')
     part = config.train_dataloader.dataset
@@ -59,7 +60,7 @@ def test_wrappers_are_taken_off(shapes_root: Path) -> None:
     assert both[len(plain)]['data_samples'].img_path == plain[0]['data_samples'].img_path
 
 
-def test_masks_are_loaded_where_training_does_and_made_where_there_are_none(
+def test_masks_are_loaded_as_in_training_and_made_from_boxes_that_have_none(
     shapes_root: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / 'masks'
@@ -80,7 +81,7 @@ def test_masks_are_loaded_where_training_does_and_made_where_there_are_none(
         assert mask.sum() == pytest.approx(share * area, rel=0.15)
 
 
-def test_a_config_without_loaders_is_told(shapes_root: Path) -> None:
+def test_a_config_without_loaders_is_refused(shapes_root: Path) -> None:
     config = bccd(shapes_root)
     config.val_dataloader = None
     with pytest.raises(ValueError, match='no val_dataloader to load as'):

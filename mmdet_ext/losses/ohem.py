@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmdet_ext.functional.classification.mining import Samples, check_mining, ohem_loss, told_apart
+from mmdet_ext.functional.classification.mining import Samples, check_mining, ohem_loss, mining_samples
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.functional.numerics.reduction import Reduction, check_reduction, weighted_reduce
 from mmdet_ext.losses.base import ElementwiseLoss
@@ -151,7 +151,7 @@ class OHEMLoss(ElementwiseLoss):
         (pred,) = promote_half(pred)
         labels, *more = target if isinstance(target, tuple) else (target,)
         ignored = getattr(self.loss, 'ignore_index', None)
-        samples = told_apart(pred, labels, self.use_sigmoid, ignored)
+        samples = mining_samples(pred, labels, self.use_sigmoid, ignored)
         shape = samples.positive_mask.shape
         last = len(shape) - 1
         parts = [

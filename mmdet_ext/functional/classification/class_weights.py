@@ -1,31 +1,42 @@
-"""Weights of classes from how often each occurs, to make up for unequal frequency."""
+"""Class weights from class counts, which compensate for unequal frequency."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmdet_ext.functional.numerics.checks import check_number, is_real
 from mmdet_ext.functional.numerics.precision import promote_half
+
+__all__ = [
+    'append_background_weight',
+    'count_labels',
+    'effective_number_weights',
+    'fit_class_weight',
+    'inverse_frequency_weights',
+    'inverse_log_weights',
+    'plain_numbers',
+]
 
 Counts = Sequence[float] | Tensor
 
 
 def inverse_log_weights(counts: Counts, offset: float = 1.10) -> Tensor:
-    r"""Weights that fall with the logarithm of a class's frequency.
+    r"""Compute weights that fall with the logarithm of the class frequency.
 
     .. math:: w_c = \frac{1}{\ln(o + f_c)}, \quad f_c = \frac{n_c}{\sum_j n_j}
 
-    with :math:`n_c` an entry of ``counts`` and :math:`o` the ``offset``. They are not normalised:
-    with the offset 1.10 a class that never occurs gets 10.49, and one that alone occurs 1.35.
+    with :math:`n_c` an entry of ``counts`` and :math:`o` the ``offset``. The weights are not
+    normalised: with the offset 1.10 a class that never occurs gets 10.49, and the only class that
+    occurs gets 1.35.
 
     Args:
-        counts: (C,), from 0; a list or an array is checked, a tensor is taken as it is.
-        offset: above 1; the smaller, the more rare classes count.
+        counts: (C,), from 0; a list or an array is checked, a tensor is not.
+        offset: above 1; a smaller offset gives rare classes larger weights.
 
     Returns:
         Tensor: (C,), from 1 / ln(offset + 1) to 1 / ln(offset), float32 or float64.
@@ -40,30 +51,29 @@ def inverse_log_weights(counts: Counts, offset: float = 1.10) -> Tensor:
 
     References:
         Paszke et al., ENet: A Deep Neural Network Architecture for Real-Time Semantic
-        Segmentation, 2016, where it has no number and the offset is 1.02.
+        Segmentation, 2016, where the formula has no number and the offset is 1.02.
     """
-    if not offset > 1:
-        raise ValueError(f'offset must be above 1, got {offset}: the logarithm is divided by')
+    check_number('offset', offset, above=1, why='the logarithm is divided by')
     number = _as_counts(counts)
-    # Where nothing was counted, all frequencies are 0.
+    # Without any examples, all frequencies are 0.
     frequency = number / _or_one(number.sum())
     return (1 / (offset + frequency).log()).to(_result_dtype(counts))
 
 
 def inverse_frequency_weights(counts: Counts) -> Tensor:
-    r"""Weights in inverse proportion to frequency, 1 for the mean counted example.
+    r"""Compute weights in inverse proportion to frequency, with the mean 1 over the examples.
 
     .. math:: w_c = \frac{N}{K n_c}
 
-    with :math:`n_c` an entry of ``counts``, :math:`N` their sum and :math:`K` how many of them are
+    with :math:`n_c` an entry of ``counts``, :math:`N` their sum and :math:`K` the number of counts
     above 0. So :math:`\sum_c n_c w_c = N`, and only the proportions of ``counts`` matter.
 
     Args:
-        counts: (C,), from 0; a list or an array is checked, a tensor is taken as it is.
+        counts: (C,), from 0; a list or an array is checked, a tensor is not.
 
     Returns:
         Tensor: (C,), above 0, float32 or float64. A class that never occurs has the weight of the
-        rarest that does; where none occurs, all are 1.
+        rarest class that does. Without any examples all weights are 1.
 
     Raises:
         ValueError: for counts that are empty or negative.
@@ -71,7 +81,7 @@ def inverse_frequency_weights(counts: Counts) -> Tensor:
     >>> inverse_frequency_weights([6, 2, 0])
     tensor([0.6667, 2.0000, 2.0000])
 
-    That is 8 / (2 * 6), 8 / (2 * 2), and the second once more.
+    That is 8 / (2 * 6), 8 / (2 * 2), and the second again.
     """
     number = _as_counts(counts)
     present = number > 0
@@ -80,22 +90,21 @@ def inverse_frequency_weights(counts: Counts) -> Tensor:
 
 
 def effective_number_weights(counts: Counts, beta: float = 0.9999) -> Tensor:
-    r"""Weights in inverse proportion to the effective number of a class's examples.
+    r"""Compute weights in inverse proportion to the effective number of examples.
 
     .. math:: w_c \propto \frac{1 - \beta}{1 - \beta^{n_c}}
 
-    with :math:`n_c` an entry of ``counts`` and :math:`\beta` from ``beta``; scaled so that their
-    mean over the classes that occur is 1. ``beta`` 0 weighs all alike, and towards 1 the weights go
-    in inverse proportion to frequency.
+    with :math:`n_c` an entry of ``counts`` and :math:`\beta` = ``beta``. The weights are scaled so
+    that their mean over the classes that occur is 1. With ``beta`` 0 all weights are equal; as
+    ``beta`` approaches 1 they become inversely proportional to frequency.
 
     Args:
-        counts: (C,), numbers of examples, from 0; a list or an array is checked, a tensor
-            taken as it is.
-        beta: from 0 to below 1.
+        counts: (C,), numbers of examples, from 0; a list or an array is checked, a tensor is not.
+        beta: in [0, 1).
 
     Returns:
         Tensor: (C,), above 0, float32 or float64. A class that never occurs has the weight of the
-        rarest that does; where none occurs, all are 1.
+        rarest class that does. Without any examples all weights are 1.
 
     Raises:
         ValueError: for a ``beta`` outside [0, 1), or counts that are empty or negative.
@@ -103,24 +112,24 @@ def effective_number_weights(counts: Counts, beta: float = 0.9999) -> Tensor:
     >>> effective_number_weights([1, 2], beta=0.5)
     tensor([1.2000, 0.8000])
 
-    That is 1 to 1 / 1.5, scaled to the sum 2.
+    That is 1 and 1 / 1.5, scaled to the sum 2.
 
     References:
         Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019: the inverse of
         the number in proposition 1.
     """
-    if not 0 <= beta < 1:
-        raise ValueError(f'beta must be from 0 to below 1, got {beta}: it is raised to the counts')
+    why = 'it is raised to the counts'
+    check_number('beta', beta, 'from 0 to below 1', least=0, below=1, why=why)
     number = _as_counts(counts)
     present = number > 0
-    # 1 - beta^n without loss of digits. No beta is as good as a tiny one.
+    # 1 - beta^n without loss of digits. A tiny beta stands for 0, which has no logarithm.
     weight = -1 / torch.expm1(_floored(number) * math.log(max(beta, 1e-300)))
     mean = (weight * present).sum() / _or_one(present.sum())
     return _ones_if_none(weight / _or_one(mean), present).to(_result_dtype(counts))
 
 
 def append_background_weight(weight: Tensor) -> Tensor:
-    """Weights (C,) of the foreground classes, and their mean for the background: (C + 1,).
+    """Append the mean of the foreground weights (C,) as the background's: (C + 1,).
 
     >>> append_background_weight(torch.tensor([1., 4.]))
     tensor([1.0000, 4.0000, 2.5000])
@@ -131,13 +140,13 @@ def append_background_weight(weight: Tensor) -> Tensor:
 def fit_class_weight(
     weight: Sequence[float] | Tensor, columns: int, like: Tensor, name: str = 'class_weight'
 ) -> Tensor:
-    """One weight a column; where the background's, the last, is absent, the mean of the others.
+    """Return one weight per column; a missing last one, the background's, is the mean.
 
     Args:
         weight: (columns,), or (columns - 1,) without the background.
-        columns: how many there are to be.
-        like: gives precision and device.
-        name: what the message calls the weights.
+        columns: number of columns.
+        like: tensor with the precision and device of the result.
+        name: name of the weights in the error.
 
     Raises:
         ValueError: for another number of weights.
@@ -150,25 +159,31 @@ def fit_class_weight(
         fitted = append_background_weight(fitted)
     if fitted.shape != (columns,):
         raise ValueError(
-            f'{name} must have one entry a class: {columns}, or {columns - 1} without the '
+            f'{name} must have one entry per class: {columns}, or {columns - 1} without the '
             f'background, which gets their mean; got {tuple(fitted.shape)}'
         )
     return fitted
 
 
 def count_labels(labels: Tensor, classes: int) -> Tensor:
-    """How many labels, of any shape, are of each class: (classes,), float32; others are no one's.
+    """Count the labels of each class, (classes,) in float32; other labels do not count.
+
+    Args:
+        labels: integers of any shape.
+        classes: number of classes.
 
     >>> count_labels(torch.tensor([0, 2, 2, 3, -1]), 3)
     tensor([1., 0., 2.])
     """
     every = torch.arange(classes, device=labels.device)
-    # Compared, not scattered: equal from run to run on a GPU too.
+    # By comparison, as a scatter on a GPU is not equal from run to run.
     return (labels.reshape(-1, 1) == every).sum(0).float()
 
 
 def plain_numbers(values: Any) -> Any:
-    """The numbers of a tensor or an array in lists, or its one number; others as they are.
+    """Convert a tensor or an array to numbers in lists, or to its one number.
+
+    Any other value is returned unchanged.
 
     >>> plain_numbers(torch.tensor([1, 2])), plain_numbers(torch.tensor(0.5)), plain_numbers('x')
     ([1, 2], 0.5, 'x')
@@ -176,7 +191,7 @@ def plain_numbers(values: Any) -> Any:
     return values.tolist() if hasattr(values, 'tolist') else values
 
 
-#: What options and tables call the schemes.
+#: Scheme of class weights by its name in options and tables.
 CLASS_WEIGHT_SCHEMES: dict[str, Callable[..., Tensor]] = {
     'inverse_log': inverse_log_weights,
     'inverse_frequency': inverse_frequency_weights,
@@ -185,37 +200,40 @@ CLASS_WEIGHT_SCHEMES: dict[str, Callable[..., Tensor]] = {
 
 
 def _as_counts(counts: Counts) -> Tensor:
-    """The counts in at least float32; those of a list are checked and in float64."""
+    """Return the counts in at least float32; counts of a list are checked, and in float64."""
     if isinstance(counts, Tensor):
         (number,) = promote_half(counts)
     else:
         counts = plain_numbers(counts)
-        wrong = [n for n in counts if not (isinstance(n, Real) and 0 <= float(n) < math.inf)]
+        wrong = [n for n in counts if not (is_real(n) and 0 <= n < math.inf)]
         if wrong:
             raise ValueError(f'counts must be numbers from 0, got {wrong[0]!r} in {list(counts)}')
         number = torch.tensor(counts, dtype=torch.float64)
     if number.dim() != 1 or len(number) == 0:
         raise ValueError(
-            f'counts must be one number a class, (C,) with C from 1, got {tuple(number.shape)}'
+            f'counts must be one number per class, (C,) with C from 1, got {tuple(number.shape)}'
         )
     return number
 
 
 def _result_dtype(counts: Counts) -> torch.dtype:
+    """Return the precision of the weights for these counts."""
     if isinstance(counts, Tensor):
         return torch.promote_types(counts.dtype, torch.float32)
     return torch.float32
 
 
 def _floored(number: Tensor) -> Tensor:
-    """The counts, with the smallest that is above 0 in the place of zeros."""
+    """Replace counts of 0 by the smallest count above 0."""
     rarest = number.masked_fill(number <= 0, math.inf).amin()
     return torch.where(number > 0, number, rarest)
 
 
 def _or_one(divisor: Tensor) -> Tensor:
+    """Replace a divisor of 0 by 1."""
     return torch.where(divisor > 0, divisor, torch.ones_like(divisor))
 
 
 def _ones_if_none(weight: Tensor, present: Tensor) -> Tensor:
+    """Replace all weights by 1 where no class is present."""
     return torch.where(present.any(), weight, torch.ones_like(weight))

@@ -1,4 +1,4 @@
-"""Cross entropy over softmax, over sigmoid and of masks, one value an element."""
+"""Cross entropy over softmax, over sigmoid and of masks, per element."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.classification.class_weights import fit_class_weight
-from mmdet_ext.functional.classification.focal import (
-    Terms,
+from mmdet_ext.functional.classification.binary_terms import (
+    SideWeights,
+    ValueAndSlope,
     attach,
-    check_class_shapes,
-    label_scale,
-    sigmoid_terms,
-    soft_binary_terms,
-    softmax_terms,
+    label_terms,
+    target_terms,
     wants_slope,
 )
-from mmdet_ext.functional.classification.labels import label_index
+from mmdet_ext.functional.classification.class_weights import fit_class_weight
+from mmdet_ext.functional.classification.labels import check_class_shapes, label_index
+from mmdet_ext.functional.classification.softmax_terms import label_scale, softmax_terms
+from mmdet_ext.functional.numerics.checks import check_number
 from mmdet_ext.functional.numerics.precision import promote_half
 
+__all__ = [
+    'ClassWeight',
+    'binary_cross_entropy_loss',
+    'check_smoothing',
+    'cross_entropy_loss',
+    'is_ignored',
+    'mask_cross_entropy_loss',
+]
+
+#: One weight per class, one for all, or None where all weigh 1.
 ClassWeight = float | Sequence[float] | Tensor | None
 
 #: The label that torch's losses ignore.
@@ -34,7 +44,7 @@ def cross_entropy_loss(
     ignore_index: int = IGNORE_INDEX,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    r"""Cross entropy over the softmax of the classes.
+    r"""Compute the cross entropy over the softmax of the classes.
 
     .. math::
         L = -\sum_c w_c q_c \ln p_c, \quad p = \mathrm{softmax}(x), \quad
@@ -45,17 +55,18 @@ def cross_entropy_loss(
 
     Args:
         pred: (N, C) or (N, C, ...) logits; half precision is computed in float32.
-        target: labels (N, ...); negative ones and ``ignore_index`` are ignored: loss 0. Or the
-            shape of ``pred``, floating: a distribution over the classes, in the place of [c = y].
-        class_weight: (C,), from 0, a list, an array or a tensor, or one number for all; None: all
-            1. With one entry less, the last column is the background, as in detection heads, and
-            weighs the mean of the others.
+        target: labels (N, ...); negative labels and ``ignore_index`` are ignored: their loss is 0.
+            Or a floating tensor of the shape of ``pred``: a distribution over the classes, which
+            replaces [c = y].
+        class_weight: (C,), from 0, a list, an array or a tensor, or one number for all classes;
+            None: all 1. With one weight less, the last column is the background, as in detection
+            heads, and has the mean of the other weights.
         ignore_index: one more label to ignore, such as 255.
-        label_smoothing: share that goes to all classes alike, in [0, 1].
+        label_smoothing: share of the target that is spread evenly over all classes, in [0, 1].
 
     Returns:
         Tensor: (N, ...), from 0, float32 or float64. No element of the gradient is larger than the
-        largest weight. The gradient goes to ``pred`` alone.
+        largest weight. Only ``pred`` has a gradient.
 
     Raises:
         ValueError: for shapes that do not fit, or a ``label_smoothing`` outside [0, 1]; on a CPU,
@@ -64,7 +75,7 @@ def cross_entropy_loss(
     >>> cross_entropy_loss(torch.zeros(2, 4), torch.tensor([1, -1]))
     tensor([1.3863, 0.0000])
 
-    That is ln 4, and nothing for the ignored label.
+    That is ln 4, and 0 for the ignored label.
 
     References:
         Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016, section 7
@@ -98,28 +109,28 @@ def binary_cross_entropy_loss(
     ignore_index: int = IGNORE_INDEX,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    r"""Cross entropy over the sigmoid of each element, a yes or no of its own.
+    r"""Compute the cross entropy over the sigmoid of each element, a binary decision of its own.
 
     .. math::
         L = -w t \ln \sigma(x) - (1 - t) \ln(1 - \sigma(x)), \quad
         t = (1 - \epsilon) y + \epsilon / 2
 
-    with :math:`x` an element of ``pred``, :math:`y` what ``target`` says of it, :math:`w` its
-    class's ``pos_weight``, and :math:`\epsilon` the ``label_smoothing``.
+    with :math:`x` an element of ``pred``, :math:`y` its target from ``target``, :math:`w` the
+    ``pos_weight`` of its class, and :math:`\epsilon` the ``label_smoothing``.
 
     Args:
         pred: logits of any shape; half precision is computed in float32.
-        target: the shape of ``pred``, in [0, 1]; or labels (N, ...) for ``pred`` (N, C, ...): 1 at
-            the label and 0 elsewhere, so that labels from C on are background. Negative ones and
-            ``ignore_index`` are ignored: loss 0.
-        pos_weight: (C,), from 0, or one number for all; None: all 1. Classes lie in dimension 1 of
-            labelled ``pred``, and in the last where targets are of each element.
+        target: the shape of ``pred``, in [0, 1]; or labels (N, ...) for ``pred`` (N, C, ...), which
+            are 1 at the label and 0 elsewhere, so that labels from C on are background. Negative
+            targets and ``ignore_index`` are ignored: their loss is 0.
+        pos_weight: (C,), from 0, or one number for all classes; None: all 1. With labels the
+            classes are dimension 1 of ``pred``, with targets of each element the last dimension.
         ignore_index: one more target to ignore, such as 255.
-        label_smoothing: in [0, 1].
+        label_smoothing: share of the target that is spread evenly over yes and no, in [0, 1].
 
     Returns:
         Tensor: the shape of ``pred``, from 0, float32 or float64. No element of the gradient is
-        larger than the largest weight, or 1. The gradient goes to ``pred`` alone.
+        larger than the largest weight, or 1. Only ``pred`` has a gradient.
 
     Raises:
         ValueError: for shapes that do not fit, or a ``label_smoothing`` outside [0, 1].
@@ -128,7 +139,7 @@ def binary_cross_entropy_loss(
     tensor([[1.3863, 0.6931],
             [0.0000, 0.0000]])
 
-    That is 2 ln 2 and ln 2, and nothing for the ignored label.
+    That is 2 ln 2 and ln 2, and 0 for the ignored label.
     """
     check_smoothing(label_smoothing)
     check_class_shapes(pred, target, dense=True)
@@ -148,9 +159,8 @@ def binary_cross_entropy_loss(
             truth = _smoothed(truth, label_smoothing, 2)
             terms = _element_terms(values, truth, ignored, weight, slope)
         else:
-            if weight is not None:
-                weight = torch.cat([weight, weight.new_ones(1)])
-            terms = sigmoid_terms(values, target, ignored, weight=weight, slope=slope)
+            sides = None if weight is None else SideWeights(weight, weight.new_ones(()))
+            terms = label_terms(values, target, ignored, weights=sides, slope=slope)
     return attach(pred, terms)
 
 
@@ -161,16 +171,17 @@ def mask_cross_entropy_loss(
     class_weight: ClassWeight = None,
     ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
-    """Cross entropy over the sigmoid of each pixel in the mask of each object's class.
+    """Compute the cross entropy over the sigmoid of each pixel, in the mask of the object's class.
 
-    Formula: that of `binary_cross_entropy_loss`, times the weight of the object's class.
+    The formula is that of `binary_cross_entropy_loss`, times the weight of the object's class.
 
     Args:
-        pred: (N, C, ...) logits, a mask a class; half precision is computed in float32.
-        target: (N, ...), in [0, 1]; negative pixels and ``ignore_index`` are ignored: loss 0.
-        label: (N,), the class whose mask counts; all 0 where there is one mask for all classes.
-            The objects of negative ones are ignored: loss 0.
-        class_weight: (C,), from 0, or one number for all; None: all 1.
+        pred: (N, C, ...) logits, one mask per class; half precision is computed in float32.
+        target: (N, ...), in [0, 1]; negative pixels and ``ignore_index`` are ignored: their loss
+            is 0.
+        label: (N,), the class whose mask is used; all 0 where one mask serves all classes. Objects
+            with a negative label are ignored: their loss is 0.
+        class_weight: (C,), from 0, or one number for all classes; None: all 1.
         ignore_index: one more value of a pixel to ignore, such as 255.
 
     Returns:
@@ -185,7 +196,7 @@ def mask_cross_entropy_loss(
     check_class_shapes(pred, target, dense=False)
     if label.shape != pred.shape[:1]:
         raise ValueError(
-            f'label must be one class an object, {tuple(pred.shape[:1])}, got {tuple(label.shape)}'
+            f'label must be one class per object, {tuple(pred.shape[:1])}, got {tuple(label.shape)}'
         )
     absent = label < 0
     index = label_index(label, absent, pred.shape[1], 'label', 'make it negative')
@@ -201,30 +212,31 @@ def mask_cross_entropy_loss(
 
 
 def is_ignored(target: Tensor, ignore_index: int) -> Tensor:
-    """Where targets are negative or the ``ignore_index``."""
+    """Return the mask of targets that are negative or the ``ignore_index``."""
     negative = target < 0
     return negative if ignore_index < 0 else negative | (target == ignore_index)
 
 
 def check_smoothing(label_smoothing: float) -> None:
     """Raise ValueError unless ``label_smoothing`` is in [0, 1]."""
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f'label_smoothing must be in [0, 1], got {label_smoothing}')
+    check_number('label_smoothing', label_smoothing, least=0, most=1)
 
 
 def _element_terms(
     pred: Tensor, truth: Tensor, ignored: Tensor, weight: Tensor | None, slope: bool
-) -> Terms:
-    """Cross entropy over sigmoid with a target an element, 0 where ``ignored``."""
-    terms = soft_binary_terms(pred, truth, weight, slope=slope)
+) -> ValueAndSlope:
+    """Compute binary terms with a target for each element, 0 where ``ignored``."""
+    terms = target_terms(pred, truth, weight, slope=slope)
     for table in terms:
         if table is not None:
             table.masked_fill_(ignored, 0)
     return terms
 
 
-def _distribution_terms(pred: Tensor, truth: Tensor, weight: Tensor | None, slope: bool) -> Terms:
-    """Cross entropy (N, 1, ...) with distributions (N, C, ...)."""
+def _distribution_terms(
+    pred: Tensor, truth: Tensor, weight: Tensor | None, slope: bool
+) -> ValueAndSlope:
+    """Compute softmax terms (N, 1, ...) with distributions (N, C, ...) as targets."""
     if weight is not None:
         truth = truth * weight.reshape(-1, *(1,) * (pred.dim() - 2))
     log_p = pred.log_softmax(1)
@@ -235,19 +247,23 @@ def _distribution_terms(pred: Tensor, truth: Tensor, weight: Tensor | None, slop
 
 
 def _one_hot(pred: Tensor, label: Tensor, ignore_index: int) -> Tensor:
-    """1 at the labels (N, ...) in a table like ``pred`` (N, C, ...); anywhere for ignored ones."""
+    """Return a table like ``pred`` (N, C, ...), 1 at the labels (N, ...).
+
+    The rows of ignored labels have their 1 in the first column.
+    """
     index = label_index(label, is_ignored(label, ignore_index), pred.shape[1])
     return torch.zeros_like(pred).scatter_(1, index.unsqueeze(1), 1.0)
 
 
 def _positives(pred: Tensor, label: Tensor) -> Tensor:
-    """Likewise, and nothing for labels from C on."""
+    """Return a table like ``pred``, 1 at the labels; rows of labels from C on are all 0."""
     classes, label = pred.shape[1], label.long().unsqueeze(1)
     positive = (label < classes).to(pred.dtype)
     return torch.zeros_like(pred).scatter_(1, label.clamp(0, max(classes - 1, 0)), positive)
 
 
 def _smoothed(truth: Tensor, label_smoothing: float, choices: int) -> Tensor:
+    """Spread a share of the targets evenly over the choices."""
     if not label_smoothing:
         return truth
     return truth * (1 - label_smoothing) + label_smoothing / choices
@@ -256,6 +272,7 @@ def _smoothed(truth: Tensor, label_smoothing: float, choices: int) -> Tensor:
 def _class_weight(
     weight: ClassWeight, pred: Tensor, classes: int, background: bool = False
 ) -> Tensor | None:
+    """Return weights (C,) in the precision of ``pred``; None where all weigh 1."""
     if weight is None:
         return None
     weight = torch.as_tensor(weight, dtype=pred.dtype, device=pred.device).reshape(-1)
@@ -265,7 +282,7 @@ def _class_weight(
         return fit_class_weight(weight, classes, pred)
     if weight.shape != (classes,):
         raise ValueError(
-            f'there must be one weight a class, ({classes},) for pred {tuple(pred.shape)}, got '
+            f'there must be one weight per class, ({classes},) for pred {tuple(pred.shape)}, got '
             f'{tuple(weight.shape)}'
         )
     return weight

@@ -1,4 +1,4 @@
-"""Losses of distributions over the values 0 to n, and the form that joins them with quality."""
+"""Losses of distributions over the values 0 to n, and their general form."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mmdet_ext.functional.classification.binary_terms import ValueAndSlope
 from mmdet_ext.functional.classification.quality import (
     QualityTarget,
     check_focus,
@@ -15,8 +16,10 @@ from mmdet_ext.functional.classification.quality import (
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.functional.numerics.row_blocks import by_row_blocks
 
-#: Beyond this cross entropy the focused one goes on as a logarithm. It is the loss of a
-#: probability of exp(-64), far beyond what training meets.
+__all__ = ['distribution_focal_loss', 'generalized_focal_loss', 'neighbour_focal_loss']
+
+#: Cross entropy above which the focused loss continues as a logarithm. It is the loss of a
+#: probability of exp(-64), which training does not reach.
 ENTROPY_BEND = 64.0
 
 
@@ -28,7 +31,9 @@ def neighbour_focal_loss(
     right: float | Tensor = 1.0,
     beta: float = 2.0,
 ) -> Tensor:
-    r"""Generalized focal loss of two probabilities, the one form of which the others are cases.
+    r"""Compute the generalized focal loss of two probabilities.
+
+    The quality focal loss and the distribution focal loss are special cases of it.
 
     .. math::
         L = -\left|y - (y_l p_l + y_r p_r)\right|^\beta
@@ -40,14 +45,14 @@ def neighbour_focal_loss(
     Args:
         log_left: (...) logarithm of the probability of the left value, finite and at most 0;
             half precision is computed in float32.
-        log_right: likewise of the right value, broadcastable.
+        log_right: logarithm of the probability of the right value, broadcastable.
         target: (...), from ``left`` to ``right``, broadcastable.
-        left: the value at or below the target.
-        right: the value above it.
-        beta: 0 or at least 1.
+        left: value at or below the target.
+        right: value above the target.
+        beta: exponent of the distance to the target, 0 or at least 1.
 
     Returns:
-        Tensor: (...), at least 0, float32 or float64. Gradients flow to all tensors by autograd.
+        Tensor: (...), at least 0, float32 or float64. All tensors have gradients, by autograd.
 
     Raises:
         ValueError: for another ``beta``.
@@ -74,29 +79,29 @@ def neighbour_focal_loss(
 def generalized_focal_loss(
     pred: Tensor, target: QualityTarget, beta: float = 2.0, use_sigmoid: bool = True
 ) -> Tensor:
-    r"""Generalized focal loss of class scores, or of a distribution over the values 0 to n.
+    r"""Compute the generalized focal loss of class scores, or of a distribution over 0 to n.
 
     .. math::
         L = -\left|y - (y_l p_l + y_r p_r)\right|^\beta
             \left((y_r - y) \log p_l + (y - y_l) \log p_r\right)
 
-    With ``use_sigmoid``, summed over the classes: :math:`y_l, y_r = 0, 1`, :math:`p_r` the
-    sigmoid of ``pred``, :math:`p_l = 1 - p_r`; the quality focal loss. Otherwise
-    :math:`y_l, y_r = y_l + 1` are the values about :math:`y`, and :math:`p_l, p_r` their entries
-    of the softmax of ``pred``; with ``beta`` 0 the distribution focal loss.
-    :math:`y` = ``target``, :math:`\beta` = ``beta``.
+    with :math:`y` = ``target`` and :math:`\beta` = ``beta``. With ``use_sigmoid``
+    :math:`y_l, y_r = 0, 1`, :math:`p_r` is the sigmoid of ``pred`` and :math:`p_l = 1 - p_r`; the
+    sum over the classes is the quality focal loss. Otherwise :math:`y_l, y_r = y_l + 1` are the
+    values around :math:`y`, and :math:`p_l, p_r` their entries of the softmax of ``pred``; with
+    ``beta`` 0 it is the distribution focal loss.
 
     Args:
         pred: (..., C) logits of classes, or (..., n + 1) of values; half precision is computed
             in float32.
-        target: with ``use_sigmoid`` scores (..., C) in [0, 1], or labels and scores (...), as
-            :func:`mmdet_ext.functional.classification.quality.quality_focal_loss`; otherwise (...), clamped
-            into [0, n].
-        beta: 0 or at least 1.
-        use_sigmoid: which of the two.
+        target: with ``use_sigmoid`` scores (..., C) in [0, 1], or labels and scores (...), as in
+            :func:`~mmdet_ext.functional.classification.quality.quality_focal_loss`; otherwise
+            values (...), clamped into [0, n].
+        beta: exponent of the distance to the target, 0 or at least 1.
+        use_sigmoid: whether ``pred`` scores classes; otherwise it is a distribution over values.
 
     Returns:
-        Tensor: (...), at least 0, float32 or float64. No gradient flows to the target.
+        Tensor: (...), at least 0, float32 or float64. The target has no gradient.
 
     Raises:
         ValueError: for other shapes, or another ``beta``.
@@ -105,8 +110,8 @@ def generalized_focal_loss(
     >>> generalized_focal_loss(pred, torch.tensor([2.5]), use_sigmoid=False)
     tensor([2.1661])
 
-    That is (2.5 - 5 / 4)^2 log(4). Of values, a cross entropy E above 64, where ``beta`` is not
-    0, counts as 64 (1 + log(E / 64)): with n up to 16 and ``beta`` up to 2 the gradient then
+    That is (2.5 - 5 / 4)^2 log(4). For distributions with ``beta`` other than 0, a cross entropy E
+    above 64 counts as 64 (1 + log(E / 64)). With n up to 16 and ``beta`` up to 2 the gradient then
     stays in float16's range for all logits up to 1e4. It grows as :math:`n^\beta`.
 
     References:
@@ -125,29 +130,29 @@ def generalized_focal_loss(
 
 
 def distribution_focal_loss(pred: Tensor, target: Tensor) -> Tensor:
-    r"""Distribution focal loss: cross entropy with the two values about the target.
+    r"""Compute the distribution focal loss: cross entropy with the two values around the target.
 
     .. math::
         L = -(y_r - y) \log p_l - (y - y_l) \log p_r
 
     with :math:`p_l, p_r` the entries of the softmax of ``pred`` for the whole numbers
-    :math:`y_l, y_r = y_l + 1` about :math:`y` = ``target``.
+    :math:`y_l, y_r = y_l + 1` around :math:`y` = ``target``.
 
     Args:
         pred: (..., n + 1) logits of the values 0 to n; half precision is computed in float32.
         target: (...), clamped into [0, n], in units of the values.
 
     Returns:
-        Tensor: (...), at least 0, float32 or float64. No gradient flows to the target.
+        Tensor: (...), at least 0, float32 or float64. The target has no gradient.
 
     Raises:
-        ValueError: if the leading dimensions differ, or ``pred`` has not two values.
+        ValueError: if the leading dimensions differ, or ``pred`` has fewer than two values.
 
     >>> distribution_focal_loss(torch.tensor([[0., 0., 0., 0.]]), torch.tensor([2.25]))
     tensor([1.3863])
 
-    That is log(4), whatever the target. At :math:`y = n` all weight lies on the value n. The
-    least loss is the entropy of the weights of the two values: 0 for whole targets only.
+    That is log(4), for every target. At :math:`y = n` all weight is on the value n. The least loss
+    is the entropy of the weights of the two values, which is 0 only for whole targets.
 
     References:
         Li et al., Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for
@@ -157,7 +162,7 @@ def distribution_focal_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def _value_loss(pred: Tensor, target: Tensor, beta: float) -> Tensor:
-    """Of distributions over values; ``beta`` 0 is the distribution focal loss."""
+    """Compute the generalized focal loss of distributions over values."""
     if pred.shape[:-1] != target.shape or pred.shape[-1] < 2:
         raise ValueError(
             'pred must be (..., n + 1) with at least two values, and target (...), got '
@@ -167,7 +172,8 @@ def _value_loss(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     return by_row_blocks(partial(_value_kernel, beta=beta), wide, target)
 
 
-def _value_kernel(x: Tensor, y: Tensor, beta: float, wanted: bool) -> tuple[Tensor, Tensor | None]:
+def _value_kernel(x: Tensor, y: Tensor, beta: float, wanted: bool) -> ValueAndSlope:
+    """Compute the loss (n,) of a block of distributions (n, values) with targets (n,)."""
     last = x.shape[1] - 1
     y = y.clamp(0, last).unsqueeze(1)
     left = y.floor().clamp(max=last - 1)
@@ -195,8 +201,8 @@ def _value_kernel(x: Tensor, y: Tensor, beta: float, wanted: bool) -> tuple[Tens
     value = power * gap.abs() * cost
     if not wanted:
         return value.squeeze(1), None
-    # By the entropy, and by the estimate, whose derivative by a logit k is p_k (y_k - estimate),
-    # with y_k = 0 for values other than the two.
+    # The derivative has a part by the entropy and one by the estimate. The estimate's derivative
+    # by logit k is p_k (y_k - estimate), with y_k = 0 for values other than the two.
     by_entropy = power * gap.abs() * bend
     by_estimate = beta * power * gap.sign() * cost
     at_ends = by_entropy * (p_ends - weights) + by_estimate * p_ends * (ends - estimate)

@@ -1,25 +1,35 @@
-"""Class labels as tables of classes are indexed with them."""
+"""Class labels: their shapes, their use as indices, and labels that are ignored."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+__all__ = ['check_class_shapes', 'label_index', 'without_weightless']
 
-class Labels(NamedTuple):
-    """Class labels (N,), or (N, ...), split into what a table (N, C, ...) is indexed with.
 
-    Attributes:
-        column: label within 0 to C - 1; 0 where there is none.
-        positive_mask: the label names a class.
-        valid_mask: the label is not negative. Negative labels are ignored.
+def check_class_shapes(pred: Tensor, target: Tensor, dense: bool) -> None:
+    """Raise ValueError unless a target fits predictions with the classes in dimension 1.
+
+    Args:
+        pred: (N, C, ...).
+        target: labels (N, ...), or targets of the shape of ``pred``.
+        dense: whether targets of the shape of ``pred`` are allowed.
     """
-
-    column: Tensor
-    positive_mask: Tensor
-    valid_mask: Tensor
+    labels = pred.shape[:1] + pred.shape[2:]
+    if pred.dim() > 1 and target.shape == labels:
+        if pred.shape[1] == 0 and target.numel() > 0:
+            raise ValueError(
+                f'pred must have a class or more in dimension 1 for labels {tuple(labels)}, got '
+                f'{tuple(pred.shape)}: look at num_classes of the head'
+            )
+        return
+    if not (dense and target.shape == pred.shape):
+        or_dense = ' or, as targets of each element, of the shape of pred' if dense else ''
+        raise ValueError(
+            f'target must be labels {tuple(labels)} for pred {tuple(pred.shape)}, which has the '
+            f'classes in dimension 1{or_dense}; got {tuple(target.shape)}'
+        )
 
 
 def label_index(
@@ -29,18 +39,18 @@ def label_index(
     name: str = 'target',
     remedy: str = 'make it negative, or name it as ignore_index where the loss has that option',
 ) -> Tensor:
-    """The columns that labels name, 0 for ignored ones.
+    """Return the columns of labels, 0 for ignored labels.
 
     Args:
-        label: any shape.
-        ignored: likewise, True where nothing counts.
-        classes: how many columns there are.
-        name: what the message calls the labels.
-        remedy: how a label is left out.
+        label: labels of any shape.
+        ignored: the shape of ``label``, True where a label is ignored.
+        classes: number of columns.
+        name: name of the labels in the error.
+        remedy: advice in the error on how to ignore a label.
 
     Raises:
-        ValueError: on a CPU, for a label beyond the columns. Elsewhere to look would be to wait
-            for the device, which finds it itself.
+        ValueError: on a CPU, for a label beyond the columns. On a GPU the check would wait for the
+            device, which stops with an error of its own.
     """
     index = label.long().masked_fill(ignored, 0)
     if index.device.type != 'cpu' or torch.compiler.is_compiling() or index.numel() == 0:
@@ -56,14 +66,15 @@ def label_index(
 
 
 def without_weightless(target: Tensor, weight: Tensor | None) -> Tensor:
-    """The target with -1, ignored, where the weight is 0; a weight that does not fit is left.
+    """Return the target with -1, which is ignored, where the weight is 0.
 
-    For what is counted over the targets of a call: heads mark what they leave out by a weight of
-    0, and give it the background's label.
+    Statistics over the targets of a call need this: heads give samples that are ignored the
+    background's label and a weight of 0.
 
     Args:
         target: labels (N, ...), or targets of each element (N, C, ...).
-        weight: of the shape of either, or one a sample, (N,).
+        weight: the shape of either, or one weight per sample, (N,). A weight of another shape
+            changes nothing.
 
     >>> without_weightless(torch.tensor([0, 2]), torch.tensor([0., 1.]))
     tensor([-1,  2])
@@ -82,14 +93,3 @@ def without_weightless(target: Tensor, weight: Tensor | None) -> Tensor:
         return target
     # Labels may come as booleans or bytes, which hold no -1.
     return torch.where(weight != 0, target if target.is_floating_point() else target.long(), -1)
-
-
-def split_labels(labels: Tensor, num_classes: int) -> Labels:
-    """Labels 0 to C - 1 are classes, C and above background, below 0 ignored.
-
-    >>> split_labels(torch.tensor([1, 2, -1]), 2).positive_mask
-    tensor([ True, False, False])
-    """
-    labels = labels.long()
-    positive = (labels >= 0) & (labels < num_classes)
-    return Labels(torch.where(positive, labels, 0), positive, labels >= 0)

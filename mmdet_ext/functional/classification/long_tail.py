@@ -1,47 +1,56 @@
-"""Classification losses for classes of unequal frequency, one value an element."""
+"""Classification losses for classes of unequal frequency, per element."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_ext.functional.classification.binary_terms import (
+    SideWeights,
+    ValueAndSlope,
+    label_terms,
+    side_terms,
+)
 from mmdet_ext.functional.classification.class_weights import plain_numbers
 from mmdet_ext.functional.classification.cross_entropy import (
     IGNORE_INDEX,
     binary_cross_entropy_loss,
     cross_entropy_loss,
 )
-from mmdet_ext.functional.classification.focal import check_class_shapes
-from mmdet_ext.functional.classification.labels import split_labels
+from mmdet_ext.functional.classification.labels import check_class_shapes
+from mmdet_ext.functional.numerics.checks import check_number
 from mmdet_ext.functional.numerics.precision import promote_half
-from mmdet_ext.functional.numerics.row_blocks import by_row_blocks
+from mmdet_ext.functional.numerics.row_blocks import Kernel, by_row_blocks
 
-#: A value an element and, where it is wanted, its derivative by the logits.
-Terms = tuple[Tensor, Tensor | None]
-
-# softplus(x) is x from here on, in float64 too.
-_SOFTPLUS_END = 50.0
+__all__ = [
+    'balanced_softmax_loss',
+    'check_focal_options',
+    'class_adjustment',
+    'equalized_focal_loss',
+    'focal_gradient_sums',
+    'gradient_ratio',
+    'logit_adjusted_loss',
+]
 
 
 def class_adjustment(counts: Sequence[float], tau: float = 1.0) -> list[float]:
-    r"""What `logit_adjusted_loss` adds to each class's logit.
+    r"""Compute the numbers that `logit_adjusted_loss` adds to the logits of the classes.
 
     .. math:: a_j = \tau \ln \frac{n_j}{\max_k n_k}
 
-    with :math:`n_j` an entry of ``counts`` and :math:`\tau` from ``tau``. The most frequent class
-    gets 0. A class that never occurs counts as often as the rarest that does.
+    with :math:`n_j` an entry of ``counts`` and :math:`\tau` = ``tau``. The most frequent class
+    gets 0. A class that never occurs counts as often as the rarest class that does.
 
     Args:
-        counts: one number a class, from 0, at least one above 0; only proportions matter.
-        tau: from 0, where nothing is added.
+        counts: one number per class, from 0, at least one above 0; only proportions matter.
+        tau: from 0; with 0 nothing is added.
 
     Returns:
-        list[float]: one number a class, at most 0.
+        list[float]: one number per class, at most 0.
 
     Raises:
         ValueError: for a negative ``tau``, or counts that are negative or all 0.
@@ -50,8 +59,8 @@ def class_adjustment(counts: Sequence[float], tau: float = 1.0) -> list[float]:
     [0.0, -0.6931471805599453, -0.6931471805599453]
     """
     counts = plain_numbers(counts)
-    if not 0 <= tau < math.inf:
-        raise ValueError(f'tau must be a number from 0, got {tau}: it scales the log of frequency')
+    why = 'it scales the log of frequency'
+    check_number('tau', tau, 'a number from 0', least=0, finite=True, why=why)
     wrong = [count for count in counts if not 0 <= count < math.inf]
     if wrong or not any(counts):
         raise ValueError(
@@ -70,47 +79,47 @@ def logit_adjusted_loss(
     use_sigmoid: bool = False,
     ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
-    r"""Cross entropy of logits to which the log of their class's frequency is added.
+    r"""Compute the cross entropy of logits plus the logarithm of the frequency of their class.
 
     With softmax, for label :math:`y`:
 
     .. math:: L = -\ln \frac{e^{x_y + a_y}}{\sum_k e^{x_k + a_k}}
 
     with :math:`x` a row of ``pred`` and :math:`a` the ``adjustment``, from `class_adjustment`. At
-    the optimum softmax(x + a) is the posterior under the training frequencies. So :math:`x`, as it
-    is used in testing, belongs to classes of one frequency.
+    the optimum softmax(x + a) is the posterior under the training frequencies. The logits
+    :math:`x`, which are used in inference, then belong to classes of equal frequency.
 
-    Softmax does not change where all logits shift alike, so it is all the same which class gets
-    0. That ends where the background is a column without a count: ``adjustment`` may lack the
-    last column, which then gets 0, as the most frequent foreground class. So the proportion of
-    background to that class stays as it is in training.
+    A softmax does not change where all logits shift equally, so that any class may be the one
+    with 0. A background column without a count is the exception: ``adjustment`` may lack the last
+    column, which then gets 0, the number of the most frequent foreground class. The proportion of
+    the background to that class then stays as it is in training.
 
-    With sigmoid, each class is a problem of its own, positives and negatives alike:
+    With sigmoid, each class is a binary problem:
 
     .. math:: L_j = \ln(1 + e^{\mp (x_j + a_j)})
 
-    with - for positives. At the optimum :math:`x_j` is the log of the odds in training minus
-    :math:`a_j`: with tau 1 the odds are those that training would show if the examples of class j
-    were :math:`\max_k n_k / n_j` times as many and its negatives as they are. In training the
-    probability of a rare class starts as much lower.
+    with - for positives. At the optimum :math:`x_j` is the logarithm of the odds in training minus
+    :math:`a_j`. With tau 1 these are the odds that training would show if the examples of class j
+    were :math:`\max_k n_k / n_j` times as many and its negatives were unchanged. At the start of
+    training the probability of a rare class is lower by the same factor.
 
     Args:
-        pred: (N, C) or (N, C, ...) logits; with softmax C + 1 where the background is the last
-            column. Half precision is computed in float32.
-        target: (N, ...) labels. With softmax up to the last column. With sigmoid C and above are
-            the background, for which all classes are negative; or the shape of ``pred``, in
-            [0, 1], how true each element is. Negative ones are ignored: loss 0.
-        adjustment: one number a column, in the order of the labels.
-        use_sigmoid: whether classes are taken each for itself.
+        pred: (N, C) or (N, C, ...) logits; with softmax C + 1 columns where the background is the
+            last. Half precision is computed in float32.
+        target: (N, ...) labels. With softmax they go up to the last column. With sigmoid labels
+            from C on are background, for which all classes are negative; or a target in [0, 1] for
+            each element, of the shape of ``pred``. Negative targets are ignored: their loss is 0.
+        adjustment: one number per column, in the order of the labels.
+        use_sigmoid: whether each class is a binary decision.
         ignore_index: one more label to ignore, such as 255.
 
     Returns:
         Tensor: (N, ...) with softmax, the shape of ``pred`` with sigmoid; from 0, float32 or
-        float64. The gradient lies in [-1, 1]. It can be differentiated once.
+        float64. The gradient lies in [-1, 1]. The loss can be differentiated once.
 
     Raises:
-        ValueError: if shapes do not fit each other, or ``adjustment`` not the columns; with
-            softmax on a CPU, for a label beyond the columns.
+        ValueError: if shapes do not fit each other, or ``adjustment`` does not fit the columns;
+            with softmax on a CPU, for a label beyond the columns.
 
     >>> pred = torch.zeros(1, 2)
     >>> logit_adjusted_loss(pred, torch.tensor([1]), class_adjustment([3, 1]))
@@ -118,7 +127,7 @@ def logit_adjusted_loss(
     >>> logit_adjusted_loss(pred, torch.tensor([1]), class_adjustment([3, 1]), use_sigmoid=True)
     tensor([[0.6931, 1.3863]])
 
-    The first is ln 4, as the class is one example of four; then ln 2 and ln(1 + 3).
+    The first is ln 4, as the class has one of four examples; then ln 2 and ln(1 + 3).
 
     References:
         Menon et al., Long-tail Learning via Logit Adjustment, 2020, equation 10, for softmax. The
@@ -134,26 +143,27 @@ def logit_adjusted_loss(
 def balanced_softmax_loss(
     pred: Tensor, target: Tensor, counts: Sequence[float], ignore_index: int = IGNORE_INDEX
 ) -> Tensor:
-    r"""Cross entropy of a softmax whose terms are weighed by their class's frequency.
+    r"""Compute the cross entropy of a softmax whose terms are weighted by class frequency.
 
     .. math:: L = -\ln \frac{n_y e^{x_y}}{\sum_k n_k e^{x_k}}
 
-    with :math:`x` a row of ``pred``, :math:`y` its label and :math:`n` the ``counts``. That is
-    `logit_adjusted_loss` with softmax and tau 1, whose edges these are.
+    with :math:`x` a row of ``pred``, :math:`y` its label and :math:`n` the ``counts``. It equals
+    `logit_adjusted_loss` with softmax and tau 1, and has the same edge cases.
 
     Args:
-        pred: (N, C) or (N, C, ...) logits; C + 1 where the background is the last column.
-        target: (N, ...) labels; negative ones are ignored: loss 0.
-        counts: C or C + 1 of them, from 0. Without one the background counts as often as the most
-            frequent class, and a class that never occurs as often as the rarest that does.
+        pred: (N, C) or (N, C, ...) logits; C + 1 columns where the background is the last.
+        target: (N, ...) labels; negative labels are ignored: their loss is 0.
+        counts: C or C + 1 numbers, from 0. A background without a number counts as often as the
+            most frequent class. A class that never occurs counts as often as the rarest class that
+            does.
         ignore_index: one more label to ignore, such as 255.
 
     Returns:
         Tensor: (N, ...), from 0, float32 or float64.
 
     Raises:
-        ValueError: if shapes do not fit each other, or ``counts`` not the columns; on a CPU, for
-            a label beyond the columns.
+        ValueError: if shapes do not fit each other, or ``counts`` do not fit the columns; on a
+            CPU, for a label beyond the columns.
 
     >>> balanced_softmax_loss(torch.zeros(1, 2), torch.tensor([1]), [3, 1])
     tensor([1.3863])
@@ -175,27 +185,27 @@ def equalized_focal_loss(
     alpha: float = 0.25,
     scale: float = 8.0,
 ) -> Tensor:
-    r"""Sigmoid focal loss that focuses more, and weighs more, the rarer a class's positives are.
+    r"""Compute a sigmoid focal loss with a larger exponent and weight for rarer classes.
 
     .. math::
         L_j = -\alpha_t \frac{\gamma_j}{\gamma} (1 - p_t)^{\gamma_j} \ln p_t, \quad
         \gamma_j = \gamma + s (1 - g_j)
 
     with :math:`p_t` the sigmoid of an entry of ``pred`` for a positive and one minus it for a
-    negative, :math:`\alpha_t` likewise ``alpha`` or 1 - ``alpha``, :math:`\gamma` from ``gamma``,
-    :math:`s` from ``scale`` and :math:`g` the ``gradient_ratio``. With :math:`g_j = 1` this is the
-    focal loss. No gradient flows through :math:`g`.
+    negative, :math:`\alpha_t` = ``alpha`` for a positive and 1 - ``alpha`` for a negative,
+    :math:`\gamma` = ``gamma``, :math:`s` = ``scale`` and :math:`g` the ``gradient_ratio``. With
+    :math:`g_j = 1` this is the focal loss. :math:`g` has no gradient.
 
     Args:
         pred: (N, C) logits; half precision is computed in float32.
-        target: (N,) labels, of which C and above are the background, for which all classes are
-            negative; or (N, C), 1 for positives and 0 for negatives, between them for a mixture
-            of both losses. Negative ones are ignored: loss 0.
-        gradient_ratio: (C,) in [0, 1], of a class's positive to its negative gradients, as from
-            `gradient_ratio`.
-        gamma: above 0, focus of a class whose gradients are balanced.
-        alpha: in [0, 1], weight of positives.
-        scale: from 0, what is added to the focus of a class without positive gradients.
+        target: (N,) labels, of which C and above are background, for which all classes are
+            negative; or (N, C), 1 for positives, 0 for negatives, and between them for a mixture
+            of both losses. Negative targets are ignored: their loss is 0.
+        gradient_ratio: (C,) in [0, 1], the positive gradients of a class divided by its negative
+            ones, from `gradient_ratio`.
+        gamma: exponent of a class whose gradients are balanced, above 0.
+        alpha: weight of positives, in [0, 1].
+        scale: number added to the exponent of a class without positive gradients, from 0.
 
     Returns:
         Tensor: (N, C), from 0, float32 or float64. It can be differentiated once. The gradient
@@ -228,22 +238,22 @@ def focal_gradient_sums(
     alpha: float = 0.25,
     scale: float = 8.0,
 ) -> tuple[Tensor, Tensor]:
-    r"""How strongly each class's logits are pulled up and down by `equalized_focal_loss`.
+    r"""Sum the positive and the negative gradients of `equalized_focal_loss` per class.
 
     .. math::
         G^+_j = \sum_i \max\left(0, -\frac{\partial L_{ij}}{\partial x_{ij}}\right), \quad
         G^-_j = \sum_i \max\left(0, \frac{\partial L_{ij}}{\partial x_{ij}}\right)
 
-    over all elements :math:`i` of ``pred``, that is positives and negatives, as only positives
-    pull up and only negatives down.
+    over all elements :math:`i` of ``pred``. Positives have the gradients of the first sum, and
+    negatives those of the second.
 
     Args:
         pred: (N, C) logits.
-        target: as `equalized_focal_loss` takes it; what is ignored does not count.
+        target: as `equalized_focal_loss` takes it; ignored targets do not count.
         gradient_ratio: (C,) in [0, 1]; None is 1, the plain focal loss.
-        gamma: likewise.
-        alpha: likewise.
-        scale: likewise.
+        gamma: exponent of a class whose gradients are balanced, above 0.
+        alpha: weight of positives, in [0, 1].
+        scale: number added to the exponent of a class without positive gradients, from 0.
 
     Returns:
         tuple: sums of positive and of negative gradients, each (C,) from 0, without a graph.
@@ -254,12 +264,12 @@ def focal_gradient_sums(
     >>> focal_gradient_sums(torch.zeros(1, 2), torch.tensor([0]))
     (tensor([0.0746, 0.0000]), tensor([0.0000, 0.2237]))
 
-    For p = 1/2 the focal loss has the slope alpha_t (1/8 + 2 * 1/8 * ln 2), here with 1/4 and 3/4.
+    At p = 1/2 the focal loss has the slope alpha_t (1/8 + 2 * 1/8 * ln 2), here with 1/4 and 3/4.
     """
     ratio = [1.0] * pred.shape[-1] if gradient_ratio is None else gradient_ratio
     kernel = _focal_kernel(pred, target, ratio, gamma, alpha, scale)
 
-    def slope_kernel(pred: Tensor, target: Tensor, wanted: bool) -> Terms:
+    def slope_kernel(pred: Tensor, target: Tensor, wanted: bool) -> ValueAndSlope:
         _, slope = kernel(pred, target, wanted=True)
         assert slope is not None
         return slope, None
@@ -270,11 +280,13 @@ def focal_gradient_sums(
 
 
 def gradient_ratio(positive: Tensor, negative: Tensor) -> Tensor:
-    """A class's positive over its negative gradients, at most 1; 1 where there are none at all.
+    """Divide the positive by the negative gradients of each class, at most 1.
+
+    A class without any gradients has the ratio 1.
 
     Args:
         positive: (C,), from 0, from `focal_gradient_sums`.
-        negative: (C,), likewise.
+        negative: (C,), from 0, from `focal_gradient_sums`.
 
     Returns:
         Tensor: (C,), in [0, 1].
@@ -288,17 +300,15 @@ def gradient_ratio(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def check_focal_options(gamma: float, alpha: float, scale: float) -> None:
-    """Raise ValueError, naming the option, unless these are ones of `equalized_focal_loss`."""
-    if not 0 < gamma < math.inf:
-        raise ValueError(f'gamma must be a number above 0, got {gamma}: weights are divided by it')
-    if not 0 <= alpha <= 1:
-        raise ValueError(f'alpha must be from 0 to 1, got {alpha}: the weight of positives')
-    if not 0 <= scale < math.inf:
-        raise ValueError(f'scale must be a number from 0, got {scale}: it adds to gamma')
+    """Raise ValueError unless the options of `equalized_focal_loss` are in their ranges."""
+    why = 'weights are divided by it'
+    check_number('gamma', gamma, 'a number above 0', above=0, finite=True, why=why)
+    check_number('alpha', alpha, 'from 0 to 1', least=0, most=1, why='the weight of positives')
+    check_number('scale', scale, 'a number from 0', least=0, finite=True, why='it adds to gamma')
 
 
 def _fit_columns(adjustment: Sequence[float], pred: Tensor, use_sigmoid: bool) -> list[float]:
-    """The adjustment of each column, 0 for a background that has none."""
+    """Return the adjustment of each column, 0 for a background that has none."""
     columns = pred.shape[1] if pred.dim() > 1 else 0
     missing = columns - len(adjustment)
     if missing == 0:
@@ -319,8 +329,8 @@ def _focal_kernel(
     gamma: float,
     alpha: float,
     scale: float,
-) -> Callable[..., Terms]:
-    """What computes the equalized focal loss of a block, after a look at all arguments."""
+) -> Kernel:
+    """Check all arguments, and return the equalized focal loss as a kernel of `by_row_blocks`."""
     check_focal_options(gamma, alpha, scale)
     check_class_shapes(pred, target, dense=True)
     if pred.dim() != 2:
@@ -329,76 +339,33 @@ def _focal_kernel(
     row = torch.as_tensor(ratio, dtype=dtype, device=pred.device).detach()
     if row.shape != pred.shape[1:]:
         raise ValueError(
-            f'gradient_ratio must have one entry a class, ({pred.shape[1]},), got '
+            f'gradient_ratio must have one entry per class, ({pred.shape[1]},), got '
             f'{tuple(row.shape)}'
         )
     focus = gamma + scale * (1 - row)
-    factors = focus / gamma * alpha, focus / gamma * (1 - alpha)
-    terms = _dense_terms if target.dim() == 2 else _label_terms
-    return partial(terms, focus=focus, factors=factors)
+    weights = SideWeights(focus / gamma * alpha, focus / gamma * (1 - alpha))
+    kernel = _dense_kernel if target.dim() == 2 else _label_kernel
+    return partial(kernel, focus=focus, weights=weights)
 
 
-def _label_terms(
-    pred: Tensor, label: Tensor, focus: Tensor, factors: tuple[Tensor, Tensor], wanted: bool
-) -> Terms:
-    """The equalized focal loss of labels (N,).
-
-    Args:
-        pred: (N, C).
-        label: (N,).
-        focus: (C,), exponents.
-        factors: of positives and of negatives, (C,) each.
-        wanted: whether the derivative is.
-    """
-    column, positive, valid = (part[:, None] for part in split_labels(label, pred.shape[1]))
-
-    def flip(table: Tensor) -> Tensor:
-        """Change the sign of the positives, in place."""
-        entry = table.gather(1, column)
-        return table.scatter_(1, column, torch.where(positive, -entry, entry))
-
-    entropy, log_share = _entropy_and_log_share(flip(pred.clone()))
-    power = (log_share * focus).exp_()
-    up, down = factors
-    own = power.gather(1, column) * torch.where(positive, up[column], down[column])
-    power = power.mul_(down).scatter_(1, column, own).mul_(valid)
-    value = entropy.mul_(power)
-    if not wanted:
-        return value, None
-    return value, flip(_slope(value, power, log_share.exp_(), focus))
+def _label_kernel(
+    pred: Tensor, label: Tensor, focus: Tensor, weights: SideWeights, wanted: bool
+) -> ValueAndSlope:
+    """Compute the equalized focal loss of labels (n,)."""
+    return label_terms(pred, label, label < 0, focus, weights, slope=wanted)
 
 
-def _dense_terms(
-    pred: Tensor, target: Tensor, focus: Tensor, factors: tuple[Tensor, Tensor], wanted: bool
-) -> Terms:
-    """Likewise, for targets (N, C): the mixture of the losses as positive and as negative."""
+def _dense_kernel(
+    pred: Tensor, target: Tensor, focus: Tensor, weights: SideWeights, wanted: bool
+) -> ValueAndSlope:
+    """Compute the mixture of the losses as positive and as negative, for targets (n, C)."""
     valid = target >= 0
     share = torch.where(valid, target, 0).to(pred.dtype)
-    values, slopes = [], []
-    for sign, factor, part in zip((-1, 1), factors, (share, 1 - share), strict=True):
-        entropy, log_share = _entropy_and_log_share(sign * pred)
-        power = (log_share * focus).exp_().mul_(factor).mul_(part).mul_(valid)
-        values.append(entropy.mul_(power))
-        if wanted:
-            slopes.append(_slope(values[-1], power, log_share.exp_(), focus))
-    value = values[0].add_(values[1])
-    return value, slopes[1].sub_(slopes[0]) if wanted else None
-
-
-def _entropy_and_log_share(wrong: Tensor) -> tuple[Tensor, Tensor]:
-    """-ln(1 - q) and ln q of q = sigmoid(``wrong``), finite for all logits; uses them up."""
-    entropy = F.softplus(wrong, threshold=_SOFTPLUS_END)
-    return entropy, wrong.sub_(entropy)
-
-
-def _slope(value: Tensor, power: Tensor, share: Tensor, focus: Tensor) -> Tensor:
-    """Derivative of ``power`` * -ln(1 - q) with ``power`` ~ q^k: k (1 - q) value + q power.
-
-    Args:
-        value: the product.
-        power: used up.
-        share: q, used up.
-        focus: (C,), k.
-    """
-    power.mul_(share)
-    return power.addcmul_(share.neg_().add_(1).mul_(focus), value)
+    value, slope = side_terms(pred, True, focus, slope=wanted)
+    other, other_slope = side_terms(pred, False, focus, slope=wanted)
+    up = share.mul(weights.positive).mul_(valid)
+    down = (1 - share).mul_(weights.negative).mul_(valid)
+    value.mul_(up).addcmul_(other, down)
+    if slope is not None and other_slope is not None:
+        slope.mul_(up).addcmul_(other_slope, down)
+    return value, slope

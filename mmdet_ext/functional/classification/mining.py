@@ -1,24 +1,26 @@
-"""Hard example mining: which negatives a classification loss keeps."""
+"""Hard example mining: a choice of the negatives that a classification loss keeps."""
 
 from __future__ import annotations
 
 import math
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmdet_ext.functional.numerics.checks import check_number, check_that, is_real
 from mmdet_ext.functional.numerics.precision import promote_half
 
-#: Negatives a positive where no way of mining is chosen, as in SSD.
+__all__ = ['Samples', 'check_mining', 'hard_negative_mask', 'mining_samples', 'ohem_loss']
+
+#: Negatives per positive where no rule is chosen, as in SSD.
 SSD_RATIO = 3.0
 
-#: Digits of a 32-bit number, the leading one first: how far to the right it lies, and its bits.
+#: Digits of a 32-bit number, the leading digit first: its shift to the right, and its bits.
 _DIGITS = ((21, 11), (10, 11), (0, 10))
 
-#: Added before a quota is rounded down, so that 0.29 a positive gives 29 for 100 positives.
+#: Added before a quota is rounded down, so that 0.29 per positive gives 29 for 100 positives.
 _QUOTA_EPS = 1e-6
 
 
@@ -33,38 +35,38 @@ def hard_negative_mask(
     loss_threshold: float | None = None,
     min_negatives: int = 0,
 ) -> Tensor:
-    r"""Mark the hardest negatives of each group (picture).
+    r"""Mark the hardest negatives of each group, such as an image.
 
-    With :math:`r_i` the rank of negative i among those of its group, 0 for the highest loss, and
-    :math:`P` the positives of the group, i is marked if
+    With :math:`r_i` the rank of negative i in its group, 0 for the highest loss, and :math:`P` the
+    number of positives of the group, i is marked if
 
     .. math::
         r_i < \max(\lfloor \rho P \rfloor, m), \quad r_i < n, \quad \text{or} \quad
         l_i \ge t \;\text{or}\; r_i < m
 
-    for :math:`\rho` = ``negatives_per_positive``, :math:`n` = ``num_negatives``, :math:`t` =
-    ``loss_threshold``, whichever is given, and :math:`m` = ``min_negatives``.
+    for :math:`\rho` = ``negatives_per_positive``, :math:`n` = ``num_negatives`` or :math:`t` =
+    ``loss_threshold``, of which one is given, and :math:`m` = ``min_negatives``.
 
     Args:
-        loss: (..., P) one a sample, or (..., P, C), summed over the classes to rank samples. No
-            gradient flows through the choice.
-        positive_mask: (..., P) bool. Each row of P is a group.
-        valid_mask: (..., P) bool; where False, a sample neither counts nor is marked. None is all.
-        group_index: (P,) integers for samples (P,): samples of one number are a group, in any
-            order. None takes rows.
-        negatives_per_positive: negatives kept a positive; 3 where no other way is given.
-        num_negatives: negatives kept a group, however many positives it has.
-        loss_threshold: negatives of at least this loss are kept.
-        min_negatives: negatives kept at least, such as in a picture without positives.
+        loss: (..., P) per sample, or (..., P, C), which is summed over the classes to rank
+            samples. The choice has no gradient.
+        positive_mask: (..., P) bool. Each row of P samples is a group.
+        valid_mask: (..., P) bool; a sample with False neither counts nor is marked. None: all are
+            valid.
+        group_index: (P,) integers for samples (P,): samples with the same number form a group, in
+            any order. None: rows are groups.
+        negatives_per_positive: negatives per positive; 3 where no rule is given.
+        num_negatives: negatives per group, for any number of positives.
+        loss_threshold: least loss of the negatives that are marked.
+        min_negatives: least number of negatives per group, also in an image without positives.
 
     Returns:
-        Tensor: (..., P) bool. Losses are ranked in float32; of equal ones the earlier sample is
-        the harder. A group with fewer negatives than its number gives all. A NaN is as hard as
-        infinity, so that it is not hidden.
+        Tensor: (..., P) bool. Losses are ranked in float32. Of two equal losses the earlier sample
+        counts as the harder. A group with fewer negatives than its number has all of them marked.
+        A NaN ranks as infinity, so that it is not hidden.
 
     Raises:
-        ValueError: for more than one way of mining, an option out of range, or shapes that do not
-            fit.
+        ValueError: for more than one rule, an option out of range, or shapes that do not fit.
 
     >>> loss = torch.tensor([0.1, 0.9, 0.5, 0.7, 0.2])
     >>> positive = torch.tensor([True, False, False, False, False])
@@ -111,26 +113,26 @@ def ohem_loss(
     loss_threshold: float | None = None,
     min_negatives: int = 0,
 ) -> Tensor:
-    r"""The loss of all positives and the hardest negatives, 0 for the others.
+    r"""Return the loss of all positives and the hardest negatives, 0 for the others.
 
     .. math::
         L_i = [i \in \text{positives} \cup \text{hard negatives}] \; l_i
 
-    with :math:`l_i` the sample's ``loss`` and the hard negatives as `hard_negative_mask` has them.
+    with :math:`l_i` the ``loss`` of sample i, and the hard negatives from `hard_negative_mask`.
 
     Args:
         loss: (..., P) or (..., P, C), not negative; half precision is computed in float32.
         positive_mask: (..., P) bool.
         valid_mask: (..., P) bool, None for all; where False, the loss is 0.
-        group_index: as in `hard_negative_mask`.
-        negatives_per_positive: as in `hard_negative_mask`, and so are the three below.
-        num_negatives: likewise.
-        loss_threshold: likewise.
-        min_negatives: likewise.
+        group_index: (P,) numbers of groups, or None for rows, as in `hard_negative_mask`.
+        negatives_per_positive: negatives per positive.
+        num_negatives: negatives per group.
+        loss_threshold: least loss of the negatives that are kept.
+        min_negatives: least number of negatives per group.
 
     Returns:
-        Tensor: the shape of ``loss``, float32 or float64. What is not kept is exactly 0 and so is
-        its gradient, even where its loss is NaN.
+        Tensor: the shape of ``loss``, float32 or float64. Samples that are not kept have exactly
+        the loss 0 and the gradient 0, even where their loss is NaN.
 
     Raises:
         ValueError: as `hard_negative_mask`.
@@ -159,12 +161,13 @@ def ohem_loss(
 
 
 class Samples(NamedTuple):
-    """Targets told apart for mining.
+    """Targets, sorted into positives, negatives and ignored samples.
 
     Attributes:
-        target: as given, with ignored samples as background, which any loss can take.
-        positive_mask: the samples' shape, bool.
-        valid_mask: likewise; False where the target says to ignore the sample.
+        target: the given target, in which ignored samples are background, so that any loss can
+            take it.
+        positive_mask: bool, of the shape of the samples.
+        valid_mask: bool, of the shape of the samples; False for ignored samples.
     """
 
     target: Tensor
@@ -172,31 +175,32 @@ class Samples(NamedTuple):
     valid_mask: Tensor
 
 
-def told_apart(
+def mining_samples(
     pred: Tensor, target: Tensor, use_sigmoid: bool, ignore_index: int | None = None
 ) -> Samples:
-    """Tell positives, negatives and ignored samples apart by their targets.
+    """Sort samples into positives, negatives and ignored ones by their targets.
 
     Args:
         pred: (..., C) logits, or (N,) for a binary target (N,).
         target: (...) labels: the background is C for sigmoid, C - 1 for softmax, and a negative
-            label is ignored. Or dense, the shape of ``pred``: a sample is positive if any entry
-            is above 0 (for softmax: any but the last), and ignored if all are below 0.
-        use_sigmoid: whether the columns are classes, or classes and background.
+            label is ignored. Or dense, of the shape of ``pred``: a sample is positive if any entry
+            is above 0 (with softmax any but the last), and ignored if all are below 0.
+        use_sigmoid: whether the columns are classes only. Otherwise the last is the background.
         ignore_index: one more label to ignore, such as 255.
 
     Raises:
-        ValueError: if the shape of ``target`` is neither.
+        ValueError: if ``target`` has another shape.
 
-    >>> told_apart(torch.zeros(3, 2), torch.tensor([1, 2, -1]), use_sigmoid=True).positive_mask
+    >>> samples = mining_samples(torch.zeros(3, 2), torch.tensor([1, 2, -1]), use_sigmoid=True)
+    >>> samples.positive_mask
     tensor([ True, False, False])
     """
     if target.shape == pred.shape:
-        return _told_apart_dense(target, use_sigmoid)
+        return _dense_samples(target, use_sigmoid)
     if target.shape != pred.shape[:-1]:
         raise ValueError(
             f'target of shape {tuple(target.shape)} does not fit predictions of shape '
-            f'{tuple(pred.shape)}: give one label a sample, {tuple(pred.shape[:-1])}, or a dense '
+            f'{tuple(pred.shape)}: give one label per sample, {tuple(pred.shape[:-1])}, or a dense '
             'target of the shape of the predictions'
         )
     background = pred.shape[-1] - (0 if use_sigmoid else 1)
@@ -206,7 +210,8 @@ def told_apart(
     return Samples(target.masked_fill(~valid, background), valid & (target < background), valid)
 
 
-def _told_apart_dense(target: Tensor, use_sigmoid: bool) -> Samples:
+def _dense_samples(target: Tensor, use_sigmoid: bool) -> Samples:
+    """Sort samples by a target for each element."""
     if target.dim() == 1:
         valid = target >= 0
         return Samples(target.clamp(min=0), target > 0, valid)
@@ -222,8 +227,8 @@ def check_mining(
     loss_threshold: float | None,
     min_negatives: int,
 ) -> None:
-    """Raise ValueError unless these options choose one way of mining, and stand in its range."""
-    ways: dict[str, Any] = {
+    """Raise ValueError unless the options choose at most one rule, and are in their ranges."""
+    ways = {
         'negatives_per_positive': negatives_per_positive,
         'num_negatives': num_negatives,
         'loss_threshold': loss_threshold,
@@ -233,11 +238,10 @@ def check_mining(
         listed = ' and '.join(f'{name}={value}' for name, value in given.items())
         raise ValueError(f'{listed} contradict each other: each is a way of mining; give one')
     for name, value in given.items():
-        if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-            raise ValueError(f'{name} must be at least 0 and finite, got {value!r}')
+        check_number(name, value, least=0, finite=True)
     for name, count in (('num_negatives', num_negatives), ('min_negatives', min_negatives)):
-        if count is not None and not _is_whole(count):
-            raise ValueError(f'{name} must be a whole number of at least 0, got {count!r}')
+        whole = count is None or (is_real(count) and count >= 0 and float(count).is_integer())
+        check_that(whole, name, count, 'a whole number of at least 0')
     if num_negatives is not None and min_negatives > 0:
         raise ValueError(
             f'min_negatives={min_negatives} goes with negatives_per_positive or loss_threshold; '
@@ -245,17 +249,14 @@ def check_mining(
         )
 
 
-def _is_whole(count: object) -> bool:
-    return isinstance(count, Real) and 0 <= float(count) < math.inf and float(count).is_integer()
-
-
 def _check_shapes(
     loss: Tensor, positive: Tensor, valid: Tensor | None, group: Tensor | None
 ) -> None:
+    """Raise ValueError unless the arguments of `hard_negative_mask` fit each other."""
     if loss.shape[: positive.dim()] != positive.shape or positive.dim() == 0:
         raise ValueError(
             f'loss of shape {tuple(loss.shape)} must begin with the shape of positive_mask, '
-            f'{tuple(positive.shape)}: one loss a sample, or a row of them'
+            f'{tuple(positive.shape)}: one loss per sample, or a row of them'
         )
     if valid is not None and valid.shape != positive.shape:
         raise ValueError(
@@ -264,29 +265,30 @@ def _check_shapes(
         )
     if group is not None and (positive.dim() != 1 or group.shape != positive.shape):
         raise ValueError(
-            'the index of groups (pictures) must be (N,) for samples (N,), got '
+            'the index of groups (images) must be (N,) for samples (N,), got '
             f'{tuple(group.shape)} for {tuple(positive.shape)}. Rows of samples (B, P) are '
             'groups as they are: leave it out'
         )
 
 
 def _sample_loss(loss: Tensor, dims: int) -> Tensor:
-    """One loss a sample, in at least float32, from one an element."""
+    """Sum losses per element to losses per sample, in at least float32."""
     (loss,) = promote_half(loss)
     return loss if loss.dim() == dims else loss.flatten(dims).sum(-1)
 
 
 def _quota(positives: Tensor, ratio: float, least: int, most: int) -> Tensor:
-    """Negatives to keep, from the number of positives."""
+    """Return the number of negatives to keep, from the number of positives."""
     wanted = (positives.double() * ratio + _QUOTA_EPS).floor()
     return wanted.clamp(min=least).clamp(max=most).long()
 
 
 def _hardest_of_rows(hardness: Tensor, negative: Tensor, quota: Tensor) -> Tensor:
-    """The ``quota`` (..., 1) hardest negatives of each row (..., P), the earlier of equal ones.
+    """Mark the ``quota`` (..., 1) hardest negatives of each row (..., P).
 
-    A radix selection: counts of the leading digits tell the digit at which the quota ends; only
-    samples with that digit are looked at further. Sorting takes several times as long.
+    This is a radix selection: the counts of the leading digits show at which digit the quota ends,
+    and only samples with that digit are examined further. Sorting takes several times as long. Of
+    equal losses the earlier sample is chosen.
     """
     shape = negative.shape
     rows = shape[:-1].numel()
@@ -309,19 +311,19 @@ def _hardest_of_rows(hardness: Tensor, negative: Tensor, quota: Tensor) -> Tenso
 
 
 def _ordered(hardness: Tensor) -> Tensor:
-    """Integers from 0 below 2**32 in the order of float32 values, NaN at the top."""
+    """Map float32 values to integers in [0, 2**32) of the same order, NaN to the largest."""
     plain = hardness.float().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
     bits = (plain + 0.0).view(torch.int32).long()  # + 0.0 makes -0.0 equal to 0.0
     return (bits ^ ((bits >> 63) & 0x7FFFFFFF)) + 2**31
 
 
 def _rank(hardness: Tensor, positive: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank of each sample in its group, 0 the hardest, and the positives of its group."""
+    """Return the rank of each sample in its group, 0 the hardest, and its group's positives."""
     order = hardness.argsort(dim=-1, descending=True, stable=True)
     place = torch.arange(len(hardness), device=hardness.device)
     order = order[group[order].argsort(stable=True)]
     ordered = group[order]
-    # A group's first place and the place after its last, for each of its samples.
+    # For each sample the first place of its group, and the place after the last.
     begin = torch.searchsorted(ordered, ordered)
     end = torch.searchsorted(ordered, ordered, right=True)
     before = F.pad(positive[order].cumsum(0), (1, 0))

@@ -109,7 +109,7 @@ def test_wrong_input_is_named() -> None:
     assert scheme_error([1, 2], offset=1.0).startswith('offset must be above 1, got 1.0')
     assert scheme_error([1, -2]) == 'counts must be numbers from 0, got -2 in [1, -2]'
     for empty in ([], torch.zeros(0), torch.zeros(2, 2)):
-        assert scheme_error(empty).startswith('counts must be one number a class')
+        assert scheme_error(empty).startswith('counts must be one number per class')
     with pytest.raises(ValueError, match='beta must be from 0 to below 1, got 1'):
         effective_number_weights([1], beta=1.0)
 

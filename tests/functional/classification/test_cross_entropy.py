@@ -237,11 +237,11 @@ def test_wrong_shapes_and_options_are_named() -> None:
         cross_entropy_loss(torch.zeros(2, 3, 5), torch.zeros(2))
     with pytest.raises(ValueError, match=r'or, as targets of each element.*got \(3, 2\)'):
         binary_cross_entropy_loss(torch.zeros(2, 3), torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r'one entry a class: 3, or 2 without.*got \(4,\)'):
+    with pytest.raises(ValueError, match=r'one entry per class: 3, or 2 without.*got \(4,\)'):
         cross_entropy_loss(torch.zeros(2, 3), torch.zeros(2).long(), [1.0] * 4)
     with pytest.raises(ValueError, match=r'label_smoothing must be in \[0, 1\], got -0.1'):
         binary_cross_entropy_loss(torch.zeros(2, 3), torch.zeros(2), label_smoothing=-0.1)
-    with pytest.raises(ValueError, match=r'one class an object, \(2,\), got \(3,\)'):
+    with pytest.raises(ValueError, match=r'one class per object, \(2,\), got \(3,\)'):
         mask_cross_entropy_loss(torch.zeros(2, 3, 4), torch.zeros(2, 4), torch.zeros(3).long())
 
 

@@ -12,11 +12,12 @@ from mmdet.models.losses.focal_loss import py_focal_loss_with_prob, py_sigmoid_f
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+from mmdet_ext.functional.classification.binary_terms import probability_floor
 from mmdet_ext.functional.classification.cross_entropy import (
     binary_cross_entropy_loss,
     cross_entropy_loss,
 )
-from mmdet_ext.functional.classification.focal import focal_loss, probability_floor
+from mmdet_ext.functional.classification.focal import focal_loss
 
 GAMMAS = pytest.mark.parametrize('gamma', [0.0, 0.5, 1.0, 2.0, 5.0])
 WEIGHT = [0.5, 1.0, 2.0, 4.0]

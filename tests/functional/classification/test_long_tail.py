@@ -413,7 +413,7 @@ def test_bad_options_of_equalized_focal_loss_are_named() -> None:
         ({'gamma': 0.0}, 'gamma must be a number above 0, got 0.0'),
         ({'alpha': 1.5}, 'alpha must be from 0 to 1, got 1.5'),
         ({'scale': -1.0}, 'scale must be a number from 0, got -1.0'),
-        ({'gradient_ratio': [1.0]}, r'one entry a class, \(5,\), got \(1,\)'),
+        ({'gradient_ratio': [1.0]}, r'one entry per class, \(5,\), got \(1,\)'),
     ):
         with pytest.raises(ValueError, match=message):
             equalized_focal_loss(pred, label, **{'gradient_ratio': RATIO, **options})

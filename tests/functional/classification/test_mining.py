@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.classification.mining import hard_negative_mask, ohem_loss, told_apart
+from mmdet_ext.functional.classification.mining import hard_negative_mask, ohem_loss, mining_samples
 
 WAYS: list[dict[str, Any]] = [
     {},
@@ -180,25 +180,25 @@ def test_half_precision_is_ranked_and_kept_in_float32() -> None:
     assert kept.dtype == torch.float32 and kept.tolist() == [[0, 0], [2048, 1]]
 
 
-def test_labels_are_told_apart() -> None:
+def test_labels_are_mining_samples() -> None:
     label = torch.tensor([0, 2, 3, -1, 255])
-    target, positive, valid = told_apart(torch.zeros(5, 3), label, True, ignore_index=255)
+    target, positive, valid = mining_samples(torch.zeros(5, 3), label, True, ignore_index=255)
     assert target.tolist() == [0, 2, 3, 3, 3]
     assert positive.tolist() == [True, True, False, False, False]
     assert valid.tolist() == [True, True, True, False, False]
-    target, positive, valid = told_apart(torch.zeros(5, 4), label.clamp(max=3), False)
+    target, positive, valid = mining_samples(torch.zeros(5, 4), label.clamp(max=3), False)
     assert target.tolist() == [0, 2, 3, 3, 3] and positive.tolist() == [True, True] + [False] * 3
 
 
-def test_dense_targets_are_told_apart() -> None:
+def test_dense_targets_are_mining_samples() -> None:
     dense = torch.tensor([[0.0, 0.3], [0.0, 0.0], [-1.0, -1.0], [-1.0, 1.0]])
-    target, positive, valid = told_apart(torch.zeros(4, 2), dense, True)
+    target, positive, valid = mining_samples(torch.zeros(4, 2), dense, True)
     assert positive.tolist() == [True, False, False, True]
     assert valid.tolist() == [True, True, False, True]
     assert target.tolist() == [[0.0, dense[0, 1].item()], [0, 0], [0, 0], [-1, 1]]
     # With softmax, the last column is background.
-    assert told_apart(torch.zeros(4, 2), dense, False).positive_mask.sum() == 0
-    binary = told_apart(torch.zeros(3), torch.tensor([1, 0, -1]), True)
+    assert mining_samples(torch.zeros(4, 2), dense, False).positive_mask.sum() == 0
+    binary = mining_samples(torch.zeros(3), torch.tensor([1, 0, -1]), True)
     assert binary.positive_mask.tolist() == [True, False, False]
     assert binary.valid_mask.tolist() == [True, True, False]
 
@@ -232,4 +232,4 @@ def test_bad_shapes_are_named() -> None:
     with pytest.raises(ValueError, match=r'must be \(N,\) for samples'):
         hard_negative_mask(loss[None], positive[None], None, torch.zeros(1, 4))
     with pytest.raises(ValueError, match=r'target of shape \(3,\) does not fit .* \(4, 2\)'):
-        told_apart(torch.zeros(4, 2), torch.zeros(3), True)
+        mining_samples(torch.zeros(4, 2), torch.zeros(3), True)

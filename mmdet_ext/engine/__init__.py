@@ -1,1 +1,1 @@
-"""Parts of training that no task owns."""
+"""Parts of training that are independent of the task."""

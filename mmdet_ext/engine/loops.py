@@ -1,4 +1,4 @@
-"""Training loops and wrapped models, as hooks of any task meet them."""
+"""Helpers of hooks for training loops and distributed models."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import nn
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, of one that may be wrapped for distributed training."""
+    """Return the model itself, without its wrapper for distributed training."""
     return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]
 
 
 def check_counts_epochs(runner: Any) -> None:
-    """Raise unless the loop counts epochs.
+    """Raise ValueError unless the training loop counts epochs.
 
     Raises:
-        ValueError: if it counts steps alone.
+        ValueError: if the loop counts steps only.
     """
     if isinstance(runner.train_loop, IterBasedTrainLoop):
         raise ValueError(

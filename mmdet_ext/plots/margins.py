@@ -1,6 +1,6 @@
-"""Pictures of margins: decision boundaries of two classes, and the own class's score by angle.
+"""Plots of margins: decision boundaries of two classes, and scores as functions of the angle.
 
-On matplotlib's Agg canvas: no display.
+Figures are drawn on matplotlib's Agg canvas, without a display.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from mmdet_ext.plots.scatter import save_small
+from mmdet_ext.plots.raster import save_small
 from mmdet_ext.plots.style import COLOURS, DASHED, GREY, new_figure
 
-#: Degrees shown of either angle, of the boundaries.
+#: Largest angle that the plots of boundaries show, degrees.
 SPAN = 120
-#: Degrees between the two centres whose gap is measured.
+#: Angle between the two centres whose gap is measured, degrees.
 APART = 60.0
 _STEPS = 481
 
-#: Angles to the own centre in degrees -> the score that takes the cosine's place.
+#: Function of angles to the own centre, in degrees, that returns the score of the own class.
 Score = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """A margin between two classes.
+    """Margin between two classes, to be drawn as a panel.
 
     Attributes:
-        title: above the panel.
-        formula: below it.
-        score: of the own class, by the angle to its centre; it must fall.
+        title: first line of the title of the panel.
+        formula: second line of the title.
+        score: score of the own class by the angle to its centre; it must fall.
     """
 
     title: str
@@ -43,13 +43,13 @@ class Boundary:
 
 @dataclass(frozen=True)
 class ScoreCurve:
-    """A score along angles.
+    """Score as a function of the angle.
 
     Attributes:
-        label: in the legend.
-        value: the score, divided by the scale, (N,).
-        slope: its derivative by the cosine, (N,), 1 for the cosine itself.
-        dashed: whether it is drawn so.
+        label: entry in the legend.
+        value: the score divided by the scale, (N,).
+        slope: derivative of the score by the cosine, (N,); 1 for the cosine itself.
+        dashed: whether the line is dashed.
     """
 
     label: str
@@ -60,13 +60,13 @@ class ScoreCurve:
 
 @dataclass(frozen=True)
 class ScorePanel:
-    """Curves that are drawn together.
+    """Panel with several curves.
 
     Attributes:
-        title: above the panel.
-        xlabel: what angle it is.
+        title: title of the panel.
+        xlabel: name of the angle.
         degrees: the angles, (N,).
-        curves: at most about seven can be told apart.
+        curves: curves of the panel; at most about seven can be distinguished.
     """
 
     title: str
@@ -76,18 +76,19 @@ class ScorePanel:
 
 
 def gap_between(score: Score, apart: float = APART) -> float:
-    """Degrees between two classes' boundaries, on the way from one centre to the other.
+    """Measure the angle between the boundaries of two classes, on the arc between their centres.
 
-    The first class's boundary lies where its score with the margin equals the other's cosine,
-    ``score(t) = cos(apart - t)``; the second's mirrors it. Without a margin both are half way.
+    The boundary of the first class lies at the angle t where its score with the margin equals the
+    cosine to the other centre, ``score(t) = cos(apart - t)``. The boundary of the second class
+    mirrors it. Without a margin both lie half way.
 
     Args:
-        score: of the own class, by degrees, falling.
-        apart: degrees between the centres.
+        score: score of the own class by degrees, falling.
+        apart: angle between the centres, degrees.
 
     Returns:
-        float: from 0 for no margin up to ``apart`` for a first boundary at the centre itself; a
-        margin so wide that not even the centre itself is accepted has ``apart``.
+        float: degrees, from 0 without a margin to ``apart`` for a boundary at the centre itself. A
+        margin so wide that it refuses the centre itself has ``apart`` too.
 
     >>> round(gap_between(lambda t: np.cos(np.radians(t + 20))), 6)
     20.0
@@ -110,11 +111,11 @@ def gap_between(score: Score, apart: float = APART) -> float:
 
 
 def draw_boundaries(boundaries: Sequence[Boundary], path: Path) -> None:
-    """Draw where each of two classes is far enough ahead of the other, by the angles to both.
+    """Draw the regions of two classes, by the angles to both centres, for several margins.
 
     Args:
-        boundaries: one a panel; six fill it.
-        path: where the png goes.
+        boundaries: margins, one per panel; six fill the figure.
+        path: PNG file to write.
     """
     columns = min(3, len(boundaries))
     rows = math.ceil(len(boundaries) / columns)
@@ -137,9 +138,10 @@ def draw_boundaries(boundaries: Sequence[Boundary], path: Path) -> None:
 
 
 def _draw_boundary(axes: Any, boundary: Boundary) -> None:
+    """Draw the regions of two classes, and the gap between them."""
     degrees = np.linspace(0, SPAN, _STEPS)
     own, other = boundary.score(degrees), np.cos(np.radians(degrees))
-    ahead = own[None, :] - other[:, None]  # of class 1, at [angle 2, angle 1]
+    ahead = own[None, :] - other[:, None]  # lead of class 1, at [angle 2, angle 1]
     for number, table in ((1, ahead), (2, ahead.T)):
         colour = COLOURS[number - 1]
         axes.contourf(degrees, degrees, table, levels=[0, np.inf], colors=[colour], alpha=0.22)
@@ -179,11 +181,11 @@ def _draw_boundary(axes: Any, boundary: Boundary) -> None:
 
 
 def draw_scores(panels: Sequence[ScorePanel], path: Path) -> None:
-    """Draw panels side by side: scores above, their derivatives by the cosine below.
+    """Draw panels side by side: scores above, and their derivatives by the cosine below.
 
     Args:
-        panels: about four are readable.
-        path: where the png goes.
+        panels: panels; about four are readable.
+        path: PNG file to write.
     """
     figure = new_figure(3.7 * len(panels) + 0.4, 7.6)
     grid = figure.subplots(2, len(panels), squeeze=False, sharex='col')
@@ -220,7 +222,7 @@ def draw_scores(panels: Sequence[ScorePanel], path: Path) -> None:
 
 
 def _limits(rows: Sequence[np.ndarray], reach: float) -> tuple[float, float]:
-    """An axis that holds all values between -reach and reach, and 0."""
+    """Return the limits of an axis that holds 0 and all values between -reach and reach."""
     values = np.concatenate([*rows, [0.0]])
     low, high = max(float(values.min()), -reach), min(float(values.max()), reach)
     margin = 0.05 * (high - low)

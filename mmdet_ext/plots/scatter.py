@@ -1,6 +1,6 @@
-"""Pictures of embeddings in the plane: a scatter a class, its animation, and runs side by side.
+"""Plots of embeddings in the plane: a scatter of one run, and several runs side by side.
 
-On matplotlib's Agg canvas: no display.
+Figures are drawn on matplotlib's Agg canvas, without a display.
 """
 
 from __future__ import annotations
@@ -13,95 +13,42 @@ from typing import Any
 
 import numpy as np
 
+from mmdet_ext.plots.raster import pixels, save_small
 from mmdet_ext.plots.style import COLOURS, GREY, new_figure
-from mmdet_ext.utils.files import whole_file
 
 UNSEEN_COLOURS = ('black', '#8C564B', '#5F5F5F')
 UNSEEN_MARKERS = ('x', '+', '1')
 SEEN_MARKERS = ('o', '^', 's', 'D')
-#: Degrees a bin, of the histogram of directions.
+#: Width of a bin of the histogram of directions, degrees.
 BIN = 3
 LEGEND_ROWS = 20
-FRAME_MS, LAST_FRAME_MS = 600, 2500
-_SCATTER_DPI = 100
-
-
-@dataclass(frozen=True)
-class Projection:
-    """A view of D-dimensional points in the plane.
-
-    Attributes:
-        mean: what is taken away first, (D,).
-        axes: two directions of length 1, or of 0 where the points have no second one, (2, D).
-        share: part of the points' variance that lies in them, from 0 to 1.
-    """
-
-    mean: np.ndarray
-    axes: np.ndarray
-    share: float
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Coordinates (N, 2) of points (N, D)."""
-        return (np.asarray(points, np.float64) - self.mean) @ self.axes.T
-
-
-def fit_projection(points: np.ndarray) -> Projection:
-    """The two directions in which points spread most (PCA).
-
-    The largest entry of each direction, by magnitude, is positive, so that nearly the same points
-    are not mirrored.
-
-    Args:
-        points: (N, D), N at least 1, finite.
-
-    Raises:
-        ValueError: for anything else.
-
-    >>> view = fit_projection(np.array([[0., 0, 5], [-4, 0, 5], [4, 2, 5], [0, -2, 5]]))
-    >>> view(np.array([[0., 0, 5], [0, 0, 9]])).round(6).tolist()
-    [[0.0, 0.0], [0.0, 0.0]]
-    """
-    points = np.asarray(points, np.float64)
-    if points.ndim != 2 or not points.size or not np.isfinite(points).all():
-        raise ValueError(
-            f'points must be (N, D), at least one and finite, got {points.shape}'
-            f'{"" if np.isfinite(points).all() else " with values that are not finite"}'
-        )
-    mean = points.mean(0)
-    _, lengths, directions = np.linalg.svd(points - mean, full_matrices=False)
-    axes = np.zeros((2, points.shape[1]))
-    found = directions[:2]
-    largest = found[np.arange(len(found)), np.abs(found).argmax(1)]
-    axes[: len(found)] = found * np.where(largest < 0, -1.0, 1.0)[:, None]
-    power = lengths**2
-    return Projection(mean, axes, float(power[:2].sum() / power.sum()) if power.any() else 1.0)
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points of classes.
+    """Points in the plane, with their classes.
 
     Attributes:
         points: (N, 2).
-        labels: place of each point's class in ``names``, (N,).
-        names: of the classes.
-        unseen: places of the classes that were not in training, drawn as crosses.
-        centres: place of a class -> the directions of its centres, (S, 2), drawn as rays from 0;
-            of some classes or none.
+        labels: class of each point, as an index into ``names``, (N,).
+        names: names of the classes.
+        unseen: classes that were not in training, drawn as crosses.
+        centers: class -> directions of its centres, (S, 2), drawn as rays from 0. Classes may be
+            absent.
     """
 
     points: np.ndarray
     labels: np.ndarray
     names: Sequence[str]
     unseen: Collection[int] = ()
-    centres: Mapping[int, np.ndarray] = field(default_factory=dict)
+    centers: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] != 2:
             raise ValueError(f'points must be (N, 2), got {self.points.shape}')
         if self.labels.shape != self.points.shape[:1]:
             raise ValueError(
-                f'labels must be one a point, ({len(self.points)},), got {self.labels.shape}'
+                f'labels must be one per point, ({len(self.points)},), got {self.labels.shape}'
             )
         if len(self.labels) and not (
             0 <= self.labels.min() and self.labels.max() < len(self.names)
@@ -112,15 +59,16 @@ class Scatter:
             )
 
     def present(self) -> list[int]:
-        """Places of the classes that have points: those of training, then the others."""
+        """List the classes that have points: those of training, then the unseen ones."""
         there = np.unique(self.labels).tolist()
         return sorted(there, key=lambda place: (place in self.unseen, place))
 
 
 def styles(scatter: Scatter) -> dict[int, tuple[str, str]]:
-    """Colour and marker of each class, by its place; they repeat past 28 and 3 classes.
+    """Return colour and marker of each class.
 
-    They go by the place among all names, so that they are the same whatever points there are.
+    They depend on the place of the class among all names, so that they do not change with the
+    points. They repeat after 28 classes of training and after 3 unseen classes.
     """
     found: dict[int, tuple[str, str]] = {}
     seen = unseen = 0
@@ -142,11 +90,11 @@ def plot_scatter(
     """Draw points, and the rays of centres, into matplotlib axes of equal units.
 
     Args:
-        axes: where.
-        scatter: what.
-        around_zero: whether 0 is to be in the middle, as where directions count; rays ask for it.
-        size: of a point, in square points of print.
-        room: around the points, as a share of how far they reach.
+        axes: axes to draw into.
+        scatter: points to draw.
+        around_zero: whether 0 is in the middle, for plots in which directions count. Rays need it.
+        size: area of a point, in square points of print.
+        room: margin around the points, as a share of their reach.
     """
     look = styles(scatter)
     points = scatter.points
@@ -155,7 +103,7 @@ def plot_scatter(
     if around_zero:
         axes.axhline(0, color=GREY, linewidth=0.5, alpha=0.4, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.5, alpha=0.4, zorder=0)
-    for place, directions in scatter.centres.items():
+    for place, directions in scatter.centers.items():
         for ray in _unit(directions) * reach * 1.5:
             axes.plot([0, ray[0]], [0, ray[1]], color=look[place][0], linewidth=1, zorder=1)
     for place in scatter.present():
@@ -177,15 +125,15 @@ def plot_scatter(
 
 
 def draw_scatter(scatter: Scatter, title: str, *, around_zero: bool = True) -> np.ndarray:
-    """A scatter with the classes' names beside it.
+    """Draw a scatter with a legend of the classes.
 
     Args:
-        scatter: what; at most twenty names are written.
-        title: above it.
-        around_zero: as `plot_scatter` has it.
+        scatter: points to draw. The legend names at most twenty classes.
+        title: text above the plot.
+        around_zero: as in `plot_scatter`.
 
     Returns:
-        The picture, RGB, uint8, of one size whatever is in it.
+        np.ndarray: RGB image, uint8. Its size does not depend on the points.
     """
     from matplotlib.lines import Line2D
 
@@ -199,17 +147,17 @@ def draw_scatter(scatter: Scatter, title: str, *, around_zero: bool = True) -> n
     if len(there) > LEGEND_ROWS:
         handles.append(Line2D([], [], linestyle='', label=f'and {len(there) - LEGEND_ROWS} more'))
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=8)
-    return pixels(figure, _SCATTER_DPI)
+    return pixels(figure)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One of the runs that are compared.
+    """One of several runs that are compared.
 
     Attributes:
-        name: above its panel.
-        notes: lines below the name, of figures.
-        scatter: its embeddings of 2 numbers, as they are.
+        name: title of its panel.
+        notes: lines with its figures, below the title.
+        scatter: its embeddings of 2 numbers.
     """
 
     name: str
@@ -218,13 +166,13 @@ class Run:
 
 
 def draw_comparison(runs: Sequence[Run], title: str, footer: str, path: Path) -> None:
-    """Draw runs side by side: embeddings above, and how many lie in each direction below.
+    """Draw runs side by side: embeddings above, and a histogram of their directions below.
 
     Args:
-        runs: one a column; about four are readable. All are of the same classes.
-        title: above all.
-        footer: below all.
-        path: where the png goes.
+        runs: one per column, of the same classes; about four are readable.
+        title: text above all panels.
+        footer: text below all panels.
+        path: PNG file to write.
     """
     handles = _handles(runs[0].scatter, runs[0].scatter.present(), 6)
     columns = min(len(handles), 3 * len(runs))
@@ -264,13 +212,13 @@ def draw_comparison(runs: Sequence[Run], title: str, footer: str, path: Path) ->
         title=footer,
         title_fontsize=9,
     )
-    # An empty line apart from the names of the runs.
+    # The empty line separates the title from the names of the runs.
     figure.suptitle(f'{title}\n', fontsize=13, linespacing=1)
     save_small(figure, path)
 
 
 def plot_directions(axes: Any, scatter: Scatter) -> None:
-    """Draw which share of each class lies in which direction, in bins of `BIN` degrees."""
+    """Draw the share of each class in each direction, in bins of `BIN` degrees."""
     look = styles(scatter)
     for place in scatter.present():
         share = direction_shares(scatter.points[scatter.labels == place])
@@ -288,7 +236,7 @@ def plot_directions(axes: Any, scatter: Scatter) -> None:
 
 
 def direction_shares(points: np.ndarray) -> np.ndarray:
-    """Share of points in each of the 360 / `BIN` bins of direction from -180 degrees on.
+    """Compute the share of points in each of the 360 / `BIN` bins of direction from -180 degrees.
 
     >>> shares = direction_shares(np.array([[1., 0.01], [0, 2], [0, 5], [-0.1, 5]]))
     >>> [(int(k) * BIN - 180, float(shares[k])) for k in shares.nonzero()[0]]
@@ -300,11 +248,14 @@ def direction_shares(points: np.ndarray) -> np.ndarray:
 
 
 def angles_to_class(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Degrees from each point's direction to the mean direction of its class, (N,), 0 to 180.
+    """Compute the angle from the direction of each point to the mean direction of its class.
 
     Args:
         points: (N, D).
         labels: (N,).
+
+    Returns:
+        np.ndarray: degrees from 0 to 180, (N,).
 
     >>> angles_to_class(np.array([[2., 0], [0, 3], [0, -1]]), np.array([0, 0, 1])).round(3).tolist()
     [45.0, 45.0, 0.0]
@@ -318,7 +269,7 @@ def angles_to_class(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _handles(scatter: Scatter, places: Sequence[int], size: float) -> list[Any]:
-    """What a legend shows of classes."""
+    """Build the entries of a legend, one per class."""
     from matplotlib.lines import Line2D
 
     look = styles(scatter)
@@ -337,7 +288,7 @@ def _handles(scatter: Scatter, places: Sequence[int], size: float) -> list[Any]:
 
 
 def _name_classes(axes: Any, scatter: Scatter) -> None:
-    """Write the names of classes of training at the end of their points' direction."""
+    """Write the name of each class of training at the far end of its points."""
     from matplotlib.patheffects import withStroke
 
     look, reach = styles(scatter), axes.get_xlim()[1]
@@ -361,66 +312,16 @@ def _name_classes(axes: Any, scatter: Scatter) -> None:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale vectors to length 1; zero vectors stay zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def _wrapped(text: str, letters: int) -> str:
+    """Wrap each line of a text at a number of letters."""
     return '\n'.join(part for line in text.splitlines() for part in textwrap.wrap(line, letters))
 
 
 def _short(name: str, letters: int = 14) -> str:
+    """Shorten a name to a number of letters, with an ellipsis."""
     return name if len(name) <= letters else f'{name[: letters - 1]}…'
-
-
-def pixels(figure: Any, dpi: int) -> np.ndarray:
-    """A figure as RGB, uint8, (H, W, 3)."""
-    figure.set_dpi(dpi)
-    figure.canvas.draw()
-    return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-
-
-def save_small(figure: Any, path: Path, dpi: int = _SCATTER_DPI) -> None:
-    """Write a figure of few colours as PNG."""
-    write_picture(pixels(figure, dpi), path)
-
-
-def write_picture(picture: np.ndarray, path: Path) -> None:
-    """Write an RGB picture as PNG with a palette of 256 colours, a third of the size."""
-    from PIL import Image
-
-    with whole_file(path) as part:
-        Image.fromarray(picture).quantize(256, dither=Image.Dither.NONE).save(
-            part, format='png', optimize=True
-        )
-
-
-def write_animation(frames: Sequence[Path], path: Path) -> None:
-    """Write pictures of one size as a GIF that repeats, whole or not at all; the last stays longer.
-
-    Raises:
-        ValueError: if there are none, or they differ in size.
-        OSError: if one cannot be read.
-    """
-    from PIL import Image
-
-    if not frames:
-        raise ValueError('frames is empty: an animation needs at least one picture')
-    pictures = []
-    for frame in frames:
-        with Image.open(frame) as opened:
-            pictures.append(opened.convert('RGB').quantize(128, dither=Image.Dither.NONE))
-    sizes = {picture.size for picture in pictures}
-    if len(sizes) > 1:
-        raise ValueError(f'frames must be of one size, got {sorted(sizes)} (width, height) in px')
-    durations = [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS]
-    with whole_file(path) as part:
-        pictures[0].save(
-            part,
-            format='gif',
-            save_all=True,
-            append_images=pictures[1:],
-            duration=durations,
-            loop=0,
-            optimize=False,
-        )

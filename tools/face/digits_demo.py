@@ -27,7 +27,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
-from mmdet_ext.face.hooks.feature_scatter import embeddings_of, evaluating
+from mmdet_ext.face.embeddings import embeddings_of, evaluating
 from mmdet_ext.face.metrics import FaceVerificationMetric
 from mmdet_ext.plots.scatter import Run, Scatter, angles_to_class, draw_comparison
 from mmdet_ext.utils.files import write_json

@@ -1,4 +1,4 @@
-"""Hooks: schedules of margin and scale, pictures of 2-D features."""
+"""Registered face hooks: schedules of margin and scale, and plots of embeddings."""
 
 from mmdet_ext.face.hooks.feature_scatter import FeatureScatterHook
 from mmdet_ext.face.hooks.margin_schedule import MarginScheduleHook

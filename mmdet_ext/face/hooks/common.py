@@ -1,4 +1,4 @@
-"""What the hooks share: finding the head, and whether a loop counts epochs."""
+"""Search for the margin head of a model, for the hooks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mmdet_ext.face.heads import MarginHead
 
 
 def margin_head(model: nn.Module, user: str) -> MarginHead:
-    """The `MarginHead` with a margin that a model, wrapped or not, has as its ``head``.
+    """Return the ``head`` of a model, which must be a `MarginHead` with a margin.
 
     Args:
-        model: of the runner.
-        user: who asks, for the message.
+        model: model of the runner, with or without a distributed wrapper.
+        user: name of the caller, for the message.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if the head is absent, or another.
     """
     model = unwrapped(model)
     head = getattr(model, 'head', None)

@@ -1,96 +1,94 @@
-"""Pictures of the embeddings as training goes on."""
+"""Hook that draws embeddings during training."""
 
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import nn
 
 from mmdet_ext.engine.loops import check_counts_epochs, unwrapped
-from mmdet_ext.face.heads import MarginHead
-from mmdet_ext.functional.numerics.checks import check_one_of, check_whole
-from mmdet_ext.plots.scatter import (
-    Projection,
-    Scatter,
-    draw_scatter,
-    fit_projection,
-    write_animation,
-    write_picture,
+from mmdet_ext.face.embeddings import (
+    embeddings_of,
+    evaluating,
+    seed_all,
+    untouched_random_state,
 )
+from mmdet_ext.face.heads import MarginHead
+from mmdet_ext.functional.numerics.checks import check_one_of, check_that, check_whole
+from mmdet_ext.plots.projection import Projection, fit_projection
+from mmdet_ext.plots.raster import write_animation, write_image
+from mmdet_ext.plots.scatter import Scatter, draw_scatter
 from mmdet_ext.registry import DATASETS, HOOKS
 from mmdet_ext.utils.files import whole_file
 
 Projecting = Literal['auto', 'pca', 'pca_each']
 _PARTS = ('train', 'val', 'test')
-#: Labels are read of at most this many pictures for each one that is drawn.
+# Number of images whose labels are read, per image that is drawn.
 _LOOKED_AT = 20
 _VIEW = 'projection.npz'
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Which pictures are drawn.
+    """Images to draw.
 
     Attributes:
-        dataset: that they are of.
-        index: places in it, ascending.
-        names: of its classes, by label.
-        unseen: labels that are not in training.
-        centre_of: label -> class of training.
+        dataset: their data set.
+        index: their indices in it, ascending.
+        names: names of the classes, by label.
+        unseen: labels of classes that are not in training.
+        center_of: label -> class of training.
     """
 
     dataset: Any
     index: list[int]
     names: list[str]
     unseen: frozenset[int]
-    centre_of: dict[int, int]
+    center_of: dict[int, int]
 
 
 @HOOKS.register_module()
 class FeatureScatterHook(Hook):  # type: ignore[misc]
-    """Draws embeddings as points in the plane, a colour a class: at first, at times, at last.
+    """Hook that draws embeddings as points in the plane, with one colour per class.
 
-    Before training, after every ``interval`` epochs and after the last, the model computes the
-    embeddings of the same pictures. Each drawing is a file, ``epoch_000005.png``, in ``out_dir``,
-    and goes to the runner's visualizer as 'scatter'; at the end all become ``scatter.gif``.
-    Embeddings of two numbers are drawn as they are, with the classes' centres as rays where the
-    head has them; longer ones in the two directions in which they spread most. Classes that were
-    not in training are crosses: told by their names where both data sets have ``classes``, else
-    by labels that are not below the head's ``num_classes``.
+    It draws the same images before training, after every ``interval`` epochs, and at the end. Each
+    plot is written to ``out_dir``, as ``epoch_000005.png``, and passed to the runner's visualizer
+    as 'scatter'. At the end all plots become ``scatter.gif``.
 
-    Training is as without it: modes of modules and the state of random numbers are put back. Only
-    the main process draws.
+    Embeddings of two numbers are drawn unchanged, with the centres of the head as rays. Longer
+    embeddings are projected to the two directions in which they spread most. Classes that were not
+    in training are crosses. They are recognised by their names if both data sets have ``classes``,
+    and otherwise by labels from the head's ``num_classes`` on.
+
+    Training is not affected: the modes of modules and the random state are restored. Only the main
+    process draws.
 
     Args:
-        interval: epochs, or steps, from drawing to drawing, at least 1.
-        max_samples: how many pictures, at most.
-        dataset: 'train', 'val' or 'test' for the data set of that loader, or the config of one.
-            It must give what the model's ``data_preprocessor`` takes, with ``gt_label``.
-        out_dir: None for ``scatter`` in the runner's work folder.
-        animation: whether there is one.
-        projection: of embeddings that have more than two numbers. 'auto' and 'pca': fitted to the
-            first drawing and kept (in ``projection.npz``, for a resumed training), so that
-            pictures are of one view; 'pca' also where they have two. 'pca_each': fitted to each
-            drawing, which shows more where an untrained network's view is a bad one.
-        max_classes: how many classes, at most, those of most pictures.
-        by_epoch: whether ``interval`` counts epochs, or steps.
-        seed: of the choice of pictures, and of what is random in the data set's pipeline.
+        interval: epochs, or steps, between two plots, at least 1.
+        max_samples: largest number of images.
+        dataset: 'train', 'val' or 'test' for the data set of that loader, or the config of a data
+            set. It must return the inputs of the model's ``data_preprocessor``, with ``gt_label``.
+        out_dir: folder for the plots; None for ``scatter`` in the runner's work folder.
+        animation: whether to write ``scatter.gif``.
+        projection: 'auto' and 'pca' fit the projection to the first plot and keep it, in
+            ``projection.npz`` for resumed training, so that all plots show one view. 'pca'
+            projects embeddings of two numbers too. 'pca_each' fits each plot anew, which shows
+            more where the view of the untrained network is a poor one.
+        max_classes: largest number of classes; those with most images are kept.
+        by_epoch: whether ``interval`` counts epochs instead of steps.
+        seed: seed of the choice of images, and of random steps in the pipeline of the data set.
 
     Raises:
-        ValueError: if an option is out of its range. Before training: if the loader asked for is
-            not there, or its pictures have no ``gt_label``.
+        ValueError: if an option is out of range. Before training: if the chosen loader is absent,
+            or none of its images has a ``gt_label``.
     """
 
     priority = 'LOW'
@@ -114,8 +112,8 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
             ('seed', seed, 0),
         ):
             check_whole(name, value, least)
-        if isinstance(dataset, str) and dataset not in _PARTS:
-            raise ValueError(f'dataset must be one of {_PARTS} or a config, got {dataset!r}')
+        holds = not isinstance(dataset, str) or dataset in _PARTS
+        check_that(holds, 'dataset', dataset, f'one of {_PARTS} or a config')
         check_one_of('projection', projection, Projecting)
         self.interval, self.max_samples, self.dataset = interval, max_samples, dataset
         self.animation, self.projection = animation, projection
@@ -127,11 +125,11 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         self._drawn_at = -1
 
     def before_train(self, runner: Any) -> None:
-        """Choose the pictures, and draw the untrained network's embeddings of them."""
+        """Choose the images, and draw their embeddings by the untrained network."""
         if self.by_epoch:
             check_counts_epochs(runner)
         with untouched_random_state():
-            # On all processes, so that what is wrong is wrong for all.
+            # Every process chooses, so that an error stops all of them.
             self._chosen = self._choose(runner)
         if not is_main_process():
             return
@@ -143,7 +141,7 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
             self._take_up(self._folder(runner), done)
 
     def _take_up(self, folder: Path, done: int) -> None:
-        """Go on with the drawings that are there, as training was resumed."""
+        """Continue the plots in the folder, as training was resumed after ``done`` epochs."""
         times = {path: path.stem.removeprefix(f'{self._unit}_') for path in folder.glob('*.png')}
         self._frames = sorted(
             path for path, time in times.items() if time.isdecimal() and int(time) <= done
@@ -155,18 +153,18 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
                 self._view = Projection(file['mean'], file['axes'], float(file['share']))
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Draw, every ``interval`` epochs."""
-        # The loop counts an epoch, or a step, only after its hooks.
+        """Draw every ``interval`` epochs."""
+        # The loop counts an epoch, or a step, after its hooks have run.
         if self.by_epoch and is_main_process() and (runner.epoch + 1) % self.interval == 0:
             self._draw(runner, runner.epoch + 1)
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
-        """Draw, every ``interval`` steps where it is by steps."""
+        """Draw every ``interval`` steps, unless by epochs."""
         if not self.by_epoch and is_main_process() and (runner.iter + 1) % self.interval == 0:
             self._draw(runner, runner.iter + 1)
 
     def after_train(self, runner: Any) -> None:
-        """Draw, and write the animation."""
+        """Draw the trained network's embeddings, and write the animation."""
         if not is_main_process():
             return
         if self._drawn_at != self._done(runner):
@@ -184,12 +182,14 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         return f'{self._unit}_{time:06d}.png'
 
     def _done(self, runner: Any) -> int:
+        """Return the number of epochs, or steps, that are over."""
         return int(runner.epoch if self.by_epoch else runner.iter)
 
     def _folder(self, runner: Any) -> Path:
         return self.out_dir if self.out_dir is not None else Path(runner.work_dir) / 'scatter'
 
     def _choose(self, runner: Any) -> _Chosen:
+        """Choose the images to draw: the classes with most images, and a sample of these."""
         dataset = self._find_dataset(runner)
         names = _class_names(dataset)
         index, labels = _labelled_sample(dataset, self.max_samples * _LOOKED_AT, self.seed)
@@ -200,19 +200,20 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         trained = _class_names(runner.train_dataloader.dataset)
         if names is not None and trained is not None:
             place = {name: number for number, name in enumerate(trained)}
-            centre_of = {label: place[name] for label, name in enumerate(names) if name in place}
+            center_of = {label: place[name] for label, name in enumerate(names) if name in place}
         else:
             head = getattr(unwrapped(runner.model), 'head', None)
-            centre_of = {
+            center_of = {
                 label: label for label in range(min(count, getattr(head, 'num_classes', count)))
             }
         full = [str(label) for label in range(count)]
         full[: len(names or ())] = names or ()
         return _Chosen(
-            dataset, index.tolist(), full, frozenset(range(count)) - set(centre_of), centre_of
+            dataset, index.tolist(), full, frozenset(range(count)) - set(center_of), center_of
         )
 
     def _find_dataset(self, runner: Any) -> Any:
+        """Return the data set of the option ``dataset``."""
         if not isinstance(self.dataset, str):
             dataset = DATASETS.build(dict(self.dataset))
         elif self.dataset == 'train':
@@ -230,7 +231,7 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
         return dataset
 
     def _draw(self, runner: Any, time: int) -> None:
-        """Draw the embeddings of the chosen pictures."""
+        """Draw the embeddings of the chosen images after ``time`` epochs, or steps."""
         assert self._chosen is not None
         model, chosen = unwrapped(runner.model), self._chosen
         with evaluating(model), untouched_random_state():
@@ -258,17 +259,17 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
             labels,
             chosen.names,
             chosen.unseen,
-            _centres(model, chosen) if as_they_are else {},
+            _centers(model, chosen) if as_they_are else {},
         )
-        picture = draw_scatter(scatter, title, around_zero=as_they_are)
+        image = draw_scatter(scatter, title, around_zero=as_they_are)
         path = self._folder(runner) / self._file_name(time)
-        write_picture(picture, path)
+        write_image(image, path)
         self._frames = [frame for frame in self._frames if frame != path] + [path]
-        runner.visualizer.add_image('scatter', picture, step=time)
+        runner.visualizer.add_image('scatter', image, step=time)
         self._drawn_at = time
 
     def _project(self, points: np.ndarray, folder: Path) -> tuple[np.ndarray, float]:
-        """Coordinates in the view, and the share of the variance that it shows."""
+        """Return coordinates in the plane, and the share of the variance that they keep."""
         if (
             self.projection == 'pca_each'
             or self._view is None
@@ -286,15 +287,22 @@ class FeatureScatterHook(Hook):  # type: ignore[misc]
 
 
 def _class_names(dataset: Any) -> list[str] | None:
+    """Return the names of the classes of a data set, None if it has none."""
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     return None if classes is None else [str(name) for name in classes]
 
 
 def _labelled_sample(dataset: Any, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of pictures, in an order drawn with the seed, and their labels.
+    """Return indices of images in a random order drawn with the seed, and their labels.
+
+    Args:
+        dataset: data set of the images.
+        most: largest number of images whose entries are read. A data set with ``get_gt_labels``
+            has all labels at hand.
+        seed: seed of the order.
 
     Raises:
-        ValueError: if there is no picture, or none has a label.
+        ValueError: if the data set is empty, or no image has a label.
     """
     index = np.random.default_rng(seed).permutation(len(dataset))
     if hasattr(dataset, 'get_gt_labels'):
@@ -306,80 +314,16 @@ def _labelled_sample(dataset: Any, most: int, seed: int) -> tuple[np.ndarray, np
     known = labels >= 0
     if not known.any():
         raise ValueError(
-            f'of the {len(dataset)} pictures of {type(dataset).__name__} none has a gt_label: '
+            f'of the {len(dataset)} images of {type(dataset).__name__} none has a gt_label: '
             'choose another dataset for FeatureScatterHook'
         )
     return index[known], labels[known]
 
 
-@torch.no_grad()
-def embeddings_of(
-    model: nn.Module, dataset: Any, index: Sequence[int], batch: int = 64
-) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (N, D) and labels (N,) of pictures, as the model gives them at test.
-
-    Args:
-        model: not wrapped, in evaluation mode.
-        dataset: of the pictures.
-        index: places of the pictures in it.
-        batch: pictures at a time.
-
-    Raises:
-        ValueError: if the model writes no ``embedding``.
-    """
-    points, labels = [], []
-    for start in range(0, len(index), batch):
-        data = pseudo_collate([dataset[place] for place in index[start : start + batch]])
-        for sample in model.test_step(data):  # type: ignore[operator]
-            if 'embedding' not in sample:
-                raise ValueError(
-                    f'{type(model).__name__} wrote no embedding onto its data samples: '
-                    "FeatureScatterHook wants head=dict(type='mmdet_ext.MarginHead', ...)"
-                )
-            points.append(sample.embedding.float().cpu().numpy())
-            labels.append(int(sample.gt_label))
-    return np.stack(points), np.array(labels, np.int64)
-
-
-def _centres(model: nn.Module, chosen: _Chosen) -> dict[int, np.ndarray]:
-    """Centres of the classes drawn, where the head has any and they have two numbers."""
+def _centers(model: nn.Module, chosen: _Chosen) -> dict[int, np.ndarray]:
+    """Return the centres of the drawn classes, if the head has centres of two numbers."""
     head = getattr(model, 'head', None)
     if not isinstance(head, MarginHead) or head.margin is None or head.weight.shape[1] != 2:
         return {}
     table = head.weight.detach().float().cpu().numpy().reshape(head.num_classes, -1, 2)
-    return {label: table[place] for label, place in chosen.centre_of.items() if place < len(table)}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module is in the mode in which it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def untouched_random_state() -> Iterator[None]:
-    """Afterwards the random numbers of Python, numpy and torch go on as if nothing had been."""
-    python, arrays, processor = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    accelerator = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)
-        torch.set_rng_state(processor)
-        if accelerator is not None:
-            torch.cuda.set_rng_state(accelerator)
-
-
-def seed_all(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(seed)
+    return {label: table[place] for label, place in chosen.center_of.items() if place < len(table)}

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from mmdet_ext.face.heads import MarginHead
 from mmdet_ext.face.hooks import FeatureScatterHook, MarginScheduleHook
-from mmdet_ext.face.hooks.feature_scatter import evaluating, untouched_random_state
+from mmdet_ext.face.embeddings import evaluating, untouched_random_state
 from mmdet_ext.registry import HOOKS
 from tests._helpers.configs import CONFIGS
 
@@ -286,7 +286,7 @@ def test_head_within_a_wrapped_model(tmp_path: Path) -> None:
         (dict(type='ArcFace'), dict(param='m3'), r'ArcFace has no number named .m3.*: .*\bm\b'),
         (dict(type='ArcFace'), dict(param='easy_margin'), "no number named 'easy_margin'"),
         (dict(type='ArcFace'), dict(stop=4.0), 'm must be from 0 to below 3.142, got 4.0'),
-        (dict(type='ArcFace', m=[0.1, 0.2, 0.3]), {}, 'm of ArcFace has a value a class'),
+        (dict(type='ArcFace', m=[0.1, 0.2, 0.3]), {}, 'm of ArcFace has a value per class'),
         (dict(type='Softmax'), dict(param='scale', start=1), 'Softmax .* makes no use of scale'),
     ],
 )
@@ -420,7 +420,7 @@ def test_points_are_the_embeddings_at_test(tmp_path: Path, monkeypatch: pytest.M
     # By their names: b is class 1 in training, x was not in it.
     assert scatter.names == ['b', 'x', 'a', 'c'] and scatter.unseen == {1}
     weight = runner.model.head.weight.detach().numpy()
-    assert {k: v.tolist() for k, v in scatter.centres.items()} == {
+    assert {k: v.tolist() for k, v in scatter.centers.items()} == {
         0: weight[1:2].tolist(),
         2: weight[0:1].tolist(),
         3: weight[2:3].tolist(),
@@ -443,7 +443,7 @@ def test_without_names_labels_beyond_the_head_are_unseen(
     )
     runner.train()
     assert drawn[0][0].unseen == {3, 4}
-    assert sorted(drawn[0][0].centres) == [0, 1, 2]
+    assert sorted(drawn[0][0].centers) == [0, 1, 2]
     assert drawn[0][0].names == ['0', '1', '2', '3', '4']
 
 
@@ -491,7 +491,7 @@ def test_long_embeddings_keep_the_first_view(
     axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(1)])[:, None]
     for (scatter, title, options), points in zip(drawn, (start, end), strict=True):
         assert np.allclose(scatter.points, (points - start.mean(0)) @ axes.T, atol=1e-4)
-        assert scatter.centres == {} and options == {'around_zero': False}
+        assert scatter.centers == {} and options == {'around_zero': False}
         share = ((points - start.mean(0)) @ axes.T).var(0).sum() / points.var(0).sum()
         assert title.endswith(f'({share:.0%} of their variance)')
     assert values[-2:].sum() / values.sum() == pytest.approx(
@@ -577,7 +577,7 @@ def test_absent_loader_and_absent_labels(tmp_path: Path) -> None:
     data = Points()
     data.get_data_info = lambda place: {}  # type: ignore[method-assign,assignment]
     runner, _ = make_runner(tmp_path, [FeatureScatterHook(dataset='train')], dataset=data)
-    with pytest.raises(ValueError, match='of the 36 pictures of Points none has a gt_label'):
+    with pytest.raises(ValueError, match='of the 36 images of Points none has a gt_label'):
         runner.train()
 
 

@@ -19,14 +19,13 @@ from mmdet_ext.face.metrics.embedding_metric import (
     plain,
     rate_name,
 )
+from mmdet_ext.functional.scoring.accuracy import best_accuracy, fold_accuracy
 from mmdet_ext.functional.scoring.all_pairs import BLOCK, ExtremePairs, Progress, count_all_pairs
 from mmdet_ext.functional.scoring.similarity import GRID, pair_similarities
 from mmdet_ext.functional.scoring.verification import (
     ScoreCounts,
-    best_accuracy,
     count_scores,
     equal_error_rate,
-    fold_accuracy,
     roc_auc,
     roc_curve,
     tar_at_far,

@@ -1,9 +1,11 @@
-"""Similarities of all pairs of many embeddings, counted without being stored.
+"""Counts of the similarities of all pairs of a set, without storing the pairs.
 
-100,000 embeddings make 5e9 pairs. Their similarities are multiples of ``1 / GRID`` (of less, where
-all are close to 1), so that a small table of integers holds how often each occurs, and every figure
-of :mod:`mmdet_ext.functional.scoring.verification` follows exactly, at any threshold, after one pass of
-matrix products, to which the counting adds less than they take from some 200 dimensions on.
+100,000 embeddings make 5e9 pairs, which do not fit into memory. Their similarities are rounded to
+multiples of ``1 / GRID`` (to finer steps if all are close to 1). A small table of integers then
+holds the number of pairs at each similarity, and every result of
+:mod:`mmdet_ext.functional.scoring.verification` follows from it exactly, at any threshold. One pass
+of matrix products fills the table. Counting takes less time than the products from about 200
+dimensions on.
 """
 
 from __future__ import annotations
@@ -14,24 +16,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmdet_ext.functional.numerics.checks import check_number
 from mmdet_ext.functional.scoring.similarity import GRID, Comparable, comparable
 from mmdet_ext.functional.scoring.verification import ScoreCounts
 
-#: Rows and columns of one product: it stays in the cache until it is counted.
+__all__ = ['AllPairs', 'ExtremePairs', 'Progress', 'count_all_pairs']
+
+#: Rows and columns of one product. A product of this size stays in the cache until it is counted.
 BLOCK = 1024
 
+#: Callback that takes the number of pairs done and the number of all pairs.
 Progress = Callable[[int, int], None]
 
-#: Places of a block, row by row: a tensor of some, or the slice of all.
-Places = Tensor | slice
+#: Places in a block, numbered row by row: a tensor of chosen places, or the slice of all places.
+_Places = Tensor | slice
 
 
 class ExtremePairs(NamedTuple):
-    """The pairs most worth a look, the most extreme first.
+    """The pairs that are the hardest to judge, the most extreme first.
 
     Attributes:
-        pairs: (H, 2) int64, rows of the embeddings, the lower one first.
-        similarity: (H,), of the type of the counts' scores.
+        pairs: (H, 2) int64, rows of the embeddings, the lower row first.
+        similarity: (H,) similarities, of the precision of the counts' scores.
     """
 
     pairs: Tensor
@@ -39,10 +45,10 @@ class ExtremePairs(NamedTuple):
 
 
 class AllPairs(NamedTuple):
-    """All pairs of a set.
+    """Counts over all pairs of a set, and its hardest pairs.
 
     Attributes:
-        counts: of all similarities.
+        counts: pairs of each kind at each similarity.
         impostors: the most similar impostor pairs.
         genuine: the least similar genuine pairs.
     """
@@ -61,20 +67,22 @@ def count_all_pairs(
     block: int = BLOCK,
     progress: Progress | None = None,
 ) -> AllPairs:
-    """Count the cosines of all pairs i < j, genuine where the labels are equal.
+    """Count the cosines of all pairs i < j; pairs with equal labels are genuine.
 
-    Memory: two copies of the embeddings, some tables of ``block * block``, and some of 16 MiB, as
-    many as there may be pairs. Embeddings that are all close to each other take some copies more.
+    It holds two copies of the embeddings, a few tables of ``block * block`` values, and a few
+    tables of 16 MiB, whatever the number of pairs. If all embeddings are close to each other, it
+    holds a few more copies of them.
 
     Args:
-        embeddings: (N, D), floating point, finite, of any length; zeros have the similarity 0.
+        embeddings: (N, D), floating point, finite, of any length. A row of zeros has similarity 0
+            to every other.
         labels: (N,) integers.
-        hardest: how many extreme pairs of each kind to keep; among equal ones those of the lowest
-            labels, then of the lowest rows.
-        block: rows and columns of one product, at least 1. The result is the same but for what
-            products of other sizes round differently: a few similarities move by a step of the
+        hardest: number of extreme pairs of each kind to keep, at least 0. Of equal pairs, those
+            of the lowest labels, then of the lowest rows, are kept.
+        block: rows and columns of one product, at least 1. It hardly changes the result: products
+            of other sizes round differently, which moves a few similarities by one step of the
             grid.
-        progress: called with the pairs done and the number of all, after each block.
+        progress: called after each block with the number of pairs done and of all pairs.
 
     Raises:
         ValueError: if there are fewer than 2 embeddings, shapes do not fit, or an option is out
@@ -88,7 +96,7 @@ def count_all_pairs(
     [[0, 2]]
     """
     _check(embeddings, labels, hardest, block)
-    # Sorted by label, most blocks hold pairs of one kind alone.
+    # In the order of the labels, most blocks hold pairs of one kind only.
     labels, order = labels.sort(stable=True)
     ready = comparable(embeddings[order])
     left, right = ready.left, ready.right
@@ -125,27 +133,31 @@ def _check(embeddings: Tensor, labels: Tensor, hardest: int, block: int) -> None
         raise ValueError(f'pairs need at least 2 embeddings, got {len(embeddings)}')
     if labels.shape != embeddings.shape[:1]:
         raise ValueError(
-            f'labels must be ({len(embeddings)},), one an embedding, got {tuple(labels.shape)}'
+            f'labels must be ({len(embeddings)},), one per embedding, got {tuple(labels.shape)}'
         )
-    if block < 1:
-        raise ValueError(f'block is {block}; it must be at least 1')
-    if hardest < 0:
-        raise ValueError(f'hardest is {hardest}; it must be at least 0')
+    check_number('block', block, least=1)
+    check_number('hardest', hardest, least=0)
 
 
 def _blocks(count: int, block: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of the blocks on and above the diagonal."""
+    """Yield the rows and columns of the blocks on and above the diagonal."""
     parts = [slice(start, min(start + block, count)) for start in range(0, count, block)]
     for number, rows in enumerate(parts):
         for columns in parts[number:]:
             yield rows, columns
 
 
-def _by_kind(labels: Tensor, rows: slice, columns: slice) -> tuple[Places | None, Places | None]:
-    """Which places of a block are impostor pairs, and which genuine ones; None for no place."""
+def _by_kind(labels: Tensor, rows: slice, columns: slice) -> tuple[_Places | None, _Places | None]:
+    """Find the impostor pairs and the genuine pairs of a block; None stands for no place.
+
+    Args:
+        labels: (N,) ascending.
+        rows: rows of the block.
+        columns: columns of the block.
+    """
     first, last = labels[rows], labels[columns]
     if rows != columns:
-        if first[-1] != last[0]:  # sorted, so no label is in both
+        if first[-1] != last[0]:  # as labels ascend, rows and columns share no label
             return slice(None), None
         if first[0] == last[-1]:
             return None, slice(None)
@@ -158,13 +170,13 @@ def _by_kind(labels: Tensor, rows: slice, columns: slice) -> tuple[Places | None
 
 
 class _Kind:
-    """What is kept of one kind of pairs.
+    """Counts and extreme pairs of one kind, genuine or impostor.
 
     Args:
-        hardest: how many extreme pairs to keep.
-        sign: 1 keeps the most similar, -1 the least similar ones.
-        most: pairs that are taken up at once.
-        device: of the embeddings.
+        hardest: number of extreme pairs to keep.
+        sign: 1 keeps the most similar pairs, -1 the least similar ones.
+        most: largest number of pairs that are added at once.
+        device: device of the embeddings.
     """
 
     def __init__(self, hardest: int, sign: int, most: int, device: torch.device) -> None:
@@ -175,29 +187,30 @@ class _Kind:
         self._pairs = torch.empty(0, 2, dtype=torch.int64, device=device)
 
     def add(
-        self, levels: Tensor, scaled: Tensor, start: tuple[int, int, int], chosen: Places
+        self, levels: Tensor, scaled: Tensor, start: tuple[int, int, int], chosen: _Places
     ) -> None:
-        """Take similarities up.
+        """Count similarities, and keep the most extreme pairs.
 
         Args:
-            levels: (M,) int64 in [0, 2 * GRID].
-            scaled: (M,) float32, the same in [-GRID, GRID].
-            start: first row and column of their block, and its width.
-            chosen: their places in the block, (M,) ascending, or all of it.
+            levels: (M,) int64, similarities in steps of the grid, from 0 to 2 * GRID.
+            scaled: (M,) float32, the same minus GRID.
+            start: first row and first column of the block, and its width.
+            chosen: places of the M pairs in the block, ascending, or the slice of all places.
         """
         self.table.scatter_add_(0, levels, self._ones[: len(levels)])
         if self._hardest and len(scaled):
             self._keep(scaled if self._sign > 0 else -scaled, start, chosen)
 
-    def _keep(self, values: Tensor, start: tuple[int, int, int], chosen: Places) -> None:
-        """Merge the block's highest values in, ties by their row and column."""
+    def _keep(self, values: Tensor, start: tuple[int, int, int], chosen: _Places) -> None:
+        """Merge the highest values of a block with those kept; ties are ordered by place."""
         full = len(self._values) == self._hardest
         if full and values.max() < self._values[-1]:
             return
         lowest = values.topk(min(self._hardest, len(values))).values[-1]
         if full:
             lowest = torch.maximum(lowest, self._values[-1])
-        # Topk breaks ties at will; here the first places win, however the blocks are cut.
+        # `topk` may return any of equal values. Here the first places win, so that the result
+        # does not depend on the size of the blocks.
         places = torch.cat(
             [
                 (values > lowest).nonzero().squeeze(1),
@@ -215,12 +228,13 @@ class _Kind:
         self._values, self._pairs = found[order], pairs[order]
 
     def extreme(self, order: Tensor, ready: Comparable) -> ExtremePairs:
-        """The extreme pairs, as rows of the embeddings before they were sorted."""
+        """Return the extreme pairs as rows of the embeddings before sorting by label."""
         index = order[self._pairs].sort(dim=1).values
         return ExtremePairs(index, ready.cosines(self._values * self._sign / GRID))
 
 
 def _counts(genuine: Tensor, impostors: Tensor, ready: Comparable) -> ScoreCounts:
+    """Convert the tables of both kinds to counts of cosines."""
     levels = (genuine + impostors).nonzero().squeeze(1)
     scores = ready.cosines((levels - GRID).float() / GRID)
     return ScoreCounts(scores, genuine[levels], impostors[levels])

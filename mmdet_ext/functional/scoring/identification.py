@@ -1,7 +1,8 @@
-"""Identification: who is this? Searches of a gallery, closed and open set.
+"""Identification of images: searches of a gallery, closed set and open set.
 
-A *gallery* holds templates of enrolled identities; a *probe* is searched in it. A search is *mated*
-where the probe's identity is enrolled. An identity is as similar as its best template.
+Identification finds the identity of an image. A *gallery* holds templates (embeddings) of enrolled
+identities. A *probe* is an embedding that is searched in the gallery. A search is *mated* if the
+identity of the probe is enrolled. The similarity of an identity is that of its best template.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ from torch import Tensor
 from mmdet_ext.functional.scoring.similarity import comparable, on_grid
 from mmdet_ext.functional.scoring.verification import allowed_errors
 
-#: Elements of a table of probes x identities: 64 MiB of it are held at once.
+__all__ = ['OpenSetPoint', 'Searches', 'match_rates', 'search_gallery', 'tpir_at_fpir']
+
+#: Largest number of elements of a table of probes x identities: 64 MiB.
 TABLE_ELEMENTS = 2**24
 
 
 class Searches(NamedTuple):
-    """What the searches of Q probes gave.
+    """Results of searching Q probes.
 
     Attributes:
-        mated: (Q,) bool, whether the probe's identity is in the gallery.
-        rank: (Q,) int64, place of that identity from 1 on; 0 where not mated.
-        mate: (Q,), its similarity; -inf where not mated. Float32; float64 where all embeddings
-            are close to each other.
-        top: (Q,), similarity of the best identity, whichever it is; likewise.
-        top_label: (Q,) int64, that identity; of equal ones the lowest label.
+        mated: (Q,) bool, whether the identity of the probe is in the gallery.
+        rank: (Q,) int64, rank of that identity from 1 on; 0 if not mated.
+        mate: (Q,) similarity of that identity; -inf if not mated. The precision is float32, or
+            float64 if all embeddings are close to each other.
+        top: (Q,) similarity of the best identity, in the precision of ``mate``.
+        top_label: (Q,) int64, the best identity; of equally similar ones the lowest label.
     """
 
     mated: Tensor
@@ -40,14 +43,14 @@ class Searches(NamedTuple):
 
 
 class OpenSetPoint(NamedTuple):
-    """What a bound on the false positive identification rate allows.
+    """Best operating point under a bound on the false positive identification rate.
 
     Attributes:
-        bound: the rate asked for.
-        threshold: the lowest occurring similarity that keeps to it; inf where none does.
-        fpir: the rate at it, at most ``bound``.
+        bound: the largest false positive identification rate allowed.
+        threshold: the lowest occurring similarity that keeps to the bound; inf if there is none.
+        fpir: false positive identification rate at the threshold, at most ``bound``.
         tpir: share of the mated searches that find their mate.
-        false_positives: non-mated searches that return anybody.
+        false_positives: number of non-mated searches that return an identity.
     """
 
     bound: float
@@ -67,22 +70,22 @@ def search_gallery(
     table_elements: int = TABLE_ELEMENTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Searches:
-    """Search every probe in the gallery by the cosine.
+    """Search every probe in the gallery by the cosine of the embeddings.
 
-    The rank of a mate is 1 + the number of other identities that are as similar or more: a tie
-    counts against the probe, so that a network which gives one embedding to all is last, not first.
-    Similarities are on the grid of :mod:`mmdet_ext.functional.scoring.similarity`, so that equal images
-    tie.
+    The rank of a mate is 1 + the number of other identities that are at least as similar. A tie
+    therefore counts against the probe: a network that gives one embedding to all images is ranked
+    last, not first. Similarities are rounded to the grid of
+    :mod:`mmdet_ext.functional.scoring.similarity`, so that equal images tie.
 
     Args:
         probes: (Q, D), floating point, finite, of any length.
         probe_labels: (Q,) integers.
         gallery: (G, D).
-        gallery_labels: (G,) integers; the templates of equal ones are of one identity.
-        table_elements: probes are searched so many at once that their similarities to templates,
-            and to identities, stay at or below it, and at least one. Gallery columns are cut
-            likewise.
-        progress: called with the probes done and the number of all, after each block.
+        gallery_labels: (G,) integers; templates with equal labels are of one identity.
+        table_elements: largest number of elements of the tables of similarities that are held at
+            once. Probes and templates are cut into chunks to keep to it; a chunk has at least one
+            probe and one template.
+        progress: called after each chunk with the number of probes done and of all probes.
 
     Raises:
         ValueError: if shapes do not fit, or the gallery is empty.
@@ -110,7 +113,7 @@ def search_gallery(
         mate = best.gather(1, place[some, None])
         rank = (best >= mate).sum(1).where(mated[some], 0)
         top = best.amax(1, keepdim=True)
-        # The first of equal ones: argmax takes any.
+        # `argmax` on the table itself may return any of equal values; this returns the first.
         first = (best == top).int().argmax(1)
         mate = mate.squeeze(1).where(mated[some], -math.inf)
         parts.append((rank, mate, top.squeeze(1), identities[first]))
@@ -130,7 +133,8 @@ def _check(probes: Tensor, probe_labels: Tensor, gallery: Tensor, gallery_labels
     ):
         if labels.shape != rows.shape[:1]:
             raise ValueError(
-                f'{name}_labels must be ({len(rows)},), one an embedding, got {tuple(labels.shape)}'
+                f'{name}_labels must be ({len(rows)},), one per embedding, got '
+                f'{tuple(labels.shape)}'
             )
     if not len(gallery):
         raise ValueError('gallery is empty: nobody is enrolled')
@@ -144,14 +148,25 @@ def _check(probes: Tensor, probe_labels: Tensor, gallery: Tensor, gallery_labels
 def _best_by_identity(
     probes: Tensor, templates: Tensor, identity: Tensor, identities: int, width: int
 ) -> Tensor:
-    """(Q, I) similarity of each identity's best template; templates sorted by identity."""
+    """Compute the similarity of each identity's best template to each probe.
+
+    Args:
+        probes: (Q, K), made ready by `comparable`.
+        templates: (G, K), made ready by `comparable`, in the order of their identities.
+        identity: (G,) identity of each template, ascending.
+        identities: number of identities I.
+        width: number of templates to compare at once.
+
+    Returns:
+        Tensor: (Q, I).
+    """
     best = probes.new_full((len(probes), identities), -math.inf)
     for start in range(0, len(templates), width):
         some = slice(start, start + width)
         with torch.autocast(probes.device.type, enabled=False):
             found = on_grid(probes @ templates[some].T)
         owner = identity[some]
-        if int(owner[-1] - owner[0]) + 1 == len(owner):  # one template each
+        if int(owner[-1] - owner[0]) + 1 == len(owner):  # one template per identity
             columns = slice(int(owner[0]), int(owner[-1]) + 1)
             best[:, columns] = torch.maximum(best[:, columns], found)
         else:
@@ -160,14 +175,16 @@ def _best_by_identity(
 
 
 def match_rates(searches: Searches, ranks: int) -> Tensor:
-    """Cumulative match characteristic: share of the mated searches with their mate within rank k.
+    """Compute the cumulative match characteristic.
+
+    This is the share of the mated searches whose mate is within rank k.
 
     Args:
-        searches: with at least one mated.
+        searches: with at least one mated search.
         ranks: highest rank R, at least 1.
 
     Returns:
-        Tensor: (R,) float64, for k = 1 to R.
+        Tensor: (R,) float64, the shares for k = 1 to R.
 
     Raises:
         ValueError: if no search is mated, or ``ranks`` is below 1.
@@ -181,23 +198,26 @@ def match_rates(searches: Searches, ranks: int) -> Tensor:
         raise ValueError(f'ranks is {ranks}; the first rank is 1')
     rank = searches.rank[searches.mated]
     if not len(rank):
-        raise ValueError('no probe has its identity in the gallery: there is no rank to tell')
+        raise ValueError('no probe has its identity in the gallery: there is no rank to report')
     within = torch.bincount(rank.clamp(max=ranks + 1), minlength=ranks + 2)[1 : ranks + 1]
     return within.cumsum(0).double() / len(rank)
 
 
 def tpir_at_fpir(searches: Searches, fpirs: Sequence[float], rank: int = 1) -> list[OpenSetPoint]:
-    """True positive identification rate at bounds on the false positive one.
+    """Compute the true positive identification rate at bounds on the false positive one.
 
-    FPIR is the share of the non-mated searches whose best candidate is at or above the threshold;
-    TPIR the share of the mated ones whose mate is, and is within ``rank``. The threshold is
-    the lowest occurring similarity at which no more than ``floor(fpir * non-mated searches)`` of
-    those return anybody.
+    FPIR is the share of the non-mated searches whose best identity is at or above the threshold.
+    TPIR is the share of the mated searches whose mate is at or above the threshold and within
+    ``rank``. The threshold is the lowest occurring similarity at which at most
+    ``floor(fpir * non-mated searches)`` of the non-mated searches return an identity.
 
     Args:
-        searches: with mated and non-mated ones.
+        searches: with mated and non-mated searches.
         fpirs: bounds in (0, 1].
-        rank: how many candidates a search returns, at least 1.
+        rank: number of candidates that a search returns, at least 1.
+
+    Returns:
+        list[OpenSetPoint]: in the order of ``fpirs``.
 
     Raises:
         ValueError: if either kind of searches is absent, a bound is not in (0, 1], or it is below

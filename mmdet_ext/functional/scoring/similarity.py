@@ -1,4 +1,4 @@
-"""Cosine similarities of embeddings, on one grid for whoever compares them."""
+"""Cosine similarities of embeddings, rounded to one grid so that equal images tie."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from torch import Tensor
 
 from mmdet_ext.functional.numerics.unit_vectors import unit_vectors
 
-#: Similarities are multiples of 1 / GRID, about 1e-6. In float32, the cosine of the same two
-#: embeddings differs by some 1e-7 with the size of the matrix product that it is a part of. Rounded
-#: to more than that, equal embeddings tie, whatever the blocks, and integers are counted exactly.
+__all__ = ['Comparable', 'comparable', 'on_grid', 'pair_similarities', 'unit_embeddings']
+
+#: Similarities are multiples of 1 / GRID, about 1e-6. In float32, the cosine of two embeddings
+#: changes by some 1e-7 with the size of the matrix product that computes it. Rounding to a coarser
+#: grid makes equal embeddings tie in products of any size, and allows exact counts of integers.
 GRID = 2**20
 
-#: Unit vectors within this squared distance from their mean are compared by what they differ in:
-#: their cosines are above 1 - 2 * NARROW, where steps of 1 / GRID would be coarse.
+#: Unit vectors that all lie within this squared distance from their mean are compared by their
+#: differences: their cosines are above 1 - 2 * NARROW, where steps of 1 / GRID would be coarse.
 NARROW = 2.0**-8
 
-#: Steps of float64 below 1 tell similarities apart down to this scale.
+#: Smallest scale at which float64 cosines just below 1 can still be distinguished.
 _LEAST_SCALE = 4.0**-15
 _PAIRS_AT_ONCE = 65_536
 
 
 class Comparable(NamedTuple):
-    """Embeddings made ready for products of rows with rows, ``left @ right.T``, called levels.
+    """Embeddings made ready for comparison: ``left @ right.T`` is the table of their levels.
+
+    A level t stands for the cosine 1 - scale * (1 - t).
 
     Attributes:
         left: (N, K) float32.
-        right: (N, K) float32; ``left`` itself where ``scale`` is 1.
-        scale: rows of level t have the cosine 1 - scale * (1 - t); the levels are in [-1, 1].
+        right: (N, K) float32; ``left`` itself if ``scale`` is 1.
+        scale: in (0, 1]. Levels are in [-1, 1].
     """
 
     left: Tensor
@@ -38,23 +42,23 @@ class Comparable(NamedTuple):
     scale: float
 
     def cosines(self, levels: Tensor) -> Tensor:
-        """The cosines of levels, of any shape; float64 where ``scale`` is below 1."""
+        """Convert levels of any shape to cosines; float64 if ``scale`` is below 1."""
         return levels if self.scale == 1 else 1 - self.scale * (1 - levels.double())
 
 
 def unit_embeddings(embeddings: Tensor) -> Tensor:
-    r"""Embeddings of length 1: :math:`x / \lVert x \rVert`.
+    r"""Scale embeddings to length 1: :math:`x / \lVert x \rVert`.
 
     Args:
         embeddings: (N, D), floating point, finite, of any length.
 
     Returns:
-        Tensor: (N, D) float32. A row of zeros stays zeros, so that its similarities are 0. No
-        length overflows or vanishes.
+        Tensor: (N, D) float32. A row of zeros stays zeros, so that its similarities are 0.
+        Lengths neither overflow nor underflow.
 
     Raises:
         ValueError: if the shape is not (N, D) with D >= 1, or a value is not finite.
-        TypeError: if they are not of floating point.
+        TypeError: if the embeddings are not of floating point.
 
     >>> unit_embeddings(torch.tensor([[3e30, 4e30], [0., 0.]]))
     tensor([[0.6000, 0.8000],
@@ -75,17 +79,17 @@ def unit_embeddings(embeddings: Tensor) -> Tensor:
 
 @torch.no_grad()
 def comparable(embeddings: Tensor) -> Comparable:
-    r"""Embeddings made ready to be compared, with a resolution that fits how far they are apart.
+    r"""Make embeddings ready for comparison, at a resolution that fits their distances.
 
-    Ordinarily these are the unit vectors u, and levels are cosines. Where all lie close to their
-    mean c (see `NARROW`), as those of a network that has collapsed, it is their differences
-    :math:`a = (u - c) / \sqrt{s}`, made of float64, by
+    Ordinarily the result holds the unit vectors u, and levels are cosines. If all unit vectors lie
+    close to their mean c (see `NARROW`), as those of a network that has collapsed, the result
+    holds their differences :math:`a = (u - c) / \sqrt{s}`, computed in float64:
 
     .. math:: u_i \cdot u_j = 1 - \tfrac12 |u_i - u_j|^2 = 1 - s (1 - t), \quad
               t = a_i \cdot a_j + \tfrac12 (1 - |a_i|^2) + \tfrac12 (1 - |a_j|^2)
 
-    with the scale s a power of 4 just large enough that all :math:`|a| \le 1`: two more columns
-    make a product of it.
+    The scale s is the smallest power of 4 for which all :math:`|a| \le 1`. Two additional columns
+    turn the level t into a product of rows.
 
     Args:
         embeddings: as `unit_embeddings` takes them.
@@ -102,13 +106,14 @@ def comparable(embeddings: Tensor) -> Comparable:
     unit = unit_embeddings(embeddings)
     with torch.autocast(unit.device.type, enabled=False):
         mean = unit.mean(0)
-        # Squared distances from the mean; rows of zeros, taken as 1 long, are far from any.
+        # Squared distances from the mean. Rows of zeros count as if they were 1 long, so that
+        # they are far from the mean.
         wide = not len(unit) or bool((1 + mean @ mean - 2 * (unit @ mean)).max() > NARROW)
     return Comparable(unit, unit, 1.0) if wide else _stretched(embeddings.detach().double())
 
 
 def _stretched(embeddings: Tensor) -> Comparable:
-    """By what they differ in; float64, none of them zero."""
+    """Make embeddings ready that are close to each other: float64, no row of zeros."""
     unit, _ = unit_vectors(embeddings, dtype=torch.float64)
     apart = unit - unit.mean(0)
     reach = float(apart.square().sum(1).max())
@@ -120,7 +125,7 @@ def _stretched(embeddings: Tensor) -> Comparable:
 
 
 def on_grid(similarities: Tensor) -> Tensor:
-    """Similarities rounded to multiples of 1 / GRID within [-1, 1], float32, any shape.
+    """Round similarities of any shape to multiples of 1 / GRID within [-1, 1], in float32.
 
     >>> on_grid(torch.tensor([0.5000003, 1.0000001])).tolist()
     [0.5, 1.0]
@@ -130,19 +135,19 @@ def on_grid(similarities: Tensor) -> Tensor:
 
 @torch.no_grad()
 def pair_similarities(embeddings: Tensor, index: Tensor) -> Tensor:
-    """Cosine of each listed pair.
+    """Compute the cosine of each listed pair.
 
     Args:
         embeddings: (N, D), as `comparable` takes them.
         index: (K, 2) integers, rows of ``embeddings``.
 
     Returns:
-        Tensor: (K,) in [-1, 1], float32 on the grid; float64, on a finer one, where `comparable`
-        finds all embeddings close to each other.
+        Tensor: (K,) in [-1, 1], float32 on the grid. If all embeddings are close to each other
+        (see `comparable`), float64 on a finer grid.
 
     Raises:
         ValueError: if ``index`` is not (K, 2).
-        IndexError: if it names a row that is not there.
+        IndexError: if ``index`` names a row that does not exist.
 
     >>> embeddings = torch.tensor([[1., 0.], [0., 1.], [3., 4.]])
     >>> pair_similarities(embeddings, torch.tensor([[0, 1], [1, 2]]))

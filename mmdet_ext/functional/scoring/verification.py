@@ -1,9 +1,10 @@
-"""Verification: are two images of one person? Exact figures from similarities of pairs.
+"""Verification of image pairs: exact operating points from counted similarities.
 
-A pair is *genuine* (of one person) or an *impostor* pair, and is accepted where its similarity is
-at or above a threshold. All figures follow from how often each distinct similarity occurs among
-the two kinds (`ScoreCounts`), be it counted from a list of pairs or, without storing them, over all
-pairs (`mmdet_ext.functional.scoring.all_pairs`).
+Verification decides whether two images show one identity. A *genuine* pair is of one identity, an
+*impostor* pair is of two. A pair is accepted if its similarity is at or above a threshold. All
+results follow from the number of genuine and of impostor pairs at each distinct similarity
+(`ScoreCounts`). Those are counted either from a list of pairs (`count_scores`) or over all pairs of
+a set, without storing them (`mmdet_ext.functional.scoring.all_pairs`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+__all__ = [
+    'OperatingPoint',
+    'RocCurve',
+    'ScoreCounts',
+    'allowed_errors',
+    'count_scores',
+    'equal_error_rate',
+    'roc_auc',
+    'roc_curve',
+    'tar_at_far',
+]
+
 
 class ScoreCounts(NamedTuple):
-    """How often each similarity occurs.
+    """Number of genuine and impostor pairs at each distinct similarity.
 
     Attributes:
         scores: (S,) distinct similarities, ascending.
@@ -31,7 +44,11 @@ class ScoreCounts(NamedTuple):
     impostors: Tensor
 
     def totals(self) -> tuple[int, int]:
-        """Genuine pairs and impostor pairs; ValueError where either is absent."""
+        """Return the number of genuine pairs and of impostor pairs.
+
+        Raises:
+            ValueError: if there are no genuine or no impostor pairs.
+        """
         genuine, impostors = int(self.genuine.sum()), int(self.impostors.sum())
         if not genuine or not impostors:
             raise ValueError(
@@ -41,17 +58,17 @@ class ScoreCounts(NamedTuple):
         return genuine, impostors
 
     def accepted(self) -> tuple[Tensor, Tensor]:
-        """(S,) int64 each: genuine and impostor pairs with a similarity at or above each score."""
+        """Count the genuine and the impostor pairs at or above each score: (S,) int64 each."""
         return _at_or_above(self.genuine), _at_or_above(self.impostors)
 
 
 class RocCurve(NamedTuple):
-    """Operating points, from the strictest on; the first accepts nothing, at threshold inf.
+    """Operating points from the strictest on; the first accepts nothing, at threshold inf.
 
     Attributes:
         thresholds: (T,) float64, descending.
-        far: (T,) float64, accepted share of the impostor pairs.
-        tar: (T,) float64, accepted share of the genuine pairs.
+        far: (T,) float64, false acceptance rate: accepted share of the impostor pairs.
+        tar: (T,) float64, true acceptance rate: accepted share of the genuine pairs.
     """
 
     thresholds: Tensor
@@ -60,14 +77,14 @@ class RocCurve(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """What a bound on the false acceptance rate allows.
+    """Best operating point under a bound on the false acceptance rate.
 
     Attributes:
-        bound: the rate asked for.
-        threshold: the lowest occurring similarity that keeps to it; inf where none does.
-        far: the rate at it, at most ``bound``.
+        bound: the largest false acceptance rate allowed.
+        threshold: the lowest occurring similarity that keeps to the bound; inf if there is none.
+        far: false acceptance rate at the threshold, at most ``bound``.
         tar: accepted share of the genuine pairs.
-        accepted_impostors: impostor pairs accepted at it.
+        accepted_impostors: number of accepted impostor pairs.
     """
 
     bound: float
@@ -77,26 +94,8 @@ class OperatingPoint(NamedTuple):
     accepted_impostors: int
 
 
-class FoldAccuracy(NamedTuple):
-    """Accuracies of a cross-validation.
-
-    Attributes:
-        mean: over the folds.
-        std: their standard deviation, with k - 1 in the denominator.
-        standard_error: of the mean, std / sqrt(k), as LFW reports.
-        accuracies: a fold each.
-        thresholds: a fold each, found on the others.
-    """
-
-    mean: float
-    std: float
-    standard_error: float
-    accuracies: list[float]
-    thresholds: list[float]
-
-
 def count_scores(similarities: Tensor, same: Tensor) -> ScoreCounts:
-    """Count how often each similarity occurs; equal ones are ties, none is rounded.
+    """Count the pairs of each kind at each similarity; only equal similarities are merged.
 
     Args:
         similarities: (K,) floating point, no NaN.
@@ -123,13 +122,16 @@ def count_scores(similarities: Tensor, same: Tensor) -> ScoreCounts:
 
 
 def roc_curve(counts: ScoreCounts, most: int | None = None) -> RocCurve:
-    """Receiver operating characteristic; the points of scikit-learn's with all of them kept.
+    """Compute the receiver operating characteristic.
+
+    The points are those of scikit-learn's ``roc_curve`` with ``drop_intermediate=False``.
 
     Args:
         counts: with pairs of both kinds.
-        most: keep about this many points at most (and at least 8): the best ones under bounds
-            even in the logarithm of the FAR, and at shares even in the TAR. Each is exact. None
-            keeps all.
+        most: largest number of points, about, at least 8. Half of the points are the best ones
+            under bounds that are evenly spaced in the logarithm of the FAR. The other half are
+            the first to reach evenly spaced shares of the TAR. Each point is exact. None keeps
+            all points.
 
     Raises:
         ValueError: if a kind of pairs is absent, or ``most`` is below 8.
@@ -157,12 +159,15 @@ def roc_curve(counts: ScoreCounts, most: int | None = None) -> RocCurve:
 
 
 def roc_auc(counts: ScoreCounts) -> float:
-    r"""Area under the ROC: the chance that a genuine pair is more alike than an impostor pair.
+    r"""Compute the area under the ROC curve.
+
+    This is the probability that a genuine pair is more similar than an impostor pair, where a tie
+    counts one half:
 
     .. math:: \frac{1}{PN} \sum_s g_s \bigl(\sum_{t < s} n_t + \tfrac12 n_s\bigr)
 
-    with :math:`g_s`, :math:`n_s` genuine and impostor pairs of similarity s, P and N all of them:
-    a tie counts one half.
+    with :math:`g_s` and :math:`n_s` the genuine and impostor pairs of similarity s, and P and N
+    the numbers of all genuine and all impostor pairs.
 
     Raises:
         ValueError: if a kind of pairs is absent.
@@ -171,18 +176,18 @@ def roc_auc(counts: ScoreCounts) -> float:
     0.75
     """
     genuine, impostors = counts.totals()
-    # Twice the impostors below, ties once: whole numbers as long as they are added up.
+    # Twice the impostor pairs below plus once the ties: the sums stay whole numbers.
     below = 2 * counts.impostors.cumsum(0) - counts.impostors
     return float((counts.genuine.double() / genuine * (below.double() / (2 * impostors))).sum())
 
 
 def tar_at_far(counts: ScoreCounts, fars: Sequence[float]) -> list[OperatingPoint]:
-    """True acceptance rate at bounds on the false acceptance rate.
+    """Compute the true acceptance rate at bounds on the false acceptance rate.
 
-    The threshold is the lowest occurring similarity at which no more than
-    ``floor(far * impostors)`` impostor pairs are accepted, with ``far`` taken as the decimal number
-    that it is written as. Where more of them than that share the highest similarity of all,
-    nothing can be accepted: threshold inf, TAR 0.
+    The threshold is the lowest occurring similarity that accepts at most
+    ``floor(far * impostors)`` impostor pairs. ``far`` counts as the decimal number that it is
+    written as. If more impostor pairs than that share the highest similarity of all, nothing can
+    be accepted: the threshold is inf and the TAR is 0.
 
     Args:
         counts: with pairs of both kinds.
@@ -218,19 +223,22 @@ def tar_at_far(counts: ScoreCounts, fars: Sequence[float]) -> list[OperatingPoin
 
 
 def allowed_errors(rate: float, count: int, name: str, what: str) -> int:
-    """How many of ``count`` a bound on an error rate lets pass, at least 1.
+    """Compute how many of ``count`` trials may fail under a bound on the error rate.
 
-    The bound is the decimal number that it is written as: 0.29 of 100 are 29, although the
-    product of the floating-point numbers lies below.
+    The bound counts as the decimal number that it is written as: 0.29 of 100 are 29, although the
+    product of the floating-point numbers lies below 29.
 
     Args:
-        rate: in (0, 1].
-        count: trials.
-        name: what messages call the option.
-        what: what messages call the trials.
+        rate: bound in (0, 1].
+        count: number of trials.
+        name: name of the option, for messages.
+        what: name of the trials, for messages.
+
+    Returns:
+        int: at least 1.
 
     Raises:
-        ValueError: if it is not in (0, 1], or lets not even one pass.
+        ValueError: if ``rate`` is not in (0, 1], or does not even allow one error.
 
     >>> allowed_errors(0.29, 100, 'fars', 'impostor pairs')
     29
@@ -247,14 +255,15 @@ def allowed_errors(rate: float, count: int, name: str, what: str) -> int:
 
 
 def equal_error_rate(counts: ScoreCounts) -> tuple[float, float]:
-    """The rate at which false acceptances and false rejections are equally frequent.
+    """Compute the rate at which false acceptances and false rejections are equally frequent.
 
-    Between the two neighbouring operating points of the ROC at which FAR - FRR changes its sign,
-    both rates are taken as linear, as where one operates at either at random; the threshold is
-    interpolated likewise (beside the point that accepts nothing, it is the highest similarity).
+    FAR - FRR changes its sign between two neighbouring operating points of the ROC. Both rates,
+    and the threshold, are interpolated linearly between these two. (The rates are those of a
+    system that picks one of the two points at random.) Beside the point that accepts nothing, the
+    threshold is the highest similarity.
 
     Returns:
-        The rate and the threshold.
+        tuple: the rate and the threshold.
 
     Raises:
         ValueError: if a kind of pairs is absent.
@@ -266,7 +275,7 @@ def equal_error_rate(counts: ScoreCounts) -> tuple[float, float]:
     """
     genuine, impostors = counts.totals()
     accepted_genuine, accepted_impostors = counts.accepted()
-    # Whether FAR >= FRR, from the lowest threshold, where it holds, to the first without.
+    # FAR - FRR: at least 0 at the lowest threshold, and falling from there.
     gap = accepted_impostors.double() / impostors + accepted_genuine.double() / genuine - 1
     last = int((gap >= 0).sum()) - 1
     far, over = float(accepted_impostors[last]) / impostors, float(gap[last])
@@ -280,111 +289,23 @@ def equal_error_rate(counts: ScoreCounts) -> tuple[float, float]:
     return far + way * (next_far - far), threshold + way * (next_threshold - threshold)
 
 
-def best_accuracy(counts: ScoreCounts, balanced: bool = False) -> tuple[float, float]:
-    """Highest share of rightly judged pairs that one threshold reaches on these very pairs.
-
-    Args:
-        counts: with pairs of both kinds.
-        balanced: the mean of the shares of both kinds. With 99 impostor pairs for a genuine one,
-            accepting nothing is right in 99 % of all pairs, and in 50 % by this measure.
-
-    Returns:
-        The accuracy, and a threshold midway between the two similarities that it parts. Where
-        several parts are equally good, the highest. Accepting all has the lowest similarity as
-        its threshold, accepting nothing inf.
-
-    Raises:
-        ValueError: if a kind of pairs is absent.
-
-    >>> similarities = torch.tensor([.75, .25, .5])
-    >>> best_accuracy(count_scores(similarities, torch.tensor([True, False, False])))
-    (1.0, 0.625)
-    """
-    genuine, impostors = counts.totals()
-    accepted_genuine, accepted_impostors = counts.accepted()
-    # What is gained over accepting nothing, which stands last.
-    gain = accepted_genuine - accepted_impostors
-    if balanced:
-        gain = accepted_genuine.double() / genuine - accepted_impostors.double() / impostors
-    gain = torch.cat([gain, gain.new_zeros(1)])
-    place = int((gain == gain.max()).nonzero()[-1])
-    most = gain[place].item()
-    accuracy = (1 + most) / 2 if balanced else (impostors + most) / (genuine + impostors)
-    return accuracy, _threshold_below(counts.scores, place)
-
-
-def fold_accuracy(similarities: Tensor, same: Tensor, folds: int | Tensor = 10) -> FoldAccuracy:
-    """The LFW protocol: accuracy on each fold at the threshold that is best on the others.
-
-    The threshold is that of `best_accuracy`: exact, not one of a list of guesses.
-
-    Args:
-        similarities: (K,) floating point.
-        same: (K,) bool, True for genuine pairs.
-        folds: a number k of folds, contiguous and as even as scikit-learn's unshuffled ``KFold``
-            (the first K mod k hold one pair more); or (K,) the fold of each pair, any integers.
-
-    Raises:
-        ValueError: if shapes differ, there are fewer than 2 folds or fewer pairs than folds, or
-            the other folds of one lack a kind of pairs.
-
-    >>> similarities = torch.tensor([.9, .1, .8, .2])
-    >>> fold_accuracy(similarities, similarities > .5, folds=2).mean
-    1.0
-    """
-    fold = _contiguous(len(similarities), folds) if isinstance(folds, int) else folds
-    if fold.shape != similarities.shape:
-        raise ValueError(
-            f'folds must tell one fold a pair, got {tuple(fold.shape)} for {len(similarities)}'
-        )
-    numbers = fold.unique().tolist()
-    if len(numbers) < 2:
-        raise ValueError(
-            f'folds are {numbers}: at least 2 are needed to find a threshold on the others'
-        )
-    accuracies, thresholds = [], []
-    for number in numbers:
-        inside = (fold == number).to(similarities.device)
-        others = count_scores(similarities[~inside], same[~inside])
-        try:
-            _, threshold = best_accuracy(others)
-        except ValueError as error:
-            raise ValueError(
-                f'the pairs outside of fold {number} cannot give its threshold: {error}. Folds '
-                'must hold pairs of both kinds: mix the list, or give the folds'
-            ) from error
-        judged = similarities[inside].double() >= threshold
-        accuracies.append(float((judged == same[inside].bool()).double().mean()))
-        thresholds.append(threshold)
-    found = torch.tensor(accuracies, dtype=torch.float64)
-    mean, std = float(found.mean()), float(found.std())
-    return FoldAccuracy(mean, std, std / math.sqrt(len(found)), accuracies, thresholds)
-
-
-def _contiguous(count: int, folds: int) -> Tensor:
-    """The fold of each of ``count`` pairs."""
-    if folds < 2:
-        raise ValueError(f'folds is {folds}; at least 2 are needed to find a threshold on others')
-    if count < folds:
-        raise ValueError(f'{count} pairs cannot make {folds} folds; ask for fewer folds')
-    sizes = torch.tensor([count // folds + (k < count % folds) for k in range(folds)])
-    return torch.arange(folds).repeat_interleave(sizes)
-
-
 def _at_or_above(counts: Tensor) -> Tensor:
+    """Sum the counts from each place to the end."""
     running = counts.cumsum(0)
     return counts + running[-1:] - running
 
 
-def _threshold_below(scores: Tensor, place: int) -> float:
-    """Midway between the score at ``place`` and the one below; in float64, so between them."""
-    if place == len(scores):
-        return math.inf
-    return (float(scores[max(place - 1, 0)]) + float(scores[place])) / 2
-
-
 def _spread(genuine: Tensor, impostors: Tensor, most: int) -> Tensor:
-    """Which of many points to keep, by the pairs accepted at each: both ascending, (S,)."""
+    """Choose about ``most`` points of a curve, evenly spread.
+
+    Args:
+        genuine: (S,) accepted genuine pairs at each point, ascending.
+        impostors: (S,) accepted impostor pairs, ascending.
+        most: as in `roc_curve`.
+
+    Returns:
+        Indices of the points, ascending.
+    """
     half = (most - 4) // 2
     device = genuine.device
     steps = torch.logspace(0, math.log10(int(impostors[-1])), half, dtype=torch.float64)

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from mmdet_ext.face.metrics import FaceVerificationMetric
 from mmdet_ext.face.metrics.embedding_metric import rate_name
+from mmdet_ext.functional.scoring.accuracy import best_accuracy, fold_accuracy
 from mmdet_ext.functional.scoring.similarity import pair_similarities, unit_embeddings
 from mmdet_ext.functional.scoring.verification import (
-    best_accuracy,
     count_scores,
     equal_error_rate,
-    fold_accuracy,
     tar_at_far,
 )
 

@@ -1,4 +1,4 @@
-"""SSDHead against stock's, and with other losses."""
+"""SSDHead against mmdet's head, and with other losses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAPS = (12, 6)
 
 
 def build(scope: str, train_cfg: dict[str, Any] | None = None, **options: Any) -> nn.Module:
-    """A head of two levels; ``train_cfg`` changes the usual one."""
+    """Build a head of two levels; ``train_cfg`` changes the usual one."""
     train = dict(
         assigner=dict(
             type='MaxIoUAssigner',
@@ -63,6 +63,7 @@ def build(scope: str, train_cfg: dict[str, Any] | None = None, **options: Any) -
 
 
 def batch(counts: tuple[int, ...]) -> tuple[list[Tensor], list[InstanceData], list[dict[str, Any]]]:
+    """Make features, ground truth and meta information of images with so many boxes."""
     generator = torch.Generator().manual_seed(3)
     features = [
         torch.randn(len(counts), 8, side, side, generator=generator, requires_grad=True)
@@ -81,7 +82,7 @@ def batch(counts: tuple[int, ...]) -> tuple[list[Tensor], list[InstanceData], li
 def outcome(
     head: nn.Module, counts: tuple[int, ...]
 ) -> tuple[dict[str, list[Tensor]], list[Tensor]]:
-    """Losses, and the gradients of their sum by the features and all weights."""
+    """Compute the losses, and the gradients of their sum at the features and all weights."""
     features, gts, metas = batch(counts)
     losses = head.loss_by_feat(*head(features), gts, metas)
     total = sum(part.sum() for parts in losses.values() for part in parts)
@@ -91,20 +92,20 @@ def outcome(
 
 @pytest.mark.parametrize('counts', [(5, 2, 9), (4, 0, 1), (0, 0)], ids=str)
 @pytest.mark.parametrize('options', [{}, {'neg_pos_ratio': 1, 'smoothl1_beta': 0.2}], ids=str)
-def test_by_default_stocks_losses_and_gradients(
+def test_default_losses_and_gradients_equal_mmdet(
     counts: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    ours, stock = (outcome(build(s, options), counts) for s in ('mmdet_ext', 'mmdet'))
-    torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-6)
+    ours, theirs = (outcome(build(s, options), counts) for s in ('mmdet_ext', 'mmdet'))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     for value, count in zip(ours[0]['loss_cls'], counts, strict=True):
-        # A picture without boxes keeps nothing, in stock and here.
+        # In an image without boxes, mining keeps no negative, in mmdet and here.
         assert (value > 0) == (count > 0)
 
 
-def test_decoded_boxes_as_stock() -> None:
+def test_losses_of_decoded_boxes_equal_mmdet() -> None:
     boxes = dict(reg_decoded_bbox=True)
-    ours, stock = (outcome(build(s, **boxes), (5, 0)) for s in ('mmdet_ext', 'mmdet'))
-    torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
+    ours, theirs = (outcome(build(s, **boxes), (5, 0)) for s in ('mmdet_ext', 'mmdet'))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_decoded_boxes_as_stock() -> None:
     ],
     ids=lambda cfg: cfg['type'] + cfg.get('loss', {}).get('type', ''),
 )
-def test_another_loss_is_called_as_given(loss_cls: dict[str, Any]) -> None:
+def test_any_softmax_loss_is_called_per_image(loss_cls: dict[str, Any]) -> None:
     head = build('mmdet_ext', loss_cls=loss_cls)
     features, gts, metas = batch((5, 2))
     calls: list[tuple[Any, ...]] = []
@@ -133,7 +134,7 @@ def test_another_loss_is_called_as_given(loss_cls: dict[str, Any]) -> None:
         torch.testing.assert_close(again(*args, **kwargs), output)
 
 
-def test_boxes_by_ciou() -> None:
+def test_an_iou_loss_of_decoded_boxes() -> None:
     head = build('mmdet_ext', reg_decoded_bbox=True, loss_bbox=dict(type='mmdet_ext.CIoULoss'))
     losses, gradients = outcome(head, (5, 0))
     first, second = (part.item() for part in losses['loss_bbox'])
@@ -158,12 +159,12 @@ def test_sigmoid_losses_are_refused(loss_cls: dict[str, Any]) -> None:
         build('mmdet_ext', loss_cls=loss_cls)
 
 
-def test_options_are_named_and_weights_are_stocks() -> None:
+def test_options_are_named_and_weights_equal_mmdet() -> None:
     with pytest.raises(TypeError, match="no option 'loss_clss'; did you mean 'loss_cls'"):
         build('mmdet_ext', loss_clss=None)
-    ours, stock = build('mmdet_ext'), build('mmdet')
-    assert list(ours.state_dict()) == list(stock.state_dict())
-    torch.testing.assert_close(dict(ours.state_dict()), dict(stock.state_dict()))
+    ours, theirs = build('mmdet_ext'), build('mmdet')
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()))
 
 
 def test_builds_without_training_options() -> None:
@@ -186,7 +187,7 @@ def test_builds_without_training_options() -> None:
 
 
 def ssd(root: Path, work_dir: Path) -> Config:
-    """Stock's SSD300 config on drawn shapes, with two levels of a small network."""
+    """Make mmdet's SSD300 config small, with two levels, for the drawn shapes."""
     source = work_dir / 'ssd.py'
     source.write_text("_base_ = 'mmdet::ssd/ssd300_coco.py'\n")
     cfg = shrink(source, root, work_dir=str(work_dir))
@@ -219,7 +220,9 @@ def ssd(root: Path, work_dir: Path) -> Config:
     return cfg
 
 
-def test_two_iterations_with_the_stock_runner(shapes_root: Path, tmp_path: Path) -> None:
+def test_two_iterations_of_the_stock_runner_change_the_head(
+    shapes_root: Path, tmp_path: Path
+) -> None:
     runner = Runner.from_cfg(ssd(shapes_root, tmp_path))
     before = {name: value.clone() for name, value in runner.model.state_dict().items()}
     runner.train()

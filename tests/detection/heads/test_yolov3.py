@@ -1,4 +1,4 @@
-"""YOLOV3Head: stock's losses on stock's rule, and priors ignored by what is predicted for them."""
+"""YOLOV3Head: losses equal to mmdet's, and priors ignored by the boxes predicted for them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ HEIGHT, WIDTH = 128, 160
 
 
 def head(scope: str, assigner: dict[str, Any], **options: Any) -> Any:
+    """Build a small head of three levels."""
     torch.manual_seed(0)
     return MODELS.build(
         dict(
@@ -44,19 +45,21 @@ def head(scope: str, assigner: dict[str, Any], **options: Any) -> Any:
 
 
 def batch(count: int) -> tuple[list[InstanceData], list[dict[str, Any]]]:
-    pictures = []
+    """Make the ground truth and meta information of some images."""
+    gts = []
     generator = torch.Generator().manual_seed(2)
     edges = torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
     for number in range(count):
         boxes = random_boxes(generator, 5 * number + 3, WIDTH, HEIGHT, 8, 100)
-        # Within the picture: stock's head looks for the cells of centres outside, and fails.
+        # Boxes lie within the image, as mmdet's head fails on centres outside of it.
         boxes = boxes.clamp(min=0).minimum(edges)
         labels = torch.randint(7, (len(boxes),), generator=generator)
-        pictures.append(InstanceData(bboxes=boxes, labels=labels))
-    return pictures, [dict(img_shape=(HEIGHT, WIDTH))] * count
+        gts.append(InstanceData(bboxes=boxes, labels=labels))
+    return gts, [dict(img_shape=(HEIGHT, WIDTH))] * count
 
 
 def maps(model: Any, count: int) -> tuple[Tensor, ...]:
+    """Return a head's predictions for random features."""
     generator = torch.Generator().manual_seed(1)
     features = tuple(
         torch.randn(count, 8, HEIGHT // s, WIDTH // s, generator=generator) for s in STRIDES
@@ -76,8 +79,8 @@ def maps(model: Any, count: int) -> tuple[Tensor, ...]:
     ids=lambda config: config['type'],
 )
 @pytest.mark.parametrize('smooth', [None, 0.1])
-def test_losses_and_gradients_as_stocks(assigner: dict[str, Any], smooth: float | None) -> None:
-    """Stock's head asks the same assigner picture by picture."""
+def test_losses_and_gradients_equal_mmdet(assigner: dict[str, Any], smooth: float | None) -> None:
+    """Mmdet's head asks the same assigner image by image."""
     options = {} if smooth is None else {'one_hot_smoother': smooth}
     results = []
     for scope in ('mmdet', 'mmdet_ext'):
@@ -87,10 +90,10 @@ def test_losses_and_gradients_as_stocks(assigner: dict[str, Any], smooth: float 
         total = sum(sum(part) for part in losses.values())
         total.backward()
         results.append((losses, [p.grad for p in model.parameters()]))
-    (stock, stock_gradients), (ours, gradients) = results
-    for name, parts in stock.items():
+    (theirs, their_gradients), (ours, gradients) = results
+    for name, parts in theirs.items():
         torch.testing.assert_close(list(ours[name]), list(parts), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(gradients, stock_gradients, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients, their_gradients, rtol=1e-5, atol=1e-6)
 
 
 def test_priors_are_ignored_by_the_boxes_predicted_for_them() -> None:
@@ -107,10 +110,10 @@ def test_priors_are_ignored_by_the_boxes_predicted_for_them() -> None:
             for m, s in zip(pred_maps, STRIDES, strict=True)
         ]
     )
-    for picture in range(2):
+    for image in range(2):
         rows = torch.cat(
             [
-                m[picture].view(3, -1, *m.shape[-2:]).permute(2, 3, 0, 1).flatten(0, 2)
+                m[image].view(3, -1, *m.shape[-2:]).permute(2, 3, 0, 1).flatten(0, 2)
                 for m in pred_maps
             ]
         )
@@ -118,8 +121,8 @@ def test_priors_are_ignored_by_the_boxes_predicted_for_them() -> None:
         middle = (priors[:, :2] + priors[:, 2:]) / 2 + offset
         half = (priors[:, 2:] - priors[:, :2]) / 2 * rows[:, 2:4].exp()
         found = torch.cat([middle - half, middle + half], 1)
-        overlap = box_iou(found[:, None], gts[picture].bboxes).amax(1)
-        positive = targets[picture][:, 4] == 1
-        assert torch.equal(backgrounds[picture] == 1, ~positive & (overlap <= 0.3))
-        assert ((backgrounds[picture] == 0) & ~positive).sum() > 20
+        overlap = box_iou(found[:, None], gts[image].bboxes).amax(1)
+        positive = targets[image][:, 4] == 1
+        assert torch.equal(backgrounds[image] == 1, ~positive & (overlap <= 0.3))
+        assert ((backgrounds[image] == 0) & ~positive).sum() > 20
         assert positive.sum() > 0

@@ -11,7 +11,7 @@ from mmdet_ext.functional.boxes.checks import check_overlap_options
 from mmdet_ext.functional.boxes.iou_losses import IoUMode, WiseVersion
 from mmdet_ext.functional.numerics.checks import check_above, check_one_of
 from mmdet_ext.functional.numerics.reduction import Reduction
-from mmdet_ext.losses.base import ElementwiseLoss
+from mmdet_ext.losses.base import Elements, ElementwiseLoss
 from mmdet_ext.registry import MODELS
 
 
@@ -334,14 +334,16 @@ class WiseIoULoss(OverlapLoss):
         self.alpha = alpha
         self.delta = delta
 
-    def elementwise_weighed(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """`elementwise`, the mean over boxes with a weight alone."""
+    def elements(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction
+    ) -> Elements:
+        """Compute the loss, with the mean over the boxes of a weight above 0."""
         counted = None
-        # A weight that does not fit is named where it is used.
+        # A weight that does not fit is reported where it is applied.
         if weight is not None and weight.shape[: pred.dim() - 1] == pred.shape[:-1]:
-            # Heads pass all anchors, those without a box with weight 0.
+            # Heads pass all anchors; those without a box have the weight 0.
             counted = (weight > 0).reshape(*pred.shape[:-1], -1).any(-1)
-        return self.elementwise(pred, target, counted)
+        return Elements(self.elementwise(pred, target, counted), weight)
 
     def elementwise(
         self, pred: Tensor, target: Tensor, counted_mask: Tensor | None = None

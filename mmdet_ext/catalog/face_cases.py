@@ -83,7 +83,6 @@ class FaceDatasetCase:
         folder: what of that folder it reads.
         pictures: how many it finds.
         identities: how many identities, 0 where the files do not tell.
-        loads: whether an entry holds the picture, so that no transform has to load it.
         divisible: whether a part of it can be taken.
         twin: name of the stock data set that it replaces, None for a new one.
     """
@@ -94,7 +93,6 @@ class FaceDatasetCase:
     identities: int
     root: str | None = 'data_root'
     folder: str = ''
-    loads: bool = True
     divisible: bool = True
     twin: str | None = None
 
@@ -185,16 +183,13 @@ BACKBONES = (
 )
 PREPROCESSORS = (PartCase('FaceDataPreprocessor'),)
 FACE_DATASETS = (
-    FaceDatasetCase(
-        'FaceFolderDataset', {}, pictures=16, identities=8, folder='faces', loads=False
-    ),
+    FaceDatasetCase('FaceFolderDataset', {}, pictures=16, identities=8, folder='faces'),
     FaceDatasetCase(
         'FaceFolderDataset',
         {'identities': list(TRAINED)},
         pictures=8,
         identities=4,
         folder='faces',
-        loads=False,
     ),
     FaceDatasetCase('FaceRecordDataset', {}, pictures=8, identities=4),
     FaceDatasetCase(
@@ -202,7 +197,6 @@ FACE_DATASETS = (
         {'ann_file': 'pairs.txt', 'data_prefix': 'faces'},
         pictures=8,
         identities=4,
-        loads=False,
         divisible=False,
     ),
     FaceDatasetCase(
@@ -210,7 +204,6 @@ FACE_DATASETS = (
         {'ann_file': 'pairs.csv', 'data_prefix': 'faces'},
         pictures=8,
         identities=0,
-        loads=False,
         divisible=False,
     ),
     FaceDatasetCase(

@@ -1,4 +1,4 @@
-"""Preprocessing of faces: (x - 127.5) / 128."""
+"""Preprocessing of batches of face images: (x - 127.5) / 128."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from mmdet_ext.registry import MODELS
 
 @MODELS.register_module()
 class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
-    """Stacks images of one size, swaps blue and red, and scales to about -1 .. 1.
+    """Preprocessor that stacks images of one size, swaps blue and red, and scales to about -1 .. 1.
 
-    ``(x - mean) / std``, for stock mmpretrain's ImageClassifier as its ``data_preprocessor``. What
-    images of different sizes would need is alignment or a resize, not padding: they are an
-    error.
+    It computes ``(x - mean) / std``. It is the ``data_preprocessor`` of mmpretrain's
+    ImageClassifier. Images of different sizes are an error: faces need alignment or a resize, not
+    padding.
 
     Args:
-        mean: taken away, a number or one a channel, in the order that goes to the network.
-        std: divided by, likewise, above 0. 128 is what the margin losses' papers name; InsightFace
-            divides by 127.5.
-        to_rgb: whether blue and red are swapped, which images of three channels are as loaded.
-        flip_at_test: whether, outside of training, the mirrored images stand behind the batch:
-            2N images for N data samples, for a head with ``flip_fusion``.
-        batch_augments: what ImageClassifier passes on as its ``train_cfg``: must be empty, as
-            mixed images have no one identity.
-        non_blocking: whether the copy to a GPU may overlap.
+        mean: subtracted; one number, or one per channel, in the order that the network takes.
+        std: divisor, above 0; one number, or one per channel. The papers of the margin losses
+            divide by 128, InsightFace by 127.5.
+        to_rgb: swap blue and red in images of three channels, which are loaded as BGR.
+        flip_at_test: append the mirror images to the batch, except in training: 2N images for N
+            data samples. This alone switches mirror fusion on. The head fuses the embeddings of
+            an image and of its mirror image, as its ``flip_fusion`` says.
+        batch_augments: ``train_cfg`` of ImageClassifier, which passes it on under this name. It
+            must be empty, because mixed images have no single identity.
+        non_blocking: allow the copy to a GPU to overlap with other work.
 
     Raises:
-        ValueError: if ``std`` is not above 0, ``mean`` or ``std`` is not of 1 or 3 numbers, or
-            ``batch_augments`` is given; in use, if there are no images, they differ in size, or
-            ``mean`` or ``std`` is of more channels than they.
+        ValueError: if ``std`` is not above 0, ``mean`` or ``std`` does not have 1 or 3 numbers, or
+            ``batch_augments`` is given; in use, if there are no images, images differ in size, or
+            ``mean`` or ``std`` has more channels than the images.
     """
 
     mean: Tensor
@@ -66,16 +67,16 @@ class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
         self.flip_at_test = flip_at_test
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Make a batch of what a loader gives.
+        """Make a batch for the network from a batch of the data loader.
 
         Args:
-            data: ``inputs``, N tensors of (C, H, W) or one of (N, C, H, W), values 0 .. 255, BGR;
-                ``data_samples``, N of them, or None, or absent.
-            training: whether this is a step of training.
+            data: ``inputs``, N tensors of (C, H, W) or one tensor of (N, C, H, W), values 0 .. 255,
+                BGR; and ``data_samples``, N of them, or None, or absent.
+            training: whether this is a training step.
 
         Returns:
-            ``inputs``, float32 of (N, C, H, W), or (2N, C, H, W) with ``flip_at_test`` outside of
-            training, the mirrored ones behind; ``data_samples`` as given, on the device.
+            dict: ``inputs``, float32 of (N, C, H, W), or of (2N, C, H, W) with ``flip_at_test``
+            except in training, mirror images last; and ``data_samples`` as given, on the device.
         """
         data_samples = data.get('data_samples')
         inputs = data['inputs']
@@ -100,7 +101,7 @@ class FaceDataPreprocessor(BaseDataPreprocessor):  # type: ignore[misc]
 
 
 def _check_channels(channels: int, **constants: Tensor) -> None:
-    """Raise unless each constant is one number or one a channel."""
+    """Raise unless each constant has one number, or one per channel."""
     for name, numbers in constants.items():
         if len(numbers) not in (1, channels):
             raise ValueError(
@@ -111,7 +112,7 @@ def _check_channels(channels: int, **constants: Tensor) -> None:
 
 
 def _check_sizes(inputs: Sequence[Tensor], data_samples: Sequence[Any] | None) -> None:
-    """Raise, naming sizes and images, unless all are of one size."""
+    """Raise unless all images are of one size; the error names sizes and images."""
     sizes: dict[tuple[int, ...], str] = {}
     for i, image in enumerate(inputs):
         if tuple(image.shape) not in sizes:

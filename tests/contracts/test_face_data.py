@@ -1,4 +1,4 @@
-"""What every data set, data sampler and transform of faces does."""
+"""Contracts of every data set, data sampler and transform of faces."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ def build(nodes: ExtRegistry, case: Any, **options: Any) -> Any:
 
 each_dataset = over(cases.FACE_DATASETS)
 
+#: One pipeline serves every data set, whether it loads its images itself or gives their paths.
+LOAD = {'type': 'mmdet_ext.LoadFace'}
+
 
 @pytest.fixture(scope='module')
 def faces_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,12 +44,11 @@ def dataset_of(case: Any, root: Path, **options: Any) -> Any:
     where = {} if case.root is None else {case.root: str(root / case.folder)}
     if case.name == 'FacePairsDataset':
         where[case.root] = str(root)
-    load = [] if case.loads else [{'type': 'mmdet_ext.LoadFace'}]
-    return build(DATASETS, case, **{'pipeline': load, **where, **options})
+    return build(DATASETS, case, **{'pipeline': [LOAD], **where, **options})
 
 
 @each_dataset
-def test_entries_have_what_a_pipeline_takes(case: Any, faces_root: Path) -> None:
+def test_entries_have_the_keys_that_a_pipeline_takes(case: Any, faces_root: Path) -> None:
     dataset = dataset_of(case, faces_root)
     assert len(dataset) == case.pictures
     for place in (0, len(dataset) - 1):
@@ -60,7 +62,7 @@ def test_entries_have_what_a_pipeline_takes(case: Any, faces_root: Path) -> None
 
 
 @each_dataset
-def test_labels_agree_however_they_are_asked_for(case: Any, faces_root: Path) -> None:
+def test_labels_agree_in_every_way_to_ask_for_them(case: Any, faces_root: Path) -> None:
     dataset = dataset_of(case, faces_root)
     labels = dataset.get_gt_labels()
     assert labels.dtype == np.int64
@@ -92,13 +94,13 @@ def test_reading_again_in_another_process_or_later_gives_the_same(
     for twin in twins:
         for place, entry in zip(places, expected, strict=True):
             assert_same(twin[place], entry)
-    # What a pipeline does to an image is not done to the data set's own.
+    # A pipeline that changes its image does not change the data set.
     dataset[0]['img'][:] = 0
     assert_same(dataset[0], expected[0])
 
 
 @each_dataset
-def test_a_part_keeps_labels_with_images_or_is_refused(case: Any, faces_root: Path) -> None:
+def test_a_part_keeps_the_label_of_each_image_or_is_refused(case: Any, faces_root: Path) -> None:
     if not case.divisible:
         with pytest.raises(ValueError, match='a part of the images would break the pairs'):
             dataset_of(case, faces_root, indices=3)
@@ -119,17 +121,18 @@ def test_dataset_refuses_misspelt_options(case: Any, faces_root: Path) -> None:
     assert_misspelt_options_are_named(
         lambda **wrong: dataset_of(case, faces_root, **wrong),
         DATASETS.get(case.name),
-        # Those of MMEngine, which are handed on.
+        # Options that are handed on to MMEngine.
         more=('test_mode', 'pipeline', 'lazy_init'),
     )
 
 
 @each_dataset
-def test_stock_packing_and_our_preprocessing_take_the_entries(case: Any, faces_root: Path) -> None:
+def test_mmpretrains_packing_and_our_preprocessor_take_the_entries(
+    case: Any, faces_root: Path
+) -> None:
     import mmpretrain.datasets  # noqa: F401
 
-    load = [] if case.loads else [{'type': 'mmdet_ext.LoadFace'}]
-    dataset = dataset_of(case, faces_root, pipeline=[*load, {'type': 'mmpretrain.PackInputs'}])
+    dataset = dataset_of(case, faces_root, pipeline=[LOAD, {'type': 'mmpretrain.PackInputs'}])
     raw = dataset_of(case, faces_root)
     entries = [dataset[place] for place in (0, 1)]
     (preprocessor,) = (build(MODELS, row) for row in cases.PREPROCESSORS)
@@ -150,7 +153,7 @@ each_sampler = over(cases.DATA_SAMPLERS)
 
 
 @each_sampler
-def test_sampler_gives_epochs_by_seed_and_number(case: Any, faces_root: Path) -> None:
+def test_epochs_of_a_sampler_depend_on_seed_and_number_alone(case: Any, faces_root: Path) -> None:
     data = [dataset_of(row, faces_root) for row in cases.FACE_DATASETS if row.identities]
     for dataset in data:
         one, same, other = (
@@ -172,14 +175,16 @@ def test_sampler_gives_epochs_by_seed_and_number(case: Any, faces_root: Path) ->
 
 
 @each_sampler
-def test_sampler_refuses_misspelt_options_and_unknown_persons(case: Any, faces_root: Path) -> None:
+def test_sampler_refuses_misspelt_options_and_unknown_identities(
+    case: Any, faces_root: Path
+) -> None:
     folder = dataset_of(cases.FACE_DATASETS[0], faces_root)
     assert_misspelt_options_are_named(
         lambda **wrong: build(DATA_SAMPLERS, case, **{'dataset': folder, **wrong}),
         DATA_SAMPLERS.get(case.name),
     )
     unknown = next(row for row in cases.FACE_DATASETS if not row.identities)
-    with pytest.raises(ValueError, match='at least 0, one an image'):
+    with pytest.raises(ValueError, match='at least 0, one per image'):
         build(DATA_SAMPLERS, case, dataset=dataset_of(unknown, faces_root))
 
 
@@ -190,21 +195,21 @@ def test_transform_is_repeatable_and_keeps_its_input(case: Any, faces_root: Path
     landmarks = np.array([[30, 40], [60, 40], [45, 55], [33, 75], [57, 75]], np.float32)
     transform = build(TRANSFORMS, case)
     results = []
+    # LoadFace would pass on an image that is loaded.
+    loaded = {} if case.name == 'LoadFace' else {'img': image}
     for _ in range(2):
-        given = {'img_path': path, 'img': image, 'landmarks': landmarks}
+        given = {'img_path': path, 'landmarks': landmarks, **loaded}
         before = copy.deepcopy(given)
         results.append(transform(given))
         assert given['img_path'] == path
-        np.testing.assert_array_equal(image, before['img'])
+        np.testing.assert_array_equal(image, before.get('img', image))
         np.testing.assert_array_equal(landmarks, before['landmarks'])
     assert_same(*results)
     img = results[0]['img']
     assert img.dtype == np.uint8 and results[0]['img_shape'] == img.shape[:2] and img.std() > 10
     assert case.name in repr(transform)
     assert_same(
-        pickle.loads(pickle.dumps(transform))(
-            {'img_path': path, 'img': image, 'landmarks': landmarks}
-        ),
+        pickle.loads(pickle.dumps(transform))({'img_path': path, 'landmarks': landmarks, **loaded}),
         results[0],
     )
 

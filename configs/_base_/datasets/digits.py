@@ -1,10 +1,10 @@
-# Scikit-learn's 1,797 real digits of 8 x 8, drawn larger: digits 0 to 6 are trained on; the test
+# Scikit-learn's 1,797 real digits of 8 x 8 pixels, enlarged. Digits 0 to 6 are trained on. The test
 # has all ten, so that 7, 8 and 9 are identities that the network has never seen.
 dataset_type = 'mmdet_ext.DigitsDataset'
 
 train_pipeline = [
     dict(type='Resize', scale=(28, 28), interpolation='bilinear'),
-    # Shifts by up to 2 px; mirrored digits are none, so there is no flip.
+    # Shifts by up to 2 px. There is no flip, because a mirrored digit is not a digit.
     dict(type='RandomCrop', crop_size=28, padding=2, pad_val=0),
     dict(type='PackInputs'),
 ]

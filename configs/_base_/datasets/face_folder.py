@@ -1,13 +1,13 @@
-# Your own faces, cut out and upright: data/faces/<name>/<image>.jpg, a folder a person. One
-# person in five is kept for the test, by a hash of the name, and never trained on.
-# The head's num_classes is the number of people in the training part: the log tells it.
+# Your own faces, cropped and upright: data/faces/<name>/<image>.jpg, one folder per identity. One
+# identity in five is kept for the test, chosen by a hash of its name, and never trained on.
+# The head's num_classes is the number of identities in the training part, which the log reports.
 dataset_type = 'mmdet_ext.FaceFolderDataset'
 data_root = 'data/faces/'
 
 train_pipeline = [
     dict(type='mmdet_ext.LoadFace'),
     dict(type='Resize', scale=(112, 112)),
-    # Shifts by up to 4 px; what comes in is grey, about 0 behind the preprocessing.
+    # Shifts by up to 4 px. The border is filled with grey, about 0 after preprocessing.
     dict(type='RandomCrop', crop_size=112, padding=4, pad_val=127),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
@@ -23,7 +23,7 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     drop_last=True,
-    # For losses between images, 32 = 8 identities x 4 images:
+    # For losses between images; 32 = 8 identities x 4 images:
     # sampler=dict(_delete_=True, type='mmdet_ext.IdentityBalancedSampler',
     #              identities_per_batch=8, pictures_per_identity=4)
     sampler=dict(type='DefaultSampler', shuffle=True),

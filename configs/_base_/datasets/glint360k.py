@@ -1,4 +1,4 @@
-# Glint360K: 17,091,657 images of 360,232 people, in InsightFace's records.
+# Glint360K: 17,091,657 images of 360,232 identities, in InsightFace's records.
 _base_ = './ms1mv3.py'
 
 data_root = 'data/glint360k/'

@@ -1,13 +1,17 @@
-# MS1MV3 (ms1m-retinaface-t1): 5,179,510 images of 93,431 people, in InsightFace's records.
-# Images are aligned to 112 x 112. lfw.bin, cfp_fp.bin and agedb_30.bin lie in the same folder:
-# to test on another, --cfg-options test_dataloader.dataset.ann_file=agedb_30.bin
+# MS1MV3 (ms1m-retinaface-t1): 5,179,510 images of 93,431 identities, in InsightFace's records. The
+# images are aligned to 112 x 112. lfw.bin, cfp_fp.bin and agedb_30.bin are in the same folder. To
+# test on another of them: --cfg-options test_dataloader.dataset.ann_file=agedb_30.bin
 data_root = 'data/ms1mv3/'
 
 train_pipeline = [
+    dict(type='mmdet_ext.LoadFace'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='mmdet_ext.LoadFace'),
+    dict(type='PackInputs'),
+]
 
 train_dataloader = dict(
     batch_size=128,

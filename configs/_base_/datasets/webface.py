@@ -1,5 +1,6 @@
-# WebFace42M: 42,474,557 images of 2,059,906 people, in InsightFace's records. Its subset
-# WebFace12M (WebFace600K by its people) has 12,720,066 of 617,970: its leaves name another folder.
+# WebFace42M: 42,474,557 images of 2,059,906 identities, in InsightFace's records. Its subset
+# WebFace12M, also called WebFace600K, has 12,720,066 images of 617,970 identities; its leaf configs
+# name another folder.
 _base_ = './ms1mv3.py'
 
 data_root = 'data/webface42m/'

@@ -109,7 +109,7 @@ class IdentityBalancedSampler(Sampler[int]):
         """Sort the images by identity, and say which identities have too few."""
         if labels.ndim != 1 or labels.dtype.kind not in 'iu' or (labels < 0).any():
             raise ValueError(
-                'the labels of the data set must be whole numbers of at least 0, one an image; '
+                'the labels of the data set must be whole numbers of at least 0, one per image; '
                 f'got {labels.dtype} of shape {labels.shape}'
                 + (f', the least {labels.min()}' if labels.size else '')
             )

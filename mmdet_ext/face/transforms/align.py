@@ -1,4 +1,4 @@
-"""Alignment of faces: five landmarks to a template, by a similarity transform."""
+"""Alignment of faces: a similarity transform that maps five landmarks to a template."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mmcv.transforms import BaseTransform
 
 from mmdet_ext.registry import TRANSFORMS
 
-#: Left eye, right eye, nose, left and right corner of the mouth, as in the image: x, y in px of
-#: an image of 112 x 112.
+#: ArcFace's landmarks in an image of 112 x 112: x, y in px of the left eye, right eye, nose, left
+#: and right corner of the mouth. Left and right are as in the image.
 TEMPLATE = (
     (38.2946, 51.6963),
     (73.5318, 51.5014),
@@ -25,16 +25,16 @@ _SIDE = 112
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    r"""The similarity transform that takes points nearest to others, without reflection.
+    r"""Compute the similarity transform that moves points nearest to others, without reflection.
 
-    With points of the plane as complex numbers :math:`z` (source) and :math:`w` (target), it is
-    the :math:`w = a z + b` of least squares,
+    Points are written as complex numbers: :math:`z` for source points and :math:`w` for target
+    points. The transform :math:`w = a z + b` with the least squared error has
 
     .. math:: a = \sum_i \overline{(z_i - \bar z)} (w_i - \bar w) / \sum_i |z_i - \bar z|^2,
-              \quad b = \bar w - a \bar z,
+              \quad b = \bar w - a \bar z.
 
-    where :math:`|a|` scales and the argument of a turns. In the plane this is Umeyama's solution
-    with the determinant kept positive.
+    :math:`|a|` is the scale, the argument of a is the angle of rotation. In the plane this is
+    Umeyama's solution with a positive determinant.
 
     Args:
         source: points, (N, 2), N at least 2.
@@ -44,7 +44,7 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         Matrix of float64, (2, 3): ``target ~ matrix[:, :2] @ source + matrix[:, 2]``.
 
     Raises:
-        ValueError: if shapes differ from that, a number is not finite, all source points are
+        ValueError: if shapes differ from these, a number is not finite, all source points are
             equal, or the best scale is 0.
 
     References:
@@ -82,14 +82,15 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def scaled_template(
     size: tuple[int, int], template: Sequence[Sequence[float]] = TEMPLATE
 ) -> np.ndarray:
-    """The template of 112 x 112 for another size: scaled with the height, centred in the width.
+    """Scale a template of 112 x 112 to another size: by the height, and centred in the width.
 
-    96 x 112 so is the template of SphereFace, 224 x 224 twice that of 112 x 112. (InsightFace, for
-    multiples of 128, leaves a margin around the face instead; give such a template as it is.)
+    The size 96 x 112 gives the template of SphereFace, 224 x 224 twice that of 112 x 112.
+    InsightFace leaves a margin around the face for multiples of 128; such a template has to be
+    given to `AlignFace` as it is.
 
     Args:
         size: width and height, px.
-        template: (5, 2), px in an image of 112 x 112.
+        template: landmarks, (5, 2), px in an image of 112 x 112.
 
     Returns:
         Landmarks, (5, 2), px.
@@ -101,25 +102,26 @@ def scaled_template(
 
 @TRANSFORMS.register_module()
 class AlignFace(BaseTransform):  # type: ignore[misc]
-    """Cuts out the face so that its five landmarks come nearest to a template.
+    """Transform that crops the face so that its five landmarks come nearest to a template.
 
-    The image goes through `similarity_transform`, bilinear, with black where there is none. To
-    go far below the size of the original, make it smaller before: no filter is put on.
+    It applies `similarity_transform` with bilinear interpolation, and fills with black outside of
+    the image. It does not filter: reduce a large image before aligning it to a small size.
 
-    Required keys: img, and landmarks or else keypoints, (5, 2) or (1, 5, 2), px: left eye, right
-    eye, nose, left and right corner of the mouth, left and right as in the image.
+    Required keys: img; and landmarks or else keypoints, (5, 2) or (1, 5, 2), px: left eye, right
+    eye, nose, left and right corner of the mouth. Left and right are as in the image.
 
-    Modified keys: img, img_shape, and the landmarks, which move along.
+    Modified keys: img, img_shape, and the landmarks, which are transformed too.
 
     Added keys: align_matrix, (2, 3).
 
     Args:
-        size: width and height of what comes out, px; one number for both.
-        template: the landmarks there, (5, 2), px. None takes ArcFace's, see `scaled_template`.
+        size: width and height of the result, px; one number for both.
+        template: landmarks in the result, (5, 2), px. None takes ArcFace's template, see
+            `scaled_template`.
 
     Raises:
-        ValueError: if ``size`` or ``template`` is no such thing; in use, naming the image, if
-            the landmarks are absent, not five points, not finite, or all equal.
+        ValueError: if ``size`` or ``template`` does not have this form; in use, with the name of
+            the image, if the landmarks are absent, not five points, not finite, or all equal.
 
     References:
         J. Deng et al.: ArcFace: Additive angular margin loss for deep face recognition. CVPR 2019.
@@ -147,7 +149,7 @@ class AlignFace(BaseTransform):  # type: ignore[misc]
         """Align an image.
 
         Args:
-            results: with the keys above.
+            results: dict with the keys above.
         """
         image = results.get('img_path', 'an image without img_path')
         key = next(

@@ -1,4 +1,4 @@
-"""Loading of face images of any kind as what the networks take."""
+"""Loading of face images of any format as (H, W, 3), uint8, BGR."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from mmengine.fileio import get
 from mmdet_ext.data.images import decode_image
 from mmdet_ext.registry import TRANSFORMS
 
-#: Below this, a 16-bit image is taken for one of 12 bits in the wrong scale.
+#: A 16-bit image whose values all lie below this is taken for a 12-bit image.
 _TWELVE_BITS = 4096
 _SIXTEEN_BITS = 65535
 
 
 @TRANSFORMS.register_module()
 class LoadFace(BaseTransform):  # type: ignore[misc]
-    """Loads an image as (H, W, 3) uint8, BGR, and names the file where it cannot.
+    """Transform that loads an image as (H, W, 3), uint8, BGR, unless it is loaded already.
 
-    Grey images get three equal channels; CMYK becomes BGR; of an animation the first frame
-    counts; transparency is passed over; the EXIF orientation is followed. All of this is as in
-    mmcv's LoadImageFromFile. Beyond that, 16-bit images are scaled by ``white`` and rounded,
-    where mmcv keeps their upper byte, which leaves 12-bit ones all but black; an empty, cut or
-    unknown file is an error that says so; and pixels of floating point are refused.
+    An image that its data set has loaded is passed on as it is, so that one pipeline serves
+    records, ``.bin`` files, folders and lists.
 
-    Required keys: img_path.
+    As mmcv's LoadImageFromFile does, it gives grey images three equal channels, converts CMYK to
+    BGR, takes the first frame of an animation, ignores transparency, and follows the EXIF
+    orientation. Unlike mmcv, which keeps the upper byte of 16-bit images and so leaves 12-bit
+    images nearly black, it scales them by ``white`` and rounds. It refuses empty, cut and unknown
+    files and floating-point pixels, and the error names the file.
+
+    Required keys: img, or else img_path.
 
     Added keys: img, img_shape, ori_shape.
 
     Args:
-        white: the value of white in 16-bit images, 1 .. 65535. None takes 65535, and refuses
-            images in which no value reaches 4096, which must be of fewer bits.
-        backend_args: as mmcv's LoadImageFromFile.
+        white: value of white in 16-bit images, 1 .. 65535. None takes 65535, and refuses images
+            in which no value reaches 4096, because they must be of fewer bits.
+        backend_args: as in mmcv's LoadImageFromFile.
 
     Raises:
         ValueError: if ``white`` is out of range; in use, if the image cannot be decoded.
@@ -51,25 +54,31 @@ class LoadFace(BaseTransform):  # type: ignore[misc]
         self.backend_args = None if backend_args is None else dict(backend_args)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Load an image.
+        """Load an image, or pass on the one that is loaded.
 
         Args:
-            results: with the key above.
+            results: dict with the keys above.
         """
-        path = results['img_path']
+        if results.get('img') is None:
+            img = self._load(results['img_path'])
+            results.update(img=img, img_shape=img.shape[:2], ori_shape=img.shape[:2])
+        for key in ('img_shape', 'ori_shape'):
+            results.setdefault(key, results['img'].shape[:2])
+        return results
+
+    def _load(self, path: str) -> np.ndarray:
+        """Read and decode a file."""
         try:
             content = get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:
             raise FileNotFoundError(f'{path}: the image is not there') from error
         try:
-            results['img'] = self._decoded(content)
+            return self._decode(content)
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
-        results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
-        return results
 
-    def _decoded(self, content: bytes) -> np.ndarray:
-        """The image in an encoded file, (H, W, 3) uint8, BGR."""
+    def _decode(self, content: bytes) -> np.ndarray:
+        """Decode an image to (H, W, 3), uint8, BGR."""
         if not content:
             raise ValueError('the file is empty')
         try:

@@ -261,6 +261,15 @@ def test_broken_images_name_their_file(tmp_path: Path, colours: np.ndarray, kind
         loaded(path)
 
 
+def test_an_image_that_is_loaded_is_passed_on() -> None:
+    img = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    results = LoadFace()(dict(img=img, img_path='train.rec#12'))
+    assert results['img'] is img and results['img_path'] == 'train.rec#12'
+    assert results['img_shape'] == results['ori_shape'] == (2, 4)
+    kept = LoadFace()(dict(img=img, img_shape=(2, 4), ori_shape=(8, 8)))
+    assert (kept['img_shape'], kept['ori_shape']) == ((2, 4), (8, 8))
+
+
 def test_wrong_white() -> None:
     with pytest.raises(ValueError, match=r'white must be in 1 \.\. 65535 or None, got 0'):
         LoadFace(white=0)

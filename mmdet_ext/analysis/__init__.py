@@ -1,1 +1,1 @@
-"""Numbers out of runs."""
+"""Numbers out of runs: logs, detections, comparisons and simulations; torch is not imported."""

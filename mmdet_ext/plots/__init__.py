@@ -1,1 +1,1 @@
-"""Evaluation: metrics, and the figures and pictures that tell how a run went."""
+"""Figures drawn with matplotlib, from numbers alone; torch is not imported."""

@@ -1,4 +1,4 @@
-"""Collecting runs and setting them side by side, on logs made by hand."""
+"""Tests of the comparison of configs, on logs written by hand."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from mmdet_ext.analysis.comparison import (
+    RunResult,
+    best_names,
+    comparison_table,
+    read_result,
+)
+from mmdet_ext.studies import config_runs
 from tests._helpers.tools import load_tool
 
 compare_configs = load_tool('train/compare_configs.py')
-RunResult = load_tool('train/compare_configs.py').RunResult
 
 
 def logged_run(folder: Path, seed: int, score: float) -> None:
-    """What mim train and mim test leave, three iterations of training long."""
+    """Write the logs of mim train and mim test, with three iterations of training."""
     train = folder / '20260101_000000' / 'vis_data'
     train.mkdir(parents=True)
     lines = [
@@ -37,14 +43,14 @@ def logged_run(folder: Path, seed: int, score: float) -> None:
 
 def test_a_run_is_read_from_its_logs(tmp_path: Path) -> None:
     logged_run(tmp_path, 0, 0.5)
-    result = compare_configs.read_result('a', 0, tmp_path)
+    result = read_result('a', 0, tmp_path)
     assert result.metrics['bbox_mAP_50'] == 0.7 and 'time' not in result.metrics
     assert result.seconds_per_iter == 2.5
     assert result.loss == [2.0, 1.0, 0.0] and result.iterations == [1, 2, 3]
     assert [value for _, value in result.val] == [pytest.approx(0.4)]
 
 
-def test_finished_runs_are_not_run_again_and_all_is_written(
+def test_finished_runs_are_not_repeated_and_all_files_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[str] = []
@@ -57,7 +63,7 @@ def test_finished_runs_are_not_run_again_and_all_is_written(
             logged_run(folder, seed, 0.4 + 0.02 * seed + 0.1 * (config.stem == 'ours'))
             (folder / 'last_checkpoint').write_text('x.pth')
 
-    monkeypatch.setattr(compare_configs, 'run_mim', run_mim)
+    monkeypatch.setattr(config_runs, 'run_mim', run_mim)
     monkeypatch.setenv('OMP_NUM_THREADS', '1')  # main sets it for --jobs
     configs = [tmp_path / 'stock.py', tmp_path / 'ours.py']
     for config in configs:
@@ -79,28 +85,28 @@ def test_finished_runs_are_not_run_again_and_all_is_written(
     ]
     assert compare_configs.main(command) == 0
     assert len(commands) == 8
-    # A config named twice, as by a pattern that holds the reference too, counts once.
+    # A config named twice, as by a pattern that includes the reference, counts once.
     assert compare_configs.main([str(configs[0]), *command, '--jobs', '2']) == 0
     assert len(commands) == 8 and out.with_suffix('.md').read_text().count('`stock`') == 1
     assert compare_configs.main([*command, '--cfg-options', 'a=1']) == 1
     assert len(commands) == 8
 
 
-def test_the_best_and_the_reference_get_more_seeds() -> None:
+def test_gaps_are_over_the_seeds_that_both_have() -> None:
     def run(config: str, seed: int, score: float) -> RunResult:
         metrics = dict.fromkeys(['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'RBC_precision'], score)
         return RunResult(config, seed, metrics, 1.0, [], [], [])
 
     first = [run('stock', 0, 0.3), run('a', 0, 0.32), run('b', 0, 0.5), run('c', 0, 0.4)]
-    assert compare_configs.best_names(first, ['a', 'b', 'c'], 2) == ['b', 'c']
-    # b's lead is the first seed's alone; a is set against stock's first seed alone.
+    assert best_names(first, ['a', 'b', 'c'], 2) == ['b', 'c']
+    # b leads with its first seed alone; a is compared with the reference on the first seed alone.
     results = [*first, run('stock', 1, 0.4), run('b', 1, 0.3)]
-    table = compare_configs.markdown_table(['stock', 'a', 'b', 'c'], results).splitlines()
+    table = comparison_table(['stock', 'a', 'b', 'c'], results).splitlines()
     assert '| 0.320 | +0.020 | 1.00 |' in table[3]
     assert '| 0.500, 0.300 | +0.050 | 1.00 |' in table[4]
 
 
-def test_any_metric_of_the_test_ranks_and_is_shown(
+def test_any_metric_can_rank_and_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run_once(config: Path, seed: int, *_: object) -> RunResult:
@@ -109,7 +115,7 @@ def test_any_metric_of_the_test_ranks_and_is_shown(
             config.stem, seed, {'auc': 0.9 - lead, 'tar@far=1e-02': 0.5 + lead}, 1.0, [1], [2.0], []
         )
 
-    monkeypatch.setattr(compare_configs, 'run_once', run_once)
+    monkeypatch.setattr(config_runs, 'run_once', run_once)
     configs = [tmp_path / f'{name}.py' for name in 'abc']
     for config in configs:
         config.touch()
@@ -127,7 +133,7 @@ def test_any_metric_of_the_test_ranks_and_is_shown(
     assert 'the test of a gave no tar (--metrics); it gave auc, tar@' in capsys.readouterr().err
 
 
-def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare_configs.main([str(tmp_path / 'no.py'), '--out', str(tmp_path / 'x')]) == 2
     assert 'no such config' in capsys.readouterr().err
     for folder in ('a', 'b'):

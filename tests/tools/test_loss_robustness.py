@@ -1,4 +1,4 @@
-"""Counting losses that give no number."""
+"""Test of the table of hard cases on which losses fail."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from mmdet_ext.studies.loss_robustness import PRECISIONS
 from tests._helpers.tools import load_tool
 
 loss_robustness = load_tool('analysis/loss_robustness.py')
 
 
-def test_table_shows_stock_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_shows_mmdet_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         loss_robustness.main(
             ['--cases', '1200', '--losses', 'CIoULoss', '--out', str(tmp_path / 'hard')]
@@ -24,7 +25,7 @@ def test_table_shows_stock_beside_ours(tmp_path: Path, capsys: pytest.CaptureFix
     assert by_name['mmdet.CIoULoss', 'float32']['bad_values'] > 0
     ours = [row for row in rows if row['loss'].startswith('mmdet_ext.')]
     twins = [row for row in rows if row['loss'] in ('mmdet.CIoULoss', 'mmdet_ext.CIoULoss')]
-    assert len(twins) == 2 * len(loss_robustness.PRECISIONS)
+    assert len(twins) == 2 * len(PRECISIONS)
     assert all(row['bad_values'] == row['bad_gradients'] == 0 for row in ours)
     printed = capsys.readouterr().out.strip()
     assert printed in (tmp_path / 'hard.md').read_text()

@@ -1,4 +1,4 @@
-"""Curves of losses and their gradients."""
+"""Tests of the figures of losses: values and gradients by hand, and readable panels."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import pytest
 
 from mmdet_ext.catalog.cases import LOSSES
 from mmdet_ext.plots.losses import Curve, Panel, draw_panels
+from mmdet_ext.studies import loss_curves, loss_lines
 from tests._helpers.tools import load_tool
 
 plot_losses = load_tool('analysis/plot_losses.py')
 
-MIDDLE = plot_losses.STEPS // 2
+MIDDLE = loss_curves.STEPS // 2
 
 
 @pytest.fixture(scope='module')
-def pictures() -> dict[str, list[Panel]]:
-    return {name: panels for name, (panels, _) in plot_losses.pictures().items()}
+def figures() -> dict[str, list[Panel]]:
+    return {name: panels for name, (panels, _) in loss_curves.loss_figures().items()}
 
 
 def find(panels: list[Panel], label: str) -> tuple[np.ndarray, Curve]:
@@ -26,22 +27,22 @@ def find(panels: list[Panel], label: str) -> tuple[np.ndarray, Curve]:
     return x, curve
 
 
-def test_every_loss_is_drawn(pictures: dict[str, list[Panel]]) -> None:
-    for path in plot_losses.PATHS:
-        labels = {c.label.partition(':')[0] for p in pictures[f'box_{path}'] for c in p.curves}
+def test_every_loss_is_drawn(figures: dict[str, list[Panel]]) -> None:
+    for path in loss_curves.PATHS:
+        labels = {c.label.partition(':')[0] for p in figures[f'box_{path}'] for c in p.curves}
         boxes = {case.name.removesuffix('Loss') for case in LOSSES if case.family == 'overlap'}
         assert labels == boxes
-    tables = (plot_losses.CLASSIFICATION, plot_losses.QUALITY, plot_losses.LONG_TAIL)
+    tables = (loss_lines.CLASSIFICATION, loss_lines.QUALITY, loss_lines.LONG_TAIL)
     drawn = {line.name for table in tables for lines in table.values() for line in lines}
     there = {case.name for case in LOSSES if case.family == 'classification'}
-    assert there - drawn == {'OHEMLoss'}, 'it chooses among samples: no curve of its own'
+    assert there - drawn == {'OHEMLoss'}, 'OHEMLoss selects samples and has no curve of its own'
 
 
-def test_panels_can_be_read(pictures: dict[str, list[Panel]]) -> None:
-    for panels in pictures.values():
+def test_panels_can_be_read(figures: dict[str, list[Panel]]) -> None:
+    for panels in figures.values():
         assert 2 <= len(panels) <= 5
         for panel in panels:
-            assert 2 <= len(panel.curves) <= plot_losses.LINES_A_PANEL
+            assert 2 <= len(panel.curves) <= loss_curves.MOST_LINES
             labels = [curve.label for curve in panel.curves]
             assert len(set(labels)) == len(labels)
             for curve in panel.curves:
@@ -50,8 +51,8 @@ def test_panels_can_be_read(pictures: dict[str, list[Panel]]) -> None:
                 assert missing in ([], [MIDDLE]), curve.label
 
 
-def test_shift_path_by_hand(pictures: dict[str, list[Panel]]) -> None:
-    x, linear = find(pictures['box_shift'], 'IoU: mode=linear')
+def test_shift_path_by_hand(figures: dict[str, list[Panel]]) -> None:
+    x, linear = find(figures['box_shift'], 'IoU: mode=linear')
     shift = np.abs(x)
     overlap = np.where(shift < 1, (1 - shift) / (1 + shift), 0)
     np.testing.assert_allclose(linear.value, 1 - overlap, atol=1e-5)
@@ -61,30 +62,30 @@ def test_shift_path_by_hand(pictures: dict[str, list[Panel]]) -> None:
     slope = linear.gradient[inside]
     assert (slope >= 2 / (1 + shift[inside]) ** 2 / np.sqrt(2) - 1e-4).all()
     assert (linear.gradient[shift > 1.01] == 0).all()
-    _, giou = find(pictures['box_shift'], 'GIoU: defaults')
-    # Three sides to the right: of the outer box's 4 squares 2 are filled.
+    _, giou = find(figures['box_shift'], 'GIoU: defaults')
+    # Three sides to the right, the outer box has 4 squares, of which 2 are filled.
     assert giou.value[-1] == pytest.approx(1 + 2 / 4, abs=1e-5)
     assert giou.gradient[-1] > 0
 
 
-def test_scale_and_aspect_paths_by_hand(pictures: dict[str, list[Panel]]) -> None:
-    x, linear = find(pictures['box_scale'], 'IoU: mode=linear')
+def test_scale_and_aspect_paths_by_hand(figures: dict[str, list[Panel]]) -> None:
+    x, linear = find(figures['box_scale'], 'IoU: mode=linear')
     assert x[0] == 0.125 and x[-1] == 8
     np.testing.assert_allclose(linear.value, 1 - np.minimum(x, 1 / x) ** 2, atol=1e-5)
-    x, linear = find(pictures['box_aspect'], 'IoU: mode=linear')
+    x, linear = find(figures['box_aspect'], 'IoU: mode=linear')
     shared = np.minimum(x, 1 / x) ** 0.5
     np.testing.assert_allclose(linear.value, 1 - shared / (2 - shared), atol=1e-5)
 
 
-def test_stock_without_a_number_is_told(pictures: dict[str, list[Panel]]) -> None:
-    x, ciou = find(pictures['box_scale'], 'CIoU: defaults')
+def test_nan_of_mmdet_is_kept(figures: dict[str, list[Panel]]) -> None:
+    x, ciou = find(figures['box_scale'], 'CIoU: defaults')
     assert ciou.stock is not None
     assert np.flatnonzero(np.isnan(ciou.stock)).tolist() == [MIDDLE] and x[MIDDLE] == 1
     assert ciou.value[MIDDLE] == 0
 
 
-def test_options_part_the_curves(pictures: dict[str, list[Panel]]) -> None:
-    power, _, inner, _ = pictures['box_options']
+def test_options_change_the_curves(figures: dict[str, list[Panel]]) -> None:
+    power, _, inner, _ = figures['box_options']
     half = int(np.argmin(np.abs(power.x - 0.5)))
     # At half a side the boxes share 1/3.
     by_power = [curve.value[half] for curve in power.curves]
@@ -94,28 +95,28 @@ def test_options_part_the_curves(pictures: dict[str, list[Panel]]) -> None:
     np.testing.assert_allclose(by_ratio, [1 - s for s in shares], atol=1e-5)
 
 
-def test_classification_by_hand(pictures: dict[str, list[Panel]]) -> None:
-    sigmoid = pictures['classification'][:1]
+def test_classification_by_hand(figures: dict[str, list[Panel]]) -> None:
+    sigmoid = figures['classification'][:1]
     p, entropy = find(sigmoid, 'cross entropy')
     np.testing.assert_allclose(entropy.value, -np.log(p), atol=1e-5)
     np.testing.assert_allclose(entropy.gradient, p - 1, atol=1e-5)
     _, focal = find(sigmoid, 'focal gamma=2')
     np.testing.assert_allclose(focal.value, -0.5 * (1 - p) ** 2 * np.log(p), atol=1e-5)
     np.testing.assert_allclose(focal.stock, focal.value, atol=1e-5)
-    p, rare = find(pictures['long_tail'][3:], 'tau=1')
+    p, rare = find(figures['long_tail'][3:], 'tau=1')
     np.testing.assert_allclose(rare.value, -np.log(10 * p / (10 * p + 1000 * (1 - p))), atol=1e-4)
-    p, way = find(pictures['quality'], '0.25 of the way up')
+    p, way = find(figures['quality'], '0.25 of the way up')
     np.testing.assert_allclose(way.value, -0.25 * np.log(p) - 0.75 * np.log(1 - p), atol=1e-5)
     np.testing.assert_allclose(way.gradient, p - 0.25, atol=1e-5)
 
 
-def test_pictures_are_small_and_the_same_again(
+def test_figures_are_small_and_reproducible(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plot_losses.main(['--out', str(tmp_path)]) == 0
     written = [Path(line) for line in capsys.readouterr().out.split()]
     assert sorted(tmp_path.iterdir()) == sorted(written) and len(written) == 8
     assert all(5_000 < path.stat().st_size < 200_000 for path in written)
-    panels, label = plot_losses.pictures()['regression']
+    panels, label = loss_curves.loss_figures()['regression']
     draw_panels(panels, label, tmp_path / 'again.png')
     assert (tmp_path / 'again.png').read_bytes() == (tmp_path / 'regression.png').read_bytes()

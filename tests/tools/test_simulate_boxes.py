@@ -1,4 +1,4 @@
-"""The simulation of boxes on their way to a target."""
+"""Tests of the simulation of box regression: cases, gradients, published results, workers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import MODELS
 
-from mmdet_ext.plots.losses import SimulatedLoss, draw_simulation, ring_errors
+from mmdet_ext.analysis.box_simulation import SimulatedLoss, ring_errors
+from mmdet_ext.plots.box_simulation import draw_simulation
+from mmdet_ext.studies import box_simulation as sim
+from mmdet_ext.studies.published_gradients import corners, overlap
 from tests._helpers.tools import load_tool
 
-sim = load_tool('analysis/simulate_boxes.py')
+simulate_boxes = load_tool('analysis/simulate_boxes.py')
 
 FOUR = ('IoU', 'GIoU', 'DIoU', 'CIoU')
 
@@ -52,36 +56,36 @@ def test_overlap_by_hand() -> None:
     boxes = torch.tensor([[0, 0, 2, 2], [1, 0, 2, 2], [0, 0, 1, 4], [2, 0, 2, 2], [9, 0, 2, 2.0]])
     targets = torch.tensor([[0, 0, 2, 2.0]]).repeat(5, 1)
     expected = torch.tensor([1, 1 / 3, 2 / 6, 0, 0])
-    torch.testing.assert_close(sim.overlap(boxes.t(), targets.t()), expected)
+    torch.testing.assert_close(overlap(boxes.t(), targets.t()), expected)
 
 
 def test_exact_gradient_is_that_of_finite_differences() -> None:
     gradient = sim.build_gradient('mmdet_ext.GIoULoss')
-    loss = sim.MODELS.build({'type': 'mmdet_ext.GIoULoss', 'reduction': 'none'})
+    loss = MODELS.build({'type': 'mmdet_ext.GIoULoss', 'reduction': 'none'})
     boxes, targets = (b.double() for b in sim.cases_of(sim.anchor_points(2, 0)))
     found = gradient(boxes, targets)
     for index in range(4):
         step = torch.zeros(4, 1, dtype=torch.float64)
         step[index] = 1e-6
         high, low = (
-            loss(sim.corners(boxes + sign * step).t(), sim.corners(targets).t()) for sign in (1, -1)
+            loss(corners(boxes + sign * step).t(), corners(targets).t()) for sign in (1, -1)
         )
         torch.testing.assert_close(found[index], (high - low) / 2e-6, atol=1e-5, rtol=1e-5)
 
 
 def test_first_step_by_hand() -> None:
-    # 1 - IoU of a unit square and its twin moved by 1/2: moving on by d gives
+    # 1 - IoU of a unit square and a copy moved by 1/2: moving on by d gives
     # IoU = (0.5 - d) / (1.5 + d), whose derivative is -2 / 1.5**2 = -8/9.
     gradient = sim.build_gradient('mmdet_ext.IoULoss:mode=linear')
     boxes = torch.tensor([[10.5], [10.0], [1.0], [1.0]])
     targets = torch.tensor([[10.0], [10.0], [1.0], [1.0]])
     torch.testing.assert_close(gradient(boxes, targets)[0], torch.tensor([8 / 9]))
-    # The published program has the same there.
+    # The published program has the same value here.
     published = sim.build_gradient('published.IoU')
     torch.testing.assert_close(published(boxes, targets)[0], torch.tensor([8 / 9]))
 
 
-def test_published_gradients_where_they_are_right_and_where_not() -> None:
+def test_published_gradients_are_right_for_near_boxes_and_wrong_for_separate_ones() -> None:
     near = sim.cases_of(torch.tensor([[10.1, 10.2]]))
     far = sim.cases_of(torch.tensor([[12.9, 10.2]]))
     half = torch.tensor([1, 1, 0.5, 0.5])[:, None]
@@ -102,13 +106,14 @@ def test_published_gradients_where_they_are_right_and_where_not() -> None:
 
 
 def test_published_gradient_of_distance_by_hand() -> None:
-    # Unit squares, the left one 2 to the left: c = (3, 1), c^2 = 10, d^2 = 4, (t - x) = 2; left of
-    # the target alone. x: (2 * 2 * 10 + 2 * (3 + 1) * 4) / 100; w: (3 + 1) * 4 / 100.
+    # Unit squares, the box 2 left of the target: c = (3, 1), c^2 = 10, d^2 = 4, (t - x) = 2. The
+    # box reaches beyond the target on the left alone. x: (2 * 2 * 10 + 2 * (3 + 1) * 4) / 100;
+    # w: (3 + 1) * 4 / 100.
     boxes = torch.tensor([[8.0], [10.0], [1.0], [1.0]])
     targets = torch.tensor([[10.0], [10.0], [1.0], [1.0]])
     found = sim.build_gradient('published.DIoU')(boxes, targets)
     torch.testing.assert_close(found[:, 0], -torch.tensor([0.72, 0, 0.16, 0]))
-    # Aspect alone: a box 2 x 1/2 upon 1 x 1.
+    # Aspect term alone: a box 2 x 1/2 on a target 1 x 1.
     boxes = torch.tensor([[10.0], [10.0], [2.0], [0.5]])
     gap = math.atan(1) - math.atan(4)
     v = 4 / math.pi**2 * gap**2
@@ -125,13 +130,13 @@ def test_published_gradients_give_the_published_order() -> None:
         result = sim.run_chunk(sim.build_gradient(f'published.{name}'), points, 200)
         ends[name] = result.errors[-1] / (40 * 343) * 1_715_000
         assert result.errors[0] / (40 * 343) == pytest.approx(3.8, abs=0.3)
-    # The paper's figure: 5.9e6, 1.5e6 and about 0, of 5,000 points.
+    # The figure in the paper has 5.9e6, 1.5e6 and about 0, for 5,000 points.
     assert ends['IoU'] == pytest.approx(5.9e6, rel=0.1)
     assert ends['GIoU'] == pytest.approx(1.5e6, rel=0.25)
     assert ends['DIoU'] < 1e4 and ends['CIoU'] < 1e4
 
 
-def test_exact_gradients_leave_iou_behind_and_bring_the_others_home() -> None:
+def test_exact_gradients_fail_for_iou_alone() -> None:
     points = sim.anchor_points(40, seed=0)
     names = ['IoULoss:mode=linear', *(f'{name}Loss' for name in FOUR[1:])]
     iou, *others = (
@@ -160,7 +165,7 @@ def test_workers_do_not_change_the_result(
     contents = []
     for workers in ('1', '2'):
         out = tmp_path / workers
-        assert sim.main([*options, '--workers', workers, '--out', str(out)]) == 0
+        assert simulate_boxes.main([*options, '--workers', workers, '--out', str(out)]) == 0
         content = json.loads(out.with_suffix('.json').read_text())
         assert content['cases'] == 70 * 343
         contents.append([{**r, 'core_seconds': 0} for r in content['rows']])
@@ -170,7 +175,7 @@ def test_workers_do_not_change_the_result(
     assert [len(r['total_errors']) for r in contents[0]] == [3, 3]
 
 
-def test_options_of_a_loss() -> None:
+def test_options_of_a_loss_are_parsed() -> None:
     assert sim.parse_loss('mmdet.X:a=1,b=x,c=-2e-3') == {
         'type': 'mmdet.X',
         'a': 1,
@@ -192,7 +197,7 @@ def test_every_default_loss_goes_a_few_steps() -> None:
         assert result.errors[-1] < result.errors[0], name
 
 
-def test_rings_by_hand(tmp_path: Path) -> None:
+def test_ring_errors_by_hand(tmp_path: Path) -> None:
     points = np.array([[0.1, 0.0], [0.0, 0.2], [0.0, 3.0], [1.6, 0.0]])
     errors = np.array([1.0, 3.0, 5.0, math.nan])
     result = SimulatedLoss('mmdet.GIoULoss', 4, np.zeros(3), errors, 0.0, 1.0)

@@ -1,19 +1,21 @@
-"""The gradients that the simulation of the DIoU paper went by.
+"""Gradients of box losses as the program of the DIoU paper computes them.
 
-The paper's program (github.com/Zzh-tju/DIoU, 2020) has them written out. They give its published
-curves, and they are not the derivatives of the losses:
+The authors' program (github.com/Zzh-tju/DIoU, 2020) has these gradients written out. They give the
+published curves, but they are not the derivatives of the losses:
 
-- The overlap terms' step of w and h is twice as long.
-- GIoU of boxes apart takes the product of the inner sides, one or both below 0, for an
-  intersection. Where they are apart along one axis only, this weakens the pull along it: hence the
-  large published errors of GIoU in horizontal and vertical cases.
-- DIoU's distance term adds to the centre's pull what the derivative subtracts, the growth of the
-  outer box; it takes both sides of that box where one counts, and shrinks a side that reaches over
-  the target at both ends. Boxes apart are pulled several times as hard as by the derivative.
-- CIoU's aspect term lacks the factor 1 / (w^2 + h^2), as the paper says (equation 12), and has no
-  threshold on the IoU.
+- The overlap terms have twice the derivative by w and h.
+- GIoU takes the product of the inner sides for the intersection of separate boxes, although one or
+  both sides are below 0. For boxes that are separate along one axis only, this weakens the pull
+  along that axis, which explains the large published errors of GIoU in horizontal and vertical
+  cases.
+- The distance term of DIoU adds the growth of the outer box to the pull of the centre, where the
+  derivative subtracts it. It takes both sides of the outer box where only one counts, and shrinks a
+  side that reaches beyond both ends of the target. Separate boxes are pulled several times as
+  strongly as by the derivative.
+- The aspect term of CIoU lacks the factor 1 / (w^2 + h^2), as the paper says (equation 12), and has
+  no threshold on the IoU.
 
-Everything here has boxes as rows, coordinates first: (4, N).
+Boxes are rows here, coordinates first: shape (4, N).
 """
 
 from __future__ import annotations
@@ -24,20 +26,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: Boxes and targets as rows x, y, w, h, (4, N) -> the derivative of a loss, (4, N).
+#: Boxes and targets as rows x, y, w, h, (4, N) -> the derivative of a loss by the boxes, (4, N).
 Gradient = Callable[[Tensor, Tensor], Tensor]
 
 PUBLISHED = ('IoU', 'GIoU', 'DIoU', 'CIoU')
 
 
 def published_gradient(name: str) -> Gradient:
-    """The gradient of IoU, GIoU, DIoU or CIoU as the authors' program has it.
+    """Return the gradient of IoU, GIoU, DIoU or CIoU as the authors' program computes it.
 
     Args:
-        name: one of PUBLISHED.
+        name: One of PUBLISHED.
 
     Raises:
-        ValueError: for another name.
+        ValueError: For another name.
     """
     if name not in PUBLISHED:
         raise ValueError(f'published has {", ".join(PUBLISHED)}, got {name!r}')
@@ -55,15 +57,23 @@ def published_gradient(name: str) -> Gradient:
 
 
 def corners(boxes: Tensor) -> Tensor:
-    """Rows x, y, w, h to rows x1, y1, x2, y2."""
+    """Convert rows x, y, w, h to rows x1, y1, x2, y2, shape (4, N)."""
     half = boxes[2:] / 2
     return torch.cat([boxes[:2] - half, boxes[:2] + half])
 
 
 def overlap(boxes: Tensor, targets: Tensor) -> Tensor:
-    """IoU of boxes with sides above 0, rows x, y, w, h, shape (N,)."""
+    """Compute the IoU of box pairs with sides above 0.
+
+    Args:
+        boxes: Rows x, y, w, h, shape (4, N).
+        targets: Rows x, y, w, h, shape (4, N).
+
+    Returns:
+        IoU per pair, shape (N,).
+    """
     reach = (boxes[2:] + targets[2:]) / 2 - (boxes[:2] - targets[:2]).abs_()
-    # Where one box lies within the other's span, they share the shorter side, not the reach.
+    # A box within the other's span shares its whole side, not the reach.
     inner = torch.minimum(reach, torch.minimum(boxes[2:], targets[2:])).clamp_(min=0)
     intersection = inner[0] * inner[1]
     areas = boxes[2] * boxes[3] + targets[2] * targets[3]
@@ -71,11 +81,12 @@ def overlap(boxes: Tensor, targets: Tensor) -> Tensor:
 
 
 def _overlap(boxes: Tensor, targets: Tensor, outer_term: bool) -> Tensor:
+    """Compute the published derivative of the IoU, with ``outer_term`` that of the GIoU."""
     (low, high), (target_low, target_high) = (corners(b).split(2) for b in (boxes, targets))
     inner = torch.minimum(high, target_high) - torch.maximum(low, target_low)
     intersection = inner[0] * inner[1]
     union = boxes[2] * boxes[3] + targets[2] * targets[3] - intersection
-    # A corner's derivative of an area is the other side's length: flip(0) swaps w and h.
+    # The derivative of an area by a corner is the length of the other side: flip(0) swaps w and h.
     by_low = -inner.flip(0) * (low > target_low)
     by_high = inner.flip(0) * (high < target_high)
     union_by_low, union_by_high = -boxes[2:].flip(0) - by_low, boxes[2:].flip(0) - by_high
@@ -93,6 +104,7 @@ def _overlap(boxes: Tensor, targets: Tensor, outer_term: bool) -> Tensor:
 
 
 def _distance(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Compute the published derivative of the distance term, negated."""
     (low, high), (target_low, target_high) = (corners(b).split(2) for b in (boxes, targets))
     outer = torch.maximum(high, target_high) - torch.minimum(low, target_low)
     gap = targets[:2] - boxes[:2]
@@ -106,6 +118,7 @@ def _distance(boxes: Tensor, targets: Tensor) -> Tensor:
 
 
 def _aspect(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Compute the published derivative of the aspect term by w and h, negated, shape (2, N)."""
     gap = torch.atan(targets[2] / targets[3]) - torch.atan(boxes[2] / boxes[3])
     v = 4 / math.pi**2 * gap.square()
     alpha = v / (1 - overlap(boxes, targets) + v + 1e-7)

@@ -1,0 +1,1 @@
+"""Studies of faces and digits behind the tools in `tools/face`."""

@@ -119,7 +119,7 @@ def test_inspect(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     out = capsys.readouterr().out
     assert '19 records\n15 images of 3 identities, 3 identity records\n' in out
     assert 'property: 3 classes, 112 x 112\n' in out
-    assert 'images an identity: 1 to 12, median 2, mean 5.0' in out
+    assert 'images per identity: 1 to 12, median 2, mean 5.0' in out
     report = json.loads((tmp_path / 'r.json').read_text())
     assert report['histogram'] == {'1': 1, '2-3': 1, '4-7': 0, '8-15': 1}
     assert report['notes'] == ['1 identities have one image']
@@ -196,7 +196,7 @@ def test_pixels_spoilt_in_the_middle_show_when_decoded(
             raise ValueError('image cannot be decoded')
         return decode_image(data)
 
-    monkeypatch.setattr('tools.face.rec_tool.decode_image', decode)
+    monkeypatch.setattr('mmdet_ext.data.face.record_images.decode_image', decode)
     assert main(['write', str(faces), str(tmp_path / 'rec')]) == 2
     assert '\nerror: ' + str(faces / 's10' / '1.jpg') in capsys.readouterr().err
     assert main(['write', str(faces), str(tmp_path / 'rec'), '--bad-pictures', 'drop']) == 0

@@ -1,7 +1,7 @@
-# AT&T/ORL: 40 identities with 10 grey images of 92 x 112 each, in data/orl/s1 .. s40/1.pgm .. 10.pgm.
+# AT&T/ORL: 40 identities with 10 grey images of 92 x 112 each, data/orl/s1 .. s40/1.pgm .. 10.pgm.
 # s1 to s30 are trained on. s31 to s40, which the network has never seen, give 4,950 test pairs.
-# Images are resized to a width of 23 and a height of 28: with 300 images, the network would memorise
-# finer details.
+# Images are resized to a width of 23 and a height of 28: with 300 images, the network would
+# memorise finer details.
 dataset_type = 'mmdet_ext.FaceFolderDataset'
 data_root = 'data/orl/'
 
@@ -19,9 +19,9 @@ cut = dict(
     aspect_ratio_range=(0.76, 0.89),
     interpolation='area',
 )
-# Half of the images are shifted over grey, and only enlarged. Half have a replicated border, so that
-# they can also be reduced, by up to an eighth. This imitates people nearer to and farther from the
-# camera.
+# Half of the images are shifted over grey, and only enlarged. Half have a replicated border, so
+# that they can also be reduced, by up to an eighth. This imitates people nearer to and farther from
+# the camera.
 grey_border = [
     dict(magnitude_range=(0, 0.08), **shift),
     dict(magnitude_range=(0, 0.08), direction='vertical', **shift),
@@ -77,7 +77,7 @@ val_dataloader = dict(
 )
 val_evaluator = [
     dict(type='mmdet_ext.FaceVerificationMetric', pairs='all'),
-    # The first image of each identity is enrolled in the gallery; the other nine are searched in it.
+    # The first image of each identity is the gallery; the other nine are searched in it.
     dict(type='mmdet_ext.FaceIdentificationMetric', ranks=(1, 5)),
 ]
 test_dataloader = val_dataloader

@@ -1,30 +1,29 @@
-"""Regression losses a coordinate."""
+"""Regression losses per coordinate."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from mmdet_ext.functional.boxes.offset_losses import (
-    balanced_l1_loss,
-    check_balanced_options,
-    check_beta,
-    smooth_l1_loss,
-)
+from mmdet_ext.functional.boxes.offset_losses import balanced_l1_loss, smooth_l1_loss
 from mmdet_ext.functional.numerics.reduction import Reduction
 from mmdet_ext.losses.base import ElementwiseLoss
 from mmdet_ext.registry import MODELS
 
+#: Input with which a loss is computed when it is built, to check its options.
+_NOTHING = torch.empty(0, 4)
+
 
 @MODELS.register_module()
 class SmoothL1Loss(ElementwiseLoss):
-    """Smooth L1 loss that is L1 at beta 0 and computes half precision in float32.
+    """Smooth L1 loss that accepts beta 0 and computes half precision in float32.
 
-    Stock's ``SmoothL1Loss`` refuses beta 0, and in float16 gives infinity where the sum of the
-    losses passes 65504, even if an ``avg_factor`` is to divide it. Elsewhere both agree. Formula
-    and edges: :func:`mmdet_ext.functional.boxes.offset_losses.smooth_l1_loss`.
+    mmdet's ``SmoothL1Loss`` refuses beta 0. In float16 it gives infinity where the sum of the
+    losses exceeds 65504, even if an ``avg_factor`` then divides it. Elsewhere both agree. Formula
+    and edge cases: :func:`mmdet_ext.functional.boxes.offset_losses.smooth_l1_loss`.
 
     Args:
-        beta: error up to which the loss is a parabola, from 0, in the unit of the predictions.
+        beta: error up to which the loss is a parabola, at least 0, in the unit of the predictions.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.
 
@@ -36,27 +35,27 @@ class SmoothL1Loss(ElementwiseLoss):
         self, beta: float = 1.0, reduction: Reduction = 'mean', loss_weight: float = 1.0
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
-        check_beta(beta)
         self.beta = beta
+        self.elementwise(_NOTHING, _NOTHING)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Smooth L1 loss of each entry, the shape of ``pred``, such as (N, 4)."""
+        """Compute the smooth L1 loss of each entry, the shape of ``pred``, such as (N, 4)."""
         return smooth_l1_loss(pred, target, beta=self.beta)
 
 
 @MODELS.register_module()
 class BalancedL1Loss(ElementwiseLoss):
-    """Balanced L1 loss of Libra R-CNN, right for every beta.
+    """Balanced L1 loss of Libra R-CNN, correct for every beta.
 
-    For beta 1, the paper's, it agrees with stock's ``BalancedL1Loss``. For another beta stock's has
-    a slope of alpha * (1 - beta) / beta where prediction equals target: a kink below 1, and above 1
-    a loss below 0 that pushes predictions off the target. Formula and edges:
-    :func:`mmdet_ext.functional.boxes.offset_losses.balanced_l1_loss`.
+    For beta 1, the paper's value, it agrees with mmdet's ``BalancedL1Loss``. For another beta
+    mmdet's loss has the slope alpha * (1 - beta) / beta where prediction equals target. Below 1
+    this is a kink; above 1 the loss falls below 0 and pushes predictions off the target. Formula
+    and edge cases: :func:`mmdet_ext.functional.boxes.offset_losses.balanced_l1_loss`.
 
     Args:
-        alpha: above 0; the smaller, the more small errors count.
+        alpha: above 0; a smaller value gives more weight to small errors.
         gamma: above 0, slope of large errors; at most 80 times ``alpha``.
-        beta: above 0, from where on an error is large, in the unit of the predictions.
+        beta: above 0, error from which on the slope is constant, in the unit of the predictions.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.
 
@@ -73,11 +72,11 @@ class BalancedL1Loss(ElementwiseLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
-        check_balanced_options(alpha, gamma, beta)
         self.alpha = alpha
         self.gamma = gamma
         self.beta = beta
+        self.elementwise(_NOTHING, _NOTHING)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Balanced L1 loss of each entry, the shape of ``pred``, such as (N, 4)."""
+        """Compute the balanced L1 loss of each entry, the shape of ``pred``, such as (N, 4)."""
         return balanced_l1_loss(pred, target, self.alpha, self.gamma, self.beta)

@@ -20,7 +20,7 @@ def check_overlap_options(eps: float, power: float, inner_ratio: float) -> None:
 
 
 def check_aligned_boxes(pred: Tensor, target: Tensor) -> None:
-    """Raise an error that names both, unless ``pred`` and ``target`` are boxes of one shape (..., 4).
+    """Raise an error that names both, unless these are boxes of one shape (..., 4).
 
     Raises:
         TypeError: if one is no tensor.

@@ -1,7 +1,7 @@
-"""Overlap losses of aligned boxes, one value a pair: IoU, GIoU, DIoU, CIoU, Wise-IoU.
+"""Overlap losses of aligned boxes, one value per pair: IoU, GIoU, DIoU and CIoU.
 
-Those that compare sides are in `shape_losses`, those that compare corners in `corner_losses`. What
-``power`` and ``inner_ratio`` do to all of them is told in `box_pair`.
+The losses that compare sides are in `shape_losses`, those that compare corners in `corner_losses`.
+The module `pair` describes the options ``power`` and ``inner_ratio``, which all of them take.
 """
 
 from __future__ import annotations
@@ -12,27 +12,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.boxes.pair import (
-    BoxPair,
-    area,
-    at_least,
-    bounded_power,
-    larger,
-    over_pairs,
-    seen_at_least,
-    squared_norm,
-)
-from mmdet_ext.functional.numerics.checks import check_above, check_one_of
+from mmdet_ext.functional.boxes._coordinates import area, at_least, larger, seen_at_least
+from mmdet_ext.functional.boxes._powers import bounded_power
+from mmdet_ext.functional.boxes.pair import BoxPair, over_pairs
+from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.functional.numerics.derivative import with_derivative
 
+__all__ = [
+    'IoUMode',
+    'ciou_loss',
+    'diou_loss',
+    'giou_loss',
+    'iou_loss',
+]
+
 IoUMode = Literal['linear', 'square', 'log']
-WiseVersion = Literal['v1', 'v2', 'v3']
-
-#: What `wise_iou_loss` takes a mean loss for at least.
-MEAN_FLOOR = 1e-2
-
-#: What delta log(alpha) of `wise_iou_loss` may be at most; v3's factor then stays below 1000.
-MOST_FOCUS = 10.0
 
 
 def iou_loss(
@@ -43,7 +37,7 @@ def iou_loss(
     power: float = 1.0,
     inner_ratio: float = 1.0,
 ) -> Tensor:
-    r"""IoU loss of aligned box pairs.
+    r"""Compute the IoU loss of aligned box pairs.
 
     .. math::
         L_{linear} = 1 - IoU, \quad L_{square} = 1 - IoU^2, \quad L_{log} = -\log IoU
@@ -54,15 +48,16 @@ def iou_loss(
         pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
         target: (..., 4), the same shape.
         mode: 'linear', 'square' or 'log'.
-        eps: floor of the areas divided by, px**2, and of the IoU in 'log'.
-        power: exponent of the IoU, above 0: ``power`` times the loss in 'log'.
+        eps: smallest area to divide by, px**2, and smallest IoU in 'log'.
+        power: exponent of the IoU, above 0; in 'log' it multiplies the loss.
         inner_ratio: factor on both boxes' sides, above 0.
 
     Returns:
-        Tensor: (...), in [0, 1], in 'log' in [0, -log(eps)] times ``power``; float32 or float64.
-        Exactly 0 for equal boxes, whatever their size. Boxes apart cost the most, and have no
-        gradient. The slope of -log IoU has no bound near 0: where what boxes share is less than
-        sqrt(eps) pixels wide or high, the gradient stays what it is there, and below eps too.
+        Tensor: (...), float32 or float64; in [0, 1], for 'log' in [0, -log(eps)] times ``power``.
+        Exactly 0 for equal boxes of any size. Boxes that are apart have the largest loss and no
+        gradient. The slope of -log IoU grows without bound near 0. An intersection narrower than
+        sqrt(eps) pixels therefore gets the gradient of one of that width, and an IoU below eps
+        keeps its gradient.
 
     Raises:
         ValueError: for another ``mode``, for ``eps``, ``power`` or ``inner_ratio`` not above 0,
@@ -85,10 +80,9 @@ def iou_loss(
 
 
 def _log_iou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
-    """-log IoU**power, the IoU counting as at least eps, with a slope that has a bound.
+    """Compute -log IoU**power, with the IoU not below eps and a bounded slope.
 
-    The slope is 1 over a side of the intersection, px: below sqrt(eps) px it stays what it is
-    there.
+    The slope is 1 over a side of the intersection, px, and does not grow below sqrt(eps) px.
     """
     eps = pair.eps
     if inner_ratio != 1:
@@ -107,14 +101,14 @@ def _log_iou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
 def _floored_overlap(
     pair: BoxPair, intersection: Tensor, union: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The IoU with a bounded gradient, its exact value, and what it was divided by."""
+    """Return the IoU with a bounded gradient, its exact value, and the divisor used."""
     floor = pair.union_floor()
     if seen_at_least(union, floor):
         overlap = intersection / union
         return overlap, overlap.detach(), union.detach()
     divisor = larger(union, floor)
-    # Not 1 less the distance, which has no digits left for a small IoU; but for boxes nearly
-    # without area, of which only the parts outside tell the way.
+    # 1 minus the distance would have no digits left for a small IoU. Boxes nearly without area are
+    # the exception: only the parts outside of the intersection give them a direction.
     shared = torch.where(union < floor, divisor - (union - intersection), intersection)
     with torch.no_grad():
         same = (~pair.differ()).to(union.dtype)
@@ -125,7 +119,7 @@ def _floored_overlap(
 def giou_loss(
     pred: Tensor, target: Tensor, eps: float = 1e-6, power: float = 1.0, inner_ratio: float = 1.0
 ) -> Tensor:
-    r"""Generalised-IoU loss of aligned box pairs.
+    r"""Compute the Generalised-IoU loss of aligned box pairs.
 
     .. math::
         L = 1 - IoU + \frac{C - U}{C}
@@ -136,7 +130,7 @@ def giou_loss(
     Args:
         pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
         target: (..., 4), the same shape.
-        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
+        eps: smallest squared length to divide by, px**2; its square root is the smallest side.
         power: exponent of the IoU and of each penalty, above 0.
         inner_ratio: factor on both boxes' sides for the overlap term, above 0.
 
@@ -151,7 +145,7 @@ def giou_loss(
     >>> giou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 1., 3., 3.]))
     tensor(1.0794)
 
-    That is 1 - 1/7 + 2/9.
+    The result is 1 - 1/7 + 2/9.
 
     References:
         Rezatofighi et al., Generalized Intersection over Union: A Metric and A Loss for Bounding
@@ -161,12 +155,14 @@ def giou_loss(
 
 
 def _giou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
+    """Compute the GIoU loss of measured pairs."""
     intersection, union = pair.areas()
     distance = pair.iou_distance((intersection, union)) if inner_ratio == 1 else None
     outer = pair.outer_sides()
     around = area(outer)
     empty = around - union
-    # By rounding it may fall below 0. The gradient flows nevertheless: its parts cancel there.
+    # Rounding may give a value below 0. Only the value is raised to 0: the parts of the gradient
+    # cancel there.
     empty = empty - empty.detach().clamp(max=0)
     empty = empty / larger(around, pair.area_floor(outer))
     return pair.overlap_term(power, inner_ratio, distance) + bounded_power(empty, power)
@@ -175,7 +171,7 @@ def _giou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
 def diou_loss(
     pred: Tensor, target: Tensor, eps: float = 1e-6, power: float = 1.0, inner_ratio: float = 1.0
 ) -> Tensor:
-    r"""Distance-IoU loss of aligned box pairs.
+    r"""Compute the Distance-IoU loss of aligned box pairs.
 
     .. math::
         L = 1 - IoU + \frac{\rho^2}{c^2}
@@ -186,13 +182,13 @@ def diou_loss(
     Args:
         pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
         target: (..., 4), the same shape.
-        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
+        eps: smallest squared length to divide by, px**2; its square root is the smallest side.
         power: exponent of the IoU and of each penalty, above 0.
         inner_ratio: factor on both boxes' sides for the overlap term, above 0.
 
     Returns:
         Tensor: (...), in [0, 2], float32 or float64. Exactly 0 for equal boxes of any size.
-        The gradient is finite, in float16 too. Of an inverted box only the centre is pulled.
+        The gradient is finite, in float16 too. For an inverted box only the centre has a gradient.
 
     Raises:
         ValueError: for ``eps``, ``power`` or ``inner_ratio`` not above 0, or if the shapes differ
@@ -201,7 +197,7 @@ def diou_loss(
     >>> diou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.]))
     tensor(0.7436)
 
-    That is 1 - 1/3 + 1/13.
+    The result is 1 - 1/3 + 1/13.
 
     References:
         Zheng et al., Distance-IoU Loss: Faster and Better Learning for Bounding Box Regression,
@@ -211,6 +207,7 @@ def diou_loss(
 
 
 def _diou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
+    """Compute the DIoU loss of measured pairs."""
     ratio = pair.center_ratio(pair.outer_sides(), pair.center_gap())
     return pair.overlap_term(power, inner_ratio) + bounded_power(ratio, power, order=2)
 
@@ -218,7 +215,7 @@ def _diou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
 def ciou_loss(
     pred: Tensor, target: Tensor, eps: float = 1e-6, power: float = 1.0, inner_ratio: float = 1.0
 ) -> Tensor:
-    r"""Complete-IoU loss of aligned box pairs.
+    r"""Compute the Complete-IoU loss of aligned box pairs.
 
     .. math::
         L = 1 - IoU + \frac{\rho^2}{c^2} + \alpha v, \quad
@@ -227,20 +224,20 @@ def ciou_loss(
 
     with :math:`\rho` the distance between the centres of ``pred`` and ``target``, :math:`c` the
     diagonal of the smallest box around both, :math:`w, h` the sides of ``pred``, and
-    :math:`w^t, h^t` those of ``target``. No gradient flows through :math:`\alpha`, which takes the
+    :math:`w^t, h^t` those of ``target``. No gradient flows through :math:`\alpha`, which uses the
     IoU without ``power`` and ``inner_ratio``.
 
     Args:
         pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
         target: (..., 4), the same shape.
-        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
+        eps: smallest squared length to divide by, px**2; its square root is the smallest side.
         power: exponent of the IoU and of each penalty, above 0.
         inner_ratio: factor on both boxes' sides for the overlap term, above 0.
 
     Returns:
-        Tensor: (...), in [0, 3), float32 or float64. Exactly 0 for equal boxes, whatever their
-        size. The gradient is finite, in float16 too. An inverted box has no area, and only its
-        centre is pulled.
+        Tensor: (...), in [0, 3), float32 or float64. Exactly 0 for equal boxes of any size.
+        The gradient is finite, in float16 too. An inverted box has no area, and only its centre
+        has a gradient.
 
     Raises:
         ValueError: for ``eps``, ``power`` or ``inner_ratio`` not above 0, or if the shapes differ
@@ -249,7 +246,7 @@ def ciou_loss(
     >>> ciou_loss(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([[1., 0., 3., 2.]]))
     tensor([0.7436])
 
-    That is 1 - 1/3 + 1/13, and no aspect term, as both are square.
+    The result is 1 - 1/3 + 1/13. The aspect term is 0, because both boxes are squares.
 
     References:
         Zheng et al., Enhancing Geometric Factors in Model Learning and Inference for Object
@@ -259,6 +256,7 @@ def ciou_loss(
 
 
 def _ciou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
+    """Compute the CIoU loss of measured pairs."""
     distance = pair.iou_distance()
     ratio = pair.center_ratio(pair.outer_sides(), pair.center_gap())
     v = (4 / math.pi**2) * _aspect_gap(pair).square()
@@ -273,114 +271,9 @@ def _ciou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
 
 
 def _aspect_gap(pair: BoxPair) -> Tensor:
-    """arctan(w^t / h^t) - arctan(w / h), with a finite gradient for sides down to zero."""
+    """Compute arctan(w^t / h^t) - arctan(w / h), with a finite gradient for sides down to 0."""
     width, height = at_least(pair.sides, pair.shortest).unbind(0)
     target_width, target_height = pair.target_sides.clamp(min=pair.shortest).unbind(0)
-    # The angle between the two diagonals, at once.
+    # The difference of the two angles is the angle between the diagonals.
     sine = target_width * height - target_height * width
     return torch.atan2(sine, target_width * width + target_height * height)
-
-
-def wise_iou_loss(
-    pred: Tensor,
-    target: Tensor,
-    version: WiseVersion = 'v3',
-    gamma: float = 0.5,
-    alpha: float = 1.9,
-    delta: float = 3.0,
-    mean_iou_loss: float | Tensor | None = None,
-    counted_mask: Tensor | None = None,
-    eps: float = 1e-6,
-    power: float = 1.0,
-    inner_ratio: float = 1.0,
-) -> Tensor:
-    r"""Wise-IoU loss of aligned box pairs, in its three versions.
-
-    .. math::
-        L_{v1} = e^{\rho^2 / c^2} (1 - IoU), \quad
-        L_{v2} = \beta^\gamma L_{v1}, \quad
-        L_{v3} = \frac{\beta}{\delta \alpha^{\beta - \delta}} L_{v1}, \quad
-        \beta = \frac{1 - IoU}{m}
-
-    with :math:`\rho` the distance between the centres of ``pred`` and ``target``, :math:`c` the
-    diagonal of the smallest box around both, and :math:`m` the ``mean_iou_loss``. No gradient
-    flows through :math:`c` and :math:`\beta`. The outlier degree :math:`\beta` tells how far a
-    pair lies from the others; v2 favours those far out, v3 those in between.
-
-    Args:
-        pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
-        target: (..., 4), the same shape.
-        version: 'v1', 'v2' or 'v3'.
-        gamma: exponent of v2, above 0.
-        alpha: base of v3, above 1.
-        delta: outlier degree at which v3's factor is 1, above 0.
-        mean_iou_loss: what the paper keeps as a running mean; None takes the mean of 1 - IoU
-            over the pairs of this call, which keeps the loss without state. It counts as at least
-            `MEAN_FLOOR`.
-        counted_mask: (...) bool, the pairs that this mean is over; None is all.
-        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
-        power: exponent of the IoU and of the distance's share of the diagonal, above 0.
-        inner_ratio: factor on both boxes' sides for 1 - IoU, above 0.
-
-    Returns:
-        Tensor: (...), at least 0, float32 or float64; v1 in [0, e]. Exactly 0 for equal boxes,
-        whatever their size, if all are. The gradient is finite, in float16 too.
-
-    Raises:
-        ValueError: for an option out of its range, or if the shapes differ or do not end in 4.
-
-    >>> wise_iou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([1., 0., 3., 2.]), 'v1')
-    tensor(0.7200)
-
-    That is exp(1/13) 2/3.
-
-    References:
-        Tong et al., Wise-IoU: Bounding Box Regression Loss with Dynamic Focusing Mechanism, 2023,
-        section III.
-    """
-    check_wise_options(version, gamma, alpha, delta)
-    # The attention, up to e, and the focus steepen the overlap's slope: its floors are raised, so
-    # that the gradient stays finite in float16.
-    loss = over_pairs(_wise_iou, pred, target, 2 * eps, power, inner_ratio)
-    if version == 'v1':
-        return loss
-    with torch.no_grad():
-        overlap = iou_loss(pred, target, 'linear', eps, power, inner_ratio)
-        if mean_iou_loss is None:
-            mean_iou_loss = _mean(overlap, counted_mask)
-        mean = torch.as_tensor(mean_iou_loss, dtype=loss.dtype, device=loss.device)
-        outlying = overlap / mean.clamp(min=MEAN_FLOOR)
-        if version == 'v2':
-            factor = outlying.pow(gamma)
-        else:
-            factor = outlying / delta * (math.log(alpha) * (delta - outlying)).exp()
-    return factor * loss
-
-
-def check_wise_options(version: str, gamma: float, alpha: float, delta: float) -> None:
-    """Raise ValueError, naming the option, unless these are ones of `wise_iou_loss`."""
-    check_one_of('version', version, WiseVersion)
-    check_above('gamma', gamma, 0, "it is the exponent of 'v2'")
-    check_above('alpha', alpha, 1, "at 1 or below, 'v3' would favour boxes far out")
-    check_above('delta', delta, 0, "it is the outlier degree at which v3's factor is 1")
-    if delta * math.log(alpha) > MOST_FOCUS:
-        raise ValueError(
-            f'alpha**delta must be at most exp({MOST_FOCUS:g}), got alpha={alpha!r} and '
-            f"delta={delta!r}: it is how much v3's factor grows; the paper has 1.9 and 3"
-        )
-
-
-def _mean(overlap: Tensor, counted_mask: Tensor | None) -> Tensor:
-    """The mean of those counted, 0 for none."""
-    if counted_mask is None:
-        return overlap.sum() / max(1, overlap.numel())
-    return (overlap * counted_mask).sum() / counted_mask.sum().clamp(min=1)
-
-
-def _wise_iou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
-    """The first version; the diagonal is held fixed."""
-    with torch.no_grad():
-        diagonal = squared_norm(pair.outer_sides())
-    ratio = pair.share(squared_norm(pair.center_gap()), diagonal)
-    attention = bounded_power(ratio, power, order=2).exp()
-    return attention * pair.overlap_term(power, inner_ratio)

@@ -1,4 +1,4 @@
-"""Regression losses a coordinate: one value for each difference of prediction and target."""
+"""Regression losses per coordinate: one value for each difference of prediction and target."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdet_ext.functional.boxes.checks import check_same_shape
+from mmdet_ext.functional.numerics.checks import check_number
 from mmdet_ext.functional.numerics.derivative import with_derivative
 from mmdet_ext.functional.numerics.precision import promote_half
 
-#: exp(80) is the last round power that float32 holds with room to spare.
+__all__ = ['balanced_l1_loss', 'smooth_l1_loss']
+
+#: Largest gamma / alpha of `balanced_l1_loss`: float32 overflows above exp(88).
 MAX_GAMMA_TO_ALPHA = 80.0
 
 
 def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
-    r"""Absolute error with a parabola around zero.
+    r"""Compute the smooth L1 loss: the absolute error, with a parabola around 0.
 
     .. math::
         L = \begin{cases} d^2 / (2 \beta) & |d| < \beta \\ |d| - \beta / 2 & \text{else}
@@ -27,12 +31,12 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
 
     Args:
         pred: any shape, any unit; half precision is computed in float32.
-        target: the same shape and unit. It gets a gradient where it asks for one.
-        beta: where the parabola ends, in the unit of ``pred``, from 0. At 0 the loss is the
-            absolute error, whose slope at d = 0 is taken as 0.
+        target: the same shape and unit. It gets a gradient if it requires one.
+        beta: error at which the parabola ends, in the unit of ``pred``, at least 0. With 0 the loss
+            is the absolute error, whose slope at d = 0 is 0.
 
     Returns:
-        Tensor: the shape of ``pred``, from 0, float32 or float64.
+        Tensor: the shape of ``pred``, at least 0, float32 or float64.
 
     Raises:
         ValueError: if the shapes differ, or ``beta`` is negative or not finite.
@@ -40,12 +44,13 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
     >>> smooth_l1_loss(torch.tensor([0.5, 3.]), torch.tensor([0., 0.]))
     tensor([0.1250, 2.5000])
 
-    That is 0.5^2 / 2 and 3 - 1/2.
+    The results are 0.5^2 / 2 and 3 - 1/2.
 
     References:
         Girshick, Fast R-CNN, 2015, equation 3, with beta 1.
     """
-    check_beta(beta)
+    why = 'the error up to which the loss is a parabola. 0 gives the absolute error'
+    check_number('beta', beta, 'a number from 0', least=0, finite=True, why=why)
     check_same_shape(pred, target)
     pred, target = promote_half(pred, target)
     return F.smooth_l1_loss(pred, target, reduction='none', beta=beta)
@@ -54,34 +59,35 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
 def balanced_l1_loss(
     pred: Tensor, target: Tensor, alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0
 ) -> Tensor:
-    r"""Absolute error whose slope rises with a logarithm, so that small errors count more.
+    r"""Compute the balanced L1 loss, whose slope rises with a logarithm up to large errors.
 
-    It is defined by its slope, and is 0 at zero:
+    Small errors thus have a larger part in the gradient than in smooth L1. The loss is 0 for d = 0,
+    and defined by its slope:
 
     .. math::
         \frac{dL}{d|d|} = \alpha \ln\left(1 + b \frac{\min(|d|, \beta)}{\beta}\right), \quad
         b = e^{\gamma / \alpha} - 1, \quad d = x - t
 
     with :math:`x` an entry of ``pred``, :math:`t` of ``target``, and :math:`\alpha, \gamma, \beta`
-    the options. From :math:`\beta` on the slope is :math:`\gamma`. Integrated, with
-    :math:`y = \min(|d|, \beta)`:
+    the options. From :math:`\beta` on, the slope is :math:`\gamma`. The integral, with
+    :math:`y = \min(|d|, \beta)`, is
 
     .. math::
         L = \frac{\alpha}{b} (b y + \beta) \ln\left(1 + \frac{b y}{\beta}\right) - \alpha y
             + \gamma (|d| - y)
 
-    The paper has :math:`\beta = 1`; another :math:`\beta` stretches both axes, as it does for
-    smooth L1. Value and slope are continuous at :math:`|d| = \beta`.
+    The paper has :math:`\beta = 1`; another :math:`\beta` stretches both axes, as in smooth L1.
+    Value and slope are continuous at :math:`|d| = \beta`.
 
     Args:
         pred: any shape, any unit; half precision is computed in float32.
-        target: the same shape and unit. It gets a gradient where it asks for one.
-        alpha: above 0; the smaller, the more small errors count.
+        target: the same shape and unit. It gets a gradient if it requires one.
+        alpha: above 0; a smaller value gives more weight to small errors.
         gamma: above 0, slope of large errors; at most 80 times ``alpha``.
-        beta: above 0, from where on an error is large, in the unit of ``pred``.
+        beta: above 0, error from which on the slope is constant, in the unit of ``pred``.
 
     Returns:
-        Tensor: the shape of ``pred``, from 0, float32 or float64. The gradient lies in
+        Tensor: the shape of ``pred``, at least 0, float32 or float64. The gradient lies in
         [-gamma, gamma]. It can be differentiated once.
 
     Raises:
@@ -96,10 +102,10 @@ def balanced_l1_loss(
         Pang et al., Libra R-CNN: Towards Balanced Learning for Object Detection, 2019,
         equations 7 to 9.
     """
-    check_balanced_options(alpha, gamma, beta)
+    _check_balanced_options(alpha, gamma, beta)
     check_same_shape(pred, target)
     pred, target = promote_half(pred, target)
-    # The graph leads through the difference, and so to both.
+    # The graph leads through the difference, and so to both inputs.
     difference = pred - target
     with torch.no_grad():
         b = math.expm1(gamma / alpha)
@@ -108,7 +114,7 @@ def balanced_l1_loss(
         excess = error.sub_(inner)
         steps = inner.mul_(b / beta)
         log = steps.log1p()
-        # (1 + s) ln(1 + s) - s, of which rounding may leave a negative trace next to zero.
+        # (1 + s) ln(1 + s) - s. Close to 0, rounding may make it slightly negative.
         value = torch.addcmul(log, steps, log).sub_(steps).mul_(alpha * beta / b).clamp_(min=0)
         value.add_(excess, alpha=gamma)
         if not difference.requires_grad:
@@ -117,29 +123,10 @@ def balanced_l1_loss(
     return with_derivative(difference, value, derivative)
 
 
-def check_same_shape(pred: Tensor, target: Tensor) -> None:
-    """Raise ValueError, naming both, unless ``pred`` and ``target`` have one shape."""
-    if pred.shape != target.shape:
-        raise ValueError(
-            'pred and target must have one shape, got '
-            f'{tuple(pred.shape)} and {tuple(target.shape)}'
-        )
-
-
-def check_beta(beta: float) -> None:
-    """Raise ValueError unless ``beta`` is one of `smooth_l1_loss`."""
-    if not 0 <= beta < math.inf:
-        raise ValueError(
-            f'beta must be a number from 0, got {beta}: the error up to which the loss is a '
-            'parabola. 0 gives the absolute error'
-        )
-
-
-def check_balanced_options(alpha: float, gamma: float, beta: float) -> None:
-    """Raise ValueError, naming the option, unless these are ones of `balanced_l1_loss`."""
+def _check_balanced_options(alpha: float, gamma: float, beta: float) -> None:
+    """Raise ValueError, naming the option, unless the options of `balanced_l1_loss` are valid."""
     for name, value in (('alpha', alpha), ('gamma', gamma), ('beta', beta)):
-        if not 0 < value < math.inf:
-            raise ValueError(f'{name} must be a number above 0, got {value}')
+        check_number(name, value, 'a number above 0', above=0, finite=True)
     if gamma > MAX_GAMMA_TO_ALPHA * alpha:
         raise ValueError(
             f'gamma must be at most {MAX_GAMMA_TO_ALPHA:g} times alpha, as exp(gamma / alpha) '

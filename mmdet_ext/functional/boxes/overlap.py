@@ -1,4 +1,4 @@
-"""Boxes as corners (x1, y1, x2, y2) in pixels, and the overlaps between them."""
+"""Overlaps and distances of boxes, given as corners (x1, y1, x2, y2) in pixels."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ from torch import Tensor
 
 from mmdet_ext.functional.numerics.precision import promote_half
 
+__all__ = [
+    'box_centers',
+    'box_iou',
+    'box_nwd',
+    'box_wasserstein',
+    'iou_of_planes',
+    'pairwise_box_iof',
+]
+
 
 def box_centers(boxes: Tensor) -> Tensor:
-    """Centres ((x1 + x2) / 2, (y1 + y2) / 2), shape (..., 2), of boxes (..., 4)."""
+    """Compute the centres (x, y), shape (..., 2), of boxes (..., 4)."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2.0
 
 
 def box_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
-    """Intersection over union of aligned pairs: ``|A n B| / max(|A u B|, eps)``.
+    """Compute the intersection over union of aligned boxes: ``|A n B| / max(|A u B|, eps)``.
 
     Args:
         boxes: (..., 4) corners; half precision is computed in float32.
         others: (..., 4), broadcastable with ``boxes``.
-        eps: floor of the union's area, px**2.
+        eps: smallest area of the union to divide by, px**2.
 
     Returns:
-        Tensor: (...), in [0, 1]; 0 where both boxes have no area.
+        Tensor: (...), in [0, 1]; 0 for pairs in which both boxes have no area.
 
     >>> box_iou(torch.tensor([0., 0., 2., 1.]), torch.tensor([1., 0., 3., 1.]))
     tensor(0.3333)
@@ -42,19 +51,20 @@ def iou_of_planes(
     eps: float = 1e-6,
     work: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """IoU of boxes given coordinate by coordinate, that broadcast against each other.
+    """Compute the IoU of boxes given by coordinates, which broadcast against each other.
 
-    The same as `box_iou`, with three tables in all, which is what large tables are about.
+    The result is that of `box_iou`. Only three tables are allocated, so that large tables of
+    boxes x priors take less memory.
 
     Args:
-        planes: x1, y1, x2, y2 and area of the ones, px.
-        sides: x1, y1, x2, y2 of the others, px; of at least float32, as the planes.
-        eps: floor of the union's area, px**2.
-        work: three tensors to overwrite, of the shape that both broadcast to: new ones cost a
-            processor more time than what is computed in them.
+        planes: x1, y1, x2, y2 (px) and area (px**2) of the first boxes, of at least float32.
+        sides: x1, y1, x2, y2 of the second boxes, px, of at least float32.
+        eps: smallest area of the union to divide by, px**2.
+        work: three tensors of the broadcast shape, which are overwritten. On a CPU, allocating
+            new ones takes longer than the computation.
 
     Returns:
-        Tensor: of the shape that both broadcast to, in [0, 1]; the first of ``work``.
+        Tensor: the broadcast shape, in [0, 1]; the first tensor of ``work`` where that is given.
 
     >>> a, b = torch.tensor([0., 0., 2., 1., 2.]), torch.tensor([1., 0., 3., 1.])
     >>> iou_of_planes(a, b)
@@ -74,7 +84,7 @@ def iou_of_planes(
 
 
 def box_nwd(boxes: Tensor, others: Tensor, constant: float = 12.8) -> Tensor:
-    r"""Normalised Gaussian Wasserstein distance, a similarity that needs no overlap.
+    r"""Compute the normalised Gaussian Wasserstein distance, a similarity without need of overlap.
 
     .. math::
         NWD = e^{-W / C}
@@ -85,8 +95,8 @@ def box_nwd(boxes: Tensor, others: Tensor, constant: float = 12.8) -> Tensor:
     Args:
         boxes: (..., 4) corners, px; half precision is computed in float32.
         others: (..., 4), broadcastable with ``boxes``.
-        constant: px, above 0; of the order of the objects' size. 12.8 is what the paper's authors
-            take for AI-TOD.
+        constant: px, above 0; about the size of the objects. The paper's authors use 12.8 for
+            AI-TOD.
 
     Returns:
         Tensor: (...), in [0, 1]; exactly 1 for equal boxes.
@@ -104,13 +114,13 @@ def box_nwd(boxes: Tensor, others: Tensor, constant: float = 12.8) -> Tensor:
 
 
 def box_wasserstein(boxes: Tensor, others: Tensor) -> Tensor:
-    r"""Wasserstein distance of boxes taken as Gaussians, px.
+    r"""Compute the Wasserstein distance of boxes regarded as Gaussians, px.
 
     .. math::
         W^2 = (x - x')^2 + (y - y')^2 + \frac{(w - w')^2 + (h - h')^2}{4}
 
     with :math:`x, y` the centre and :math:`w, h` the sides of ``boxes``, :math:`x', y', w', h'`
-    those of ``others``: half the sum of the squared differences of their corners' coordinates.
+    those of ``others``. This is half the sum of the squared differences of all corner coordinates.
 
     Args:
         boxes: (..., 4) corners, px; half precision is computed in float32.
@@ -132,12 +142,12 @@ def box_wasserstein(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def pairwise_box_iof(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
-    """Share of each box that lies in each other box: ``|A n B| / max(|A|, eps)``.
+    """Compute the part of each box that lies in each other box: ``|A n B| / max(|A|, eps)``.
 
     Args:
         boxes: (..., N, 4) corners.
         others: (..., M, 4) corners.
-        eps: floor of the area, px**2.
+        eps: smallest area of a box to divide by, px**2.
 
     Returns:
         Tensor: (..., N, M), in [0, 1].
@@ -151,13 +161,13 @@ def pairwise_box_iof(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor
 
 
 def _area(boxes: Tensor) -> Tensor:
-    """Areas, px**2; 0 for an inverted box."""
+    """Compute the areas of boxes, px**2; 0 for an inverted box."""
     side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
     return side[..., 0] * side[..., 1]
 
 
 def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
-    """Areas of the intersections of boxes that broadcast against each other, px**2."""
+    """Compute the intersections of boxes that broadcast against each other, px**2."""
     low = torch.maximum(boxes[..., :2], others[..., :2])
     high = torch.minimum(boxes[..., 2:], others[..., 2:])
     inner = (high - low).clamp(min=0)

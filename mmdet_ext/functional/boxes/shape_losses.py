@@ -1,24 +1,22 @@
-"""Overlap losses of aligned boxes that compare their sides: SIoU, Efficient-IoU, Shape-IoU."""
+"""Overlap losses of aligned boxes that compare their sides: SIoU, Efficient-IoU and Shape-IoU."""
 
 from __future__ import annotations
-
-import math
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.boxes.pair import (
-    BoxPair,
+from mmdet_ext.functional.boxes._coordinates import (
     area,
     at_least,
-    bounded_power,
     larger,
     not_negative,
-    over_pairs,
     squared_norm,
 )
-from mmdet_ext.functional.numerics.checks import check_above
+from mmdet_ext.functional.boxes._powers import bounded_power
+from mmdet_ext.functional.boxes.pair import BoxPair, over_pairs
+from mmdet_ext.functional.numerics.checks import check_number, check_that
+
+__all__ = ['efficient_iou_loss', 'shape_iou_loss', 'siou_loss']
 
 
 def siou_loss(
@@ -29,7 +27,7 @@ def siou_loss(
     power: float = 1.0,
     inner_ratio: float = 1.0,
 ) -> Tensor:
-    r"""SCYLLA-IoU loss of aligned box pairs.
+    r"""Compute the SCYLLA-IoU loss of aligned box pairs.
 
     .. math::
         L = 1 - IoU + \frac{\Delta + \Omega}{2}, \quad
@@ -39,24 +37,26 @@ def siou_loss(
         \Omega = \sum_{s \in w, h} (1 - e^{-\omega_s})^4
 
     with :math:`d_x, d_y` the gap of the centres of ``pred`` and ``target``, :math:`\rho_x, \rho_y`
-    its shares of the sides of the smallest box around both, and :math:`\omega_w, \omega_h` the
-    differences of the boxes' sides over the longer of the two. :math:`\Lambda` is the sine of
-    twice the angle of the gap, which the paper writes with arcsin and cos. With
-    ``neg_gamma=False``, stock's default, the sign of :math:`\gamma` is turned: distance lowers the
-    loss then, which is cut off at 0, and boxes far apart cost nothing.
+    the ratios of the gap to the sides of the smallest box around both, and
+    :math:`\omega_w, \omega_h` the absolute differences of the boxes' sides, divided by the longer
+    side of the two. :math:`\Lambda` is the sine of twice the angle of the gap, which the paper
+    writes with arcsin and cos. With ``neg_gamma=False``, mmdet's default, :math:`\gamma` has the
+    opposite sign. Distance then lowers the loss, which is cut off at 0, and boxes far apart have no
+    loss.
 
     Args:
         pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
         target: (..., 4), the same shape.
-        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
-        neg_gamma: True for the formula above, which is the paper's; False for stock's variant.
-        power: exponent of the IoU and of the penalty, above 0; with ``neg_gamma=False``, where the
-            penalty falls below 0, it must be 1.
+        eps: smallest squared length to divide by, px**2; its square root is the smallest side.
+        neg_gamma: True for the formula above, which is the paper's; False for mmdet's variant.
+        power: exponent of the IoU and of the penalty, above 0. With ``neg_gamma=False`` it must be
+            1, because the penalty is then negative.
         inner_ratio: factor on both boxes' sides for the overlap term, above 0.
 
     Returns:
         Tensor: (...), in [0, 3), float32 or float64. Exactly 0 for equal boxes of any size.
-        The gradient is finite, in float16 too. Stock cuts the loss off at 2, with the gradient.
+        The gradient is finite, in float16 too. mmdet's loss is cut off at 2, without a gradient
+        above.
 
     Raises:
         ValueError: for an option out of its range, or if the shapes differ or do not end in 4.
@@ -65,13 +65,15 @@ def siou_loss(
     >>> siou_loss(*pair, neg_gamma=True)
     tensor(0.7663)
 
-    That is 2/3 + (1 - exp(-2/9)) / 2.
+    The result is 2/3 + (1 - exp(-2/9)) / 2.
 
     References:
         Gevorgyan, SIoU Loss: More Powerful Learning for Bounding Box Regression, 2022, the sections
         on the angle, distance, shape and IoU cost.
     """
-    check_siou_power(power, neg_gamma)
+    variant = "the penalty of that variant falls below 0. Set neg_gamma=True, the paper's formula"
+    wanted = '1 with neg_gamma=False'
+    check_that(power == 1 or neg_gamma, 'power', power, wanted, variant)
     return over_pairs(_siou, pred, target, eps, power, inner_ratio, neg_gamma)
 
 
@@ -88,27 +90,6 @@ def _siou(pair: BoxPair, power: float, inner_ratio: float, neg_gamma: bool) -> T
     return loss if neg_gamma else not_negative(loss)
 
 
-def check_siou_power(power: float, neg_gamma: bool) -> None:
-    """Raise ValueError for a ``power`` other than 1 of stock's variant of SIoU."""
-    if power != 1 and not neg_gamma:
-        raise ValueError(
-            f'power must be 1 with neg_gamma=False, got {power!r}: the penalty of that variant '
-            "falls below 0. Set neg_gamma=True, the paper's formula"
-        )
-
-
-def check_focal_gamma(focal_gamma: float | None) -> None:
-    """Raise ValueError unless ``focal_gamma`` is None or above 0."""
-    if focal_gamma is not None:
-        check_above('focal_gamma', focal_gamma, 0, 'leave it out for no focal factor')
-
-
-def check_scale(scale: float) -> None:
-    """Raise ValueError unless ``scale`` is a number from 0."""
-    if not isinstance(scale, Real) or not 0 <= float(scale) < math.inf:
-        raise ValueError(f'scale must be at least 0 and finite, got {scale!r}')
-
-
 def efficient_iou_loss(
     pred: Tensor,
     target: Tensor,
@@ -117,7 +98,7 @@ def efficient_iou_loss(
     power: float = 1.0,
     inner_ratio: float = 1.0,
 ) -> Tensor:
-    r"""Efficient-IoU loss of aligned box pairs, focal or not.
+    r"""Compute the Efficient-IoU loss of aligned box pairs, plain or focal.
 
     .. math::
         L = IoU^\gamma \left(1 - IoU + \frac{\rho^2}{c_w^2 + c_h^2} + \frac{(w - w^t)^2}{c_w^2}
@@ -126,15 +107,15 @@ def efficient_iou_loss(
     with :math:`\rho` the distance between the centres of ``pred`` and ``target``,
     :math:`c_w, c_h` the sides of the smallest box around both, :math:`w, h` the sides of
     ``pred``, :math:`w^t, h^t` those of ``target``, and :math:`\gamma` the ``focal_gamma``. The
-    factor is a weight: no gradient flows through it, and it takes the IoU without ``power`` and
-    ``inner_ratio``.
+    factor :math:`IoU^\gamma` is a weight: no gradient flows through it, and it uses the IoU without
+    ``power`` and ``inner_ratio``.
 
     Args:
         pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
         target: (..., 4), the same shape.
-        focal_gamma: above 0, 0.5 in the paper; None for no factor. With it, boxes apart cost
-            nothing.
-        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
+        focal_gamma: above 0, 0.5 in the paper; None for no factor. With the factor, boxes that
+            are apart have no loss.
+        eps: smallest squared length to divide by, px**2; its square root is the smallest side.
         power: exponent of the IoU and of each penalty, above 0.
         inner_ratio: factor on both boxes' sides for the overlap term, above 0.
 
@@ -148,13 +129,15 @@ def efficient_iou_loss(
     >>> efficient_iou_loss(torch.tensor([0., 0., 2., 2.]), torch.tensor([0., 0., 2., 1.]))
     tensor(0.7812)
 
-    That is 1 - 1/2 + (1/4) / 8 + 1 / 4.
+    The result is 1 - 1/2 + (1/4) / 8 + 1 / 4.
 
     References:
         Zhang et al., Focal and Efficient IOU Loss for Accurate Bounding Box Regression, 2022, the
         sections on the efficient IOU loss and on the focal one.
     """
-    check_focal_gamma(focal_gamma)
+    if focal_gamma is not None:
+        why = 'leave it out for no focal factor'
+        check_number('focal_gamma', focal_gamma, above=0, finite=True, why=why)
     return over_pairs(_efficient_iou, pred, target, eps, power, inner_ratio, focal_gamma)
 
 
@@ -180,7 +163,7 @@ def shape_iou_loss(
     power: float = 1.0,
     inner_ratio: float = 1.0,
 ) -> Tensor:
-    r"""Shape-IoU loss of aligned box pairs.
+    r"""Compute the Shape-IoU loss of aligned box pairs.
 
     .. math::
         L = 1 - IoU + \frac{a_x d_x^2 + a_y d_y^2}{c^2} + \frac{1}{2} \sum_{s \in w, h}
@@ -190,15 +173,15 @@ def shape_iou_loss(
 
     with :math:`d_x, d_y` the gap of the centres of ``pred`` and ``target``, :math:`c` the diagonal
     of the smallest box around both, :math:`w, h` and :math:`w^t, h^t` the sides of ``pred`` and
-    ``target``, and :math:`s` the ``scale``; :math:`\omega_h` has :math:`a_y`. A wide target makes
-    gaps across it, in y and in height, count for more.
+    ``target``, and :math:`s` the ``scale``; :math:`\omega_h` is formed alike with :math:`a_y`. A
+    wide target gives more weight to differences in y and in height.
 
     Args:
         pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.
         target: (..., 4), the same shape.
-        scale: at least 0; 0 weighs both axes alike. The paper sets it by the size of the data
-            set's objects.
-        eps: floor of squared lengths divided by, px**2; sides count as at least its square root.
+        scale: at least 0; 0 weights both axes alike. The paper chooses it by the size of the
+            objects in the data set.
+        eps: smallest squared length to divide by, px**2; its square root is the smallest side.
         power: exponent of the IoU and of each penalty, above 0.
         inner_ratio: factor on both boxes' sides for the overlap term, above 0.
 
@@ -213,19 +196,19 @@ def shape_iou_loss(
     >>> shape_iou_loss(*pair, scale=1)
     tensor(0.7333)
 
-    That is 1 - 1/3 + (2/3) / 10.
+    The result is 1 - 1/3 + (2/3) / 10.
 
     References:
         Zhang and Zhang, Shape-IoU: More Accurate Metric considering Bounding Box Shape and Scale,
         2023, section III.
     """
-    check_scale(scale)
+    check_number('scale', scale, least=0, finite=True)
     return over_pairs(_shape_iou, pred, target, eps, power, inner_ratio, scale)
 
 
 def _shape_iou(pair: BoxPair, power: float, inner_ratio: float, scale: float) -> Tensor:
     target_sides = pair.target_sides.clamp(min=pair.shortest).log()
-    # The weight of an axis grows with the target's side across it.
+    # The weight of an axis grows with the target's side along the other axis.
     across = 2 * (scale * (target_sides.flip(0) - target_sides)).sigmoid()
     diagonal = squared_norm(pair.outer_sides())
     ratio = (across * pair.share(pair.center_gap().square(), diagonal)).sum(0)
@@ -235,11 +218,11 @@ def _shape_iou(pair: BoxPair, power: float, inner_ratio: float, scale: float) ->
 
 
 def _side_gap(pair: BoxPair) -> Tensor:
-    """Difference of the sides over the longer of the two, (2, ...), in [0, 1]."""
+    """Compute the absolute difference of the sides over the longer side, (2, ...), in [0, 1]."""
     longer = at_least(larger(pair.sides, pair.target_sides), pair.shortest)
     return (pair.sides - pair.target_sides).abs() / longer
 
 
 def _shape_cost(gap: Tensor) -> Tensor:
-    """Sum over both axes of (1 - exp(-gap))**4."""
+    """Sum (1 - exp(-gap))**4 over both axes."""
     return torch.expm1(-gap).square().square().sum(0)

@@ -13,7 +13,7 @@ from torchvision.ops import complete_box_iou_loss
 
 from mmdet_ext.catalog.loss_cases import box_pairs
 from mmdet_ext.catalog.synthetic import fuzz_box_pairs, random_boxes
-from mmdet_ext.functional.boxes import corner_losses, iou_losses, shape_losses
+from mmdet_ext.functional.boxes import corner_losses, iou_losses, shape_losses, wise_iou
 from mmdet_ext.functional.boxes.iou_losses import ciou_loss
 
 
@@ -213,7 +213,7 @@ def test_log_slope_of_a_long_box_beside_a_short_one(shared: float) -> None:
     ('call', 'message'),
     [
         (lambda p, t: iou_losses.iou_loss(p, t, 'giou'), "mode must be one of .*, got 'giou'"),
-        (lambda p, t: iou_losses.wise_iou_loss(p, t, 'V1'), "version must be one of .*, got 'V1'"),
+        (lambda p, t: wise_iou.wise_iou_loss(p, t, 'V1'), "version must be one of .*, got 'V1'"),
         (lambda p, t: iou_losses.giou_loss(p, t, eps=0), 'eps must be above 0'),
         (lambda p, t: iou_losses.iou_loss(p, t, power=-1), 'power must be above 0'),
         (

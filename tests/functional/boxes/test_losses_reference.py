@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmdet_ext.catalog.loss_cases import box_pairs
 from mmdet_ext.catalog.synthetic import fuzz_box_pairs, random_boxes
-from mmdet_ext.functional.boxes import corner_losses, iou_losses, shape_losses
+from mmdet_ext.functional.boxes import corner_losses, iou_losses, shape_losses, wise_iou
 from mmdet_ext.functional.boxes.overlap import box_nwd, box_wasserstein
 
 Box = list[float]
@@ -153,7 +153,7 @@ def slow_wise(p: Box, t: Box, a: float, r: float, held: Box, version: str = 'v1'
     return beta / (3 * 1.9 ** (beta - 3)) * loss if version == 'v3' else loss
 
 
-iou, wise = iou_losses.iou_loss, partial(iou_losses.wise_iou_loss, mean_iou_loss=0.4)
+iou, wise = iou_losses.iou_loss, partial(wise_iou.wise_iou_loss, mean_iou_loss=0.4)
 FORMS: dict[str, tuple[Callable[..., Tensor], Callable[..., float]]] = {
     'linear': (partial(iou, mode='linear'), slow_linear),
     'square': (partial(iou, mode='square'), slow_square),
@@ -296,12 +296,12 @@ def test_wise_iou_takes_the_mean_of_the_call() -> None:
     pred, target = pairs(40)
     overlap_loss = iou(pred, target, 'linear')
     for version in ('v2', 'v3'):
-        own = iou_losses.wise_iou_loss(pred, target, version)
-        given = iou_losses.wise_iou_loss(pred, target, version, mean_iou_loss=overlap_loss.mean())
+        own = wise_iou.wise_iou_loss(pred, target, version)
+        given = wise_iou.wise_iou_loss(pred, target, version, mean_iou_loss=overlap_loss.mean())
         torch.testing.assert_close(own, given, rtol=1e-12, atol=0)
     # At the outlier degree delta, the factor of v3 is 1.
-    first = iou_losses.wise_iou_loss(pred, target, 'v1')
-    same = iou_losses.wise_iou_loss(pred, target, 'v3', mean_iou_loss=overlap_loss / 3)
+    first = wise_iou.wise_iou_loss(pred, target, 'v1')
+    same = wise_iou.wise_iou_loss(pred, target, 'v3', mean_iou_loss=overlap_loss / 3)
     torch.testing.assert_close(same, first, rtol=1e-12, atol=0)
 
 
@@ -310,9 +310,9 @@ def test_wise_iou_of_one_bad_pair_among_many_perfect_ones_is_bounded() -> None:
     pred = target.clone()
     pred[0] += 1.0
     pred.requires_grad_()
-    each = iou_losses.wise_iou_loss(pred, target, 'v2')
+    each = wise_iou.wise_iou_loss(pred, target, 'v2')
     # The mean counts as 0.01: its factor is at most 10, not sqrt(10,000).
-    ratio = each[0] / iou_losses.wise_iou_loss(pred[:1], target[:1], 'v1')[0]
+    ratio = each[0] / wise_iou.wise_iou_loss(pred[:1], target[:1], 'v1')[0]
     assert 1 < ratio.item() <= 10 and not each[1:].any()
 
 

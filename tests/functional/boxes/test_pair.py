@@ -11,17 +11,16 @@ from torch import Tensor
 from mmdet_ext.catalog.loss_cases import box_pairs
 from mmdet_ext.catalog.synthetic import fuzz_box_pairs
 from mmdet_ext.functional.boxes import pair as pair_module
-from mmdet_ext.functional.boxes.checks import check_overlap_options
-from mmdet_ext.functional.boxes.iou_losses import ciou_loss, giou_loss, iou_loss
-from mmdet_ext.functional.boxes.pair import (
+from mmdet_ext.functional.boxes._coordinates import larger, not_negative
+from mmdet_ext.functional.boxes._powers import (
     STEEPEST,
-    BoxPair,
     bounded_power,
     complement_power,
-    larger,
-    not_negative,
     power_floor,
 )
+from mmdet_ext.functional.boxes.checks import check_overlap_options
+from mmdet_ext.functional.boxes.iou_losses import ciou_loss, giou_loss, iou_loss
+from mmdet_ext.functional.boxes.pair import BoxPair
 
 
 def slope(values: Tensor, power: float, order: int = 1) -> Tensor:
@@ -123,12 +122,12 @@ def test_blocks_give_what_all_pairs_at_once_give(
 
     # A gradient in half precision is rounded to it.
     for dtype, rounding in ((torch.float32, 1e-5), (torch.float16, 2e-3)):
-        monkeypatch.setattr(pair_module, 'BLOCK_PAIRS', 16_384)
+        monkeypatch.setattr(pair_module, 'MANY_PAIRS', 1)
         blocks = run(dtype)
         with torch.no_grad():
             unrecorded = ciou_loss(pred.to(dtype), target, power=2.0, inner_ratio=0.7)
         assert torch.equal(unrecorded.view_as(blocks[0]), blocks[0])
-        monkeypatch.setattr(pair_module, 'BLOCK_PAIRS', 10**9)
+        monkeypatch.setattr(pair_module, 'MANY_PAIRS', 10**9)
         torch.testing.assert_close(blocks, run(dtype), rtol=rounding, atol=1e-7)
 
 

@@ -68,7 +68,9 @@ def first_left_out(x: Tensor) -> Tensor:
     return value
 
 
-@pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])
+@pytest.mark.parametrize(
+    'backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.subprocess)]
+)
 def test_written_into_inside_and_outside_of_what_is_compiled(backend: str) -> None:
     for function, outside in ((first_left_out, False), (squared, True)):
         x = torch.tensor([3.0, 5.0], requires_grad=True)

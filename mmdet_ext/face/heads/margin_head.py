@@ -29,8 +29,8 @@ from mmdet_ext.functional.numerics.checks import (
     check_that,
     is_number,
 )
+from mmdet_ext.functional.numerics.directions import shortest_length, unit_vectors
 from mmdet_ext.functional.numerics.precision import promote_half
-from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
 from mmdet_ext.registry import MODELS
 
 ChosenComputation = Literal['auto', 'plain', 'exact']

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mmdet_ext.functional.numerics.unit_vectors import unit_vectors
+from mmdet_ext.functional.numerics.directions import unit_vectors
 
 __all__ = ['ChunkedCompetition', 'CompetitionOptions', 'Kind', 'OtherScores']
 

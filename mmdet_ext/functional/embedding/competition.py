@@ -36,8 +36,8 @@ from mmdet_ext.functional.embedding.chunked_competition import (
     OtherScores,
 )
 from mmdet_ext.functional.numerics.checks import check_one_of, check_that
+from mmdet_ext.functional.numerics.directions import shortest_length, unit_vectors
 from mmdet_ext.functional.numerics.precision import promote_half
-from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
 
 __all__ = ['Competition', 'Computation', 'class_competition']
 

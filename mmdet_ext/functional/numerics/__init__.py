@@ -14,6 +14,7 @@ from mmdet_ext.functional.numerics.checks import (
 )
 from mmdet_ext.functional.numerics.chunks import largest_places, row_chunks
 from mmdet_ext.functional.numerics.derivative import with_derivative
+from mmdet_ext.functional.numerics.directions import shortest_length, unit_vectors
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.functional.numerics.reduction import (
     Reduction,
@@ -22,7 +23,6 @@ from mmdet_ext.functional.numerics.reduction import (
     weighted_reduce,
 )
 from mmdet_ext.functional.numerics.row_blocks import Kernel, by_row_blocks
-from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
 
 __all__ = [
     'Kernel',

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.numerics.unit_vectors import unit_vectors
+from mmdet_ext.functional.numerics.directions import unit_vectors
 
 __all__ = ['Comparable', 'comparable', 'on_grid', 'pair_similarities', 'unit_embeddings']
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmdet_ext.functional.embedding.competition import Competition, class_competition
-from mmdet_ext.functional.numerics.unit_vectors import shortest_length, unit_vectors
+from mmdet_ext.functional.numerics.directions import shortest_length, unit_vectors
 from tests._helpers.memory import peak_bytes
 
 PATHS = ('plain', 'exact')

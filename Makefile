@@ -51,6 +51,8 @@ lint: env ## Lint and types only
 	$(BIN)/mypy
 
 docs: env ## Build the documentation site into site/ (needs Python 3.11 or newer)
+	$(BIN)/python tools/dev/tables.py
+	$(BIN)/python tools/dev/draw_plan.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo 'The site lies in site/index.html'
 

@@ -126,7 +126,7 @@ def robustness_table(counts: list[Count]) -> str:
     ]
     errors = {c.loss: c.error for c in reversed(counts) if c.error}
     if errors:
-        lines += ['', 'What those that raise say:', '']
+        lines += ['', 'Messages of the losses that raise an error:', '']
         lines += [f'- `{loss}`: {error}' for loss, error in sorted(errors.items())]
     return '\n'.join(lines)
 

@@ -24,13 +24,13 @@ from mmdet_ext.utils.files import write_json, write_text
 
 PAGE = """# Losses on hard cases
 
-{cases:,} cases a loss and precision, made by
+{cases:,} cases per loss and precision, made by
 
     {command}
 
-A cell counts the cases whose loss is no finite number, whose gradient is none, or that make the
-loss raise an error. `mmdet` is stock, and stands before its twin. In the last two columns the
-predictions are in half precision and the targets in float32.
+A cell counts the cases whose loss is not a finite number, whose gradient is not, or that make the
+loss raise an error. A row of `mmdet` is its own loss, followed by our drop-in replacement. In the
+last two columns the predictions are in half precision and the targets in float32.
 
 {table}
 """

@@ -16,7 +16,7 @@ from typing import Any
 
 import mmdet.utils
 import mmpretrain.utils
-from figure_tables import crowd, figures, head_figures
+from page_tables import crowd, figures, head_figures, tools
 
 from mmdet_ext import registry
 from mmdet_ext.registry import ExtRegistry as Registry
@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     tables = {
         'components.md': {'components': components(DETECTION), 'face components': components(FACE)},
         'assigners.md': {'figures': figures(assigners), 'crowd': crowd(assigners)},
+        'tools.md': {'tools': tools()},
         'face.md': {'figures': head_figures(head)},
     }
     stale = 0

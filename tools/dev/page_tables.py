@@ -1,8 +1,12 @@
-"""Tables of benchmarks: the files of docs/results/ as Markdown."""
+"""Tables of the pages: benchmarks from docs/results/, and the tools, as Markdown."""
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
 
 
 def figures(content: dict[str, Any]) -> str:
@@ -57,3 +61,15 @@ def crowd(content: dict[str, Any]) -> str:
             *(f'| {name} | {row["s"]:.1f} | {row["peak_mib"]:.0f} |' for name, row in rows),
         ]
     )
+
+
+def tools() -> str:
+    """Write one line per tool: its path and the first line of its docstring."""
+    lines = ['| tool | description |', '| --- | --- |']
+    for path in sorted((REPO / 'tools').glob('*/*.py')):
+        text = path.read_text(encoding='utf-8')
+        summary = (ast.get_docstring(ast.parse(text)) or '').splitlines()[0].rstrip('.')
+        # The other files are parts of a tool.
+        if "__name__ == '__main__'" in text:
+            lines.append(f'| `{path.relative_to(REPO)}` | {summary} |')
+    return '\n'.join(lines)

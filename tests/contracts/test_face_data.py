@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmdet_ext.catalog import cases
-from mmdet_ext.catalog.face_cases import case_id
+from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.data.synthetic.faces import face_image, make_faces
 from mmdet_ext.registry import DATA_SAMPLERS, DATASETS, MODELS, TRANSFORMS, ExtRegistry
 from tests._helpers.options import assert_misspelt_options_are_named
@@ -20,14 +19,14 @@ from tests._helpers.same import assert_same
 
 
 def over(rows: Sequence[Any]) -> Any:
-    return pytest.mark.parametrize('case', rows, ids=case_id)
+    return pytest.mark.parametrize('case', rows, ids=repr)
 
 
 def build(nodes: ExtRegistry, case: Any, **options: Any) -> Any:
     return nodes.build({'type': f'mmdet_ext.{case.name}', **case.options, **options})
 
 
-each_dataset = over(cases.FACE_DATASETS)
+each_dataset = over(cases_of('face data set'))
 
 #: One pipeline serves every data set, whether it loads its images itself or gives their paths.
 LOAD = {'type': 'mmdet_ext.LoadFace'}
@@ -50,7 +49,7 @@ def dataset_of(case: Any, root: Path, **options: Any) -> Any:
 @each_dataset
 def test_entries_have_the_keys_that_a_pipeline_takes(case: Any, faces_root: Path) -> None:
     dataset = dataset_of(case, faces_root)
-    assert len(dataset) == case.pictures
+    assert len(dataset) == case.images
     for place in (0, len(dataset) - 1):
         entry = dataset[place]
         img = entry['img']
@@ -113,7 +112,7 @@ def test_a_part_keeps_the_label_of_each_image_or_is_refused(case: Any, faces_roo
         for place, origin in enumerate(chosen):
             np.testing.assert_array_equal(part[place]['img'], whole[origin]['img'])
             assert part[place]['sample_idx'] == place
-    assert len(dataset_of(case, faces_root, indices=3)) == 3 and len(whole) == case.pictures
+    assert len(dataset_of(case, faces_root, indices=3)) == 3 and len(whole) == case.images
 
 
 @each_dataset
@@ -135,7 +134,7 @@ def test_mmpretrains_packing_and_our_preprocessor_take_the_entries(
     dataset = dataset_of(case, faces_root, pipeline=[LOAD, {'type': 'mmpretrain.PackInputs'}])
     raw = dataset_of(case, faces_root)
     entries = [dataset[place] for place in (0, 1)]
-    (preprocessor,) = (build(MODELS, row) for row in cases.PREPROCESSORS)
+    (preprocessor,) = (build(MODELS, row) for row in cases_of('preprocessor'))
     data = preprocessor(
         {
             'inputs': [entry['inputs'] for entry in entries],
@@ -149,12 +148,12 @@ def test_mmpretrains_packing_and_our_preprocessor_take_the_entries(
         np.testing.assert_allclose(data['inputs'][place].permute(1, 2, 0), expected, rtol=1e-6)
 
 
-each_sampler = over(cases.DATA_SAMPLERS)
+each_sampler = over(cases_of('data sampler'))
 
 
 @each_sampler
 def test_epochs_of_a_sampler_depend_on_seed_and_number_alone(case: Any, faces_root: Path) -> None:
-    data = [dataset_of(row, faces_root) for row in cases.FACE_DATASETS if row.identities]
+    data = [dataset_of(row, faces_root) for row in cases_of('face data set') if row.identities]
     for dataset in data:
         one, same, other = (
             build(DATA_SAMPLERS, case, dataset=dataset, seed=seed) for seed in (0, 0, 1)
@@ -178,17 +177,17 @@ def test_epochs_of_a_sampler_depend_on_seed_and_number_alone(case: Any, faces_ro
 def test_sampler_refuses_misspelt_options_and_unknown_identities(
     case: Any, faces_root: Path
 ) -> None:
-    folder = dataset_of(cases.FACE_DATASETS[0], faces_root)
+    folder = dataset_of(cases_of('face data set')[0], faces_root)
     assert_misspelt_options_are_named(
         lambda **wrong: build(DATA_SAMPLERS, case, **{'dataset': folder, **wrong}),
         DATA_SAMPLERS.get(case.name),
     )
-    unknown = next(row for row in cases.FACE_DATASETS if not row.identities)
+    unknown = next(row for row in cases_of('face data set') if not row.identities)
     with pytest.raises(ValueError, match='at least 0, one per image'):
         build(DATA_SAMPLERS, case, dataset=dataset_of(unknown, faces_root))
 
 
-@over(cases.TRANSFORMS)
+@over(cases_of('transform'))
 def test_transform_is_repeatable_and_keeps_its_input(case: Any, faces_root: Path) -> None:
     path = str(next((faces_root / 'faces').rglob('*.ppm')))
     image = face_image(0, 0, (100, 90))
@@ -214,7 +213,7 @@ def test_transform_is_repeatable_and_keeps_its_input(case: Any, faces_root: Path
     )
 
 
-@over(cases.TRANSFORMS)
+@over(cases_of('transform'))
 def test_transform_refuses_misspelt_options(case: Any) -> None:
     assert_misspelt_options_are_named(
         lambda **wrong: build(TRANSFORMS, case, **wrong), TRANSFORMS.get(case.name)

@@ -1,4 +1,4 @@
-"""The benchmark of verification over all pairs runs, and tells a missed limit."""
+"""Benchmark of verification over all pairs: it runs, and reports a missed limit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         sys.modules.pop(name, None)
 
 
-def test_time_memory_and_figures_of_all_pairs_are_told(
+def test_time_memory_and_figures_of_all_pairs_are_reported(
     bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / 'out.json'

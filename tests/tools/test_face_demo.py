@@ -1,4 +1,4 @@
-"""The demonstration of face recognition, on a few made faces and on bad folders."""
+"""Demonstration of faces, on a few synthetic faces and on bad folders."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from mmdet_ext.data.synthetic.faces import make_faces
+from mmdet_ext.studies.face_demo import digit_faces, own_faces
 from tests._helpers.tools import load_tool
 
-demo = load_tool('face/demo.py')
+main = load_tool('face/demo.py').main
 
 
-def test_digits_become_a_folder_an_identity(tmp_path: Path) -> None:
-    faces = demo.digits(tmp_path)
+def test_digits_are_written_to_one_folder_each(tmp_path: Path) -> None:
+    faces = digit_faces(tmp_path)
     assert faces.train == list('0123456') and faces.test == list('789')
     assert not faces.mirrored
     written = {path.name: len(list(path.iterdir())) for path in tmp_path.iterdir()}
@@ -22,15 +23,16 @@ def test_digits_become_a_folder_an_identity(tmp_path: Path) -> None:
     assert faces.train_images == sum(written[name] for name in faces.train)
 
 
-def test_own_people_are_parted(tmp_path: Path) -> None:
+def test_own_people_are_divided_into_seen_and_unseen(tmp_path: Path) -> None:
     make_faces(tmp_path)
-    faces = demo.own_faces(tmp_path / 'faces', seed=0)
+    faces, report = own_faces(tmp_path / 'faces', seed=0)
+    assert report.endswith('16 images of 8 identities')
     assert not set(faces.train) & set(faces.test)
     assert len(faces.test) >= 2 and len(faces.train) >= 2
     assert faces.train_images == sum(
         len(list((tmp_path / 'faces' / name).iterdir())) for name in faces.train
     )
-    assert demo.own_faces(tmp_path / 'faces', seed=0) == faces
+    assert own_faces(tmp_path / 'faces', seed=0) == (faces, report)
 
 
 @pytest.mark.parametrize(('people', 'message'), [(0, 'identit'), (3, 'at least 4 are wanted')])
@@ -42,19 +44,20 @@ def test_too_few_people_are_an_error(
     folder.mkdir()
     for source in sorted((tmp_path / 'made' / 'faces').iterdir())[:people]:
         source.rename(folder / source.name)
-    assert demo.main(['--data', str(folder), '--work-dir', str(tmp_path / 'work')]) == 2
+    assert main(['--data', str(folder), '--work-dir', str(tmp_path / 'work')]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_it_trains_tests_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # What mim's --cfg-options would take for its own; and images that cannot be used.
+@pytest.mark.subprocess
+def test_it_trains_tests_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Characters that mim's --cfg-options would interpret, and images that cannot be used.
     root = tmp_path / 'my [faces], a=(1) \'x"'
     make_faces(root)
     for name in ('p0', 'p5'):
         (root / 'faces' / name / 'broken.jpg').write_bytes(b'\xff\xd8')
     work = root / 'work, {1}'
     before = sorted(root.joinpath('faces').rglob('*'))
-    code = demo.main(
+    code = main(
         [
             '--data',
             str(root / 'faces'),

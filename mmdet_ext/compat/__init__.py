@@ -1,1 +1,1 @@
-"""What touches the runner itself: checkpoints, hooks."""
+"""Safe reading of checkpoints, those of MMEngine and those of other projects."""

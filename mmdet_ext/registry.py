@@ -1,8 +1,11 @@
-"""The registries of the scope ``mmdet_ext``.
+"""Registries of the scope ``mmdet_ext``.
 
-MMEngine imports this module when it meets ``type='mmdet_ext.X'`` in any scope. Each registry is a
-child of MMEngine's root, so that X resolves from mmdet, mmpretrain and bare MMEngine alike, nested
-builds included, without ``custom_imports``.
+MMEngine imports this module when a config of any scope has ``type='mmdet_ext.X'``. Each registry is
+a child of MMEngine's root registry, so that X resolves from mmdet, mmpretrain and MMEngine alone,
+in nested builds too, without ``custom_imports``.
+
+A new package of components is added to ``LOCATIONS``. A new kind of component needs a key there,
+and a registry at the end of this module.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ from mmengine import registry as root
 
 from mmdet_ext.compat.checkpoint import install_safe_loading
 
-#: Where each registry finds its components.
+#: Packages that register the components of each registry.
 LOCATIONS: dict[str, tuple[str, ...]] = {
-    # In this order: the second replaces a loss of the first.
+    # The order matters: mmdet_ext.detection.losses replaces a loss of mmdet_ext.losses.
     'model': (
         'mmdet_ext.losses',
         'mmdet_ext.detection.losses',
@@ -38,7 +41,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     'margin': ('mmdet_ext.face.margins',),
 }
 
-#: What to tell a user who lacks a host package.
+#: Advice for a user without a host package.
 INSTALL_HINTS: dict[str, str] = {
     'mmdet': "install it: `pip install 'mmdet>=3.3,<4'`",
     'mmpretrain': "install it: `pip install 'mmpretrain>=1.2,<2'`",
@@ -50,10 +53,14 @@ INSTALL_HINTS: dict[str, str] = {
 
 
 class ExtRegistry(root.Registry):
-    """A registry whose misses and misspelt options say what to do.
+    """Registry with helpful errors for unknown names and misspelt options.
 
-    A location whose host package is absent is passed over; only asking for a name that is not
-    among the loaded ones then raises, naming the package to install.
+    A location whose host package is absent is skipped. Only a request for a name that no loaded
+    location has raises an error then, which names the package to install.
+
+    Args:
+        name: Key of ``LOCATIONS``.
+        parent: Registry of MMEngine, None for a registry of its own.
     """
 
     _imported: bool
@@ -64,7 +71,7 @@ class ExtRegistry(root.Registry):
         self._absent: dict[str, str] = {}
 
     def import_from_location(self) -> None:
-        """Import this registry's locations once, noting those whose host is absent."""
+        """Import the locations of this registry once; remember those whose host is absent."""
         if self._imported:
             return
         self._imported = True
@@ -79,12 +86,12 @@ class ExtRegistry(root.Registry):
                 self._absent[place] = hint
 
     def get(self, key: str) -> Any:
-        """Return the component named ``key``.
+        """Return the component named ``key``, with or without scope; None for an unknown name.
 
         Raises:
-            ImportError: if the name is unknown and part of the package could not be loaded for
-                want of a host.
-            KeyError: if the name is unknown but close to a known one.
+            ImportError: If the name is unknown and a location was skipped because its host is
+                absent.
+            KeyError: If the name is unknown but close to a known one.
         """
         found = super().get(key)
         if found is not None:
@@ -121,7 +128,7 @@ def _listing(names: Any) -> str:
 
 
 def _host_hint(error: ImportError) -> str | None:
-    """What to tell a user when ``error`` comes from an absent host, None when it does not."""
+    """Return advice if the error comes from an absent host, otherwise None."""
     name = error.name or ''
     key = name if name in INSTALL_HINTS else name.partition('.')[0]
     if key not in INSTALL_HINTS:
@@ -130,7 +137,11 @@ def _host_hint(error: ImportError) -> str | None:
 
 
 def _options(cls: type) -> list[str] | None:
-    """The options of ``cls`` and of those it hands ``**kwargs`` on to, None for just any."""
+    """Return the options of a class, including those that it passes on with ``**kwargs``.
+
+    Returns:
+        The names, or None if the class accepts any option.
+    """
     options: list[str] = []
     for base in cls.__mro__:
         if '__init__' not in vars(base):
@@ -143,7 +154,7 @@ def _options(cls: type) -> list[str] | None:
 
 
 def _explain_unknown_options(cls: type) -> None:
-    """Make ``cls`` answer an unknown option with its name, the nearest one and all there are."""
+    """Make a class refuse an unknown option with its name, the nearest name and all names."""
     init = cls.__init__  # type: ignore[misc]
     options = _options(cls)
     if options is None:
@@ -171,8 +182,8 @@ TRANSFORMS = ExtRegistry('transform', parent=root.TRANSFORMS)
 DATA_SAMPLERS = ExtRegistry('data sampler', parent=root.DATA_SAMPLERS)
 METRICS = ExtRegistry('metric', parent=root.METRICS)
 HOOKS = ExtRegistry('hook', parent=root.HOOKS)
-# Of no host: only a margin head asks for one, by a name with or without the scope.
+# Margins belong to no host: only a margin head builds them, with or without the scope.
 MARGINS = ExtRegistry('margin', parent=None)
 
-# Whoever names a type of ours in a config gets checkpoints that load under torch >= 2.6.
+# A config that names one of our types can load checkpoints with torch >= 2.6.
 install_safe_loading()

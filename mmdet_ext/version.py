@@ -1,3 +1,3 @@
-"""The package's version, kept where setup.py can read it without importing the package."""
+"""Version of the package, in a file that setup.py reads without importing the package."""
 
 __version__ = '0.1.0'

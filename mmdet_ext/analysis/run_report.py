@@ -1,8 +1,7 @@
-"""The figures of a finished run: its loss by iteration, and how good its detections are.
+"""Results of a finished run: its loss by iteration, and the quality of its detections.
 
-Reads only what a stock run leaves behind: ``vis_data/scalars.json``, and the json that
-``CocoMetric`` writes with ``outfile_prefix``. Neither torch nor mmdet is imported. What is read
-here is drawn by :mod:`mmdet_ext.plots.runs`.
+Only files of a stock run are read: ``vis_data/scalars.json``, and the json that ``CocoMetric``
+writes with ``outfile_prefix``. :mod:`mmdet_ext.plots.runs` draws the results.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ MAX_DETECTIONS = 100
 
 
 class ReportError(ValueError):
-    """A file of the run is absent or does not hold what it should; the message names it."""
+    """File of a run that is absent or malformed; the message names it."""
 
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """What a run logged.
+    """Curves that a run logged.
 
     Attributes:
         iterations: Iteration of each logged point, length N.
-        losses: Name -> N values, 'loss' (their sum) first; NaN where a point lacks the name.
-        val_name: The validation metric, e.g. 'coco/bbox_mAP'; None where the run had none.
-        val: (iteration, epoch or None, value) of each validation.
+        losses: N values per name, 'loss' (their sum) first; NaN where a point lacks the name.
+        val_name: Name of the validation metric, such as 'coco/bbox_mAP'; None without validation.
+        val: (iteration, epoch or None, value) per validation.
     """
 
     iterations: list[int]
@@ -45,9 +44,13 @@ class TrainingCurve:
 
 @dataclass(frozen=True)
 class Box:
-    """A box of the ground truth (score None) or a detection; ``hit`` tells if it was matched.
+    """Ground-truth box or detection.
 
-    ``bbox`` is (x, y, width, height) in pixels.
+    Attributes:
+        bbox: (x, y, width, height) in pixels.
+        name: Name of the class.
+        score: Score of a detection; None for a ground-truth box.
+        hit: Whether the box was matched.
     """
 
     bbox: tuple[float, float, float, float]
@@ -58,7 +61,7 @@ class Box:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """A picture with its ground truth and its detections at the score threshold."""
+    """Image with its ground truth and its detections at the score threshold."""
 
     file_name: str
     truth: list[Box]
@@ -67,7 +70,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """How well one class is found: AP as COCO defines it, counts at score_thr and IoU 0.5."""
+    """Result of one class: AP as COCO defines it, counts at the score threshold and IoU 0.5."""
 
     name: str
     boxes: int
@@ -79,26 +82,26 @@ class ClassResult:
 
     @property
     def precision(self) -> float:
-        """Share of the detections at the threshold that are right; NaN where there is none."""
+        """Share of correct detections at the threshold; NaN if there is no detection."""
         return self.hits / (self.hits + self.false) if self.hits + self.false else math.nan
 
     @property
     def recall(self) -> float:
-        """Share of the boxes found at the threshold."""
+        """Share of the ground-truth boxes found at the threshold."""
         return self.hits / self.boxes
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Detections against the ground truth.
+    """Comparison of detections with the ground truth.
 
     Attributes:
-        score_thr: Threshold of the counts and of ``images``.
+        score_thr: Score threshold of the counts and of ``images``.
         classes: One result per class that has boxes, length K.
         recall: The 101 recall points of COCO, from 0 to 1.
         precision50: Precision at those points and IoU 0.5, shape (K, 101).
-        precision75: The same at IoU 0.75.
-        images: Every picture, in the order of its id.
+        precision75: Precision at those points and IoU 0.75, shape (K, 101).
+        images: All images, in the order of their ids.
     """
 
     score_thr: float
@@ -109,23 +112,23 @@ class Evaluation:
     images: list[ImageResult]
 
     def mean(self, name: str) -> float:
-        """Mean over the classes of 'ap', 'ap50' or 'ap75'."""
+        """Compute the mean over the classes of 'ap', 'ap50' or 'ap75'."""
         return float(np.mean([getattr(result, name) for result in self.classes]))
 
 
 def find_scalars(work_dir: Path) -> Path:
-    """The scalars of the newest run in a work directory that logged a loss.
+    """Find the scalars of the newest run in a work directory that logged a loss.
 
-    A test leaves a folder too, newer but without a loss.
+    A test also leaves a folder, which is newer but has no loss.
 
     Args:
-        work_dir: Work directory of mmengine's runner.
+        work_dir: Work directory of MMEngine's runner.
 
     Returns:
         Path of ``<timestamp>/vis_data/scalars.json``.
 
     Raises:
-        ReportError: There is none.
+        ReportError: If there is none.
     """
     found = sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True)
     for path in found:
@@ -138,16 +141,16 @@ def find_scalars(work_dir: Path) -> Path:
 
 
 def read_scalars(path: Path) -> TrainingCurve:
-    """Read a ``scalars.json``, one json object a line.
+    """Read a ``scalars.json``, which has one json object per line.
 
     Args:
         path: The file.
 
     Returns:
-        Losses by iteration and validations; an epoch's validation stands at its last iteration.
+        Losses and validations by iteration; the validation of an epoch is at its last iteration.
 
     Raises:
-        ReportError: A line is no json object, or no line holds a loss.
+        ReportError: If a line is no json object, or no line holds a loss.
     """
     records: list[dict[str, Any]] = []
     for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
@@ -181,9 +184,10 @@ def _validations(
 
 
 def _epoch_length(train: list[dict[str, Any]]) -> int:
-    """Iterations an epoch: the logger counts anew in each, so its first lines lie that far apart.
+    """Infer the number of iterations per epoch.
 
-    One epoch alone is taken to end at its last logged iteration.
+    The logger starts to count anew in each epoch, so the first lines of two epochs are one epoch
+    apart. A single epoch is assumed to end at its last logged iteration.
     """
     first: dict[int, int] = {}
     for record in train:
@@ -200,26 +204,26 @@ def evaluate(
     classes: Sequence[str] | None = None,
     score_thr: float = 0.3,
 ) -> Evaluation:
-    """Compare predictions with the ground truth by pycocotools.
+    """Compare predictions with the ground truth, with pycocotools.
 
     Args:
         ann_file: COCO annotation json.
         predictions: COCO result json, a list of image_id, category_id, bbox (xywh), score.
-        classes: Names of the classes to compare; all that have boxes when None.
-        score_thr: Detections below it are left out of counts and pictures, never out of AP.
+        classes: Names of the classes to compare; None takes all that have boxes.
+        score_thr: Detections with a lower score are left out of counts and images, but not of AP.
 
     Returns:
-        The evaluation, at 100 detections a picture.
+        The evaluation, with at most 100 detections per image and class.
 
     Raises:
-        ReportError: A file is absent or malformed, a class is unknown, or there are no boxes.
+        ReportError: If a file is absent or malformed, a class is unknown, or there are no boxes.
     """
     from pycocotools.coco import COCO
 
     content = _read_json(ann_file, dict)
     results = _read_json(predictions, list)
     for number, annotation in enumerate(content.get('annotations', []), start=1):
-        # COCOeval takes the id 0 for "no match", and needs these two keys.
+        # COCOeval takes the id 0 for "no match", and needs iscrowd and area.
         annotation['id'] = number
         annotation.setdefault('iscrowd', 0)
         annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
@@ -235,6 +239,7 @@ def evaluate(
 
 
 def _read_json(path: Path, kind: type) -> Any:
+    """Read a json file whose content must be of a type."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
@@ -270,7 +275,7 @@ def _as_annotations(results: list[Any], predictions: Path, truth: Any) -> list[d
         if entry['image_id'] not in truth.imgs:
             raise ReportError(
                 f'{predictions}, entry {number}: image_id {entry["image_id"]!r} is not among the '
-                f'{len(truth.imgs)} pictures of the annotations; are they of another set?'
+                f'{len(truth.imgs)} images of the annotations; are they of another set?'
             )
     return [
         {**entry, 'id': number, 'area': entry['bbox'][2] * entry['bbox'][3], 'iscrowd': 0}
@@ -308,9 +313,10 @@ def _summarise(truth: Any, found: Any, names: dict[int, str], score_thr: float) 
 def _match(
     coco_eval: Any, truth: Any, found: Any, names: dict[int, str], score_thr: float
 ) -> tuple[list[ImageResult], dict[int, list[int]]]:
-    """Boxes of each picture, matched at IoU 0.5, and (boxes, hits, false) of each class.
+    """Collect the boxes per image, matched at IoU 0.5, and (boxes, hits, false) per class.
 
-    The matching goes from the highest score down, so a threshold on the score cuts it exactly.
+    COCO matches detections from the highest score down. A detection below the score threshold
+    therefore never changes the match of one above it.
     """
     images = {
         key: ImageResult(str(truth.imgs[key]['file_name']), [], []) for key in sorted(truth.imgs)
@@ -337,7 +343,12 @@ def _match(
 
 
 def summary(evaluation: Evaluation | None, curve: TrainingCurve | None) -> dict[str, Any]:
-    """Every figure that is drawn, as a dict ready for json (NaN becomes None)."""
+    """Return all numbers that are drawn, as a dict ready for json, with None for NaN.
+
+    Args:
+        evaluation: Comparison with the ground truth, if any.
+        curve: Curves of the training, if any.
+    """
     report: dict[str, Any] = {}
     if evaluation is not None:
         report['mAP'] = evaluation.mean('ap')

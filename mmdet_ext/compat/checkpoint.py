@@ -1,9 +1,9 @@
-"""Loading MMEngine's checkpoints with ``weights_only=True``.
+"""Loading of MMEngine's checkpoints with ``weights_only=True``.
 
-From torch 2.6 on ``torch.load`` admits nothing but tensors and plain containers. MMEngine writes
-its message hub into every checkpoint, so that ``mim test``, ``--resume`` and ``load_from`` refuse
-the checkpoints that MMEngine itself wrote. Here exactly the classes that such a checkpoint holds
-are admitted; everything else is still refused, by name.
+From torch 2.6 on, ``torch.load`` admits tensors and plain containers alone. MMEngine writes its
+message hub into every checkpoint, so that ``mim test``, ``--resume`` and ``load_from`` refuse the
+checkpoints that MMEngine itself wrote. This module admits exactly the classes that such a
+checkpoint holds; all others are still refused, by name.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
-#: numpy 2 renamed numpy.core; checkpoints written under either name are in use.
+#: numpy 2 renamed numpy.core; checkpoints with either name are in use.
 _NUMPY_CORES = ('numpy._core', 'numpy.core')
 
 _ANNEALINGS = ('_annealing_cos', '_annealing_linear')
 
 
 def _named_function(owner: Any, name: Any) -> Any:
-    """Stand in for ``getattr``, by which a pickle names a class's function.
+    """Replace ``getattr``, with which a pickle names a function of a class.
 
-    MMEngine's checkpoints name the statistics methods of a HistoryBuffer, and how a one-cycle
-    schedule anneals.
+    MMEngine's checkpoints name the statistics methods of a HistoryBuffer, and the annealing
+    function of a one-cycle schedule.
     """
     functions: dict[str, Any] = {}
     if owner is HistoryBuffer:
-        functions = HistoryBuffer()._statistics_methods  # making one registers the default methods
+        functions = (
+            HistoryBuffer()._statistics_methods
+        )  # a new buffer registers the default methods
     elif owner is _one_cycle:
         functions = {key: getattr(OneCycleParamScheduler, key) for key in _ANNEALINGS}
     if isinstance(name, str) and name in functions:
@@ -45,21 +47,21 @@ def _named_function(owner: Any, name: Any) -> Any:
 
 
 def _one_cycle(*args: Any) -> Any:
-    """Stand in for ``OneCycleParamScheduler``, which a checkpoint names but never makes."""
+    """Replace ``OneCycleParamScheduler``, which a checkpoint names but never calls."""
     raise pickle.UnpicklingError(f'Unsupported global: GLOBAL OneCycleParamScheduler{args!r}')
 
 
 def _plain_dict(content: Any) -> dict[Any, Any]:
-    """Stand in for ``ConfigDict``, which a data set's meta information may hold."""
+    """Replace ``ConfigDict``, which the meta information of a data set may hold."""
     if type(content) is not dict:
         raise pickle.UnpicklingError(f'Unsupported global: GLOBAL ConfigDict({content!r})')
     return content
 
 
 def _numeric_dtype(code: Any, *copying: Any) -> np.dtype[Any]:
-    """Stand in for ``numpy.dtype``: numbers only, and numpy's own objects, which stay as they are.
+    """Replace ``numpy.dtype``: return numpy's own dtype objects of numbers alone.
 
-    An array of objects holds pointers, and a dtype that is a copy takes any layout from a file.
+    An array of objects holds pointers, and a dtype that is a copy accepts any layout from a file.
     """
     dtype = np.dtype(code) if isinstance(code, str) else None
     if dtype is None or dtype.kind not in 'biuf' or dtype.isbuiltin != 1:
@@ -68,10 +70,10 @@ def _numeric_dtype(code: Any, *copying: Any) -> np.dtype[Any]:
 
 
 def _empty_array(*args: Any) -> np.ndarray[Any, Any]:
-    """Stand in for ``numpy.ndarray`` and numpy's ``_reconstruct(ndarray, (0,), b'b')``.
+    """Replace ``numpy.ndarray`` and numpy's ``_reconstruct(ndarray, (0,), b'b')``.
 
-    A checkpoint begins an array so and then sets its state, which numpy checks. It never calls
-    ``numpy.ndarray``, by which a file could read bytes of its own as pointers.
+    A checkpoint makes an empty array in this way and then sets its state, which numpy checks. It
+    never calls ``numpy.ndarray``, with which a file could read its own bytes as pointers.
     """
     if args != (_empty_array, (0,), b'b'):
         raise pickle.UnpicklingError(f'Unsupported global: GLOBAL numpy.ndarray{args!r}')
@@ -79,10 +81,10 @@ def _empty_array(*args: Any) -> np.ndarray[Any, Any]:
 
 
 def checkpoint_classes() -> list[Any]:
-    """What a checkpoint of MMEngine holds besides tensors, in `add_safe_globals`' form.
+    """List the classes and functions that MMEngine's checkpoints name, for `add_safe_globals`.
 
-    The names in a file always have a dot: what stands here under a name without one cannot be
-    named or called by a file, and only has its state set.
+    Names in a file always have a dot. An entry whose name has no dot can therefore not be named or
+    called by a file; torch only sets the state of its instances.
     """
     scalar = np.float64(0).__reduce__()[0]  # the same function in numpy 1 and 2
     codes = np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'
@@ -105,12 +107,15 @@ def load_from_local(filename: str, map_location: Any) -> Any:
     """Load a checkpoint file with ``weights_only=True``, admitting `checkpoint_classes`.
 
     Args:
-        filename: path of the checkpoint, ``~`` admitted.
-        map_location: as in :func:`torch.load`.
+        filename: Path of the checkpoint; ``~`` is expanded.
+        map_location: As in :func:`torch.load`.
+
+    Returns:
+        The content of the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        RuntimeError: if the file holds any other class or function (nothing of it is run), is cut,
+        FileNotFoundError: If there is no such file.
+        RuntimeError: If the file holds any other class or function (nothing of it is run), is cut,
             or is no checkpoint.
     """
     path = os.path.expanduser(filename)
@@ -120,14 +125,15 @@ def load_from_local(filename: str, map_location: Any) -> Any:
     methods_before = dict(methods)
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # a cut file makes the parser stumble over anything
+    except Exception as error:  # a cut file raises many types of errors
         raise RuntimeError(_why_not_loaded(filename, error)) from error
-    finally:  # a loaded HistoryBuffer writes what it names into its class
+    finally:  # a loaded HistoryBuffer writes the methods it names into its class
         methods.clear()
         methods.update(methods_before)
 
 
 def _why_not_loaded(filename: str, error: Exception) -> str:
+    """Return a message of one line: the refused name, or the reason why loading failed."""
     culprit = re.search(r'GLOBAL (\S+\(.*?\)|\S+)', str(error))
     if isinstance(error, pickle.UnpicklingError) and culprit is not None:
         return (
@@ -137,7 +143,7 @@ def _why_not_loaded(filename: str, error: Exception) -> str:
             'its content, load it in a Python of your own, save its `state_dict` alone and load '
             'that file instead.'
         )
-    # torch puts a page of advice around the reason.
+    # torch surrounds the reason with a page of advice.
     reason = str(error).partition('WeightsUnpickler error: ')[2] or str(error)
     return (
         f'checkpoint {filename!r} cannot be loaded ({type(error).__name__}: '
@@ -146,10 +152,9 @@ def _why_not_loaded(filename: str, error: Exception) -> str:
 
 
 def install_safe_loading() -> None:
-    """Admit MMEngine's own classes and make MMEngine load local files by `load_from_local`.
+    """Admit MMEngine's own classes, and make MMEngine load local files with `load_from_local`.
 
-    Before torch 2.6, ``torch.load`` still loads everything by default and there is nothing to
-    mend, so nothing is changed.
+    Before torch 2.6, ``torch.load`` loads everything by default, so nothing is changed.
     """
     major, minor = (int(part) for part in torch.__version__.split('.')[:2])
     if (major, minor) < (2, 6):

@@ -1,6 +1,6 @@
-"""Pictures of a run: loss curve, precision-recall, detections beside the ground truth.
+"""Figures of a run: loss curve, precision-recall, detections beside the ground truth.
 
-Draws what :mod:`mmdet_ext.analysis.run_report` reads, on matplotlib's Agg canvas: no display.
+They show the results that :mod:`mmdet_ext.analysis.run_report` reads, and need no display.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from mmdet_ext.utils.files import write_json
 
 
 def class_colours(evaluation: Evaluation) -> dict[str, str]:
-    """A colour per class, the same in every picture, in the order of their number of boxes.
+    """Return one colour per class, the same in every figure, by decreasing number of boxes.
 
-    They repeat past seven classes.
+    Colours repeat after seven classes.
     """
     order = sorted(evaluation.classes, key=lambda result: -result.boxes)
     return {result.name: COLOURS[k % len(COLOURS)] for k, result in enumerate(order)}
@@ -40,14 +40,15 @@ def write_report(
     image_dir: Path | None = None,
     about: dict[str, Any] | None = None,
 ) -> list[Path]:
-    """Draw what is given, and write ``report.json`` with the same figures beside it.
+    """Draw the given results, and write ``report.json`` with the same numbers.
 
     Args:
-        out_dir: Where the files go; made if absent.
-        curve: Gives ``loss_curve.png``.
-        evaluation: Gives ``precision_recall.png`` and, with ``image_dir``, ``detections.png``.
-        image_dir: Folder of the pictures evaluated on.
-        about: What else ``report.json`` is to hold.
+        out_dir: Folder of the files; made if absent.
+        curve: Curves for ``loss_curve.png``.
+        evaluation: Results for ``precision_recall.png`` and, with ``image_dir``,
+            ``detections.png``.
+        image_dir: Folder of the images of the evaluation.
+        about: Further content of ``report.json``.
 
     Returns:
         The files written.
@@ -73,8 +74,8 @@ def draw_loss_curve(curve: TrainingCurve, path: Path) -> None:
     """Draw each loss by iteration, and the validation metric on an axis of its own.
 
     Args:
-        curve: What the run logged.
-        path: Where the png goes.
+        curve: Curves that the run logged.
+        path: The png file to write.
     """
     figure = new_figure(9, 5)
     axes = figure.add_subplot()
@@ -108,7 +109,7 @@ def draw_loss_curve(curve: TrainingCurve, path: Path) -> None:
 
 
 def _loss_ceiling(values: Sequence[float]) -> float | None:
-    """Leave out a first spike that would press the rest of the curve flat."""
+    """Choose the upper limit of the axis; a spike at the start is cut off."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return None
@@ -128,11 +129,11 @@ def _epoch_axis(axes: Any, curve: TrainingCurve) -> None:
 def draw_precision_recall(evaluation: Evaluation, path: Path) -> None:
     """Draw precision by recall, per class at IoU 0.5, and the mean over classes at 0.5 and 0.75.
 
-    A dot marks where the score threshold of the other pictures lies on a curve.
+    A dot marks the score threshold on the curve of each class.
 
     Args:
-        evaluation: The figures.
-        path: Where the png goes.
+        evaluation: Comparison with the ground truth.
+        path: The png file to write.
     """
     order = sorted(range(len(evaluation.classes)), key=lambda k: -evaluation.classes[k].boxes)
     figure = new_figure(11, 4.4 + 0.21 * min(len(order), len(COLOURS)))  # room for the legend
@@ -164,23 +165,23 @@ def draw_precision_recall(evaluation: Evaluation, path: Path) -> None:
 
 
 def _curve(axes: Any, recall: np.ndarray, precision: np.ndarray, colour: str, label: str) -> None:
-    """The curve up to the highest recall that is reached, and its fall to nothing there."""
+    """Draw a curve up to the highest recall that is reached, and its fall to 0 there."""
     reached = int(np.count_nonzero(precision > 0))
     x = [*recall[:reached], recall[max(reached - 1, 0)]]
     axes.plot(x, [*precision[:reached], 0.0], color=colour, linewidth=2, label=label)
 
 
 def pick_images(evaluation: Evaluation, count: int) -> list[ImageResult]:
-    """Choose pictures that show every class, the rarest first, then evenly through the set.
+    """Choose images that show every class, the rarest first, then images evenly over the set.
 
-    The detections have no say in it, so the choice does not flatter.
+    The choice does not depend on the detections, so it does not favour good ones.
 
     Args:
-        evaluation: The figures with their pictures.
-        count: How many to choose at most.
+        evaluation: Comparison with the ground truth.
+        count: Largest number of images.
 
     Returns:
-        At most ``count`` pictures with boxes, in the order of the set.
+        At most ``count`` images with boxes, in the order of the set.
     """
     with_boxes = [image for image in evaluation.images if image.truth]
     chosen: list[int] = []
@@ -201,21 +202,21 @@ def pick_images(evaluation: Evaluation, count: int) -> list[ImageResult]:
 def draw_detections(
     evaluation: Evaluation, image_dir: Path, path: Path, count: int = 6
 ) -> list[str]:
-    """Draw a sheet of pictures: on the left the ground truth, on the right the detections.
+    """Draw a sheet of images: on the left the ground truth, on the right the detections.
 
-    Colour tells the class; a dashed box was missed (left) or is false (right) at IoU 0.5.
+    The colour shows the class. A dashed box was missed (left) or is false (right) at IoU 0.5.
 
     Args:
-        evaluation: The figures with their pictures.
-        image_dir: Folder the file names are relative to.
-        path: Where the png goes.
-        count: Pictures on the sheet at most.
+        evaluation: Comparison with the ground truth.
+        image_dir: Folder that the file names are relative to.
+        path: The png file to write.
+        count: Largest number of images on the sheet.
 
     Returns:
-        File names of the pictures drawn.
+        File names of the images drawn.
 
     Raises:
-        ReportError: A picture cannot be read.
+        ReportError: If an image cannot be read.
     """
     images = pick_images(evaluation, count)
     colours = class_colours(evaluation)
@@ -226,7 +227,7 @@ def draw_detections(
     width = 16.0 if pairs == 2 else 9.0
     height = width / (2 * pairs) * min(max(aspect, 0.4), 1.6) + 0.3
     figure = new_figure(width, rows * height + 0.9)
-    # An empty column keeps the pairs apart.
+    # An empty column separates the pairs.
     ratios = [1, 1, 0.06, 1, 1][: 3 * pairs - 1]
     grid = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
     for axes in grid.flat:
@@ -236,13 +237,13 @@ def draw_detections(
         row, column = divmod(index, pairs)
         for side, boxes in enumerate((image.truth, image.found)):
             axes = grid[row, 3 * column + side]
-            _draw_picture(axes, array, boxes, colours)
+            _draw_image(axes, array, boxes, colours)
             axes.set_title(_caption(image, side), fontsize=9, loc='left')
             panels.append((axes, boxes))
     threshold = f'score >= {evaluation.score_thr:g}'
     figure.suptitle(f'Left: ground truth. Right: detections with {threshold}.', fontsize=13)
     _sheet_legend(figure, images, colours)
-    figure.draw_without_rendering()  # settles the layout, which labels are placed in
+    figure.draw_without_rendering()  # fixes the layout that labels are placed in
     for axes, boxes in panels:
         _place_labels(axes, boxes, colours)
     save_figure(figure, path)
@@ -250,6 +251,7 @@ def draw_detections(
 
 
 def _caption(image: ImageResult, side: int) -> str:
+    """Return the title of the left (side 0) or right (side 1) panel of an image."""
     hits = sum(box.hit for box in image.found)
     if side == 0:
         name = image.file_name if len(image.file_name) <= 28 else f'...{image.file_name[-25:]}'
@@ -264,11 +266,11 @@ def _read_image(path: Path) -> np.ndarray:
     data = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
-        raise ReportError(f'{path}: the picture is absent or cannot be read')
+        raise ReportError(f'{path}: the image is absent or cannot be read')
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def _draw_picture(
+def _draw_image(
     axes: Any, array: np.ndarray, boxes: Sequence[Box], colours: dict[str, str]
 ) -> None:
     from matplotlib.patches import Rectangle
@@ -277,7 +279,7 @@ def _draw_picture(
     for box in boxes:
         x, y, width, height = box.bbox
         style = '-' if box.hit else DASHED
-        # White below the colour keeps the line visible on any background.
+        # A white line beneath keeps the colour visible on any background.
         for colour, line, dash in (('white', 3.4, '-'), (colours[box.name], 1.9, style)):
             axes.add_patch(
                 Rectangle((x, y), width, height, fill=False, ec=colour, lw=line, ls=dash)
@@ -285,10 +287,10 @@ def _draw_picture(
 
 
 def _place_labels(axes: Any, boxes: Sequence[Box], colours: dict[str, str]) -> None:
-    """Write a label at each box where one fits without covering another label.
+    """Write a label at each box, unless it would cover another label.
 
-    Goes from the highest score (ground truth: the largest box) down; what finds no room stays
-    without a label, and is told by its colour.
+    Boxes are labelled from the highest score down, ground truth from the largest box down. A box
+    without room for a label still shows its class by its colour.
     """
     frame = axes.get_window_extent()
     taken: list[Any] = []
@@ -318,6 +320,7 @@ def _place_labels(axes: Any, boxes: Sequence[Box], colours: dict[str, str]) -> N
 
 
 def _fits(text: Any, spot: tuple[float, float, str, str], frame: Any, taken: list[Any]) -> bool:
+    """Move a label to a spot; return whether it fits, and if so add it to the taken places."""
     x, y, horizontal, vertical = spot
     text.set(position=(x, y), ha=horizontal, va=vertical)
     extent = text.get_window_extent().padded(1.5)
@@ -334,6 +337,7 @@ def _fits(text: Any, spot: tuple[float, float, str, str], frame: Any, taken: lis
 
 
 def _sheet_legend(figure: Any, images: Sequence[ImageResult], colours: dict[str, str]) -> None:
+    """Add a legend of the classes on the sheet and of the line styles."""
     from matplotlib.lines import Line2D
 
     shown = {box.name for image in images for box in [*image.truth, *image.found]}

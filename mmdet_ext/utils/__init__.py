@@ -1,1 +1,1 @@
-"""Small helpers of the tools."""
+"""Helpers for writing files and running mim."""

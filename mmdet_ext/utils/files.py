@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a place to write to, moved to ``path`` when all went well and removed when not.
+    """Yield a path to write to, which is moved to ``path`` on success and removed on an error.
 
-    The folder of ``path`` is made if it is absent.
+    The folder of ``path`` is made if absent.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.part')
@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file."""
+    """Write a text file in UTF-8."""
     with whole_file(path) as part:
         part.write_text(text, encoding='utf-8')
 

@@ -1,4 +1,4 @@
-"""Running ``mim train`` and ``mim test`` as a user would type them."""
+"""Runs of ``mim train`` and ``mim test``, as a user would type them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 
 
 class MimError(RuntimeError):
-    """A mim command failed; the message gives the command and its exit code."""
+    """Failure of a mim command; the message gives the command and its exit code."""
 
 
 def run_mim(command: str, config: Path, *arguments: str | Path, cwd: Path | None = None) -> None:
-    """Run ``mim COMMAND mmdet CONFIG ...`` with this interpreter, its output going through.
+    """Run ``mim COMMAND mmdet CONFIG ...`` with this interpreter; its output is shown.
 
     Args:
         command: 'train' or 'test'.
-        config: config file.
-        *arguments: what follows on the command line.
-        cwd: folder to run in; paths under it are shown relative to it.
+        config: Config file.
+        *arguments: Further words of the command line.
+        cwd: Folder to run in; paths below it are shown relative to it.
 
     Raises:
-        MimError: if the command fails.
+        MimError: If the command fails.
     """
     folder = cwd or Path.cwd()
     words = ['mim', command, 'mmdet', *(shown(word, folder) for word in (config, *arguments))]
     print(f'\n$ {shlex.join(words)}', flush=True)
-    # pkg_resources warns at each start of mim; that is nothing a user could mend.
+    # pkg_resources warns at each start of mim, which a user cannot change.
     python = [sys.executable, '-W', 'ignore:pkg_resources is deprecated', '-m']
     code = subprocess.run([*python, *words], cwd=folder, check=False).returncode
     if code:
@@ -35,7 +35,7 @@ def run_mim(command: str, config: Path, *arguments: str | Path, cwd: Path | None
 
 
 def shown(argument: str | Path, folder: Path) -> str:
-    """A path as one would type it in ``folder``; anything else as it is."""
+    """Return a path as a user would type it in ``folder``, and any other argument unchanged."""
     if isinstance(argument, Path) and argument.is_relative_to(folder):
         return str(argument.relative_to(folder))
     return str(argument)

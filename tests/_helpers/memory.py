@@ -1,4 +1,4 @@
-"""How much memory a computation holds."""
+"""Memory that a computation needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:
-    """Bytes of CPU tensors that ``work`` holds at most, beyond those there before it.
+    """Measure the peak of CPU memory that ``work`` allocates, in bytes.
 
-    The allocations and frees that torch's profiler records, summed up in their order.
+    Allocations and frees recorded by torch's profiler are added in their order; memory that was
+    allocated before does not count.
     """
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True

@@ -1,4 +1,4 @@
-"""Options that a component does not have."""
+"""Check that a component refuses misspelt options."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 def assert_misspelt_options_are_named(
     make: Callable[..., Any], cls: type, more: Sequence[str] = ()
 ) -> None:
-    """Each option with a letter too many is refused by its name, and the right one is named.
+    """Check that each option with one letter too many is refused, with the right option named.
 
     Args:
-        make: builds the component with options beside those that it needs.
-        cls: its class.
-        more: options that it hands on with ``**kwargs``.
+        make: Function that builds the component with options beside those that it needs.
+        cls: Class of the component.
+        more: Options that the class passes on with ``**kwargs``.
     """
     own = [
         name
@@ -32,7 +32,7 @@ def assert_misspelt_options_are_named(
 
 
 def _refusal(make: Callable[..., Any], option: str) -> str:
-    """What a component answers to an option that it does not have."""
+    """Return the error of a component for an option that it does not have."""
     try:
         make(**{option: 1})
     except TypeError as error:

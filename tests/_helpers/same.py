@@ -1,4 +1,4 @@
-"""Equality of what checkpoints hold."""
+"""Equality of the contents of checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from mmengine.logging import HistoryBuffer
 
 
 def assert_same(a: Any, b: Any, path: str = '') -> None:
-    """Equal in type and value, tensors and arrays bit by bit."""
+    """Assert equal types and values, of tensors and arrays bit by bit.
+
+    Args:
+        a: Content of a checkpoint.
+        b: Content to compare with.
+        path: Keys that lead to the content, for the message.
+    """
     assert type(a) is type(b), path
     if isinstance(a, HistoryBuffer):
         assert a.max_length == b.max_length, path

@@ -1,4 +1,4 @@
-"""How far a result may stand from its float64 reference."""
+"""Allowed differences between a result and its float64 reference."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 
 
 class Tolerance(TypedDict):
-    """As :func:`torch.testing.assert_close` takes them."""
+    """Tolerance in the form of :func:`torch.testing.assert_close`."""
 
     rtol: float
     atol: float
 
 
-#: By the precision of the inputs. Half precision is computed in float32, so that a result errs by
-#: the rounding of its inputs alone; tests round the reference's inputs alike.
+#: Tolerance per precision of the inputs. Half precision is computed in float32, so that only the
+#: rounding of the inputs matters; tests round the inputs of the reference too.
 TOLERANCES: dict[torch.dtype, Tolerance] = {
     torch.float64: {'rtol': 1e-12, 'atol': 1e-12},
     torch.float32: {'rtol': 1e-5, 'atol': 1e-6},

@@ -1,4 +1,7 @@
-"""Command-line tools as modules: `tools/` is no package, and one of its folders bears a file's name."""
+"""Command-line tools as modules.
+
+`tools/` is no package, and its folder train/ has the name of its file train.py.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 
 def load_tool(path: str) -> ModuleType:
-    """Load a script below ``tools/``, such as ``'data/convert_voc.py'``, once."""
+    """Load a script below ``tools/``, such as ``'data/convert_voc.py'``, once per process."""
     name = 'tool_' + path.removesuffix('.py').replace('/', '_')
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, TOOLS / path)

@@ -1,4 +1,4 @@
-"""Figures of a run against values one can work out by hand."""
+"""Tests of the results of a run, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests._helpers.tools import load_tool
 
 plot_run = load_tool('analysis/plot_run.py')
 
-# Two pictures: two cats in the first, a cat and a dog in the second.
+# Two images: two cats in the first, a cat and a dog in the second.
 BOXES = {1: [('cat', 10, 10), ('cat', 60, 10)], 2: [('cat', 10, 60), ('dog', 60, 60)]}
 IDS = {'cat': 3, 'dog': 7, 'bird': 9}
 
@@ -35,7 +35,7 @@ def ann_file(tmp_path: Path) -> Path:
     boxes = [(image, *box) for image, found in BOXES.items() for box in found]
     content = {
         'images': [{'id': n, 'file_name': f'{n}.png', 'width': 120, 'height': 100} for n in BOXES],
-        # From 0, as many tools write; no area, no iscrowd.
+        # Ids from 0, as many tools write them; no area, no iscrowd.
         'annotations': [
             {'id': n, 'image_id': image, 'category_id': IDS[name], 'bbox': [x, y, 20, 20]}
             for n, (image, name, x, y) in enumerate(boxes)
@@ -62,7 +62,7 @@ def judge(ann_file: Path, entries: list[Any], **options: Any) -> Evaluation:
     return evaluate(ann_file, path, **options)
 
 
-def test_perfect_predictions(ann_file: Path) -> None:
+def test_perfect_predictions_have_an_ap_of_1(ann_file: Path) -> None:
     result = judge(ann_file, perfect())
     assert [(c.name, c.boxes, c.hits, c.false) for c in result.classes] == [
         ('cat', 3, 3, 0),
@@ -74,7 +74,7 @@ def test_perfect_predictions(ann_file: Path) -> None:
     assert all(box.hit for image in result.images for box in image.truth + image.found)
 
 
-def test_two_of_three_found(ann_file: Path) -> None:
+def test_ap_of_two_boxes_of_three(ann_file: Path) -> None:
     # Precision 1 up to a recall of 2/3, which is 67 of the 101 points 0, 0.01, ..., 1.
     result = judge(ann_file, [perfect()[0], perfect()[1]], classes=['cat'])
     assert result.classes[0].ap == pytest.approx(67 / 101)
@@ -83,7 +83,7 @@ def test_two_of_three_found(ann_file: Path) -> None:
     assert [box.hit for box in result.images[1].truth] == [False]
 
 
-def test_a_false_detection_above_halves_the_precision(ann_file: Path) -> None:
+def test_a_false_detection_with_a_higher_score_halves_the_precision(ann_file: Path) -> None:
     result = judge(ann_file, [found(1, 'dog', 0, 0, 0.9), found(2, 'dog', 60, 60, 0.8)])
     cat, dog = result.classes
     assert (cat.ap, dog.ap) == pytest.approx((0.0, 0.5))
@@ -92,7 +92,7 @@ def test_a_false_detection_above_halves_the_precision(ann_file: Path) -> None:
     assert result.mean('ap') == pytest.approx(0.25)
 
 
-def test_loose_box_counts_up_to_its_iou(ann_file: Path) -> None:
+def test_a_loose_box_is_a_hit_up_to_its_iou(ann_file: Path) -> None:
     # 20 x 14.4 within 20 x 20: IoU 0.72, above five of the ten thresholds 0.5, ..., 0.95.
     result = judge(ann_file, [found(2, 'dog', 60, 60, 0.8, h=14.4)], classes=['dog'])
     dog = result.classes[0]
@@ -101,7 +101,7 @@ def test_loose_box_counts_up_to_its_iou(ann_file: Path) -> None:
     np.testing.assert_array_equal(result.precision75, np.zeros((1, 101)))
 
 
-def test_threshold_cuts_counts_and_pictures_but_not_ap(ann_file: Path) -> None:
+def test_threshold_affects_counts_and_images_but_not_ap(ann_file: Path) -> None:
     entries = perfect()
     entries[0]['score'] = 0.29
     result = judge(ann_file, entries, score_thr=0.3)
@@ -114,7 +114,7 @@ def test_threshold_cuts_counts_and_pictures_but_not_ap(ann_file: Path) -> None:
     ]
 
 
-def test_no_detections(ann_file: Path) -> None:
+def test_no_detections_give_0_and_no_precision(ann_file: Path) -> None:
     result = judge(ann_file, [])
     assert [(c.ap, c.hits, c.false) for c in result.classes] == [(0.0, 0, 0)] * 2
     assert summary(result, None)['classes']['cat']['precision'] is None
@@ -134,20 +134,20 @@ def test_crowd_boxes_are_neither_missed_nor_false(ann_file: Path) -> None:
 @pytest.mark.parametrize(
     ('entries', 'options', 'reason'),
     [
-        ([found(5, 'cat', 0, 0, 0.5)], {}, 'entry 0: image_id 5 is not among the 2 pictures'),
+        ([found(5, 'cat', 0, 0, 0.5)], {}, 'entry 0: image_id 5 is not among the 2 images'),
         ([{'image_id': 1}], {}, r"entry 0: \['bbox', 'category_id', 'score'\] absent"),
         ([], {'classes': ['cow']}, r"no class \['cow'\]; its classes are \['cat', 'dog', 'bird'\]"),
         ([], {'classes': ['bird']}, r"no box of the classes \['bird'\]"),
     ],
 )
-def test_bad_predictions(
+def test_bad_predictions_are_named(
     ann_file: Path, entries: list[Any], options: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ReportError, match=reason):
         judge(ann_file, entries, **options)
 
 
-def test_swapped_files(ann_file: Path) -> None:
+def test_swapped_files_are_refused(ann_file: Path) -> None:
     with pytest.raises(ReportError, match='expected a json list, got dict'):
         evaluate(ann_file, ann_file)
 
@@ -164,8 +164,8 @@ def logged(step: int, epoch: int | None, loss: float, **more: float) -> dict[str
     return record if epoch is None else {**record, 'epoch': epoch}
 
 
-def test_scalars_by_epoch(tmp_path: Path) -> None:
-    # 25 iterations an epoch, logged at the 10th and 20th of each.
+def test_scalars_of_a_run_by_epoch(tmp_path: Path) -> None:
+    # 25 iterations per epoch, logged at the 10th and 20th of each.
     path = write_scalars(
         tmp_path,
         '20200101_000000',
@@ -185,19 +185,19 @@ def test_scalars_by_epoch(tmp_path: Path) -> None:
     assert summary(None, curve)['loss_by_iteration']['loss_bbox'] == [2.0, None, 0.75]
 
 
-def test_scalars_by_iteration(tmp_path: Path) -> None:
+def test_scalars_of_a_run_by_iteration(tmp_path: Path) -> None:
     path = write_scalars(tmp_path, 'a', logged(50, None, 1.0), {'pascal_voc/mAP': 0.5, 'step': 100})
     assert read_scalars(path).val == [(100, None, 0.5)]
 
 
-def test_newest_folder_with_a_loss(tmp_path: Path) -> None:
+def test_the_newest_folder_with_a_loss_is_found(tmp_path: Path) -> None:
     write_scalars(tmp_path, '20200101_000000', logged(1, 1, 1.0))
     newest = write_scalars(tmp_path, '20200102_000000', logged(1, 1, 1.0))
     write_scalars(tmp_path, '20200103_000000', {'coco/bbox_mAP': 0.5, 'step': 0})
     assert find_scalars(tmp_path) == newest
 
 
-def test_scalars_errors(tmp_path: Path) -> None:
+def test_absent_and_cut_scalars_are_named(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match=r'scalars.json with a loss \(0 scalars.json found\)'):
         find_scalars(tmp_path)
     path = write_scalars(tmp_path, 'a', logged(1, 1, 1.0))
@@ -215,9 +215,9 @@ def image_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def has_colour(picture: np.ndarray, colour: str) -> bool:
+def has_colour(pixels: np.ndarray, colour: str) -> bool:
     bgr = np.array([int(colour[i : i + 2], 16) for i in (5, 3, 1)])
-    return bool((np.abs(picture.astype(int) - bgr).max(axis=-1) <= 2).any())
+    return bool((np.abs(pixels.astype(int) - bgr).max(axis=-1) <= 2).any())
 
 
 def test_sheet_draws_each_class_in_its_colour(ann_file: Path, image_dir: Path) -> None:
@@ -225,7 +225,7 @@ def test_sheet_draws_each_class_in_its_colour(ann_file: Path, image_dir: Path) -
     path = ann_file.with_name('detections.png')
     assert draw_detections(result, image_dir, path) == ['1.png', '2.png']
     sheet = cv2.imread(str(path))
-    # Four panels: truth and detections of 1.png, truth and detections of 2.png with its lost dog.
+    # Four panels: truth and detections of 1.png and of 2.png, whose dog is missed.
     assert class_colours(result) == {'cat': COLOURS[0], 'dog': COLOURS[1]}
     height, width = sheet.shape[:2]
     rows = sheet[int(0.15 * height) : int(0.85 * height)]
@@ -235,15 +235,15 @@ def test_sheet_draws_each_class_in_its_colour(ann_file: Path, image_dir: Path) -
     assert not list(path.parent.glob('*.part'))
 
 
-def test_sheet_of_an_unreadable_picture(ann_file: Path, image_dir: Path) -> None:
-    (image_dir / '2.png').write_bytes(b'no picture')
+def test_an_unreadable_image_is_named_and_no_sheet_written(ann_file: Path, image_dir: Path) -> None:
+    (image_dir / '2.png').write_bytes(b'no image')
     path = ann_file.with_name('detections.png')
-    with pytest.raises(ReportError, match='2.png: the picture is absent or cannot be read'):
+    with pytest.raises(ReportError, match='2.png: the image is absent or cannot be read'):
         draw_detections(judge(ann_file, perfect()), image_dir, path)
     assert not path.exists()
 
 
-def test_pictures_are_chosen_without_a_look_at_the_detections(ann_file: Path) -> None:
+def test_the_choice_of_images_does_not_depend_on_the_detections(ann_file: Path) -> None:
     result = judge(ann_file, perfect())
     assert [image.file_name for image in pick_images(result, 1)] == ['2.png']  # holds the one dog
     assert [image.file_name for image in pick_images(result, 5)] == ['1.png', '2.png']
@@ -251,7 +251,9 @@ def test_pictures_are_chosen_without_a_look_at_the_detections(ann_file: Path) ->
     assert [image.file_name for image in pick_images(missed, 1)] == ['2.png']
 
 
-def test_report_json_holds_what_is_drawn(ann_file: Path, image_dir: Path, tmp_path: Path) -> None:
+def test_report_json_holds_the_numbers_that_are_drawn(
+    ann_file: Path, image_dir: Path, tmp_path: Path
+) -> None:
     curve = read_scalars(write_scalars(tmp_path, 'a', logged(5, 1, 3.0), logged(10, 1, 2.0)))
     out = tmp_path / 'out'
     files = write_report(out, curve, judge(ann_file, perfect()), image_dir, {'config': 'x.py'})
@@ -270,7 +272,7 @@ def test_report_json_holds_what_is_drawn(ann_file: Path, image_dir: Path, tmp_pa
         assert cv2.imread(str(path)).std() > 10, f'{path} is blank'
 
 
-def test_plot_run(
+def test_plot_run_draws_the_loss_and_with_predictions_the_detections(
     ann_file: Path, image_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_scalars(tmp_path, 'a', logged(5, 1, 3.0), logged(10, 1, 2.0))
@@ -288,6 +290,8 @@ def test_plot_run(
     assert report['classes']['cat']['AP'] == pytest.approx(67 / 101, abs=1e-6)
 
 
-def test_plot_run_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plot_run_refuses_a_folder_without_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert plot_run.main([str(tmp_path / 'nowhere')]) == 2
     assert 'nowhere' in capsys.readouterr().err

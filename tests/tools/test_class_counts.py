@@ -1,4 +1,4 @@
-"""Counting classes in COCO files and VOC folders, from the command line to the loss."""
+"""Tests of class_counts: COCO files and VOC folders, from the command line to the loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ main = load_tool('data/class_counts.py').main
 
 
 def coco(path: Path, boxes: list[dict[str, Any]], names: tuple[str, ...], images: int = 3) -> Path:
-    """A COCO file of ``images`` pictures, category ids from 1."""
+    """Write a COCO file of ``images`` images, with category ids from 1."""
     path.write_text(
         json.dumps(
             {
@@ -57,7 +57,9 @@ def run(out: Path, *arguments: object) -> dict[str, Any]:
     return dict(json.loads(out.read_text()))
 
 
-def test_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_coco_file_is_counted_and_tabulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, out = coco(tmp_path / 'train.json', BOXES, ('cat', 'dog', 'cow')), tmp_path / 'c.json'
     assert run(out, source) == {
         'classes': ['cat', 'dog', 'cow'],
@@ -85,11 +87,11 @@ def test_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert header[:4] == b'\x89PNG' and min(struct.unpack('>II', header[16:24])) > 200
 
 
-#: Every kind of box that training passes over or ignores, beside plain ones. Pictures: 9 px.
+#: Boxes that training leaves out or ignores, per reason, beside plain ones. Images have 9 px.
 ODD_BOXES: dict[str, list[dict[str, Any]]] = {
     '': [
         {'category_id': 1},
-        {'category_id': 1, 'bbox': [-3, 7, 5, 5]},  # some of it inside
+        {'category_id': 1, 'bbox': [-3, 7, 5, 5]},  # partly inside
         {'category_id': 2, 'bbox': [0, 0, 1, 1]},
         {'category_id': 2, 'bbox': [0, 0, 5, 5], 'area': 0.25},
         {'category_id': 3, 'iscrowd': 1},
@@ -117,7 +119,7 @@ ODD_BOXES: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def test_counts_are_what_the_data_set_gives(tmp_path: Path) -> None:
+def test_counts_equal_those_of_the_data_set(tmp_path: Path) -> None:
     boxes = [{'area': 25, 'iscrowd': 0, **box} for group in ODD_BOXES.values() for box in group]
     names = ('cat', 'dog', 'cow')
     source = coco(tmp_path / 'train.json', boxes, names)
@@ -141,14 +143,14 @@ def test_counts_are_what_the_data_set_gives(tmp_path: Path) -> None:
     }
 
 
-def test_classes_in_the_order_of_the_labels_and_those_left_out(tmp_path: Path) -> None:
+def test_classes_keep_the_given_order_and_others_are_left_out(tmp_path: Path) -> None:
     source = coco(tmp_path / 'train.json', BOXES[:6], ('cat', 'dog', 'cow'))
     found = run(tmp_path / 'c.json', source, '--classes', 'cow', 'cat')
     assert found['classes'] == ['cow', 'cat'] and found['counts'] == [1, 1]
     assert found['left_out'] == {"marked 'ignore'": 1, 'class dog': 3}
 
 
-def test_files_add_up_by_name_and_one_file_counts_once(tmp_path: Path) -> None:
+def test_files_add_up_by_name_and_a_repeated_file_counts_once(tmp_path: Path) -> None:
     one = coco(tmp_path / 'a.json', BOXES[:2], ('cat', 'dog'))
     other = coco(tmp_path / 'b.json', BOXES[:1], ('cow', 'cat'), images=1)
     found = run(tmp_path / 'c.json', one, other, one)
@@ -157,7 +159,7 @@ def test_files_add_up_by_name_and_one_file_counts_once(tmp_path: Path) -> None:
 
 
 def voc(root: Path) -> Path:
-    """Three pictures; the lists overlap, and picture c is in none."""
+    """Write a VOC folder of three images; the lists overlap, and image c is in none."""
     for folder in ('Annotations', 'JPEGImages', 'ImageSets/Main'):
         (root / folder).mkdir(parents=True)
     for name, objects in {
@@ -177,7 +179,7 @@ def voc(root: Path) -> Path:
     return root
 
 
-def test_a_voc_folder_counts_each_picture_once(tmp_path: Path) -> None:
+def test_a_voc_folder_counts_each_image_once(tmp_path: Path) -> None:
     root, out = voc(tmp_path / 'voc'), tmp_path / 'c.json'
     found = run(out, root)
     assert found['classes'] == ['cat', 'dog'] and found['counts'] == [2, 0]
@@ -218,7 +220,7 @@ def test_many_unequal_classes_are_drawn(tmp_path: Path) -> None:
 
 
 def test_bccd(shared_data: Path, tmp_path: Path) -> None:
-    """4155 red cells are annotated; two of them have no area, and training never sees those."""
+    """Count the boxes of BCCD, where two of the 4155 red cells have no area."""
     found = run(tmp_path / 'c.json', shared_data / 'bccd')
     counts = dict(zip(found['classes'], found['counts'], strict=True))
     assert counts == {'Platelets': 361, 'RBC': 4155 - 2, 'WBC': 372}

@@ -1,12 +1,11 @@
-"""Draw a run of mmdet: loss curve, precision-recall, detections beside the ground truth.
+r"""Draw a run of mmdet: loss curve, precision-recall, detections beside the ground truth.
 
     python tools/analysis/plot_run.py work_dirs/my_run
-    python tools/analysis/plot_run.py work_dirs/my_run --predictions preds.bbox.json \\
+    python tools/analysis/plot_run.py work_dirs/my_run --predictions preds.bbox.json \
         --annotations instances_val.json --images images/val
 
-The predictions are what a test writes with
-``--cfg-options test_evaluator.outfile_prefix=preds``. The pictures and report.json go into the
-work directory.
+A test writes the predictions with ``--cfg-options test_evaluator.outfile_prefix=preds``. The
+figures and report.json are written to the work directory.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from mmdet_ext.plots.runs import write_report
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; returns 0, or 2 for bad input."""
+    """Run the tool; return 0, or 2 for bad input."""
     args = _parse(argv)
     given = [args.predictions, args.annotations, args.images]
     try:
@@ -47,7 +46,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('work_dir', type=Path, help='work directory of the training')
     parser.add_argument('--predictions', type=Path, help='json of detections that CocoMetric wrote')
     parser.add_argument('--annotations', type=Path, help='COCO json of the ground truth')
-    parser.add_argument('--images', type=Path, help='folder the file names are relative to')
+    parser.add_argument('--images', type=Path, help='folder that the file names are relative to')
     parser.add_argument('--classes', nargs='+', help='only these classes; default: all with boxes')
     parser.add_argument('--score-thr', type=float, default=0.3, help='default: %(default)s')
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The registered overlap losses: their options, and what stock's heads and configs ask of them."""
+"""Registered overlap losses: their options, and the calls that mmdet's heads and configs make."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ import torch
 from mmdet.registry import MODELS
 from torch import nn
 
+from mmdet_ext import losses
 from mmdet_ext.catalog.loss_cases import box_pairs
 from mmdet_ext.losses import iou as shells
 from mmdet_ext.losses.iou import OverlapLoss
 
-TWINS = ('IoULoss', 'GIoULoss', 'DIoULoss', 'CIoULoss', 'SIoULoss')
-OVERLAP = (*TWINS, 'EfficientIoULoss', 'ShapeIoULoss', 'MPDIoULoss', 'WiseIoULoss')
+SHARED = ('IoULoss', 'GIoULoss', 'DIoULoss', 'CIoULoss', 'SIoULoss')
+OVERLAP = (*SHARED, 'EfficientIoULoss', 'ShapeIoULoss', 'MPDIoULoss', 'WiseIoULoss')
 
 
 def build(name: str, **options: object) -> nn.Module:
     return MODELS.build({'type': f'mmdet_ext.{name}', **options})
 
 
-@pytest.mark.parametrize('name', TWINS)
-def test_stock_options_come_in_stock_order_with_stock_defaults(name: str) -> None:
-    stock = inspect.signature(MODELS.get(f'mmdet.{name}').__init__).parameters
+@pytest.mark.parametrize('name', SHARED)
+def test_mmdet_options_have_mmdet_order_and_defaults(name: str) -> None:
+    theirs = inspect.signature(MODELS.get(f'mmdet.{name}').__init__).parameters
     ours = inspect.signature(getattr(shells, name).__init__).parameters
-    assert list(ours)[: len(stock)] == list(stock)
-    assert [p.default for p in stock.values()] == [ours[n].default for n in stock]
-    assert list(ours)[len(stock) :] == ['power', 'inner_ratio']
+    assert list(ours)[: len(theirs)] == list(theirs)
+    assert [p.default for p in theirs.values()] == [ours[n].default for n in theirs]
+    assert list(ours)[len(theirs) :] == ['power', 'inner_ratio']
 
 
-@pytest.mark.parametrize('name', TWINS)
-def test_heads_call_as_stock(name: str) -> None:
-    """As stock's own tests call them: weights a box or a coordinate, all zero, no boxes."""
+@pytest.mark.parametrize('name', SHARED)
+def test_heads_call_as_they_call_mmdet_losses(name: str) -> None:
+    """As mmdet's own tests call them: weights per box or coordinate, all 0, and no boxes."""
     pred, target = box_pairs(torch.Generator().manual_seed(0), 30)
     weight = torch.rand(30, 4, generator=torch.Generator().manual_seed(1))
-    ours, stock = build(name), MODELS.build({'type': f'mmdet.{name}'})
+    ours, theirs = build(name), MODELS.build({'type': f'mmdet.{name}'})
     for options in (
         {'weight': weight},
         {'weight': weight[:, 0], 'avg_factor': 7},
@@ -45,7 +46,7 @@ def test_heads_call_as_stock(name: str) -> None:
         {'reduction_override': 'none'},
     ):
         torch.testing.assert_close(
-            ours(pred, target, **options), stock(pred, target, **options), rtol=1e-4, atol=1e-6
+            ours(pred, target, **options), theirs(pred, target, **options), rtol=1e-4, atol=1e-6
         )
     for empty in (ours(pred[:0], target[:0]), ours(pred[:0], target[:0], weight[:0, 0])):
         assert empty.item() == 0
@@ -54,7 +55,7 @@ def test_heads_call_as_stock(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', OVERLAP)
-def test_all_take_the_options_of_the_overlap(name: str) -> None:
+def test_every_overlap_loss_has_power_and_inner_ratio(name: str) -> None:
     pred, target = box_pairs(torch.Generator().manual_seed(0), 30)
     more = {'neg_gamma': True} if name == 'SIoULoss' else {}
     plain = build(name, **more)(pred, target)
@@ -94,7 +95,7 @@ def test_bad_options_are_named(name: str, options: dict[str, object], message: s
         build(name, **options)
 
 
-def test_linear_is_the_older_option_for_the_mode() -> None:
+def test_linear_is_an_older_option_for_the_mode() -> None:
     pred, target = box_pairs(torch.Generator().manual_seed(0), 30)
     with pytest.warns(DeprecationWarning, match="mode='linear'"):
         old = build('IoULoss', linear=True)
@@ -103,7 +104,7 @@ def test_linear_is_the_older_option_for_the_mode() -> None:
 
 
 @pytest.mark.parametrize('version', ['v2', 'v3'])
-def test_wise_iou_is_reduced_as_any_other(version: str) -> None:
+def test_wise_iou_is_reduced_like_other_losses(version: str) -> None:
     pred, target = box_pairs(torch.Generator().manual_seed(0), 30)
     loss = build('WiseIoULoss', version=version, loss_weight=2.0)
     each = loss(pred, target, reduction_override='none')
@@ -117,8 +118,8 @@ def test_wise_iou_is_reduced_as_any_other(version: str) -> None:
 
 @pytest.mark.parametrize('version', ['v1', 'v2', 'v3'])
 @pytest.mark.parametrize('coordinates', [False, True])
-def test_wise_iou_looks_past_boxes_of_weight_0(version: str, coordinates: bool) -> None:
-    """RetinaNet with decoded boxes passes all anchors, those without a box with weight 0."""
+def test_wise_iou_ignores_boxes_of_weight_0(version: str, coordinates: bool) -> None:
+    """RetinaNet with decoded boxes passes all anchors; those without a ground truth weigh 0."""
     pred, target = box_pairs(torch.Generator().manual_seed(0), 10)
     loss = build('WiseIoULoss', version=version)
     weight = torch.ones(10, 4) if coordinates else torch.ones(10)
@@ -135,10 +136,17 @@ def test_wise_iou_looks_past_boxes_of_weight_0(version: str, coordinates: bool) 
     assert not more.grad[10:].any()
 
 
-def test_nwd_pulls_boxes_apart_together_where_the_overlap_is_blind() -> None:
+def test_nwd_has_a_gradient_for_boxes_apart_where_iou_has_none() -> None:
     target = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
     pred = (target + 10).requires_grad_()
     build('IoULoss', mode='linear')(pred, target).backward()
     assert pred.grad is not None and not pred.grad.any()
     build('NWDLoss')(pred, target).backward()
     assert (pred.grad > 0).all()
+
+
+def test_every_registered_loss_is_an_attribute_of_the_package() -> None:
+    assert losses.CIoULoss is MODELS.get('mmdet_ext.CIoULoss')
+    assert {*OVERLAP, 'NWDLoss', 'FocalLoss', 'SmoothL1Loss', 'OHEMLoss'} <= set(losses.__all__)
+    for name in losses.__all__:
+        assert getattr(losses, name) is MODELS.get(f'mmdet_ext.{name}')

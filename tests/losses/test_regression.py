@@ -1,4 +1,4 @@
-"""The registered regression losses, as heads call them."""
+"""Registered regression losses, called as heads call them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = pytest.mark.parametrize('name', ['SmoothL1Loss', 'BalancedL1Loss'])
 
 @NAMES
 @pytest.mark.parametrize('reduction', ['mean', 'sum', 'none'])
-def test_weights_a_coordinate_count_as_in_stock(name: str, reduction: str) -> None:
+def test_weights_per_coordinate_count_as_in_mmdet(name: str, reduction: str) -> None:
     """Heads give (N, 4) weights, 0 for negatives, and an avg_factor with means."""
     generator = torch.Generator().manual_seed(0)
     pred, target = (t.double() for t in box_deltas(generator, 50))
@@ -31,7 +31,7 @@ def test_weights_a_coordinate_count_as_in_stock(name: str, reduction: str) -> No
 
 
 @NAMES
-def test_empty_boxes_with_empty_weights_cost_0(name: str) -> None:
+def test_no_boxes_with_no_weights_give_a_loss_of_0(name: str) -> None:
     pred = torch.rand(0, 4, requires_grad=True)
     loss = MODELS.build({'type': f'mmdet_ext.{name}'})
     value = loss(pred, torch.rand(0, 4), torch.rand(0, 4))
@@ -41,23 +41,23 @@ def test_empty_boxes_with_empty_weights_cost_0(name: str) -> None:
 
 
 @NAMES
-def test_a_keyword_that_stock_passes_over_in_silence_is_refused(name: str) -> None:
+def test_an_unknown_keyword_which_mmdet_ignores_is_refused(name: str) -> None:
     pred, target = box_deltas(torch.Generator().manual_seed(0), 3)
     with pytest.raises(TypeError, match='alhpa'):
         MODELS.build({'type': f'mmdet_ext.{name}'})(pred, target, alhpa=1.0)
 
 
-def test_options_are_those_of_stock_and_checked() -> None:
+def test_options_are_those_of_mmdet_and_are_checked() -> None:
     for name, options in (
         ('SmoothL1Loss', {'beta': 0.25}),
         ('BalancedL1Loss', {'alpha': 0.25, 'gamma': 2.0, 'beta': 1.0}),
     ):
         pred, target = (t.double() for t in box_deltas(torch.Generator().manual_seed(0), 50))
-        ours, stock = (
+        ours, theirs = (
             MODELS.build({'type': f'{scope}.{name}', **options})(pred, target)
             for scope in ('mmdet_ext', 'mmdet')
         )
-        assert ours.item() == pytest.approx(stock.item(), rel=1e-12)
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
     with pytest.raises(ValueError, match='beta must be a number from 0, got -0.1'):
         MODELS.build({'type': 'mmdet_ext.SmoothL1Loss', 'beta': -0.1})
     with pytest.raises(ValueError, match='gamma must be at most 80 times alpha'):

@@ -1,4 +1,4 @@
-"""Facts, reference twins and stock's faults of the box losses."""
+"""Overlap losses: facts, slow references, and errors of mmdet's losses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from mmdet.models.losses import CIoULoss as StockCIoULoss
+from mmdet.models.losses import CIoULoss as MmdetCIoULoss
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss
 
@@ -18,7 +18,7 @@ from mmdet_ext.functional.boxes.iou_losses import ciou_loss
 
 
 def slow_ciou(pred: list[float], target: list[float], alpha: float | None = None) -> float:
-    """One pair by the formula, in Python numbers; ``alpha`` fixes the trade-off weight."""
+    """Compute CIoU of one pair in Python numbers; ``alpha`` fixes the trade-off weight."""
     px1, py1, px2, py2 = pred
     tx1, ty1, tx2, ty2 = target
     inner_w = max(0.0, min(px2, tx2) - max(px1, tx1))
@@ -36,7 +36,7 @@ def slow_ciou(pred: list[float], target: list[float], alpha: float | None = None
 
 
 def slow_alpha(pred: list[float], target: list[float]) -> float:
-    """The weight that `slow_ciou` would use, from the values at alpha 0 and 1."""
+    """Compute the weight that `slow_ciou` uses, from its values at alpha 0 and 1."""
     v = slow_ciou(pred, target, 1.0) - slow_ciou(pred, target, 0.0)
     inner_w = max(0.0, min(pred[2], target[2]) - max(pred[0], target[0]))
     inner_h = max(0.0, min(pred[3], target[3]) - max(pred[1], target[1]))
@@ -47,10 +47,10 @@ def slow_alpha(pred: list[float], target: list[float]) -> float:
 
 def test_closed_forms() -> None:
     square = torch.tensor([0.0, 0.0, 2.0, 2.0])
-    # Disjoint squares, side by side corner to corner: IoU 0, rho^2 = 2 * 3^2, c^2 = 2 * 5^2.
+    # Disjoint squares along the diagonal: IoU 0, rho^2 = 2 * 3^2, c^2 = 2 * 5^2.
     far = torch.tensor([3.0, 3.0, 5.0, 5.0])
     assert ciou_loss(far, square).item() == pytest.approx(1 + 18 / 50)
-    # Same centre, half as wide: IoU 1/2 (not above it, so no aspect term), rho 0.
+    # Same centre, half as wide: IoU 1/2, so no aspect term, and rho 0.
     thin = torch.tensor([0.5, 0.0, 1.5, 2.0])
     assert ciou_loss(thin, square).item() == pytest.approx(0.5)
     # Same centre, 3/4 as wide: IoU 3/4, and the aspect term counts.
@@ -67,7 +67,7 @@ def test_invariant_under_shift_and_scale() -> None:
     torch.testing.assert_close(ciou_loss(pred + shift, target + shift), plain, rtol=1e-9, atol=1e-9)
 
 
-def test_value_against_the_slow_twin() -> None:
+def test_value_equals_the_slow_reference() -> None:
     generator = torch.Generator().manual_seed(0)
     near, target = box_pairs(generator, 200)
     far = random_boxes(generator, 200)
@@ -78,7 +78,7 @@ def test_value_against_the_slow_twin() -> None:
         )
 
 
-def test_gradient_against_differences_of_the_slow_twin_with_alpha_fixed() -> None:
+def test_gradient_equals_differences_of_the_slow_reference_with_alpha_fixed() -> None:
     near, target = box_pairs(torch.Generator().manual_seed(0), 50)
     pred = near.double().requires_grad_()
     ciou_loss(pred, target.double()).sum().backward()
@@ -95,13 +95,13 @@ def test_gradient_against_differences_of_the_slow_twin_with_alpha_fixed() -> Non
             assert gradient[k].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
 
 
-def test_equal_to_stock_and_torchvision_where_those_are_right() -> None:
+def test_equal_to_mmdet_and_torchvision_where_those_are_right() -> None:
     generator = torch.Generator().manual_seed(1)
     near, target = box_pairs(generator, 500)
     ours = ciou_loss(near.double(), target.double())
-    stock = StockCIoULoss(reduction='none')(near.double(), target.double())
-    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-6)
-    # torchvision does not switch alpha off below IoU 0.5: compare where it is on.
+    theirs = MmdetCIoULoss(reduction='none')(near.double(), target.double())
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    # torchvision does not set alpha to 0 below IoU 0.5. Only pairs above that are compared.
     close = target.double() + (near - target).double() * 0.1
     overlapping = ciou_loss(close, target.double()) < 0.5
     theirs = complete_box_iou_loss(close, target.double())
@@ -110,7 +110,7 @@ def test_equal_to_stock_and_torchvision_where_those_are_right() -> None:
     torch.testing.assert_close(ours_close[overlapping], theirs[overlapping], rtol=0, atol=1e-6)
 
 
-def test_equal_boxes_cost_nothing_where_stock_is_nan() -> None:
+def test_equal_boxes_have_a_loss_of_0_where_mmdet_is_nan() -> None:
     boxes = random_boxes(torch.Generator().manual_seed(0), 100)
     boxes = torch.cat([boxes, torch.tensor([[5.0, 5.0, 5.0, 5.0], [1e4, 1e4, 2e4, 1.1e4]])])
 
@@ -124,11 +124,11 @@ def test_equal_boxes_cost_nothing_where_stock_is_nan() -> None:
     ours, gradient = value_and_gradient(None)
     assert torch.equal(ours, torch.zeros(len(boxes)))
     assert torch.isfinite(gradient).all()
-    stock, stock_gradient = value_and_gradient(StockCIoULoss(reduction='none'))
-    assert stock.isnan().any() and stock_gradient.isnan().any()
+    theirs, their_gradient = value_and_gradient(MmdetCIoULoss(reduction='none'))
+    assert theirs.isnan().any() and their_gradient.isnan().any()
 
 
-def test_half_precision_is_right_where_stock_is_not() -> None:
+def test_half_precision_is_right_where_mmdet_is_not() -> None:
     target = random_boxes(torch.Generator().manual_seed(0), 200, 2000, 2000, 200, 900).half()
     pred = (target + 4).half()
     reference = ciou_loss(pred.double(), target.double())
@@ -136,8 +136,8 @@ def test_half_precision_is_right_where_stock_is_not() -> None:
     ours = ciou_loss(pred, target)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.double(), reference, rtol=1e-4, atol=1e-6)
-    stock = StockCIoULoss(reduction='none')(pred, target)
-    assert stock.isnan().any()
+    theirs = MmdetCIoULoss(reduction='none')(pred, target)
+    assert theirs.isnan().any()
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -178,7 +178,7 @@ FLAT = torch.tensor([[0.0, 0.0, 0.0, 5.0]]), torch.tensor([[9.0, 9.0, 9.0, 14.0]
         (iou_losses.diou_loss, 1 + 162 / (81 + 196)),
     ],
 )
-def test_other_boxes_without_area_share_nothing(
+def test_different_boxes_without_area_have_an_iou_of_0(
     loss: Callable[..., torch.Tensor], expected: float
 ) -> None:
     pred, target = FLAT
@@ -187,8 +187,8 @@ def test_other_boxes_without_area_share_nothing(
 
 
 @pytest.mark.parametrize('size', [1e-3, 1e-5, 1e-8, 1e-15])
-def test_value_of_tiny_boxes_is_that_of_large_ones(size: float) -> None:
-    """The floors bound the gradient alone."""
+def test_value_of_tiny_boxes_equals_that_of_large_ones(size: float) -> None:
+    """The floors bound only the gradient."""
     pred, target = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]])
     for mode in ('linear', 'log'):
         leaf = (pred * size).requires_grad_()
@@ -200,7 +200,7 @@ def test_value_of_tiny_boxes_is_that_of_large_ones(size: float) -> None:
 
 @pytest.mark.parametrize('shared', [0.1, 0.5, 2.0])
 def test_log_slope_of_a_long_box_beside_a_short_one(shared: float) -> None:
-    """It is 1 over the width of what both share; the boxes' own sides do not bound it."""
+    """The slope is 1 over the width of the intersection; the sides of the boxes do not bound it."""
     pred = torch.tensor([[0.0, 0.0, 10.0, 1000.0]], dtype=torch.float64, requires_grad=True)
     target = torch.tensor([[10.0 - shared, 500.0, 30.0, 502.0]], dtype=torch.float64)
     iou_losses.iou_loss(pred, target, 'log').sum().backward()
@@ -231,7 +231,7 @@ def test_functional_forms_name_bad_options(call: Callable[..., torch.Tensor], me
         call(*FLAT)
 
 
-def test_what_is_no_tensor_is_named() -> None:
+def test_an_argument_that_is_no_tensor_is_named() -> None:
     with pytest.raises(TypeError, match='target must be a tensor of boxes .*, got NoneType'):
         iou_losses.giou_loss(FLAT[0], None)
 

@@ -1,4 +1,4 @@
-"""Every overlap loss against its formula in Python numbers, and by hand."""
+"""Every overlap loss compared with its formula in Python numbers, and with values by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Box = list[float]
 
 
 class Slow(NamedTuple):
-    """Lengths and areas of a pair, by their definitions."""
+    """Lengths and areas of a pair, computed by their definitions."""
 
     iou: float
     union: float
@@ -48,7 +48,7 @@ def scale(box: Box, ratio: float) -> Box:
 
 
 def raised(value: float, power: float) -> float:
-    """The power, with the secant from 0 to 16**(-1 / (1 - power)) for a power below 1."""
+    """Raise a value to a power; below 1, with the secant from 0 to 16**(-1 / (1 - power))."""
     floor = 16 ** (-1 / (1 - power)) if power < 1 else 0.0
     return value * floor ** (power - 1) if 0 < value < floor else value**power
 
@@ -65,7 +65,7 @@ def centers(m: Slow) -> float:
     return (m.gap[0] ** 2 + m.gap[1] ** 2) / diagonal(m)
 
 
-# Each takes the pair, the power, the ratio, and the prediction at which its held factors are taken.
+# Arguments: pair, power, ratio, and the prediction from which factors without a gradient come.
 def slow_linear(p: Box, t: Box, a: float, r: float, held: Box) -> float:
     return overlap(p, t, a, r)
 
@@ -107,7 +107,7 @@ def relative(m: Slow) -> list[float]:
 
 
 def slow_siou(p: Box, t: Box, a: float, r: float, held: Box) -> float:
-    """With arcsin and cos, as in the paper."""
+    """Compute SIoU with arcsin and cos, as in the paper."""
     m = measure(p, t)
     sine = min(abs(m.gap[0]), abs(m.gap[1])) / math.hypot(*m.gap)
     angle = 1 - 2 * math.sin(math.asin(sine) - math.pi / 4) ** 2
@@ -167,7 +167,7 @@ FORMS: dict[str, tuple[Callable[..., Tensor], Callable[..., float]]] = {
     'shape': (shape_losses.shape_iou_loss, slow_shape),
     'shape 1.5': (partial(shape_losses.shape_iou_loss, scale=1.5), partial(slow_shape, s=1.5)),
     'mpdiou': (corner_losses.mpdiou_loss, slow_mpdiou),
-    'mpdiou of a picture': (
+    'mpdiou of an image': (
         partial(corner_losses.mpdiou_loss, image_size=(640, 480)),
         partial(slow_mpdiou, size=(640, 480)),
     ),
@@ -179,7 +179,7 @@ forms = pytest.mark.parametrize('name', FORMS)
 
 
 def pairs(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Near ones, then as many anywhere, float64."""
+    """Draw pairs that overlap, then as many at any distance, float64."""
     generator = torch.Generator().manual_seed(seed)
     near, target = box_pairs(generator, count)
     far = random_boxes(generator, count)
@@ -189,7 +189,7 @@ def pairs(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 @forms
 @pytest.mark.parametrize('power', [0.5, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize('ratio', [0.7, 1.0, 1.3])
-def test_value_against_the_slow_twin(name: str, power: float, ratio: float) -> None:
+def test_value_equals_the_slow_reference(name: str, power: float, ratio: float) -> None:
     fast, slow = FORMS[name]
     pred, target = pairs(60)
     expected = [
@@ -201,7 +201,7 @@ def test_value_against_the_slow_twin(name: str, power: float, ratio: float) -> N
 
 @forms
 @pytest.mark.parametrize(('power', 'ratio'), [(1.0, 1.0), (0.5, 0.7), (3.0, 1.3)])
-def test_gradient_against_differences_of_the_slow_twin(
+def test_gradient_equals_differences_of_the_slow_reference(
     name: str, power: float, ratio: float
 ) -> None:
     fast, slow = FORMS[name]
@@ -222,7 +222,7 @@ def test_gradient_against_differences_of_the_slow_twin(
 
 @forms
 @pytest.mark.parametrize(('power', 'ratio'), [(0.5, 0.7), (1.0, 1.0), (3.0, 1.3)])
-def test_equal_boxes_cost_exactly_nothing(name: str, power: float, ratio: float) -> None:
+def test_equal_boxes_have_a_loss_of_exactly_0(name: str, power: float, ratio: float) -> None:
     generator = torch.Generator().manual_seed(0)
     flat = torch.tensor([[5.0, 5, 5, 5], [0, 3, 9, 3], [1e-3, 1e-3, 2e-3, 3e-3], [0, 0, 1e4, 1e4]])
     boxes = torch.cat([random_boxes(generator, 200), flat])
@@ -235,7 +235,7 @@ def test_equal_boxes_cost_exactly_nothing(name: str, power: float, ratio: float)
 
 
 @forms
-def test_half_the_gradient_of_ties_makes_the_optimum_stationary(name: str) -> None:
+def test_ties_share_the_gradient_so_that_the_optimum_is_stationary(name: str) -> None:
     target = random_boxes(torch.Generator().manual_seed(1), 50).double()
     pred = target.clone().requires_grad_()
     FORMS[name][0](pred, target).sum().backward()
@@ -245,8 +245,8 @@ def test_half_the_gradient_of_ties_makes_the_optimum_stationary(name: str) -> No
 @forms
 def test_invariant_under_shift_and_scale(name: str) -> None:
     fast = FORMS[name][0]
-    if name.endswith('picture'):
-        pytest.skip('it is measured by the picture')
+    if name.endswith('image'):
+        pytest.skip('its distances are relative to the image')
     pred, target = pairs(50)
     shift = torch.tensor([50.0, -20.0, 50.0, -20.0], dtype=torch.float64)
     for options in ({}, {'power': 0.5, 'inner_ratio': 0.7}):
@@ -266,7 +266,7 @@ SQUARE, BESIDE = [0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 2.0]
         ('log', {}, math.log(3)),
         ('log', {'power': 3}, 3 * math.log(3)),
         ('linear', {'power': 3}, 26 / 27),
-        # Scaled by a half: 1 wide, 1 apart. Scaled by 2: 4 wide, 1 apart, 12 of 20 shared.
+        # Scaled by 1/2: 1 wide, 1 apart. Scaled by 2: 4 wide, 1 apart, 12 of 20 shared.
         ('linear', {'inner_ratio': 0.5}, 1.0),
         ('linear', {'inner_ratio': 2}, 0.4),
         ('giou', {}, 2 / 3),
@@ -279,20 +279,20 @@ SQUARE, BESIDE = [0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 3.0, 2.0]
         ('focal eiou', {}, (2 / 3 + 1 / 13) / math.sqrt(3)),
         ('shape', {}, 2 / 3 + 1 / 13),
         ('mpdiou', {}, 2 / 3 + 2 / 13),
-        ('mpdiou of a picture', {}, 2 / 3 + 2 / (640**2 + 480**2)),
+        ('mpdiou of an image', {}, 2 / 3 + 2 / (640**2 + 480**2)),
         ('wise v1', {}, 2 / 3 * math.exp(1 / 13)),
         ('wise v2', {}, 2 / 3 * math.exp(1 / 13) * math.sqrt(5 / 3)),
         ('wise v3', {}, 2 / 3 * math.exp(1 / 13) * 5 / 9 * 1.9 ** (4 / 3)),
     ],
 )
-def test_two_squares_half_beside_each_other(
+def test_values_by_hand_of_two_squares_that_overlap_by_half(
     name: str, options: dict[str, float], expected: float
 ) -> None:
     value = FORMS[name][0](torch.tensor(BESIDE), torch.tensor(SQUARE), **options)
     assert value.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_wise_iou_takes_the_mean_of_the_call() -> None:
+def test_wise_iou_uses_the_mean_of_the_call() -> None:
     pred, target = pairs(40)
     overlap_loss = iou(pred, target, 'linear')
     for version in ('v2', 'v3'):
@@ -311,12 +311,12 @@ def test_wise_iou_of_one_bad_pair_among_many_perfect_ones_is_bounded() -> None:
     pred[0] += 1.0
     pred.requires_grad_()
     each = wise_iou.wise_iou_loss(pred, target, 'v2')
-    # The mean counts as 0.01: its factor is at most 10, not sqrt(10,000).
+    # The mean counts as at least 0.01, so that its factor is at most 10 and not sqrt(10,000).
     ratio = each[0] / wise_iou.wise_iou_loss(pred[:1], target[:1], 'v1')[0]
     assert 1 < ratio.item() <= 10 and not each[1:].any()
 
 
-def test_shape_iou_weighs_gaps_by_the_target() -> None:
+def test_shape_iou_weights_gaps_by_the_target() -> None:
     wide = torch.tensor([0.0, 0.0, 8.0, 2.0])
     along, across = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     plain = [shape_losses.shape_iou_loss(wide + s, wide, 0) for s in (along, across)]
@@ -326,7 +326,7 @@ def test_shape_iou_weighs_gaps_by_the_target() -> None:
     assert (scaled[1] - plain[1]).item() == pytest.approx(0.6 / 73, rel=1e-4)
 
 
-def test_wasserstein_distance_by_centres_and_sides() -> None:
+def test_wasserstein_distance_equals_that_of_centres_and_sides() -> None:
     generator = torch.Generator().manual_seed(0)
     one, other = (random_boxes(generator, 50).double() for _ in range(2))
     for p, t, distance in zip(
@@ -356,7 +356,7 @@ def test_wasserstein_distance_by_centres_and_sides() -> None:
     )
 
 
-def test_nwd_is_exact_and_still_at_equal_boxes() -> None:
+def test_nwd_of_equal_boxes_is_0_without_a_gradient() -> None:
     boxes = torch.cat([random_boxes(torch.Generator().manual_seed(0), 20), torch.ones(1, 4)])
     pred = boxes.clone().requires_grad_()
     each = corner_losses.nwd_loss(pred, boxes)
@@ -376,7 +376,7 @@ def test_nwd_is_exact_and_still_at_equal_boxes() -> None:
         (torch.bfloat16, True, 6_000),
     ],
 )
-def test_numbers_on_hard_pairs_whatever_the_options(
+def test_finite_on_hard_pairs_for_all_options(
     name: str, dtype: torch.dtype, mixed: bool, count: int
 ) -> None:
     pred, target = fuzz_box_pairs(torch.Generator().manual_seed(3), count)
@@ -387,5 +387,5 @@ def test_numbers_on_hard_pairs_whatever_the_options(
             each = FORMS[name][0](leaf, target, power=power, inner_ratio=ratio)
             each.sum().backward()
             assert leaf.grad is not None and torch.isfinite(each).all() and (each >= 0).all()
-            # What float16 can hold, in every precision.
+            # The gradient fits float16 in every precision.
             assert leaf.grad.abs().max() <= 65504

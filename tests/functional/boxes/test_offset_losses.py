@@ -1,4 +1,4 @@
-"""Facts, reference twins and stock's faults of the regression losses."""
+"""Regression losses per coordinate: facts, slow references, and errors of mmdet's losses."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from mmdet.models.losses import BalancedL1Loss as StockBalancedL1Loss
-from mmdet.models.losses import SmoothL1Loss as StockSmoothL1Loss
+from mmdet.models.losses import BalancedL1Loss as MmdetBalancedL1Loss
+from mmdet.models.losses import SmoothL1Loss as MmdetSmoothL1Loss
 from torch import Tensor
 
 from mmdet_ext.catalog.loss_cases.regression import box_deltas, hard_deltas
@@ -26,13 +26,13 @@ def slow_smooth(d: float, beta: float) -> float:
 
 
 def balanced_slope(d: float, alpha: float, gamma: float, beta: float) -> float:
-    """What the paper defines, for errors from 0, with both axes stretched by beta."""
+    """Compute the slope of the paper for errors of at least 0, with both axes stretched by beta."""
     b = math.exp(gamma / alpha) - 1
     return alpha * math.log(b * d / beta + 1) if d < beta else gamma
 
 
 def slow_balanced(d: float, alpha: float, gamma: float, beta: float) -> float:
-    """The area under that slope, by Simpson's rule up to beta and as a rectangle beyond."""
+    """Integrate that slope, by Simpson's rule up to beta and as a rectangle beyond."""
     end, steps = min(abs(d), beta), 2000
     points = [balanced_slope(end * k / steps, alpha, gamma, beta) for k in range(steps + 1)]
     weights = [1] + [4, 2] * (steps // 2 - 1) + [4, 1]
@@ -41,7 +41,7 @@ def slow_balanced(d: float, alpha: float, gamma: float, beta: float) -> float:
 
 
 def gradients(loss: Loss, error: Tensor, **options: float) -> tuple[Tensor, Tensor]:
-    """By prediction and by target."""
+    """Compute the gradients with respect to prediction and target."""
     pred, target = (torch.zeros_like(error).add_(t).requires_grad_() for t in (error, 0.0))
     loss(pred, target, **options).sum().backward()
     assert pred.grad is not None and target.grad is not None
@@ -67,7 +67,7 @@ def test_balanced_l1_by_hand() -> None:
 
 
 @pytest.mark.parametrize('beta', [0.1, 1.0, 3.0])
-def test_values_against_slow_twins(beta: float) -> None:
+def test_values_equal_the_slow_references(beta: float) -> None:
     pred, target = (t.double() for t in box_deltas(torch.Generator().manual_seed(0), 30))
     errors = (pred - target).flatten().tolist()
     smooth = [slow_smooth(d, beta) for d in errors]
@@ -79,7 +79,7 @@ def test_values_against_slow_twins(beta: float) -> None:
 
 
 @pytest.mark.parametrize('beta', [0.1, 1.0, 3.0])
-def test_slope_of_balanced_l1_is_the_one_of_the_paper(beta: float) -> None:
+def test_slope_of_balanced_l1_is_that_of_the_paper(beta: float) -> None:
     error = torch.linspace(-2 * beta, 2 * beta, 41).double()
     by_pred, by_target = gradients(balanced_l1_loss, error, beta=beta)
     expected = [
@@ -109,23 +109,23 @@ def test_only_the_error_counts_and_its_sign_does_not(loss: Loss) -> None:
     plain = loss(pred, target)
     torch.testing.assert_close(loss(target, pred), plain, **EXACT)
     torch.testing.assert_close(loss(pred - 0.5, target - 0.5), plain, rtol=1e-9, atol=1e-9)
-    # In another unit, with beta in it too, the loss is one in that unit.
+    # If prediction, target and beta are in another unit, so is the loss.
     torch.testing.assert_close(loss(7 * pred, 7 * target, beta=7.0), 7 * plain, **EXACT)
 
 
-def test_equal_to_stock_where_it_is_right_in_value_and_both_gradients() -> None:
+def test_value_and_both_gradients_equal_mmdet_where_it_is_right() -> None:
     generator = torch.Generator().manual_seed(0)
-    for ours, stock in (
-        (smooth_l1_loss, StockSmoothL1Loss(reduction='none')),
-        (lambda p, t: smooth_l1_loss(p, t, 0.11), StockSmoothL1Loss(0.11, reduction='none')),
-        (balanced_l1_loss, StockBalancedL1Loss(reduction='none')),
+    for ours, theirs in (
+        (smooth_l1_loss, MmdetSmoothL1Loss(reduction='none')),
+        (lambda p, t: smooth_l1_loss(p, t, 0.11), MmdetSmoothL1Loss(0.11, reduction='none')),
+        (balanced_l1_loss, MmdetBalancedL1Loss(reduction='none')),
         (
             lambda p, t: balanced_l1_loss(p, t, 1.0, 2.0),
-            StockBalancedL1Loss(1.0, 2.0, reduction='none'),
+            MmdetBalancedL1Loss(1.0, 2.0, reduction='none'),
         ),
     ):
         results = []
-        for loss in (ours, stock):
+        for loss in (ours, theirs):
             inputs = box_deltas(generator.manual_seed(1), 500)
             leaves = [t.double().requires_grad_() for t in inputs]
             each = loss(*leaves)
@@ -133,35 +133,35 @@ def test_equal_to_stock_where_it_is_right_in_value_and_both_gradients() -> None:
         torch.testing.assert_close(results[0], results[1], **EXACT)
 
 
-def test_beta_0_is_l1_where_stock_refuses_it() -> None:
+def test_beta_0_is_l1_which_mmdet_refuses() -> None:
     pred, target = (t.double() for t in box_deltas(torch.Generator().manual_seed(2), 50))
     assert torch.equal(smooth_l1_loss(pred, target, 0.0), (pred - target).abs())
     by_pred, by_target = gradients(smooth_l1_loss, torch.tensor([-2.0, 0.0, 1e-6]), beta=0.0)
     assert by_pred.tolist() == [-1.0, 0.0, 1.0] and by_target.tolist() == [1.0, 0.0, -1.0]
     with pytest.raises(AssertionError):
-        StockSmoothL1Loss(beta=0.0)(pred, target)
+        MmdetSmoothL1Loss(beta=0.0)(pred, target)
 
 
-def test_stock_balanced_l1_with_beta_2_is_below_0_and_pushes_off_the_target() -> None:
+def test_mmdet_balanced_l1_with_beta_2_is_negative_and_pushes_off_the_target() -> None:
     error = torch.tensor([0.01]).double()
     zero = torch.zeros_like(error)
-    stock = StockBalancedL1Loss(beta=2.0, reduction='none')
-    assert stock(error, zero).item() < -0.001
-    by_pred, _ = gradients(stock, error)
-    # alpha (1 - beta) / beta = -0.25 at zero: a descent makes the error larger.
+    theirs = MmdetBalancedL1Loss(beta=2.0, reduction='none')
+    assert theirs(error, zero).item() < -0.001
+    by_pred, _ = gradients(theirs, error)
+    # The slope at 0 is alpha (1 - beta) / beta = -0.25: a descent makes the error larger.
     assert by_pred.item() < -0.15
     assert balanced_l1_loss(error, zero, beta=2.0).item() > 0
     assert gradients(balanced_l1_loss, error, beta=2.0)[0].item() > 0
-    # Below 1 stock's slope leaps from -0.5 to 0.5 where prediction equals target.
-    stock = StockBalancedL1Loss(beta=0.5, reduction='none')
+    # For beta below 1 mmdet's slope jumps from -0.5 to 0.5 where prediction equals target.
+    theirs = MmdetBalancedL1Loss(beta=0.5, reduction='none')
     tiny = torch.tensor([-1e-9, 1e-9]).double()
-    assert gradients(stock, tiny)[0].tolist() == pytest.approx([-0.5, 0.5], rel=1e-3)
+    assert gradients(theirs, tiny)[0].tolist() == pytest.approx([-0.5, 0.5], rel=1e-3)
     assert gradients(balanced_l1_loss, tiny, beta=0.5)[0].abs().max() < 1e-6
 
 
-def test_a_sum_in_half_precision_is_finite_where_stock_gives_infinity() -> None:
+def test_a_sum_in_half_precision_is_finite_where_mmdet_is_infinite() -> None:
     pred, target = (torch.full((40_000, 4), v).half() for v in (3.0, 1.0))
-    assert StockSmoothL1Loss()(pred, target, avg_factor=40_000).isinf()
+    assert MmdetSmoothL1Loss()(pred, target, avg_factor=40_000).isinf()
     each = smooth_l1_loss(pred, target)
     assert each.dtype == torch.float32 and each.sum().item() == 160_000 * 1.5
 
@@ -175,7 +175,7 @@ def test_never_nan_and_bounded_gradients(loss: Loss, dtype: torch.dtype) -> None
     each.sum().backward()
     assert pred.grad is not None and torch.isfinite(each).all() and each.min() >= 0
     assert pred.grad.abs().max() <= (1.5 if loss is balanced_l1_loss else 1.0) * 1.01
-    # An error that is seen costs something and is pulled.
+    # A visible error has a loss and a gradient.
     large = (pred.detach() - target).abs() > 1e-3
     assert (each[large] > 0).all() and (pred.grad[large] != 0).all()
 

@@ -1,4 +1,4 @@
-"""Overlaps of boxes, against torchvision and by hand."""
+"""Overlaps of boxes, compared with torchvision and with values by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_iof_by_hand() -> None:
     assert torch.equal(pairwise_box_iof(boxes, regions), expected)
 
 
-def test_half_is_promoted_before_areas_overflow() -> None:
+def test_half_precision_is_promoted_before_areas_overflow() -> None:
     box = torch.tensor([0.0, 0.0, 600.0, 600.0], dtype=torch.float16)
     assert box_iou(box, box).item() == 1
     assert promote_half(box, box.bfloat16())[0].dtype == torch.float32

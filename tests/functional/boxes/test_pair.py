@@ -1,4 +1,4 @@
-"""The geometry that overlap losses share, and what keeps their gradients finite."""
+"""Measures of box pairs, shared by the overlap losses, and the bounds of their gradients."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_power_is_exact_at_zero_and_from_the_floor_on(power: float) -> None:
 def test_slope_of_a_power_is_bounded(power: float, order: int) -> None:
     length = torch.logspace(-18, 0, 2000, dtype=torch.float64)
     length = torch.cat([torch.zeros(1, dtype=torch.float64), length])
-    # By the length whose order-th power the value is.
+    # The slope with respect to the length whose order-th power is the value.
     steepness = slope(length**order, power, order) * order * length ** (order - 1)
     assert steepness.max() <= order * STEEPEST * (1 + 1e-9)
     assert torch.isfinite(steepness).all()
@@ -98,9 +98,9 @@ def test_scaled_boxes_keep_their_centres() -> None:
     assert scaled.eps == 1e-6 and measured.scaled(2.0).eps == pytest.approx(4e-6)
 
 
-def test_far_into_a_picture_scaled_boxes_lose_nothing() -> None:
+def test_scaled_boxes_keep_their_precision_far_from_the_origin() -> None:
     pred, target = box_pairs(torch.Generator().manual_seed(0), 500)
-    # Multiples of 1/4, which float32 holds anywhere in the picture.
+    # Multiples of 1/4, which float32 represents at any place of the image.
     pred, target = ((boxes * 4).round() / 4 + 4096 for boxes in (pred, target))
     value = giou_loss(pred, target, inner_ratio=0.7)
     expected = giou_loss(pred.double(), target.double(), inner_ratio=0.7)
@@ -108,7 +108,7 @@ def test_far_into_a_picture_scaled_boxes_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize('count', [16_384, 16_385, 40_000])
-def test_blocks_give_what_all_pairs_at_once_give(
+def test_blocks_give_the_same_as_all_pairs_at_once(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pred, target = box_pairs(torch.Generator().manual_seed(0), count)
@@ -120,7 +120,7 @@ def test_blocks_give_what_all_pairs_at_once_give(
         assert leaf.grad is not None and each.shape == leaf.shape[:-1]
         return each.detach(), leaf.grad
 
-    # A gradient in half precision is rounded to it.
+    # A gradient in half precision is rounded to that precision.
     for dtype, rounding in ((torch.float32, 1e-5), (torch.float16, 2e-3)):
         monkeypatch.setattr(pair_module, 'MANY_PAIRS', 1)
         blocks = run(dtype)
@@ -131,7 +131,8 @@ def test_blocks_give_what_all_pairs_at_once_give(
         torch.testing.assert_close(blocks, run(dtype), rtol=rounding, atol=1e-7)
 
 
-def test_targets_have_their_gradient_where_they_want_one() -> None:
+def test_targets_get_a_gradient_if_they_require_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_module, 'MANY_PAIRS', 16_384)
     pred, target = (t.double() for t in box_pairs(torch.Generator().manual_seed(0), 20_000))
     for few in (slice(0, 50), slice(None)):
         leaves = [t[few].clone().requires_grad_() for t in (pred, target)]
@@ -159,13 +160,13 @@ def test_the_gradient_of_log_iou_is_bounded_for_the_smallest_overlap() -> None:
         inner = 1 - pred.detach()[0, 0].item()
         iou = inner / (2 - inner)
         assert loss.item() == pytest.approx(-math.log(max(iou, 1e-6)), rel=1e-5)
-        # 1 over the shared side, which counts as at least 1e-3 px.
+        # The slope is 1 over the side of the intersection, which counts as at least 1e-3 px.
         slope = 1 / max(inner, 1e-3)
         assert pred.grad is not None
         assert pred.grad.abs().max().item() == pytest.approx(slope, rel=0.02)
 
 
-def test_inverted_boxes_overlap_nothing_and_are_pulled_by_their_centre() -> None:
+def test_inverted_boxes_have_no_overlap_and_a_gradient_of_their_centre() -> None:
     pred, target = fuzz_box_pairs(torch.Generator().manual_seed(0), 600)
     large = (target[4::6, 2:] - target[4::6, :2]).amin(-1) > 0.1
     pred, target = pred[4::6][large].requires_grad_(), target[4::6][large] * 1.5

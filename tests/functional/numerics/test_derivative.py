@@ -1,4 +1,4 @@
-"""Values with their derivative: no copy, and free to be written into."""
+"""Values with a derivative, which are not copied and may be written into."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def logits() -> Tensor:
 
 @pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
 def test_results_may_be_written_into(loss: Callable[[Tensor], Tensor]) -> None:
-    """As a caller does that leaves out, or weighs, rows in place."""
+    """Callers may drop or weight rows in place."""
     pred = logits()
     expected, plain = loss(pred), loss(pred)
     (slope,) = torch.autograd.grad(plain.sum(), pred)
@@ -71,7 +71,7 @@ def first_left_out(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     'backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.subprocess)]
 )
-def test_written_into_inside_and_outside_of_what_is_compiled(backend: str) -> None:
+def test_written_into_inside_and_outside_of_a_compiled_function(backend: str) -> None:
     for function, outside in ((first_left_out, False), (squared, True)):
         x = torch.tensor([3.0, 5.0], requires_grad=True)
         value = torch.compile(function, fullgraph=True, backend=backend)(x)

@@ -1,4 +1,4 @@
-"""Weighted reduction, against mmdet's."""
+"""Weighted reduction, compared with mmdet's."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mmdet_ext.functional.numerics.reduction import weighted_reduce
 
 
 @pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
-def test_equal_to_stock(reduction: str) -> None:
+def test_equal_to_mmdet(reduction: str) -> None:
     loss = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     weights = (None, torch.tensor([[1.0, 0.0], [0.5, 2.0]]), torch.tensor([[2.0], [0.0]]))
     for weight, avg_factor in itertools.product(weights, (None, 3.0)):
         if reduction == 'sum' and avg_factor is not None:
             continue
         ours = weighted_reduce(loss, weight, avg_factor, reduction)
-        stock = weight_reduce_loss(loss, weight, reduction, avg_factor)
-        torch.testing.assert_close(ours, stock, rtol=1e-6, atol=0)
+        theirs = weight_reduce_loss(loss, weight, reduction, avg_factor)
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
-def test_a_weight_a_sample_is_told_by_its_leading_dimension(reduction: str) -> None:
-    # As many samples as classes: stock's reduction would weigh the classes.
+def test_a_weight_per_sample_is_recognised_by_its_leading_dimension(reduction: str) -> None:
+    # There are as many samples as classes: mmdet's reduction would weight the classes.
     loss = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     ours = weighted_reduce(loss, torch.tensor([2.0, 0.0]), reduction=reduction)
     expected = {'none': [[2.0, 4.0], [0.0, 0.0]], 'mean': 6.0 / 4, 'sum': 6.0}[reduction]

@@ -1,4 +1,4 @@
-"""Blocks of rows give what one block gives."""
+"""Blocks of rows, which give the same result as one block."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mmdet_ext.functional.numerics.row_blocks import by_row_blocks
 
 
 def row_sums(x: Tensor, factor: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:
-    """factor * sum of x^2, a value a row."""
+    """Compute factor * sum of x^2, one value per row."""
     derivative = 2 * factor.unsqueeze(1) * x
     return factor * x.square().sum(1), derivative if wanted else None
 
 
 def products(x: Tensor, other: Tensor, wanted: bool) -> tuple[Tensor, Tensor | None]:
-    """x times the other, a value an element."""
+    """Compute x * other, one value per element."""
     return x * other, other.clone() if wanted else None
 
 

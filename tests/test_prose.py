@@ -1,4 +1,4 @@
-"""Sentences that a stranger reads once: openings and words that docstrings, comments and pages avoid.
+"""Prose that a stranger reads once: openings and words that docstrings and pages avoid.
 
 The glossary in CONTRIBUTING.md says which word stands for which thing, and why.
 """

@@ -14,7 +14,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from mmdet_ext.catalog.cases import LOSSES, LossCase
+from mmdet_ext.catalog.loss_cases import LOSSES, LossCase
 from mmdet_ext.plots.losses import Curve, Panel
 from mmdet_ext.studies.loss_lines import (
     CLASSIFICATION,

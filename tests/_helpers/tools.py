@@ -1,4 +1,4 @@
-"""Command-line tools as modules.
+"""Command-line tools, loaded as modules.
 
 `tools/` is no package, and its folder train/ has the name of its file train.py.
 """

@@ -9,7 +9,8 @@ import torch
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
-from mmdet_ext.catalog.cases import ASSIGNERS, AssignerCase
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.catalog.scenes import pyramid_points, yolo_anchors
 from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import BatchAssigner
@@ -19,7 +20,7 @@ from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.boxes.overlap import box_centers
 from mmdet_ext.functional.numerics import chunks
 
-pytestmark = pytest.mark.parametrize('case', ASSIGNERS, ids=lambda case: case.name)
+pytestmark = pytest.mark.parametrize('case', cases_of('assigner'), ids=lambda case: case.name)
 
 COUNTS = (5, 0, 17, 1)
 PRIORS = {
@@ -31,11 +32,11 @@ PRIORS = {
 CLASSES = 5
 
 
-def build(case: AssignerCase, scope: str = 'mmdet_ext') -> BatchAssigner:
+def build(case: Case, scope: str = 'mmdet_ext') -> BatchAssigner:
     return TASK_UTILS.build({'type': f'{scope}.{case.name}', **case.options})
 
 
-def geometry(case: AssignerCase, counts: tuple[int, ...] = COUNTS, seed: int = 0) -> BatchGeometry:
+def geometry(case: Case, counts: tuple[int, ...] = COUNTS, seed: int = 0) -> BatchGeometry:
     generator = torch.Generator().manual_seed(seed)
     priors, sizes = PRIORS[case.priors]()
     return BatchGeometry.from_lists(
@@ -46,7 +47,7 @@ def geometry(case: AssignerCase, counts: tuple[int, ...] = COUNTS, seed: int = 0
     )
 
 
-def predictions(case: AssignerCase, batch: BatchGeometry) -> Predictions | None:
+def predictions(case: Case, batch: BatchGeometry) -> Predictions | None:
     """Boxes of all sizes about the priors, and scores; by the priors alone, so that a change of
     the boxes does not change them."""
     if not case.predicts:
@@ -68,11 +69,11 @@ def of_image(found: Predictions | None, image: int) -> Predictions | None:
     return Predictions(found.scores[image : image + 1], found.boxes[image : image + 1])
 
 
-def match(case: AssignerCase, batch: BatchGeometry) -> Assignment:
+def match(case: Case, batch: BatchGeometry) -> Assignment:
     return build(case).match(batch, predictions(case, batch))
 
 
-def instances(case: AssignerCase, batch: BatchGeometry) -> tuple[InstanceData, InstanceData]:
+def instances(case: Case, batch: BatchGeometry) -> tuple[InstanceData, InstanceData]:
     """The only image as stock's heads give it."""
     pred, found = InstanceData(priors=batch.priors), predictions(case, batch)
     if found is not None:
@@ -98,7 +99,7 @@ def assert_same(one: Assignment, other: Assignment) -> None:
     assert one.metric is None or torch.equal(one.metric, other.metric)
 
 
-def test_a_batch_is_the_stack_of_its_images(case: AssignerCase) -> None:
+def test_a_batch_is_the_stack_of_its_images(case: Case) -> None:
     batch = geometry(case)
     whole = match(case, batch)
     found = whole.positive_mask.any(1).tolist()
@@ -112,7 +113,7 @@ def test_a_batch_is_the_stack_of_its_images(case: AssignerCase) -> None:
         assert torch.equal(whole.overlap[image], alone.overlap[0])
 
 
-def test_padding_changes_nothing_whatever_stands_in_it(case: AssignerCase) -> None:
+def test_padding_changes_nothing_whatever_stands_in_it(case: Case) -> None:
     batch = geometry(case)
     junk = torch.tensor([0.0, 0.0, 320.0, 256.0]).expand(len(COUNTS), 6, 4)
     padded = replace(
@@ -124,7 +125,7 @@ def test_padding_changes_nothing_whatever_stands_in_it(case: AssignerCase) -> No
     assert_same(match(case, padded), match(case, batch))
 
 
-def test_permuting_boxes_permutes_indices(case: AssignerCase) -> None:
+def test_permuting_boxes_permutes_indices(case: Case) -> None:
     if case.later_wins:
         pytest.skip(f"{case.name}'s matches of low quality go by the order of boxes, as stock's")
     batch = geometry(case, (30, 30))
@@ -137,13 +138,13 @@ def test_permuting_boxes_permutes_indices(case: AssignerCase) -> None:
     assert torch.equal(back, plain.gt_index)
 
 
-def test_no_boxes_make_all_background(case: AssignerCase) -> None:
+def test_no_boxes_make_all_background(case: Case) -> None:
     result = match(case, geometry(case, (0, 0)))
     assert torch.equal(result.gt_index, torch.full_like(result.gt_index, BACKGROUND))
     assert torch.equal(result.overlap, torch.zeros_like(result.overlap))
 
 
-def test_priors_that_an_image_lacks_are_nobodys(case: AssignerCase) -> None:
+def test_priors_that_an_image_lacks_are_nobodys(case: Case) -> None:
     """As if they were not there: the other priors are given as without them."""
     batch = geometry(case, (12, 3))
     center = batch.priors[:, :2]
@@ -168,7 +169,7 @@ def test_priors_that_an_image_lacks_are_nobodys(case: AssignerCase) -> None:
     assert torch.equal(result.gt_index[0][kept], alone.gt_index[0])
 
 
-def test_chunks_of_boxes_give_the_same(case: AssignerCase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_boxes_give_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = geometry(case, (40, 3))
     if case.priors == 'anchors':
         # Off any grid, so that the table of distances is taken at all.
@@ -179,7 +180,7 @@ def test_chunks_of_boxes_give_the_same(case: AssignerCase, monkeypatch: pytest.M
     assert_same(match(case, batch), whole)
 
 
-def test_inputs_are_left_alone(case: AssignerCase) -> None:
+def test_inputs_are_left_alone(case: Case) -> None:
     batch = geometry(case)
     found = predictions(case, batch)
     inputs = [batch.priors, batch.gt_boxes, batch.gt_labels, batch.gt_valid]
@@ -191,7 +192,7 @@ def test_inputs_are_left_alone(case: AssignerCase) -> None:
 
 
 @pytest.mark.parametrize('named', [False, True], ids=['by position', 'by name'])
-def test_stocks_call_with_levels_is_the_batch_of_one(case: AssignerCase, named: bool) -> None:
+def test_stocks_call_with_levels_is_the_batch_of_one(case: Case, named: bool) -> None:
     assigner, batch = build(case), geometry(case, (12,))
     pred, gt = instances(case, batch)
     if named:
@@ -206,7 +207,7 @@ def test_stocks_call_with_levels_is_the_batch_of_one(case: AssignerCase, named: 
     assert result.num_gts == 12
 
 
-def test_stocks_call_without_levels(case: AssignerCase) -> None:
+def test_stocks_call_without_levels(case: Case) -> None:
     assigner, batch = build(case), geometry(case, (12,))
     pred, gt = instances(case, batch)
     if assigner.needs_levels:
@@ -217,7 +218,7 @@ def test_stocks_call_without_levels(case: AssignerCase) -> None:
     assert torch.equal(result.gt_inds, match(case, batch).gt_index[0] + 1)
 
 
-def test_the_stock_twin_answers_alike_without_boxes(case: AssignerCase) -> None:
+def test_the_stock_twin_answers_alike_without_boxes(case: Case) -> None:
     if case.twin is None:
         pytest.skip(f'{case.name} has no stock twin')
     pred, gt = instances(case, geometry(case, (0,)))
@@ -230,7 +231,7 @@ def test_the_stock_twin_answers_alike_without_boxes(case: AssignerCase) -> None:
     assert one.num_gts == other.num_gts == 0
 
 
-def test_bad_calls_are_named(case: AssignerCase) -> None:
+def test_bad_calls_are_named(case: Case) -> None:
     assigner, batch = build(case), geometry(case, (2,))
     pred, gt = instances(case, batch)
     with pytest.raises(TypeError, match='lacks its argument .gt_instances.'):

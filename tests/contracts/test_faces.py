@@ -15,8 +15,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmdet_ext.catalog import cases
-from mmdet_ext.catalog.face_cases import CHANNELS, INPUT_SIZE, case_id
+from mmdet_ext.catalog.cases import cases_of
+from mmdet_ext.catalog.face_cases import CHANNELS, INPUT_SIZE
 from mmdet_ext.data.synthetic.faces import face_image
 from mmdet_ext.registry import HOOKS, METRICS, MODELS, ExtRegistry
 from tests._helpers.options import assert_misspelt_options_are_named
@@ -26,14 +26,14 @@ HALF = pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str
 
 
 def over(rows: Sequence[Any]) -> Any:
-    return pytest.mark.parametrize('case', rows, ids=case_id)
+    return pytest.mark.parametrize('case', rows, ids=repr)
 
 
 def build(nodes: ExtRegistry, case: Any, **options: Any) -> Any:
     return nodes.build({'type': f'mmdet_ext.{case.name}', **case.options, **options})
 
 
-each_backbone = over(cases.BACKBONES)
+each_backbone = over(cases_of('backbone'))
 
 
 def network(case: Any, seed: int = 0, **options: Any) -> Any:
@@ -133,7 +133,7 @@ def test_backbone_refuses_what_it_was_not_built_for(case: Any) -> None:
 
 # --- Metrics --------------------------------------------------------------------------------------
 
-each_metric = over(cases.METRICS)
+each_metric = over(cases_of('metric'))
 PEOPLE, EACH = 6, 4
 
 
@@ -239,25 +239,25 @@ def test_metric_writes_its_figures_where_told(case: Any, tmp_path: Path) -> None
 
 def test_metrics_stand_side_by_side() -> None:
     """MMEngine refuses two metrics that give a figure of one name."""
-    evaluator = Evaluator([build(METRICS, row) for row in cases.METRICS])
+    evaluator = Evaluator([build(METRICS, row) for row in cases_of('metric')])
     evaluator.process(embedded())
     figures = evaluator.evaluate(PEOPLE * EACH)
     assert len(shares(figures)) == sum(
-        len(shares(evaluate(row, embedded()))) for row in cases.METRICS
+        len(shares(evaluate(row, embedded()))) for row in cases_of('metric')
     )
 
 
 # --- The head, the preprocessor, the hooks --------------------------------------------------------
 
 
-@over((*cases.FACE_HEADS, *cases.PREPROCESSORS))
+@over(cases_of('face head', 'preprocessor'))
 def test_part_of_the_model_refuses_misspelt_options(case: Any) -> None:
     assert_misspelt_options_are_named(
         lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name)
     )
 
 
-@over(cases.HOOKS)
+@over(cases_of('hook'))
 def test_hook_builds_and_refuses_misspelt_options(case: Any) -> None:
     hook = build(HOOKS, case)
     assert {key: getattr(hook, key) for key in case.options} == case.options

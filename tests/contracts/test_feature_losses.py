@@ -12,8 +12,8 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmdet_ext.catalog import cases
-from mmdet_ext.catalog.face_cases import CHANNELS, CLASSES, case_id, feature_batch
+from mmdet_ext.catalog.cases import cases_of
+from mmdet_ext.catalog.face_cases import CHANNELS, CLASSES, feature_batch
 from mmdet_ext.registry import MODELS, ExtRegistry
 from tests._helpers.options import assert_misspelt_options_are_named
 
@@ -21,14 +21,14 @@ HALF = pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str
 
 
 def over(rows: Sequence[Any]) -> Any:
-    return pytest.mark.parametrize('case', rows, ids=case_id)
+    return pytest.mark.parametrize('case', rows, ids=repr)
 
 
 def build(nodes: ExtRegistry, case: Any, **options: Any) -> Any:
     return nodes.build({'type': f'mmdet_ext.{case.name}', **case.options, **options})
 
 
-each_loss = over(cases.FEATURE_LOSSES)
+each_loss = over(cases_of('feature loss'))
 
 
 def losses_of(head: Any, features: Tensor, labels: Tensor) -> dict[str, Tensor]:

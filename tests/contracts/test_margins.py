@@ -14,8 +14,8 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmdet_ext.catalog import cases
-from mmdet_ext.catalog.face_cases import CHANNELS, CLASSES, case_id, feature_batch
+from mmdet_ext.catalog.cases import cases_of
+from mmdet_ext.catalog.face_cases import CHANNELS, CLASSES, feature_batch
 from mmdet_ext.functional.embedding.competition import class_competition
 from mmdet_ext.registry import MARGINS, MODELS
 from tests._helpers.options import assert_misspelt_options_are_named
@@ -26,10 +26,10 @@ PATHS = ('plain', 'exact')
 
 
 def over(rows: Sequence[Any]) -> Any:
-    return pytest.mark.parametrize('case', rows, ids=case_id)
+    return pytest.mark.parametrize('case', rows, ids=repr)
 
 
-each_margin = over(cases.MARGINS)
+each_margin = over(cases_of('margin'))
 
 
 def head_of(case: Any, path: str = 'auto', seed: int = 0, **options: Any) -> Any:

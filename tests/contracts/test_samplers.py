@@ -12,10 +12,11 @@ from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.catalog.cases import SAMPLERS, SamplerCase
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.catalog.synthetic import random_boxes
 
-pytestmark = pytest.mark.parametrize('case', SAMPLERS, ids=lambda case: case.name)
+pytestmark = pytest.mark.parametrize('case', cases_of('sampler'), ids=lambda case: case.name)
 
 PRIORS, BOXES = 200, 6
 
@@ -30,7 +31,7 @@ def assignment(seed: int, positives: int, ignored: int = 20) -> tuple[Tensor, Te
     return index, random_boxes(generator, PRIORS)
 
 
-def sample(case: SamplerCase, index: Tensor, priors: Tensor, **options: Any) -> SamplingResult:
+def sample(case: Case, index: Tensor, priors: Tensor, **options: Any) -> SamplingResult:
     """Build the sampler of a case and sample an assignment with random losses."""
     sampler = TASK_UTILS.build({'type': f'mmdet_ext.{case.name}', **case.options, **options})
     generator = torch.Generator().manual_seed(9)
@@ -58,7 +59,7 @@ def sample(case: SamplerCase, index: Tensor, priors: Tensor, **options: Any) -> 
     ],
 )
 def test_positives_and_negatives_are_as_many_as_asked_for(
-    case: SamplerCase, positives: int, options: dict[str, Any], expected: tuple[int, int]
+    case: Case, positives: int, options: dict[str, Any], expected: tuple[int, int]
 ) -> None:
     index, priors = assignment(0, positives)
     result = sample(case, index, priors, **options)
@@ -70,14 +71,14 @@ def test_positives_and_negatives_are_as_many_as_asked_for(
     torch.testing.assert_close(result.neg_priors, priors[result.neg_inds], rtol=0, atol=0)
 
 
-def test_ground_truth_joins_the_priors_where_asked(case: SamplerCase) -> None:
+def test_ground_truth_joins_the_priors_where_asked(case: Case) -> None:
     index, priors = assignment(0, 10)
     result = sample(case, index, priors, num=400, pos_fraction=0.5, add_gt_as_proposals=True)
     assert result.pos_is_gt.sum() == BOXES and len(result.pos_inds) == 10 + BOXES
     assert torch.equal(result.neg_inds - BOXES, (index == 0).nonzero().squeeze(1))
 
 
-def test_wrong_options_are_refused_by_name(case: SamplerCase) -> None:
+def test_wrong_options_are_refused_by_name(case: Case) -> None:
     for options, message in (
         (dict(num=0, pos_fraction=0.5), 'num must be at least 1, got 0'),
         (dict(num=4, pos_fraction=1.5), r'pos_fraction must be in \[0, 1\], got 1.5'),

@@ -1,4 +1,4 @@
-"""Pictures of label assignment, for our assigners and stock's."""
+"""tools/analysis/show_assignment.py: assignments of our assigners and of mmdet's, as figures."""
 
 from __future__ import annotations
 
@@ -8,41 +8,37 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 import torch
-from mmdet.registry import MODELS, TASK_UTILS
-from mmdet.structures import DetDataSample
+from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.logging import MessageHub
-from mmengine.structures import InstanceData
 
-from mmdet_ext.catalog.cases import ASSIGNERS
-from mmdet_ext.detection.inspection.record import NoPlaceError, recorded_assignments
-from mmdet_ext.plots.assignments import LevelAssignment, PictureAssignment, draw_assignments
 from tests._helpers.configs import CONFIGS, shrink
 from tests._helpers.tools import load_tool
 
-plot_assigners = load_tool('analysis/plot_assigners.py')
 show_assignment = load_tool('analysis/show_assignment.py')
 
 OURS = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_12e_bccd.py'
-STOCK = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_stock_12e_bccd.py'
+MMDET = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_stock_12e_bccd.py'
 TWO_STAGE = CONFIGS / 'ablations' / 'losses' / 'bccd' / 'faster_rcnn_stock_4e_bccd.py'
 
 
 @pytest.fixture
 def configs(shapes_root: Path, tmp_path: Path) -> list[str]:
+    """Write small configs: ours, mmdet's, and one of two stages."""
     paths = []
-    for leaf in (OURS, STOCK, TWO_STAGE):
+    for leaf in (OURS, MMDET, TWO_STAGE):
         path = tmp_path / f'{leaf.stem}.py'
         shrink(leaf, shapes_root).dump(path)
         paths.append(str(path))
     return paths
 
 
-def test_stock_beside_ours(configs: list[str], tmp_path: Path) -> None:
+def test_assignments_of_mmdet_are_drawn_below_ours_and_equal_them(
+    configs: list[str], tmp_path: Path
+) -> None:
     out = tmp_path / 'out'
     assert (
         show_assignment.main(
@@ -52,10 +48,10 @@ def test_stock_beside_ours(configs: list[str], tmp_path: Path) -> None:
     )
     pictures = json.loads((out / 'counts.json').read_text())['pictures']
     assert len(pictures) == 2
-    for name, (ours, stock) in pictures.items():
-        assert 'mmdet.ATSSAssigner' in stock.pop('title')
+    for name, (ours, theirs) in pictures.items():
+        assert 'mmdet.ATSSAssigner' in theirs.pop('title')
         assert 'ATSSAssigner' in ours.pop('title')
-        assert ours == stock
+        assert ours == theirs
         assert ours['positive'] == sum(ours['priors_of_box']) > 0
         assert len(ours['priors_of_box']) == ours['boxes'] and len(ours['levels']) == 5
         assert sum(level['priors'] for level in ours['levels']) == ours['priors']
@@ -63,7 +59,7 @@ def test_stock_beside_ours(configs: list[str], tmp_path: Path) -> None:
         assert width > 1000 and height > 300
 
 
-def test_two_stages_by_name_with_a_checkpoint(
+def test_images_by_name_of_a_detector_of_two_stages_with_a_checkpoint(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     register_all_modules()
@@ -77,29 +73,29 @@ def test_two_stages_by_name_with_a_checkpoint(
     assert name in pictures and len(pictures) == 2
     titles = [row['title'] for row in pictures[name]]
     assert ['in rpn_head' in titles[0], 'in roi_head' in titles[1]] == [True, True]
-    assert show_assignment.main([*args, '--images', 'nobody.jpg']) == 2
+    assert show_assignment.main([*args, '--images', 'none.jpg']) == 2
     assert 'neither a number below' in capsys.readouterr().err
 
 
 def drawn(out: Path, *args: str) -> dict[str, list[dict[str, Any]]]:
-    """The counts of a run with these arguments, a row an assigner, by picture."""
+    """Run the tool, and return the counts of each assigner per image."""
     assert show_assignment.main([*args, '--out', str(out)]) == 0
     pictures = json.loads((out / 'counts.json').read_text())['pictures']
     assert {path.stem for path in out.glob('*.png')} >= set(pictures)
     return pictures
 
 
-def stock_config(name: str, root: Path, folder: Path, **options: Any) -> str:
-    """A config of mmdet's, made small, as a file."""
+def mmdet_config(name: str, root: Path, folder: Path, **options: Any) -> str:
+    """Write a config of mmdet, made small, to a file."""
     leaf, path = folder / f'{Path(name).stem}_leaf.py', folder / f'{Path(name).stem}.py'
     leaf.write_text(f'_base_ = {"mmdet::" + name!r}\n')
     shrink(leaf, root, **options).dump(path)
     return str(path)
 
 
-def test_priors_beyond_the_border_count_for_no_one(configs: list[str], tmp_path: Path) -> None:
-    """Stock's assigner never sees them, ours sees them marked."""
-    ((ours, stock),) = drawn(
+def test_priors_beyond_the_border_are_not_counted(configs: list[str], tmp_path: Path) -> None:
+    """Mmdet's assigner never receives them, ours receives them marked."""
+    ((ours, theirs),) = drawn(
         tmp_path / 'out',
         configs[0],
         '--versus',
@@ -111,23 +107,25 @@ def test_priors_beyond_the_border_count_for_no_one(configs: list[str], tmp_path:
         'model.train_cfg.allowed_border=0',
         'model.bbox_head.anchor_generator.octave_base_scale=2',
     ).values()
-    ours.pop('title'), stock.pop('title')
-    assert ours == stock
-    # Of 96 x 72 px, anchors of 16 px at every 8th, not up to the last edge; 32 at 16, 64 at 32.
+    ours.pop('title'), theirs.pop('title')
+    assert ours == theirs
+    # Images have 96 x 72 px. Anchors of 16, 32 and 64 px, 8, 16 and 32 px apart, lie within.
     assert [level['priors'] for level in ours['levels']] == [10 * 7, 4 * 3, 1]
     assert ours['positive'] > 0 and ours['ignored'] == 0
 
 
-def test_a_rule_that_changes_is_that_of_the_last_epoch(shapes_root: Path, tmp_path: Path) -> None:
-    """TOOD assigns by ATSS in its first four epochs; who asks for one of these gets it."""
-    stock = stock_config(
+def test_a_rule_that_changes_is_shown_as_in_the_last_epoch_or_in_epoch(
+    shapes_root: Path, tmp_path: Path
+) -> None:
+    """TOOD assigns by ATSS in its first four epochs."""
+    theirs = mmdet_config(
         'tood/tood_r50_fpn_1x_coco.py', shapes_root, tmp_path, **{'train_cfg.max_epochs': 12}
     )
     ours = tmp_path / 'ours.py'
     leaf = CONFIGS / 'ablations' / 'assigners' / 'coco' / 'tood_r50_task_aligned_1x_coco.py'
     shrink(leaf, shapes_root, **{'train_cfg.max_epochs': 12}).dump(ours)
     before = dict(MessageHub.get_current_instance().runtime_info)
-    args = [str(ours), '--versus', stock, '--count', '1']
+    args = [str(ours), '--versus', theirs, '--count', '1']
     for epoch, rule in (([], 'TaskAlignedAssigner'), (['--epoch', '4'], 'ATSSAssigner')):
         ((one, other),) = drawn(tmp_path / 'out', *args, *epoch).values()
         assert one.pop('title') == f'ours\n{rule}'
@@ -136,9 +134,9 @@ def test_a_rule_that_changes_is_that_of_the_last_epoch(shapes_root: Path, tmp_pa
     assert MessageHub.get_current_instance().runtime_info == before
 
 
-def test_stages_in_lists_and_masks(shapes_root: Path, tmp_path: Path) -> None:
-    """Cascade R-CNN has an assigner a stage, and masks, which the made boxes do not have."""
-    config = stock_config(
+def test_stages_in_lists_and_detectors_with_masks(shapes_root: Path, tmp_path: Path) -> None:
+    """Cascade R-CNN has one assigner per stage, and needs masks, which the drawn shapes lack."""
+    config = mmdet_config(
         'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', shapes_root, tmp_path
     )
     few = [f'model.train_cfg.rcnn.{stage}.sampler.num=8' for stage in range(3)]
@@ -147,51 +145,14 @@ def test_stages_in_lists_and_masks(shapes_root: Path, tmp_path: Path) -> None:
         'mmdet.MaxIoUAssigner in rpn_head',
         *(f'mmdet.MaxIoUAssigner in roi_head, {stage} of 3' for stage in (1, 2, 3)),
     ]
-    # Fifty proposals, then those that the stage before sampled.
+    # The first stage has 50 proposals, the others those that the stage before sampled.
     assert rows[1]['priors'] == 50 and rows[2]['priors'] <= 8
-    # Stages sample at random; the seed is set for each picture anew.
+    # Stages sample at random; the seed is set again for each image.
     (alone,) = drawn(tmp_path / 'out', config, '--images', '1', '--cfg-options', *few).values()
     assert others == alone
 
 
-class Holder(torch.nn.Module):
-    """Assigners where stock's heads do not have them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        costs = [dict(type='BBoxL1Cost', box_format='xyxy')]
-        self.queries = {
-            'stages': [TASK_UTILS.build(dict(type='HungarianAssigner', match_costs=costs))]
-        }
-        regions = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5)
-        self.proposals = (TASK_UTILS.build(regions),)
-        self.again = self.proposals
-
-
-def test_assigners_in_dicts_of_lists_and_predicted_boxes() -> None:
-    boxes = torch.tensor([[0.0, 0, 8, 8], [20, 20, 40, 60]])
-    gt = InstanceData(bboxes=boxes, labels=torch.tensor([0, 1]))
-    found = torch.tensor([[21.0, 20, 41, 60], [1, 1, 9, 9], [70, 70, 80, 80]])
-    holder = Holder()
-    meta = {'img_meta': {'img_shape': (100, 100)}}
-    with recorded_assignments(holder) as records:
-        assigner = holder.queries['stages'][0]
-        assigner.assign(InstanceData(bboxes=found), gt, **meta)
-        holder.again[0].assign(InstanceData(priors=found), gt, **meta)
-        masks = InstanceData(masks=torch.zeros(3, 4, 4), bboxes=found)
-        masks.pop('bboxes')
-        with pytest.raises(NoPlaceError, match=r'HungarianAssigner of the head .* with masks'):
-            holder.queries['stages'][0].match_costs = [lambda **_: torch.zeros(3, 2)]
-            assigner.assign(masks, gt, **meta)
-    assert [record.places for record in records] == ['predicted boxes', 'priors']
-    for record in records:
-        assert record.gt_index.tolist() == [1, 0, -1]
-        assert record.centers.tolist() == [[31, 40], [5, 5], [75, 75]]
-        assert record.level.tolist() == [0, 0, 0]
-    assert 'assign' not in vars(assigner) | vars(holder.again[0])
-
-
-def test_options_are_read_as_in_other_tools(
+def test_cfg_options_are_read_as_in_other_tools(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = [configs[0], '--count', '1', '--cfg-options']
@@ -201,7 +162,7 @@ def test_options_are_read_as_in_other_tools(
     out = ['--out', str(tmp_path / 'out')]
     for option, message in (
         ('model.train_cfg.assigner.top=4', "did you mean 'topk'?"),
-        ('model.neck.num_outs=3', 'cannot compute its loss of the picture: '),
+        ('model.neck.num_outs=3', 'cannot compute its loss of the image: '),
         ('model.neck.num_outs=three', 'cannot build the model of'),
         ('val_dataloader.dataset.pipeline.99.a=1', 'cannot set --cfg-options val_dataloader.'),
         ('a=(1,(2)', 'cannot set --cfg-options a=(1,(2)'),
@@ -210,7 +171,7 @@ def test_options_are_read_as_in_other_tools(
         assert message in one_error(capsys)
 
 
-def test_each_config_prepares_the_picture_by_itself(
+def test_each_config_prepares_the_image_in_its_own_way(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     larger = Config.fromfile(configs[0])
@@ -226,22 +187,9 @@ def test_each_config_prepares_the_picture_by_itself(
     assert 'px and' not in capsys.readouterr().out
 
 
-def test_each_row_is_drawn_on_its_own_picture(tmp_path: Path) -> None:
-    level = LevelAssignment(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
-    row = PictureAssignment('title', np.zeros((0, 4)), (level,))
-    wide, square = np.zeros((40, 80, 3), np.uint8), np.zeros((80, 80, 3), np.uint8)
-    wide[..., 0] = square[..., 2] = 255
-    draw_assignments([wide, square], [row, row], tmp_path / 'x.png')
-    shown = cv2.imread(str(tmp_path / 'x.png'))[..., ::-1].astype(int)
-    (red, _), (blue, _) = (
-        np.nonzero((shown[..., one] == 255) & (shown[..., other] < 150))
-        for one, other in ((0, 2), (2, 0))
-    )
-    assert red.max() < blue.min()
-    assert np.ptp(blue) == pytest.approx(2 * np.ptp(red), rel=0.05)
-
-
-def test_pictures_of_one_name(shapes_root: Path, tmp_path: Path) -> None:
+def test_images_with_one_name_are_named_with_their_folders(
+    shapes_root: Path, tmp_path: Path
+) -> None:
     root = tmp_path / 'cameras'
     shutil.copytree(shapes_root, root)
     listing = root / 'annotations' / 'instances_train.json'
@@ -262,7 +210,7 @@ def test_pictures_of_one_name(shapes_root: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / 'one').glob('*.png')] == ['cam2_0001.png']
 
 
-def test_only_pictures_that_are_drawn_must_be_whole(
+def test_only_images_that_are_drawn_must_be_whole(
     shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / 'broken'
@@ -279,7 +227,7 @@ def test_only_pictures_that_are_drawn_must_be_whole(
         assert message in one_error(capsys)
 
 
-def test_weights_that_do_not_fit(
+def test_a_checkpoint_that_does_not_fit_is_refused_or_warned_about(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = MODELS.build(Config.fromfile(configs[0]).model).state_dict()
@@ -306,7 +254,7 @@ def test_weights_that_do_not_fit(
 
 
 def one_error(capsys: pytest.CaptureFixture[str]) -> str:
-    """The line that a run wrote last; there is no traceback."""
+    """Return the error of a run: the last line, without a traceback."""
     err = capsys.readouterr().err
     assert 'Traceback' not in err
     (line,) = [line for line in err.splitlines() if line.startswith('error: ')]
@@ -314,7 +262,9 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_bad_input(configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input_is_refused_in_one_line(
+    configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, out = tmp_path / 'file.txt', tmp_path / 'out'
     file.write_text('text')
     for name, content in (
@@ -357,73 +307,19 @@ def test_bad_input(configs: list[str], tmp_path: Path, capsys: pytest.CaptureFix
         assert f'--out {folder}' in one_error(capsys)
 
 
-def test_the_other_config_must_have_the_picture(
+def test_the_other_config_must_have_the_image(
     configs: list[str], shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(shapes_root, tmp_path / 'copy')
-    shrink(STOCK, tmp_path / 'copy').dump(tmp_path / 'other.py')
+    shrink(MMDET, tmp_path / 'copy').dump(tmp_path / 'other.py')
     args = [configs[0], '--versus', str(tmp_path / 'other.py'), '--out', str(tmp_path / 'out')]
     assert show_assignment.main(args) == 2
-    assert 'other does not have the picture' in one_error(capsys)
+    assert 'other does not have the image' in one_error(capsys)
 
 
-def test_a_config_beside_itself(configs: list[str], tmp_path: Path) -> None:
+def test_a_config_may_be_compared_with_itself(configs: list[str], tmp_path: Path) -> None:
     ((one, other),) = drawn(
         tmp_path / 'out', configs[0], '--versus', configs[0], '--count', '1'
     ).values()
     assert other.pop('title') == one.pop('title').replace('\n', ' (--versus)\n')
     assert one == other
-
-
-@pytest.mark.parametrize('scope', ['mmdet', 'mmdet_ext'])
-def test_levels_are_told_by_the_priors_where_the_head_gives_none(scope: str) -> None:
-    """RetinaNet's anchors by looking them up; all is as it was afterwards."""
-    config: dict[str, Any] = dict(
-        type=f'{scope}.RetinaHead',
-        num_classes=3,
-        in_channels=8,
-        stacked_convs=1,
-        feat_channels=8,
-        anchor_generator=dict(
-            type='AnchorGenerator',
-            octave_base_scale=4,
-            scales_per_octave=3,
-            ratios=[0.5, 1.0, 2.0],
-            strides=[8, 16, 32],
-        ),
-        train_cfg=Config(
-            dict(
-                assigner=dict(
-                    type=f'{scope}.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0
-                ),
-                allowed_border=-1,
-                pos_weight=-1,
-            )
-        ),
-    )
-    head = MODELS.build(config)
-    sample = DetDataSample(metainfo=dict(img_shape=(64, 96), pad_shape=(64, 96)))
-    sample.gt_instances = InstanceData(
-        bboxes=torch.tensor([[8.0, 8, 40, 40], [20, 4, 90, 60]]), labels=torch.tensor([0, 1])
-    )
-    maps = tuple(torch.zeros(1, 8, 64 // s, 96 // s) for s in (8, 16, 32))
-    before = {
-        name: vars(value).copy() for name, value in vars(head).items() if hasattr(value, '__dict__')
-    }
-    with recorded_assignments(head) as records:
-        head.loss(maps, [sample])
-    (record,) = records
-    assert record.level.bincount().tolist() == [9 * 96, 9 * 24, 9 * 6]
-    assert (record.gt_index >= 0).sum() > 2 and len(record.gt_boxes) == 2
-    for name, kept in before.items():
-        assert set(vars(getattr(head, name))) == set(kept), name
-
-
-def test_every_assigner_is_drawn(tmp_path: Path) -> None:
-    assert plot_assigners.main(['--out', str(tmp_path)]) == 0
-    names = {plot_assigners.file_name(case.name) for case in ASSIGNERS}
-    assert {path.stem for path in tmp_path.glob('*.png')} == names
-    page = (CONFIGS.parent / 'docs' / 'assigners.md').read_text(encoding='utf-8')
-    for case in ASSIGNERS:
-        assert case.name in page
-        assert f'images/assigners/{plot_assigners.file_name(case.name)}.png' in page

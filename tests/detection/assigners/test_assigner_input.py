@@ -15,7 +15,8 @@ from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.catalog.cases import ASSIGNERS, AssignerCase
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.catalog.scenes import pyramid_points, scene, yolo_anchors
 from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import (
@@ -44,19 +45,19 @@ PRIORS = {
     'heatmap': lambda: pyramid_points(strides=(4,)),
     'cells': yolo_anchors,
 }
-BY_SCORES = [case for case in ASSIGNERS if case.predicts and case.name[:4] != 'YOLO']
-BY_SCORES.append(AssignerCase('ATSSAssigner', {'topk': 9, 'alpha': 0.8}, twin='ATSSAssigner'))
+BY_SCORES = [case for case in cases_of('assigner') if case.predicts and case.name[:4] != 'YOLO']
+BY_SCORES.append(Case('assigner', 'ATSSAssigner', {'topk': 9, 'alpha': 0.8}, twin=True))
 
 
-def name_of(case: AssignerCase) -> str:
+def name_of(case: Case) -> str:
     return case.name
 
 
-def build(case: AssignerCase, scope: str = 'mmdet_ext') -> BatchAssigner:
+def build(case: Case, scope: str = 'mmdet_ext') -> BatchAssigner:
     return TASK_UTILS.build({'type': f'{scope}.{case.name}', **case.options})
 
 
-def batch(case: AssignerCase) -> tuple[BatchGeometry, Predictions]:
+def batch(case: Case) -> tuple[BatchGeometry, Predictions]:
     """Two pictures, of 6 and 3 boxes, and what a head may predict for them."""
     generator = torch.Generator().manual_seed(0)
     priors, sizes = PRIORS[case.priors]()
@@ -74,13 +75,13 @@ def batch(case: AssignerCase) -> tuple[BatchGeometry, Predictions]:
     return geometry, Predictions(scores, boxes)
 
 
-def predictions_for(case: AssignerCase, predictions: Predictions) -> Predictions | None:
+def predictions_for(case: Case, predictions: Predictions) -> Predictions | None:
     return predictions if case.predicts or 'alpha' in case.options else None
 
 
-@pytest.mark.parametrize('case', ASSIGNERS, ids=name_of)
+@pytest.mark.parametrize('case', cases_of('assigner'), ids=name_of)
 @pytest.mark.parametrize('value', [math.nan, math.inf])
-def test_a_box_that_is_not_finite_is_named(case: AssignerCase, value: float) -> None:
+def test_a_box_that_is_not_finite_is_named(case: Case, value: float) -> None:
     geometry, found = batch(case)
     boxes = geometry.gt_boxes.clone()
     boxes[1, 2, 3] = boxes[1, 0] = value
@@ -89,7 +90,7 @@ def test_a_box_that_is_not_finite_is_named(case: AssignerCase, value: float) -> 
         build(case).match(replace(geometry, gt_boxes=boxes), predictions_for(case, found))
 
 
-@pytest.mark.parametrize('case', [*ASSIGNERS, BY_SCORES[-1]], ids=name_of)
+@pytest.mark.parametrize('case', [*cases_of('assigner'), BY_SCORES[-1]], ids=name_of)
 @pytest.mark.parametrize(
     ('value', 'label'),
     [
@@ -99,7 +100,7 @@ def test_a_box_that_is_not_finite_is_named(case: AssignerCase, value: float) -> 
         (-1e30, 2**40),
     ],
 )
-def test_padding_may_hold_anything(case: AssignerCase, value: float, label: int) -> None:
+def test_padding_may_hold_anything(case: Case, value: float, label: int) -> None:
     geometry, found = batch(case)
     boxes, labels = geometry.gt_boxes.clone(), geometry.gt_labels.clone()
     boxes[~geometry.gt_valid], labels[~geometry.gt_valid] = value, label
@@ -117,7 +118,7 @@ def test_padding_may_hold_anything(case: AssignerCase, value: float, label: int)
 
 @pytest.mark.parametrize('case', BY_SCORES, ids=name_of)
 @pytest.mark.parametrize('label', [-1, CLASSES, 1000])
-def test_a_label_of_no_class_is_named(case: AssignerCase, label: int) -> None:
+def test_a_label_of_no_class_is_named(case: Case, label: int) -> None:
     geometry, found = batch(case)
     labels = geometry.gt_labels.clone()
     labels[0, 4] = label
@@ -133,13 +134,13 @@ def test_a_label_of_no_class_is_named(case: AssignerCase, label: int) -> None:
 
 
 def test_labels_do_not_matter_where_scores_do_not() -> None:
-    case = AssignerCase('ATSSAssigner', {'topk': 9})
+    case = Case('assigner', 'ATSSAssigner', {'topk': 9})
     geometry, _ = batch(case)
     other = replace(geometry, gt_labels=geometry.gt_labels + 1000)
     assert torch.equal(build(case).match(geometry).gt_index, build(case).match(other).gt_index)
 
 
-SIMOTA = AssignerCase('SimOTAAssigner', priors='points', predicts=True)
+SIMOTA = Case('assigner', 'SimOTAAssigner', priors='points', predicts=True)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ def test_what_stock_asserts_may_be_caught_as_that() -> None:
 
 
 def test_exponents_of_the_call_are_named() -> None:
-    case = next(case for case in ASSIGNERS if case.name == 'TaskAlignedAssigner')
+    case = next(case for case in cases_of('assigner') if case.name == 'TaskAlignedAssigner')
     geometry, found = batch(case)
     for name in ('alpha', 'beta'):
         with pytest.raises(ValueError, match=f'{name} must be at least 0 and finite, got -2'):
@@ -294,7 +295,7 @@ def test_exponents_of_the_call_are_named() -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    case = AssignerCase('ATSSAssigner', {'topk': 4})
+    case = Case('assigner', 'ATSSAssigner', {'topk': 4})
     geometry, _ = batch(case)
     other = ATSSAssigner(topk=numpy.int64(4), ignore_iof_thr=numpy.float32(-1))
     assert torch.equal(other.match(geometry).gt_index, build(case).match(geometry).gt_index)

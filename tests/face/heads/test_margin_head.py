@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_ext.catalog.cases import MARGINS
+from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.face.heads import MarginHead
 from mmdet_ext.face.losses import TripletLoss
 from mmdet_ext.face.margins.fixed import ArcFace
@@ -100,13 +100,13 @@ def ids(case: Any) -> str:
     return '-'.join([case.name, *(f'{key}={value}' for key, value in case.options.items())])[:48]
 
 
-@pytest.mark.parametrize('case', MARGINS, ids=ids)
+@pytest.mark.parametrize('case', cases_of('margin'), ids=ids)
 @pytest.mark.parametrize('path', PATHS)
 def test_hard_cases_are_finite_in_value_and_gradient(case: Any, path: str) -> None:
     """Over all margins and both paths more than 20,000 samples."""
     generator = torch.Generator().manual_seed(1)
     halves = (torch.float32, torch.float16, torch.bfloat16)
-    assert len(MARGINS) * len(PATHS) * TRIALS * HARD > 20_000
+    assert len(cases_of('margin')) * len(PATHS) * TRIALS * HARD > 20_000
     for trial in range(TRIALS):
         centres, dtype = 1 + trial % 2, halves[trial % 3]
         head = make_head(
@@ -140,7 +140,7 @@ def check_finite(head: Any, x: Tensor, labels: Tensor, dtype: torch.dtype) -> No
     assert all(buffer.isfinite().all() for buffer in head.buffers())
 
 
-@pytest.mark.parametrize('name', sorted({case.name for case in MARGINS}))
+@pytest.mark.parametrize('name', sorted({case.name for case in cases_of('margin')}))
 def test_collinear_features_turn_where_they_are_told(name: str) -> None:
     """On its centre a feature has no better place; beside it, it is drawn to it."""
     centre = F.normalize(torch.randn(1, CHANNELS, generator=torch.Generator().manual_seed(0)))
@@ -366,7 +366,7 @@ def test_path_is_chosen_by_the_size_of_the_table(monkeypatch: pytest.MonkeyPatch
     assert seen == ['plain', 'exact', 'exact', 'plain', 'exact']
 
 
-@pytest.mark.parametrize('name', [case.name for case in MARGINS if not case.options])
+@pytest.mark.parametrize('name', [case.name for case in cases_of('margin') if not case.options])
 def test_memory_of_every_margin(name: str) -> None:
     """The table of 64 x 20,000 scores is 4.9 MiB; several of it are what stock holds."""
     head = make_head(dict(type=name), num_classes=20_000, in_channels=32, path='exact')
@@ -478,7 +478,7 @@ def scope(request: Any) -> Iterator[str]:
         yield request.param
 
 
-@pytest.mark.parametrize('name', sorted({case.name for case in MARGINS}))
+@pytest.mark.parametrize('name', sorted({case.name for case in cases_of('margin')}))
 def test_names_in_each_scope(name: str, scope: str) -> None:
     heads = [make_head(dict(type=f'{prefix}{name}')) for prefix in ('', 'mmdet_ext.')]
     assert [type(head.margin).__name__ for head in heads] == [name] * 2

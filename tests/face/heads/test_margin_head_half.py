@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdet_ext.catalog.cases import MARGINS
-from mmdet_ext.catalog.face_cases import case_id
+from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.face.heads import MarginHead
 
 CHANNELS = 8
@@ -62,7 +61,7 @@ def assert_finite(head: MarginHead, x: Tensor, what: Any) -> None:
         assert tensor.grad is not None and tensor.grad.isfinite().all(), (what, name)
 
 
-@pytest.mark.parametrize('case', MARGINS, ids=case_id)
+@pytest.mark.parametrize('case', cases_of('margin'), ids=repr)
 @pytest.mark.parametrize('path', PATHS)
 def test_short_features_have_a_gradient_that_half_precision_holds(case: Any, path: str) -> None:
     for samples, classes, scale in (
@@ -82,7 +81,7 @@ def test_short_features_have_a_gradient_that_half_precision_holds(case: Any, pat
                 assert_finite(head, x, (samples, classes, scale, kind, dtype))
 
 
-@pytest.mark.parametrize('case', MARGINS, ids=case_id)
+@pytest.mark.parametrize('case', cases_of('margin'), ids=repr)
 @pytest.mark.parametrize('neck', NECKS)
 def test_short_features_under_autocast(case: Any, neck: Any) -> None:
     """Behind a layer of half precision, zero in front of a neck."""

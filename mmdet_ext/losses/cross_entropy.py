@@ -1,4 +1,4 @@
-"""Cross entropy."""
+"""Cross entropy losses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mmdet_ext.functional.classification.cross_entropy import (
     is_ignored,
     mask_cross_entropy_loss,
 )
-from mmdet_ext.functional.numerics.reduction import Reduction, check_reduction, weighted_reduce
-from mmdet_ext.losses.base import ElementwiseLoss
+from mmdet_ext.functional.numerics.reduction import AVG_FACTOR_EPS, Reduction
+from mmdet_ext.losses.base import Elements, ElementwiseLoss
 from mmdet_ext.losses.class_counts import resolve_class_weights
 from mmdet_ext.registry import MODELS
 
@@ -25,37 +25,41 @@ from mmdet_ext.registry import MODELS
 class CrossEntropyLoss(ElementwiseLoss):
     """Cross entropy with label smoothing, class weights from counts, and less memory.
 
-    Formulae: :mod:`mmdet_ext.functional.classification.cross_entropy`. Values are stock's, but for these:
+    Formulae: :mod:`mmdet_ext.functional.classification.cross_entropy`. Values equal those of
+    mmdet's CrossEntropyLoss, with these exceptions:
 
-    - Negative labels are ignored in every form, on the CPU as on a GPU. Stock's softmax form
-      ignores its default -100 alone: another one raises on the CPU and stops the process of a
-      GPU.
-    - ``class_weight`` of softmax may be one number, or leave the background out, the last column,
-      which then weighs the mean of the others.
-    - A weight (N,) with sigmoid targets of each element (N, N) weighs rows; stock's, columns.
-    - The mean over no elements is 0, where stock's is NaN.
+    - Negative labels are ignored in every form, on the CPU and on a GPU. mmdet's softmax form
+      ignores only its default -100: another negative label raises on the CPU and stops the process
+      on a GPU.
+    - ``class_weight`` of softmax may be one number, or lack the weight of the background, the last
+      column, which then is the mean of the others.
+    - With sigmoid targets of each element (N, N), a weight (N,) weighs rows; mmdet's loss weighs
+      columns.
+    - The mean over no elements is 0, where mmdet's is NaN.
     - ``use_mask`` takes every reduction, an ``avg_factor``, weights and an ``ignore_index``, all
-      of which stock refuses; it gives a scalar, where stock gives shape (1,); and it weighs each
-      mask by its class, where stock's ``class_weight`` falls on the columns of the picture.
+      of which mmdet's loss refuses. It returns a scalar, where mmdet's returns shape (1,). It
+      weighs each mask by its class, where mmdet's ``class_weight`` applies to image columns.
     - A keyword that is not listed here raises a TypeError.
 
     Args:
-        use_sigmoid: a yes or no for each column; ``class_weight`` then weighs the yes.
-        use_mask: a yes or no for each pixel of the mask of an object's class.
+        use_sigmoid: whether each column is a binary decision; ``class_weight`` then weighs the
+            positives.
+        use_mask: whether each pixel of the mask of the object's class is a binary decision.
         reduction: 'none', 'mean' or 'sum'.
-        class_weight: one weight a class, from 0, a list, an array or a tensor; or a number for
-            all; or ``dict(type=..., counts=...)`` with 'inverse_log', 'inverse_frequency' or
-            'effective_number', and how often each class occurs: a list, or the file that
+        class_weight: one weight per class, from 0, as a list, an array or a tensor; or a number
+            for all; or ``dict(type=..., counts=...)`` with 'inverse_log', 'inverse_frequency' or
+            'effective_number', and the number of examples of each class: a list, or the file that
             ``tools/data/class_counts.py`` writes.
         ignore_index: one more label to ignore, such as 255. None: -100.
         loss_weight: factor on the result.
-        avg_non_ignore: a mean without ``avg_factor`` counts only what is not ignored.
-        label_smoothing: share of the target that goes to all classes alike, in [0, 1].
+        avg_non_ignore: whether a mean without ``avg_factor`` counts only elements that are not
+            ignored.
+        label_smoothing: share of the target that is spread evenly over all classes, in [0, 1].
 
     Raises:
         ValueError: for ``use_sigmoid`` with ``use_mask``, ``label_smoothing`` with ``use_mask`` or
-            outside [0, 1], a negative weight, or a ``reduction`` that is none of the three.
-        TypeError, FileNotFoundError: for ``counts`` that are no list and no file.
+            outside [0, 1], a negative weight, or another ``reduction``.
+        TypeError, FileNotFoundError: for ``counts`` that are neither a list nor a file.
     """
 
     def __init__(
@@ -77,19 +81,19 @@ class CrossEntropyLoss(ElementwiseLoss):
             raise ValueError(f'label_smoothing must be 0 with use_mask, got {label_smoothing}')
         self.use_sigmoid = use_sigmoid
         self.use_mask = use_mask
-        # The list, not a tensor: heads read it.
+        # A list instead of a tensor, because heads read it.
         self.class_weight = resolve_class_weights(class_weight, 'class_weight')
         self.ignore_index = ignore_index
         self.avg_non_ignore = avg_non_ignore
         self.label_smoothing = label_smoothing
 
     def elementwise(self, pred: Tensor, target: Any, ignore_index: int | None = None) -> Tensor:
-        """Loss an element.
+        """Compute the cross entropy per element.
 
         Args:
             pred: (N, C) or (N, C, ...) logits.
-            target: labels (N, ...); the shape of ``pred``, for targets of each element; for
-                ``use_mask`` a pair, masks (N, ...) and the class of each (N,), a negative one
+            target: labels (N, ...); or targets of each element, of the shape of ``pred``; for
+                ``use_mask`` a pair of masks (N, ...) and the class of each (N,), which is negative
                 where the object is ignored.
             ignore_index: used instead of the loss's own where given.
 
@@ -103,6 +107,32 @@ class CrossEntropyLoss(ElementwiseLoss):
         function = binary_cross_entropy_loss if self.use_sigmoid else cross_entropy_loss
         return function(pred, target, self.class_weight, ignored, self.label_smoothing)
 
+    def elements(
+        self,
+        pred: Tensor,
+        target: Any,
+        weight: Tensor | None,
+        reduction: Reduction,
+        ignore_index: int | None = None,
+    ) -> Elements:
+        """Compute the cross entropy; with ``avg_non_ignore`` count the elements of a mean.
+
+        With ``use_mask`` and a target that is no pair, ``weight`` is the class of each mask, as
+        mmdet's mask heads pass it.
+        """
+        if self.use_mask and not isinstance(target, tuple):
+            if weight is None:
+                raise ValueError(
+                    'weight must be the class of each mask, (N,), with use_mask: the loss is of '
+                    'the mask of that class. Or give label as (masks, classes)'
+                )
+            target, weight = (target, weight), None
+        loss = self.elementwise(pred, target, ignore_index)
+        count = None
+        if self.avg_non_ignore and reduction == 'mean':
+            count = self._counted(loss, target, ignore_index) + AVG_FACTOR_EPS
+        return Elements(loss, weight, count)
+
     def forward(
         self,
         cls_score: Tensor,
@@ -112,47 +142,38 @@ class CrossEntropyLoss(ElementwiseLoss):
         reduction_override: Reduction | None = None,
         ignore_index: int | None = None,
     ) -> Tensor:
-        """The weighted and reduced loss.
+        """Compute the weighted and reduced loss, by the argument names of mmdet's loss.
 
         Args:
             cls_score: logits, as `elementwise` takes them.
-            label: targets, likewise.
-            weight: as :class:`~mmdet_ext.losses.base.ElementwiseLoss` has it. With ``use_mask``
-                and ``label`` no pair, the class of each mask, as stock's mask heads pass it.
-            avg_factor: what a mean divides by, instead of the number of elements.
-            reduction_override: used instead of ``reduction`` where given.
+            label: targets, as `elementwise` takes them.
+            weight: weight as in :class:`~mmdet_ext.losses.base.ElementwiseLoss`; with ``use_mask``
+                and a ``label`` that is no pair, the class of each mask.
+            avg_factor: divisor of a mean; None for the number of elements.
+            reduction_override: reduction of this call instead of ``reduction``.
             ignore_index: used instead of the loss's own where given.
 
         Returns:
-            Tensor: a scalar, or one value an element for 'none'.
+            Tensor: a scalar, or the loss per element for 'none'.
 
         Raises:
             ReductionError, ValueError, TypeError: as ElementwiseLoss does.
         """
-        reduction = self.reduction if reduction_override is None else reduction_override
-        check_reduction(reduction)
-        if self.use_mask and not isinstance(label, tuple):
-            if weight is None:
-                raise ValueError(
-                    'weight must be the class of each mask, (N,), with use_mask: the loss is of '
-                    'the mask of that class. Or give label as (masks, classes)'
-                )
-            label, weight = (label, weight), None
-        loss = self.elementwise(cls_score, label, ignore_index)
-        if self.avg_non_ignore and avg_factor is None and reduction == 'mean':
-            avg_factor = self._counted(loss, label, ignore_index)
-        return self.loss_weight * weighted_reduce(loss, weight, avg_factor, reduction)
+        return super().forward(
+            cls_score, label, weight, avg_factor, reduction_override, ignore_index=ignore_index
+        )
 
     def _ignore_index(self, override: int | None) -> int:
+        """Return the label to ignore: that of the call, of the loss, or the default."""
         chosen = self.ignore_index if override is None else override
         return IGNORE_INDEX if chosen is None else chosen
 
-    def _counted(self, loss: Tensor, label: Any, ignore_index: int | None) -> Tensor:
-        """How many elements of the loss are not ignored."""
-        labels = label[0] if self.use_mask else label
+    def _counted(self, loss: Tensor, target: Any, ignore_index: int | None) -> Tensor:
+        """Count the elements of the loss that are not ignored."""
+        labels = target[0] if self.use_mask else target
         if not self.use_sigmoid and labels.dim() > loss.dim():
-            return torch.tensor(loss.numel())  # distributions: nothing of them is ignored
+            return torch.tensor(loss.numel())  # distributions, which are never ignored
         ignored = is_ignored(labels, self._ignore_index(ignore_index))
         if self.use_mask:
-            ignored = ignored | (label[1] < 0).reshape(-1, *(1,) * (labels.dim() - 1))
+            ignored = ignored | (target[1] < 0).reshape(-1, *(1,) * (labels.dim() - 1))
         return (~ignored).sum() * (loss.numel() // max(1, labels.numel()))

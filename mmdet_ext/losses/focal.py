@@ -13,10 +13,10 @@ from mmdet_ext.functional.classification.class_weights import (
     count_labels,
     plain_numbers,
 )
-from mmdet_ext.functional.classification.focal import Alpha, check_gamma, focal_loss
+from mmdet_ext.functional.classification.focal import Alpha, check_alpha, check_gamma, focal_loss
 from mmdet_ext.functional.classification.labels import without_weightless
 from mmdet_ext.functional.numerics.reduction import Reduction
-from mmdet_ext.losses.base import ElementwiseLoss
+from mmdet_ext.losses.base import Elements, ElementwiseLoss
 from mmdet_ext.losses.class_counts import (
     counts_of_batch,
     own_options,
@@ -30,32 +30,32 @@ from mmdet_ext.registry import MODELS
 class FocalLoss(ElementwiseLoss):
     """Focal loss over sigmoid or softmax, with class weights from counts; -1 is ignored.
 
-    Formula and edges: :func:`mmdet_ext.functional.classification.focal.focal_loss`. Values and gradients are
-    stock's, but for two things: label -1 costs nothing here, where stock raises on the CPU and
-    takes it for background on a GPU; and with ``activated`` the logarithm of a probability goes
-    on as a straight line below 1e-12, for float16 below 6.1e-5. A keyword that is not listed here
-    raises a TypeError.
+    Formula and edge cases: :func:`mmdet_ext.functional.classification.focal.focal_loss`. Values
+    and gradients equal those of mmdet's FocalLoss, with two exceptions. The label -1 costs nothing
+    here; mmdet's loss raises on the CPU and treats it as background on a GPU. With ``activated``
+    the logarithm of a probability continues as a straight line below 1e-12, for float16 below
+    6.1e-5. A keyword that is not listed here raises a TypeError.
 
     Args:
-        use_sigmoid: a yes or no for each column; otherwise softmax over the columns, of which a
-            detection head has one more, the last, for the background.
-        gamma: exponent of 1 - p, from 0; 0 leaves cross entropy.
-        alpha: a number in [0, 1], what foreground weighs, where background weighs 1 less that; or
-            None, or a negative number: all weigh 1. A list (or array, or tensor) weighs by class:
-            positives of a class, or rows of it for softmax; one more number is the background's
-            (for sigmoid: of all negatives), which else weighs the mean of the others.
-            ``dict(type=..., counts=...)`` makes that list, with 'inverse_log',
-            'inverse_frequency' or 'effective_number', from how often each class occurs: a list,
-            the file that ``tools/data/class_counts.py`` writes, or 'batch', the labels of each call,
-            but for those of weight 0, as heads mark what they leave out so.
+        use_sigmoid: whether each column is a binary decision. Otherwise the columns are one
+            softmax; a detection head then has one more column, the last, for the background.
+        gamma: exponent of 1 - p, from 0; 0 gives cross entropy.
+        alpha: weight of the foreground, in [0, 1]; the background weighs 1 less that number. None,
+            or a negative number: all weigh 1. A list, an array or a tensor has one weight per
+            class: of its positives with sigmoid, of its rows with softmax. One more number is the
+            weight of the background (of all negatives with sigmoid), which otherwise is the mean of
+            the others. ``dict(type=..., counts=...)`` makes that list, with 'inverse_log',
+            'inverse_frequency' or 'effective_number', from the number of examples of each class:
+            a list, the file that ``tools/data/class_counts.py`` writes, or 'batch', the labels of
+            each call. Labels of weight 0 do not count there, as heads mark ignored samples so.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.
-        activated: predictions are probabilities.
+        activated: whether predictions are probabilities.
 
     Raises:
         ValueError: for a negative ``gamma``, an ``alpha`` above 1, with a negative weight or
-            with a scheme's option out of its range, or a ``reduction`` that is none of the three.
-        TypeError, FileNotFoundError: for ``counts`` that are no list and no file.
+            with an option of its scheme out of range, or another ``reduction``.
+        TypeError, FileNotFoundError: for ``counts`` that are neither a list nor a file.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class FocalLoss(ElementwiseLoss):
         self.activated = activated
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Focal loss of labels (N, ...) or, for sigmoid, of targets of the shape of ``pred``.
+        """Compute the focal loss of labels (N, ...), or with sigmoid of targets like ``pred``.
 
         Returns:
             Tensor: the shape of ``pred`` for sigmoid, (N, ...) for softmax.
@@ -87,42 +87,33 @@ class FocalLoss(ElementwiseLoss):
             alpha = self.alpha
         return focal_loss(pred, target, self.use_sigmoid, self.gamma, alpha, self.activated)
 
-    def forward(
-        self,
-        pred: Tensor,
-        target: Any,
-        weight: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: Reduction | None = None,
-    ) -> Tensor:
-        """As ElementwiseLoss; for sigmoid ``weight`` may be flat, one an element, (N * C,)."""
+    def elements(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction
+    ) -> Elements:
+        """Compute the focal loss; with sigmoid ``weight`` may also be flat, (N * C,)."""
         if weight is not None and self.use_sigmoid and weight.shape == (pred.numel(),):
             weight = weight.reshape(pred.shape)
         if isinstance(self.alpha, dict):
             target = without_weightless(target, weight)
-        return super().forward(pred, target, weight, avg_factor, reduction_override)
+        return Elements(self.elementwise(pred, target), weight)
 
 
 def _resolved_alpha(alpha: Any) -> float | list[float] | dict[str, Any] | None:
-    """A number as it is, a list of weights, or the options of a scheme for the labels of a call."""
+    """Return a number, a list of weights, or the options of a scheme for the labels of a call."""
     alpha = plain_numbers(alpha)
     if isinstance(alpha, Real):
-        if not alpha <= 1:
-            raise ValueError(
-                f'alpha must be at most 1, got {alpha}: the background weighs 1 - alpha. Give a '
-                'list to weigh classes'
-            )
+        check_alpha(float(alpha))
         return float(alpha)
     if isinstance(alpha, Mapping) and counts_of_batch(alpha):
         options = scheme_options(alpha, 'alpha')
-        # Of one class that occurs once: a wrong option is told here, not in the first call.
+        # One class with one example: a wrong option is reported now, not in the first call.
         CLASS_WEIGHT_SCHEMES[options['type']]([1.0], **own_options(options))
         return options
     return resolve_class_weights(alpha, 'alpha')
 
 
 def _batch_weights(options: dict[str, Any], pred: Tensor, target: Tensor) -> Tensor:
-    """Weights by the labels of this call, one a column."""
+    """Compute one weight per column from the labels of this call."""
     if pred.dim() < 2:
         raise ValueError(
             f"alpha: counts='batch' counts the classes in dimension 1 of pred, which "

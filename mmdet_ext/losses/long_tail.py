@@ -19,8 +19,9 @@ from mmdet_ext.functional.classification.long_tail import (
     gradient_ratio,
     logit_adjusted_loss,
 )
+from mmdet_ext.functional.numerics.checks import check_number, check_that
 from mmdet_ext.functional.numerics.reduction import Reduction
-from mmdet_ext.losses.base import ElementwiseLoss
+from mmdet_ext.losses.base import Elements, ElementwiseLoss
 from mmdet_ext.losses.class_counts import resolve_counts
 from mmdet_ext.registry import MODELS
 
@@ -29,28 +30,28 @@ Counts = Sequence[float] | str | PathLike[str]
 
 @MODELS.register_module()
 class LogitAdjustedLoss(ElementwiseLoss):
-    """Cross entropy with class frequencies in the logits, so that rare classes are not held down.
+    """Cross entropy of logits plus class frequencies, so that rare classes are learned too.
 
-    For heads with softmax (Faster R-CNN's) and, with ``use_sigmoid``, such with sigmoid (ATSS,
-    RetinaNet, FCOS). The adjustment is for training alone: a head tests with its logits as they
-    are. Formulae, what happens to the background, and edges:
+    It serves heads with softmax (Faster R-CNN) and, with ``use_sigmoid``, heads with sigmoid (ATSS,
+    RetinaNet, FCOS). The adjustment is used in training only: in inference a head uses its logits
+    unchanged. Formulae, the role of the background and edge cases:
     :func:`mmdet_ext.functional.classification.long_tail.logit_adjusted_loss`.
 
     Args:
-        counts: how often each class occurs, in the order of the labels; or the path of a json file
-            with a list ``counts``. Foreground classes alone: the background counts as often as
-            the most frequent of them. With softmax also with the background, last. A class that
-            never occurs counts as often as the rarest that does.
-        tau: from 0, which is the plain cross entropy, by way of 1, the paper's.
-        use_sigmoid: whether classes are taken each for itself.
-        ignore_index: one more label to ignore, such as 255; negative ones always are.
-        reduction: 'none', 'mean' or 'sum'. What is ignored costs 0 and counts in a mean, unless
+        counts: number of examples of each class, in the order of the labels; or the path of a json
+            file with a list ``counts``. With foreground classes only, the background counts as
+            often as the most frequent of them. With softmax the background may follow as the last.
+            A class that never occurs counts as often as the rarest class that does.
+        tau: factor on the adjustment, from 0, which is plain cross entropy; the paper has 1.
+        use_sigmoid: whether each class is a binary decision.
+        ignore_index: one more label to ignore, such as 255; negative labels are always ignored.
+        reduction: 'none', 'mean' or 'sum'. Ignored samples cost 0 and count in a mean, unless
             an ``avg_factor`` is given.
         loss_weight: factor on the result.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: for counts that are missing or wrong, a negative
-            ``tau``, or a ``reduction`` that is none of the three.
+            ``tau``, or another ``reduction``.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class LogitAdjustedLoss(ElementwiseLoss):
         self.ignore_index = ignore_index
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Loss of logits (N, C): (N,) with softmax, (N, C) with sigmoid."""
+        """Compute the loss of logits (N, C): (N,) with softmax, (N, C) with sigmoid."""
         return logit_adjusted_loss(
             pred, target, self.adjustment, self.use_sigmoid, self.ignore_index
         )
@@ -77,19 +78,20 @@ class LogitAdjustedLoss(ElementwiseLoss):
 
 @MODELS.register_module()
 class BalancedSoftmaxLoss(LogitAdjustedLoss):
-    """Cross entropy of a softmax weighed by class frequency: LogitAdjustedLoss with tau 1.
+    """Cross entropy of a softmax weighted by class frequency: LogitAdjustedLoss with tau 1.
 
-    Formula and edges: :func:`mmdet_ext.functional.classification.long_tail.balanced_softmax_loss`.
+    Formula and edge cases:
+    :func:`mmdet_ext.functional.classification.long_tail.balanced_softmax_loss`.
 
     Args:
-        counts: as `LogitAdjustedLoss` takes them.
-        use_sigmoid: False. Configs name it, as heads read it from there.
-        ignore_index: one more label to ignore, such as 255; negative ones always are.
+        counts: number of examples of each class, as `LogitAdjustedLoss` takes them.
+        use_sigmoid: False. Configs state it, because heads read it from the config.
+        ignore_index: one more label to ignore, such as 255; negative labels are always ignored.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.
 
     Raises:
-        FileNotFoundError, TypeError, ValueError: as `LogitAdjustedLoss`; for ``use_sigmoid``.
+        FileNotFoundError, TypeError, ValueError: as `LogitAdjustedLoss`; also for ``use_sigmoid``.
     """
 
     def __init__(
@@ -112,28 +114,28 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
 
 @MODELS.register_module()
 class EqualizedFocalLoss(ElementwiseLoss):
-    """Sigmoid focal loss whose focus and weight rise for classes that get few positive gradients.
+    """Sigmoid focal loss with a larger exponent and weight for classes of few positive gradients.
 
-    Formula: :func:`mmdet_ext.functional.classification.long_tail.equalized_focal_loss`. The ratio of positive to
-    negative gradients of each class comes from one of three places:
+    Formula: :func:`mmdet_ext.functional.classification.long_tail.equalized_focal_loss`. The ratio
+    of the positive to the negative gradients of each class comes from one of three sources:
 
     - ``gradient_ratio``: fixed numbers.
-    - ``accumulate=True``, as in the paper: sums over the training so far, kept in the buffers
-      ``positive_gradient`` and ``negative_gradient``. They go into checkpoints, are summed over
-      ranks, and grow with each call in training mode, by this loss's own gradients before
-      weights, ``avg_factor`` and ``loss_weight``. The first call is a plain focal loss. A head
-      that calls its loss level by level adds level by level.
-    - neither: this call's own gradients, those of the plain focal loss. Nothing is kept between
-      calls, but a class without positives in this batch counts as one that is rarest of all.
+    - ``accumulate=True``, as in the paper: sums over the training so far, in the buffers
+      ``positive_gradient`` and ``negative_gradient``. They are part of checkpoints and are summed
+      over ranks. Each call in training mode adds the loss's own gradients, before weights,
+      ``avg_factor`` and ``loss_weight``. The first call is a plain focal loss. A head that calls
+      its loss for each level adds to the sums for each level.
+    - Neither: the gradients of the plain focal loss in this call. Nothing is kept between calls,
+      but a class without positives in this batch counts as the rarest possible.
 
-    Elements of weight 0 do not count in the gradients, as heads mark ignored ones so.
+    Elements of weight 0 do not count in the gradients, as heads mark ignored elements so.
 
     Args:
-        use_sigmoid: True. Configs name it, as heads read it from there.
-        gamma: above 0, focus of a class whose gradients are balanced.
-        alpha: in [0, 1], weight of positives.
-        scale: from 0, what is added to the focus of a class without positive gradients.
-        gradient_ratio: one number in [0, 1] a class, or None.
+        use_sigmoid: True. Configs state it, because heads read it from the config.
+        gamma: exponent of a class whose gradients are balanced, above 0.
+        alpha: weight of positives, in [0, 1].
+        scale: number added to the exponent of a class without positive gradients, from 0.
+        gradient_ratio: one number in [0, 1] per class, or None.
         accumulate: whether gradients are summed up over the training.
         num_classes: C, needed with ``accumulate``.
         reduction: 'none', 'mean' or 'sum'.
@@ -160,8 +162,8 @@ class EqualizedFocalLoss(ElementwiseLoss):
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         check_focal_options(gamma, alpha, scale)
-        if not use_sigmoid:
-            raise ValueError('use_sigmoid must be True, got False: there is no form with softmax')
+        why = 'there is no form with softmax'
+        check_that(bool(use_sigmoid), 'use_sigmoid', use_sigmoid, 'True', why)
         self.use_sigmoid = True
         self.gamma = gamma
         self.alpha = alpha
@@ -172,6 +174,7 @@ class EqualizedFocalLoss(ElementwiseLoss):
             self._register_sums(num_classes)
 
     def _register_sums(self, num_classes: int | None) -> None:
+        """Add the buffers of the accumulated gradients."""
         if self.gradient_ratio is not None:
             raise ValueError(
                 'accumulate excludes gradient_ratio: the ratio is either summed up '
@@ -185,32 +188,28 @@ class EqualizedFocalLoss(ElementwiseLoss):
         for name in ('positive_gradient', 'negative_gradient'):
             self.register_buffer(name, torch.zeros(num_classes))
 
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: Reduction | None = None,
-    ) -> Tensor:
-        """As every loss; with ``accumulate`` in training mode, adds to the sums after that."""
+    def elements(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction
+    ) -> Elements:
+        """Compute the loss; with ``accumulate`` in training mode, then add to the sums."""
         target = without_weightless(target, weight)
         if not (self.accumulate and self.training):
-            return super().forward(pred, target, weight, avg_factor, reduction_override)
+            return Elements(self.elementwise(pred, target), weight)
         self._check_columns(pred)
         sums = torch.stack(self._sums(pred, target, self._ratio(pred, target)))
-        loss = super().forward(pred, target, weight, avg_factor, reduction_override)
+        loss = self.elementwise(pred, target)
         all_reduce(sums, op='sum')
         self.positive_gradient += sums[0]
         self.negative_gradient += sums[1]
-        return loss
+        return Elements(loss, weight)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Loss of each entry of logits (N, C)."""
+        """Compute the loss of each entry of logits (N, C)."""
         ratio = self._ratio(pred, target)
         return equalized_focal_loss(pred, target, ratio, self.gamma, self.alpha, self.scale)
 
     def _ratio(self, pred: Tensor, target: Tensor) -> Tensor | Sequence[float]:
+        """Return the gradient ratio of each class from its source."""
         if self.gradient_ratio is not None:
             return self.gradient_ratio
         if self.accumulate:
@@ -221,9 +220,11 @@ class EqualizedFocalLoss(ElementwiseLoss):
     def _sums(
         self, pred: Tensor, target: Tensor, ratio: Tensor | Sequence[float] | None
     ) -> tuple[Tensor, Tensor]:
+        """Sum the gradients of this call per class."""
         return focal_gradient_sums(pred, target, ratio, self.gamma, self.alpha, self.scale)
 
     def _check_columns(self, pred: Tensor) -> None:
+        """Raise ValueError unless the logits have ``num_classes`` columns."""
         if pred.shape[-1] != len(self.positive_gradient):
             raise ValueError(
                 f'num_classes is {len(self.positive_gradient)}, but there are logits of '
@@ -232,9 +233,9 @@ class EqualizedFocalLoss(ElementwiseLoss):
 
 
 def _checked_ratio(ratio: Sequence[float] | None) -> list[float] | None:
+    """Return the ratio as numbers in [0, 1], or None."""
     if ratio is None:
         return None
-    wrong = [value for value in ratio if not 0 <= value <= 1]
-    if wrong:
-        raise ValueError(f'gradient_ratio must be numbers from 0 to 1, got {wrong[0]!r}')
+    for value in ratio:
+        check_number('gradient_ratio', value, 'numbers from 0 to 1', least=0, most=1)
     return [float(value) for value in ratio]

@@ -24,7 +24,7 @@ WRONG: dict[str, tuple[str, str]] = {
     'no json': ('{', 'is no json'),
     'a list': ('[1, 2]', "has no list 'counts', found list"),
     'another file': ('{"images": []}', r"has no list 'counts', found \['images'\]"),
-    'no class': ('{"counts": []}', 'must be a list of one number a class'),
+    'no class': ('{"counts": []}', 'must be a list of one number per class'),
     'text': ('{"counts": [1, "2"]}', "must be numbers from 0, got '2' for class 1"),
     'negative': ('{"counts": [-1]}', 'must be numbers from 0, got -1 for class 0'),
     'infinite': ('{"counts": [1, Infinity]}', 'got inf for class 1'),
@@ -67,8 +67,8 @@ def test_weights_as_a_list_a_number_a_tensor_and_a_scheme() -> None:
 @pytest.mark.parametrize(
     ('value', 'message'),
     [
-        ([], 'w must be a list of one number a class'),
-        ('abc', "w must be a list of one number a class, got 'abc'"),
+        ([], 'w must be a list of one number per class'),
+        ('abc', "w must be a list of one number per class, got 'abc'"),
         ([0, -1], 'w must be numbers from 0, got -1 for class 1'),
         ({'type': 'inverse_log', 'counts': [0, 0]}, 'counts are all 0'),
         ({'type': 'inverse_log', 'counts': np.array([0, 0])}, 'counts are all 0'),

@@ -1,4 +1,4 @@
-"""The losses' rows of the contract table, a module a family."""
+"""Cases of the losses in the contract table, one module per family."""
 
 from mmdet_ext.catalog.loss_cases.boxes import BOX_LOSSES, box_pairs
 from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase, cast

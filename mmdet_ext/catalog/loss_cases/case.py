@@ -1,4 +1,4 @@
-"""How to call a loss in the contract tests and the tables made from them."""
+"""Case of a loss: its inputs and properties, for contract tests and tables."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-#: Predictions, and targets as the loss takes them: a tensor or a tuple of tensors.
+#: Predictions, and targets: a tensor or a tuple of tensors.
 Inputs = tuple[Tensor, Any]
+#: Function that makes inputs from a random generator and their number.
 MakeInputs = Callable[[torch.Generator, int], Inputs]
 
 
 @dataclass(frozen=True)
 class LossCase:
-    """How to call a loss.
+    """Inputs and properties of a registered loss.
 
     Attributes:
         name: registered name.
-        inputs: (generator, N) -> pred, target: ordinary ones, N of them along the first dimension.
-        hard_inputs: likewise, for the edges: inputs at which losses go NaN.
-        family: 'overlap' for boxes (N, 4) to losses (N,), 'regression' for (N, 4) to (N, 4),
-            'classification' for logits.
-        options: config beside ``type``.
-        stock_options: what stock's twin takes in their place, where that differs.
+        inputs: function (generator, N) -> (pred, target), of N ordinary inputs along the first
+            dimension.
+        hard_inputs: function of the same form, for edge cases at which losses become NaN.
+        family: 'overlap' for boxes (N, 4) with losses (N,), 'regression' for (N, 4) with losses
+            (N, 4), 'classification' for logits.
+        options: config without ``type``.
+        stock_options: options of mmdet's loss instead of ``options``, where they differ.
         zero_at_target: the loss is exactly 0 where prediction equals target.
-        detaches: part of the formula is held fixed in the gradient, as its paper has it, so that
-            finite differences of the value do not apply; its own tests hold that part fixed too.
-        together: an element's loss depends on the other elements (a mean over the batch, a
-            ranking, an own normalisation); its own tests cover the reductions.
-        twin: name of the stock loss that it replaces, None for a new one.
-        bench_inputs: inputs for the benchmark's size, where they are not ``inputs``.
+        detaches: the gradient treats part of the formula as constant, as the paper does, so that
+            finite differences of the value do not apply. The loss's own tests keep that part
+            constant too.
+        together: the loss of an element depends on the other elements (a mean over the batch, a
+            ranking, a normalisation). The loss's own tests cover the reductions.
+        twin: name of mmdet's loss that it replaces, None for a new loss.
+        bench_inputs: inputs of the benchmark, where they differ from ``inputs``.
     """
 
     name: str
@@ -49,7 +52,7 @@ class LossCase:
 
 
 def cast(target: Any, dtype: torch.dtype) -> Any:
-    """The target's floating tensors in another precision; labels and masks as they are."""
+    """Convert the floating tensors of a target to ``dtype``; labels and masks stay as they are."""
     if isinstance(target, tuple):
         return tuple(cast(part, dtype) for part in target)
     return target.to(dtype) if target.is_floating_point() else target

@@ -1,4 +1,4 @@
-"""Losses of logits against labels."""
+"""Cases of the losses of logits with labels."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch
 from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase, MakeInputs
 
 _CLASSES = 5
-#: What breaks a logarithm, an exponential or float16, with either sign.
+#: Sizes of logits at which a logarithm, an exponential or float16 fails, with either sign.
 _EDGES = (0.0, 1e-4, 8.5, 12.0, 17.0, 20.0, 60.0, 90.0, 1e3, 1e4)
 
 
 def labelled_logits(background: bool) -> MakeInputs:
-    """Logits (count, 5) and labels from 0, up to the background's 5 where that has no column."""
+    """Make logits (count, 5) and labels from 0 to 4, or to 5, a background without a column."""
 
     def make(generator: torch.Generator, count: int) -> Inputs:
         label = torch.randint(0, _CLASSES + background, (count,), generator=generator)
@@ -22,7 +22,7 @@ def labelled_logits(background: bool) -> MakeInputs:
 
 
 def hard_labelled_logits(background: bool) -> MakeInputs:
-    """Likewise, at the edges; a tenth of the labels is -1, and a row in four all background."""
+    """Make logits and labels at the edges; a tenth of the labels is -1, a quarter background."""
 
     def make(generator: torch.Generator, count: int) -> Inputs:
         _, label = labelled_logits(background)(generator, count)
@@ -39,7 +39,7 @@ def hard_labelled_logits(background: bool) -> MakeInputs:
 
 
 def bench_logits(background: bool) -> MakeInputs:
-    """Logits (count, 80) of a dense head at the start, with one positive in a hundred."""
+    """Make logits (count, 80) of an untrained dense head, with one positive in a hundred."""
 
     def make(generator: torch.Generator, count: int) -> Inputs:
         label = torch.randint(0, 80, (count,), generator=generator)
@@ -51,13 +51,13 @@ def bench_logits(background: bool) -> MakeInputs:
 
 
 def element_targets(generator: torch.Generator, count: int) -> Inputs:
-    """Logits (count, 5) and a target in [0, 1] of each."""
+    """Make logits (count, 5) and a target in [0, 1] for each."""
     logits = 3 * torch.randn(count, _CLASSES, generator=generator)
     return logits, torch.rand(count, _CLASSES, generator=generator)
 
 
 def hard_element_targets(generator: torch.Generator, count: int) -> Inputs:
-    """Likewise at the edges, with targets 0 and 1 and ignored ones."""
+    """Make logits at the edges and targets for each, also 0, 1 and ignored ones."""
     logits, label = hard_labelled_logits(background=False)(generator, count)
     target = torch.rand(count, _CLASSES, generator=generator)
     target[::3] = target[::3].round()
@@ -66,26 +66,26 @@ def hard_element_targets(generator: torch.Generator, count: int) -> Inputs:
 
 
 def probabilities(generator: torch.Generator, count: int) -> Inputs:
-    """Probabilities (count, 5), none of which half precision takes for 0 or 1, and labels to 5."""
+    """Make probabilities (count, 5), none of them 0 or 1 in half precision, and labels to 5."""
     logits, label = labelled_logits(background=True)(generator, count)
     return (logits / 2).sigmoid(), label
 
 
 def hard_probabilities(generator: torch.Generator, count: int) -> Inputs:
-    """Likewise, many of them exactly 0 or 1."""
+    """Make probabilities, many of them exactly 0 or 1, and labels."""
     logits, label = hard_labelled_logits(background=True)(generator, count)
     return logits.sigmoid(), label
 
 
 def masks(generator: torch.Generator, count: int) -> Inputs:
-    """Logits (count, 5, 3, 3), masks (count, 3, 3) and the class of each."""
+    """Make logits (count, 5, 3, 3), masks (count, 3, 3) and the class of each."""
     logits = 3 * torch.randn(count, _CLASSES, 3, 3, generator=generator)
     truth = torch.randint(0, 2, (count, 3, 3), generator=generator).float()
     return logits, (truth, torch.randint(0, _CLASSES, (count,), generator=generator))
 
 
 def hard_masks(generator: torch.Generator, count: int) -> Inputs:
-    """Likewise at the edges, with ignored pixels."""
+    """Make logits at the edges, and masks with ignored pixels."""
     _, (truth, label) = masks(generator, count)
     logits, _ = hard_labelled_logits(background=False)(generator, count * 9)
     truth[::5, 0] = -1

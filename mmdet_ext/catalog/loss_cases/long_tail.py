@@ -1,4 +1,4 @@
-"""Losses for classes of unequal frequency."""
+"""Cases of the losses for classes of unequal frequency."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase, MakeInputs
 
-#: Foreground classes of the inputs below, and how often each occurs.
+#: Number of foreground classes, and the number of examples of each.
 CLASSES = 5
 COUNTS = [1000, 300, 20, 3, 0]
 
 
 def logits_and_labels(columns: int) -> tuple[MakeInputs, MakeInputs]:
-    """Ordinary and hard logits (N, columns) with labels from 0 to CLASSES, the background."""
+    """Return makers of ordinary and hard logits (N, columns), with labels to the background."""
 
     def ordinary(generator: torch.Generator, count: int) -> Inputs:
         pred = 2 * torch.randn(count, columns, generator=generator)
@@ -30,14 +30,14 @@ def logits_and_labels(columns: int) -> tuple[MakeInputs, MakeInputs]:
 
 
 def logits_and_table(generator: torch.Generator, count: int) -> Inputs:
-    """Logits (N, CLASSES) with a table of 0, 1 and what lies between."""
+    """Make logits (N, CLASSES) with a table of targets: 0, 1 and between."""
     pred = 2 * torch.randn(count, CLASSES, generator=generator)
     table = torch.rand(count, CLASSES, generator=generator)
     return pred, torch.where(table < 0.6, table.round(), table)
 
 
 def hard_logits_and_table(generator: torch.Generator, count: int) -> Inputs:
-    """Hard logits with a table of -1, ignored, 0, 1 and what lies between; rows of one kind."""
+    """Make hard logits with a table of -1 (ignored), 0, 1 and between; some rows of one kind."""
     pred = _hard_logits(generator, count, CLASSES)
     table = torch.rand(count, CLASSES, generator=generator) * 3 - 1
     table = torch.where((table > 0) & (table < 1), table, table.round().clamp(-1, 1))
@@ -46,7 +46,7 @@ def hard_logits_and_table(generator: torch.Generator, count: int) -> Inputs:
 
 
 def _hard_logits(generator: torch.Generator, count: int, columns: int) -> Tensor:
-    """Of both signs, 1e-4 to 1e4 large; rows of zeros, of equal ones, and of the extremes."""
+    """Make logits of either sign and size 1e-4 to 1e4; some rows are 0, equal, or extreme."""
     sign = torch.randn(count, columns, generator=generator).sign()
     pred = sign * 10 ** (torch.rand(count, columns, generator=generator) * 8 - 4)
     kind = torch.arange(count)[:, None] % 12
@@ -86,6 +86,6 @@ LONG_TAIL_LOSSES = (
         hard_logits_and_table,
         options={'gradient_ratio': [1.0, 0.5, 0.1, 0.02, 0.0]},
     ),
-    # The ratio comes from all elements together, and is held fixed.
+    # The ratio comes from all elements together, and is a constant in the gradient.
     LossCase('EqualizedFocalLoss', *logits_and_labels(CLASSES), detaches=True, together=True),
 )

@@ -1,4 +1,4 @@
-"""Losses of the family 'mining'."""
+"""Cases of the losses that mine hard examples."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import torch
 
 from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase
 
-#: Classes beside the background.
+#: Number of classes without the background.
 CLASSES = 4
 
 
 def mined_samples(generator: torch.Generator, count: int) -> Inputs:
-    """Softmax logits (count, 5) and labels, every other one background (the label 4)."""
+    """Make softmax logits (count, 5) and labels, every second one background (the label 4)."""
     pred = 2 * torch.randn(count, CLASSES + 1, generator=generator)
     label = torch.randint(CLASSES, (count,), generator=generator)
     return pred, label.where(torch.arange(count) % 2 == 0, CLASSES)
 
 
 def hard_samples(generator: torch.Generator, count: int) -> Inputs:
-    """Logits from 1e-4 to 1e4 in size, equal ones, and labels with background and ignored ones.
+    """Make logits from 1e-4 to 1e4 in size, also equal ones, and labels.
 
-    A half of the samples is background, a tenth is ignored.
+    Half of the samples are background, a tenth is ignored.
     """
     shape = (count, CLASSES + 1)
     size = 10 ** (8 * torch.rand(count, 1, generator=generator) - 4)
@@ -33,13 +33,13 @@ def hard_samples(generator: torch.Generator, count: int) -> Inputs:
 
 
 def mined_binary(generator: torch.Generator, count: int) -> Inputs:
-    """As `mined_samples` for sigmoid: logits (count, 4), the background is the label 4."""
+    """Make `mined_samples` for sigmoid: logits (count, 4), the background is the label 4."""
     pred, label = mined_samples(generator, count)
     return pred[:, :CLASSES].contiguous(), label
 
 
 def hard_binary(generator: torch.Generator, count: int) -> Inputs:
-    """As `hard_samples` for sigmoid."""
+    """Make `hard_samples` for sigmoid."""
     pred, label = hard_samples(generator, count)
     return pred[:, :CLASSES].contiguous(), label
 

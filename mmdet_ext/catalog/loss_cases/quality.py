@@ -1,4 +1,4 @@
-"""Losses of the family 'quality'."""
+"""Cases of the losses of scores and of distributions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase
 
-#: Values 0 to 16, as GFL's boxes have them.
+#: Number of values, 0 to 16, as in GFL.
 VALUES = 17
 
 
 def labelled(generator: torch.Generator, count: int, classes: int = 5) -> Inputs:
-    """Logits (count, classes), and (label, score), where every third is background."""
+    """Make logits (count, classes) and (label, score); every third label is background."""
     pred = 3 * torch.randn(count, classes, generator=generator)
     label = torch.randint(classes, (count,), generator=generator)
     label[::3] = classes
@@ -22,7 +22,7 @@ def labelled(generator: torch.Generator, count: int, classes: int = 5) -> Inputs
 
 
 def dense(generator: torch.Generator, count: int, classes: int = 5) -> Inputs:
-    """Logits and scores, both (count, classes); a score above 0 in two of three rows."""
+    """Make logits and scores, both (count, classes); two of three rows have a score above 0."""
     pred, (label, score) = labelled(generator, count, classes)
     scores = torch.zeros(count, classes + 1)
     scores[torch.arange(count), label] = score
@@ -30,25 +30,25 @@ def dense(generator: torch.Generator, count: int, classes: int = 5) -> Inputs:
 
 
 def probabilities(generator: torch.Generator, count: int, classes: int = 5) -> Inputs:
-    """Probabilities, none of which half precision takes for 0 or 1, and scores, likewise."""
+    """Make probabilities, none of them 0 or 1 in half precision, and scores."""
     pred, scores = dense(generator, count, classes)
     return (pred / 2).sigmoid(), scores
 
 
 def distributions(generator: torch.Generator, count: int, values: int = VALUES) -> Inputs:
-    """Logits (count, values) of the values from 0 on, and targets (count,) below the last."""
+    """Make logits (count, values) of the values from 0, and targets (count,) below the last."""
     pred = 2 * torch.randn(count, values, generator=generator)
     return pred, _scores(generator, count) * (values - 1)
 
 
 def hard_labelled(generator: torch.Generator, count: int, classes: int = 5) -> Inputs:
-    """Logits to 1e4; every kind of label, ignored ones too, with scores of 0, 1 and between."""
+    """Make logits to 1e4, and labels of every kind with scores of 0, 1 and between."""
     label = torch.randint(-1, classes + 2, (count,), generator=generator)
     return _hard_logits(generator, count, classes), (label, _hard_scores(generator, count))
 
 
 def hard_dense(generator: torch.Generator, count: int, classes: int = 5) -> Inputs:
-    """Logits to 1e4, with scores of 0, 1, what the logits give, and others; whole rows of 0."""
+    """Make logits to 1e4, with scores of 0, 1, the logits' own and others; some rows are 0."""
     pred = _hard_logits(generator, count, classes)
     scores = _hard_scores(generator, count * classes).reshape(count, classes)
     scores[1::4] = pred[1::4].sigmoid()
@@ -57,31 +57,32 @@ def hard_dense(generator: torch.Generator, count: int, classes: int = 5) -> Inpu
 
 
 def hard_probabilities(generator: torch.Generator, count: int, classes: int = 5) -> Inputs:
-    """Probabilities of 0, 1, next to them and between; scores likewise."""
+    """Make probabilities and scores of 0, 1, next to them and between."""
     pred, scores = hard_dense(generator, count, classes)
     return pred.sigmoid(), scores
 
 
 def hard_distributions(generator: torch.Generator, count: int, values: int = VALUES) -> Inputs:
-    """Logits to 1e4; targets whole, 0, the last, beyond both, and between."""
+    """Make logits to 1e4; targets whole, 0, the last, beyond both, and between."""
     target = _scores(generator, count) * (values + 1) - 1
     target[::4] = target[::4].round()
     return _hard_logits(generator, count, values), target
 
 
 def _scores(generator: torch.Generator, count: int) -> Tensor:
+    """Make scores in [0, 1)."""
     return torch.rand(count, generator=generator)
 
 
 def _hard_scores(generator: torch.Generator, count: int) -> Tensor:
-    """0, 1, tiny, next to 1, and between, in turn of chance."""
+    """Make scores of 0, 1, near 0, near 1, and between, at random."""
     kind = torch.randint(5, (count,), generator=generator)
     edges = torch.tensor([0.0, 1.0, 1e-7, 1 - 1e-7])
     return torch.where(kind < 4, edges[kind.clamp(max=3)], _scores(generator, count))
 
 
 def _hard_logits(generator: torch.Generator, count: int, classes: int) -> Tensor:
-    """Sizes from 1e-3 to 1e4 of both signs; every fifth row holds 1e4, -1e4 and 0 alone."""
+    """Make logits of size 1e-3 to 1e4; every fifth row holds only 1e4, -1e4 and 0."""
     shape = (count, classes)
     size = 10 ** (torch.rand(shape, generator=generator) * 7 - 3)
     sign = torch.randint(2, shape, generator=generator) * 2 - 1
@@ -92,11 +93,7 @@ def _hard_logits(generator: torch.Generator, count: int, classes: int) -> Tensor
 
 
 QUALITY_LOSSES: tuple[LossCase, ...] = (
-    LossCase(
-        'GeneralizedFocalLoss',
-        labelled,
-        hard_labelled,
-    ),
+    LossCase('GeneralizedFocalLoss', labelled, hard_labelled),
     LossCase(
         'GeneralizedFocalLoss',
         distributions,

@@ -1,4 +1,4 @@
-"""Facts and reference twins of the cross entropies."""
+"""Facts and slow references of the cross entropies."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmdet_ext.functional.classification.cross_entropy import (
     cross_entropy_loss,
     mask_cross_entropy_loss,
 )
+from tests._helpers.gradients import gradient
 
 WEIGHT = [0.5, 1.0, 2.0, 0.0]
 
@@ -22,14 +23,14 @@ WEIGHT = [0.5, 1.0, 2.0, 0.0]
 def slow_cross_entropy(
     row: list[float], truth: list[float], weight: list[float], smoothing: float
 ) -> float:
-    """One row by the formula, in Python numbers."""
+    """Compute one row by the formula, in Python numbers."""
     log_sum = max(row) + math.log(sum(math.exp(x - max(row)) for x in row))
     shares = [(1 - smoothing) * t + smoothing / len(row) for t in truth]
     return sum(w * q * (log_sum - x) for w, q, x in zip(weight, shares, row, strict=True))
 
 
 def slow_binary(x: float, truth: float, weight: float, smoothing: float = 0.0) -> float:
-    """One element by the formula, in Python numbers."""
+    """Compute one element by the formula, in Python numbers."""
     share = (1 - smoothing) * truth + smoothing / 2
     yes, no = -math.log1p(math.exp(-x)), -math.log1p(math.exp(x))
     return -weight * share * yes - (1 - share) * no
@@ -37,11 +38,6 @@ def slow_binary(x: float, truth: float, weight: float, smoothing: float = 0.0) -
 
 def logits(*shape: int) -> Tensor:
     return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-def gradient(loss: Tensor, leaf: Tensor) -> Tensor:
-    (found,) = torch.autograd.grad(loss.sum(), leaf, retain_graph=True)
-    return found
 
 
 def test_closed_forms() -> None:
@@ -56,7 +52,7 @@ def test_closed_forms() -> None:
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1, 1.0])
-def test_softmax_against_the_slow_twin_and_torch(smoothing: float) -> None:
+def test_softmax_equals_the_slow_reference_and_torch(smoothing: float) -> None:
     pred, label = logits(6, 4).requires_grad_(), torch.tensor([0, 1, 2, 3, 255, -1])
     ours = cross_entropy_loss(pred, label, WEIGHT, 255, smoothing)
     one_hot = [[float(c == y) for c in range(4)] for y in label.tolist()]
@@ -76,7 +72,7 @@ def test_softmax_against_the_slow_twin_and_torch(smoothing: float) -> None:
     torch.testing.assert_close(gradient(ours[:5], pred), gradient(theirs[:5], pred))
 
 
-def test_distributions_against_the_slow_twin_and_torch() -> None:
+def test_distributions_equal_the_slow_reference_and_torch() -> None:
     pred, truth = logits(5, 4).requires_grad_(), logits(5, 4).flip(0).softmax(1)
     ours = cross_entropy_loss(pred, truth, WEIGHT, label_smoothing=0.2)
     expected = [
@@ -90,19 +86,19 @@ def test_distributions_against_the_slow_twin_and_torch() -> None:
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
-def test_pictures_have_their_classes_in_dimension_one(smoothing: float) -> None:
+def test_maps_have_their_classes_in_dimension_1(smoothing: float) -> None:
     pred, label = logits(2, 4, 3, 5), torch.arange(30).reshape(2, 3, 5) % 5 - 1
     flat = pred.movedim(1, -1).reshape(-1, 4), label.reshape(-1)
     for function in (cross_entropy_loss, binary_cross_entropy_loss):
-        pictures = function(pred, label, WEIGHT, label_smoothing=smoothing)
+        maps = function(pred, label, WEIGHT, label_smoothing=smoothing)
         rows = function(*flat, WEIGHT, label_smoothing=smoothing)
         if function is binary_cross_entropy_loss:
-            pictures = pictures.movedim(1, -1).reshape(-1, 4)
-        torch.testing.assert_close(pictures.reshape(rows.shape), rows)
+            maps = maps.movedim(1, -1).reshape(-1, 4)
+        torch.testing.assert_close(maps.reshape(rows.shape), rows)
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
-def test_binary_labels_against_the_slow_twin(smoothing: float) -> None:
+def test_binary_labels_equal_the_slow_reference(smoothing: float) -> None:
     pred, label = logits(7, 4).requires_grad_(), torch.tensor([0, 1, 2, 3, 4, -1, 255])
     ours = binary_cross_entropy_loss(pred, label, WEIGHT, 255, smoothing)
     for k in range(5):
@@ -115,7 +111,7 @@ def test_binary_labels_against_the_slow_twin(smoothing: float) -> None:
 
 
 @pytest.mark.parametrize('weight', [None, WEIGHT])
-def test_binary_elements_against_the_slow_twin_and_torch(weight: list[float] | None) -> None:
+def test_binary_elements_equal_the_slow_reference_and_torch(weight: list[float] | None) -> None:
     pred, truth = logits(6, 4).requires_grad_(), torch.rand(6, 4, dtype=torch.float64)
     truth[0], truth[1], truth[2, 0], truth[2, 1] = 0, 1, -1, 255
     ours = binary_cross_entropy_loss(pred, truth, weight, 255)
@@ -145,8 +141,8 @@ def test_labels_and_their_one_hot_targets_agree() -> None:
 
 
 @pytest.mark.parametrize('x', [8.5, -20.0, 1e4, -1e4])
-def test_far_logits_cost_what_they_should(x: float) -> None:
-    """In half precision, and with either side right."""
+def test_far_logits_have_their_exact_cost(x: float) -> None:
+    """Compare in half precision, with either side right."""
     pred = torch.tensor([[x, 0.0]]).half().requires_grad_()
     for label in (0, 1):
         wrong_by = max(0.0, -x if label == 0 else x)
@@ -155,12 +151,12 @@ def test_far_logits_cost_what_they_should(x: float) -> None:
         value = binary_cross_entropy_loss(pred, torch.tensor([label]))[:, :1]
         assert value.item() == pytest.approx(wrong_by, abs=1e-3)
         assert gradient(value, pred).abs().max() <= 1
-    # The small side keeps its digits: exp(-8.5), not the difference of two large numbers.
+    # The small side keeps its digits: it is exp(-8.5), not a difference of two large numbers.
     value = binary_cross_entropy_loss(torch.tensor([[8.5]]), torch.tensor([0]))
     assert value.item() == pytest.approx(math.log1p(math.exp(-8.5)), rel=1e-6)
 
 
-def test_masks_are_those_of_the_class_times_its_weight() -> None:
+def test_a_mask_costs_the_loss_of_its_class_times_the_class_weight() -> None:
     pred = logits(3, 4, 2, 2)
     truth = torch.tensor([[0.0, 1.0], [-1.0, 1.0]], dtype=torch.float64).repeat(3, 1, 1)
     label = torch.tensor([2, 0, 2])
@@ -187,14 +183,14 @@ def test_masks_of_negative_labels_are_ignored(weight: list[float] | None) -> Non
 
 
 @pytest.mark.parametrize('weight', [3.0, np.float32(3), np.array([3.0] * 4)])
-def test_one_number_and_arrays_weigh_too(weight: float) -> None:
+def test_class_weights_may_be_a_number_or_an_array(weight: float) -> None:
     pred, label = logits(4, 4), torch.arange(4)
     torch.testing.assert_close(
         cross_entropy_loss(pred, label, weight), 3 * cross_entropy_loss(pred, label)
     )
 
 
-def test_a_label_outside_is_refused_on_the_cpu() -> None:
+def test_a_label_beyond_the_columns_is_refused_on_the_cpu() -> None:
     pred, label = torch.zeros(2, 3), torch.tensor([2, 255])
     for smoothing in (0.0, 0.1):
         message = r'target has the label 255, but pred has 3 columns, .*up to 2.*ignore_index'
@@ -204,23 +200,23 @@ def test_a_label_outside_is_refused_on_the_cpu() -> None:
             cross_entropy_loss(pred, label.clamp(max=3), ignore_index=255)
         loss = cross_entropy_loss(pred, label, ignore_index=255, label_smoothing=smoothing)
         assert loss.tolist() == pytest.approx([math.log(3), 0.0])
-    # Here it has no ignore_index of its own: that is for the pixels.
+    # For masks, ignore_index applies to pixels, not to the labels of objects.
     with pytest.raises(ValueError, match='label has the label 3, .*make it negative; otherwise'):
         mask_cross_entropy_loss(torch.zeros(1, 3, 2), torch.zeros(1, 2), torch.tensor([3]))
 
 
-def test_a_label_outside_is_left_to_a_gpu() -> None:
+def test_labels_are_not_read_on_a_gpu() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
-        # To read the labels would raise here.
+        # A read of the labels would raise an error here.
         pred = torch.zeros(2, 3, 4, device='cuda', requires_grad=True)
         label = torch.full((2, 4), 255, device='cuda')
         assert cross_entropy_loss(pred, label).device.type == 'cuda'
         assert mask_cross_entropy_loss(pred, label, label[:, 0]).device.type == 'cuda'
 
 
-def test_no_classes_are_refused_but_where_there_are_no_labels() -> None:
+def test_no_classes_are_refused_unless_there_are_no_labels() -> None:
     for function in (cross_entropy_loss, binary_cross_entropy_loss):
         for smoothing in (0.0, 0.1):
             with pytest.raises(ValueError, match=r'a class or more.*got \(2, 0\)'):
@@ -232,7 +228,7 @@ def test_no_classes_are_refused_but_where_there_are_no_labels() -> None:
         mask_cross_entropy_loss(torch.zeros(2, 0, 3), torch.zeros(2, 3), torch.zeros(2).long())
 
 
-def test_wrong_shapes_and_options_are_named() -> None:
+def test_wrong_shapes_and_options_are_reported() -> None:
     with pytest.raises(ValueError, match=r'labels \(2, 5\) for pred \(2, 3, 5\).*got \(2,\)'):
         cross_entropy_loss(torch.zeros(2, 3, 5), torch.zeros(2))
     with pytest.raises(ValueError, match=r'or, as targets of each element.*got \(3, 2\)'):
@@ -255,7 +251,7 @@ def test_gradients_by_finite_differences(smoothing: float) -> None:
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
-def test_the_value_is_the_same_where_no_gradient_is_asked_for(smoothing: float) -> None:
+def test_the_value_is_the_same_without_a_gradient(smoothing: float) -> None:
     pred, label = logits(8, 4).requires_grad_(), torch.arange(8) % 5 - 1
     for function in (cross_entropy_loss, binary_cross_entropy_loss):
         value = function(pred, label, WEIGHT, label_smoothing=smoothing)

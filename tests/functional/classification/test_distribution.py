@@ -1,4 +1,4 @@
-"""Facts, reference twins and stock's faults of the losses of distributions over values."""
+"""Facts, slow references and mmdet's faults of the losses of distributions over values."""
 
 from __future__ import annotations
 
@@ -18,16 +18,13 @@ from mmdet_ext.functional.classification.distribution import (
     neighbour_focal_loss,
 )
 from mmdet_ext.functional.classification.quality import quality_focal_loss
+from tests._helpers.gradients import graded, seeded
 
 LOG2 = math.log(2)
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def slow(row: list[float], y: float, beta: float) -> float:
-    """One distribution, by equation 7, in Python numbers."""
+    """Compute the loss of one distribution by equation 7, in Python numbers."""
     total = sum(math.exp(z) for z in row)
     left = min(int(y), len(row) - 2)
     right = left + 1
@@ -36,16 +33,8 @@ def slow(row: list[float], y: float, beta: float) -> float:
     return abs(y - (left * p_left + right * p_right)) ** beta * entropy
 
 
-def graded(loss: Callable[[Tensor], Tensor], pred: Tensor) -> tuple[Tensor, Tensor]:
-    """Values, and the gradient of their sum."""
-    leaf = pred.detach().clone().requires_grad_()
-    value = loss(leaf)
-    (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), gradient
-
-
 def by_values(pred: Tensor, target: Tensor, beta: float) -> Tensor:
-    """The unified form on the two entries of the softmax, by autograd."""
+    """Compute the general form of the two entries of the softmax, by autograd."""
     logs = pred.log_softmax(-1)
     left = target.floor().clamp(max=pred.shape[-1] - 2)
     index = left.long().unsqueeze(-1)
@@ -53,20 +42,20 @@ def by_values(pred: Tensor, target: Tensor, beta: float) -> Tensor:
     return neighbour_focal_loss(log_left, log_right, target, left, left + 1, beta)
 
 
-def test_unified_form_closed_forms() -> None:
+def test_closed_forms_of_the_general_form() -> None:
     log = torch.tensor([0.25, 0.5], dtype=torch.float64).log()
     # y = 3.5 between 3 and 5: the estimate is 3/4 + 5/2, its distance 1/4.
     value = neighbour_focal_loss(log[0], log[1], torch.tensor(3.5), 3.0, 5.0, beta=2)
     assert value.item() == pytest.approx(1 / 16 * (1.5 * 2 * LOG2 + 0.5 * LOG2))
     value = neighbour_focal_loss(log[0], log[1], torch.tensor(3.5), 3.0, 5.0, beta=0)
     assert value.item() == pytest.approx(3.5 * LOG2)
-    # It is 0 where all probability is on the two values, in the proportion of the target.
+    # The loss is 0 where all probability is on the two values, in the proportion of the target.
     value = neighbour_focal_loss(log[0], torch.tensor(0.75).log(), torch.tensor(3.75), 3.0, 4.0)
     assert value.item() == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize('beta', [0.0, 1.0, 1.5, 2.0])
-def test_quality_focal_loss_is_a_case_of_the_unified_form(beta: float) -> None:
+def test_quality_focal_loss_is_a_case_of_the_general_form(beta: float) -> None:
     pred, scores = (t.double() for t in dense(seeded(), 200))
     expected = graded(
         lambda x: neighbour_focal_loss(F.logsigmoid(-x), F.logsigmoid(x), scores, beta=beta), pred
@@ -78,7 +67,7 @@ def test_quality_focal_loss_is_a_case_of_the_unified_form(beta: float) -> None:
     torch.testing.assert_close(same, (value, gradient), rtol=0, atol=0)
 
 
-def test_distribution_focal_loss_is_a_case_of_the_unified_form() -> None:
+def test_distribution_focal_loss_is_a_case_of_the_general_form() -> None:
     pred, target = (t.double() for t in distributions(seeded(), 200))
     expected = graded(lambda x: by_values(x, target, 0.0), pred)
     found = graded(lambda x: distribution_focal_loss(x, target), pred)
@@ -88,7 +77,7 @@ def test_distribution_focal_loss_is_a_case_of_the_unified_form() -> None:
 
 
 @pytest.mark.parametrize('beta', [1.0, 1.5, 2.0, 3.0])
-def test_between_the_cases_it_is_the_unified_form_of_the_softmax(beta: float) -> None:
+def test_between_the_cases_it_is_the_general_form_of_the_softmax(beta: float) -> None:
     pred, target = (t.double() for t in distributions(seeded(), 200))
     target[:5] = torch.tensor([0.0, 16.0, 3.0, 15.0, 15.5])
     torch.testing.assert_close(
@@ -105,7 +94,7 @@ def test_between_the_cases_it_is_the_unified_form_of_the_softmax(beta: float) ->
 
 
 @pytest.mark.parametrize('beta', [0.0, 1.0, 2.0])
-def test_two_values_are_one_class_of_the_difference_of_their_logits(beta: float) -> None:
+def test_two_values_equal_one_class_with_the_difference_of_the_logits(beta: float) -> None:
     pred = torch.randn(50, 2, generator=seeded(), dtype=torch.float64)
     target = torch.rand(50, generator=seeded(), dtype=torch.float64)
     torch.testing.assert_close(
@@ -116,7 +105,7 @@ def test_two_values_are_one_class_of_the_difference_of_their_logits(beta: float)
     )
 
 
-def test_distribution_of_equal_logits_and_of_whole_targets() -> None:
+def test_equal_logits_and_whole_targets() -> None:
     equal = torch.zeros(5, 8)
     targets = torch.tensor([0.0, 2.5, 6.9, 7.0, 3.0])
     torch.testing.assert_close(
@@ -130,14 +119,14 @@ def test_distribution_of_equal_logits_and_of_whole_targets() -> None:
     )
 
 
-def test_the_least_of_a_target_is_the_entropy_of_its_weights() -> None:
-    # Weights 3/4 on 2 and 1/4 on 3, which the logits give.
+def test_the_least_loss_of_a_target_is_the_entropy_of_its_weights() -> None:
+    # The target has the weights 3/4 on 2 and 1/4 on 3, which the logits give.
     pred = torch.tensor([[-1e4, -1e4, math.log(3), 0.0]], dtype=torch.float64)
     value, gradient = graded(lambda x: distribution_focal_loss(x, torch.tensor([2.25])), pred)
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert value.item() == pytest.approx(entropy)
     torch.testing.assert_close(gradient, torch.zeros_like(pred), rtol=0, atol=1e-15)
-    # With a distance in front it is nothing.
+    # With the distance as a factor the loss is 0.
     focused = generalized_focal_loss(pred, torch.tensor([2.25]), use_sigmoid=False)
     assert focused.item() < 1e-30
 
@@ -153,13 +142,13 @@ def test_a_shift_of_all_logits_changes_nothing(beta: float) -> None:
 
 
 @pytest.mark.parametrize('values', [2, 17, 80])
-def test_distribution_is_stocks_below_the_last_value(values: int) -> None:
+def test_distribution_equals_mmdet_below_the_last_value(values: int) -> None:
     pred, target = (t.double() for t in distributions(seeded(), 300, values))
     target = target.clamp(max=values - 1.001)
     target[:2] = torch.tensor([0.0, values - 2])
     stock = StockDistributionFocalLoss(reduction='none')
     found = graded(lambda x: distribution_focal_loss(x, target), pred)
-    # Stock's right weights are in float32's numbers of whole values: exact.
+    # mmdet's right weights are differences with whole numbers, and exact.
     torch.testing.assert_close(
         found, graded(lambda x: stock(x, target), pred), rtol=1e-9, atol=1e-12
     )
@@ -167,7 +156,7 @@ def test_distribution_is_stocks_below_the_last_value(values: int) -> None:
     torch.testing.assert_close(found[0], torch.tensor(expected, dtype=torch.float64))
 
 
-def test_the_last_value_is_a_target_where_stock_has_no_right_neighbour() -> None:
+def test_the_last_value_is_a_target_although_mmdet_has_no_right_neighbour() -> None:
     pred, _ = distributions(seeded(), 3, values=5)
     last, beyond = torch.full((3,), 4.0), torch.tensor([4.5, 9.0, 4.0])
     with pytest.raises(IndexError, match='Target 5 is out of bounds'):
@@ -177,29 +166,29 @@ def test_the_last_value_is_a_target_where_stock_has_no_right_neighbour() -> None
     torch.testing.assert_close(distribution_focal_loss(pred, beyond), expected)
 
 
-def test_targets_below_nought_are_nought_where_stock_weighs_one_below_nothing() -> None:
+def test_targets_below_0_are_0_although_mmdet_gives_a_negative_weight() -> None:
     sure = torch.tensor([[0.0, -30.0, -30.0]])
     below = torch.tensor([-0.5])
-    # Stock: 1.5 times the loss of 0 less half the loss of 1.
+    # mmdet's loss is 1.5 times the loss of 0 minus half the loss of 1.
     assert StockDistributionFocalLoss()(sure, below).item() == pytest.approx(-15)
     assert distribution_focal_loss(sure, below).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_logits_of_any_size_lose_no_digits() -> None:
+def test_large_logits_lose_no_digits() -> None:
     pred = torch.tensor([[1e4, 1e4, -1e4], [-1e4, 0.0, 1e4]])
     value = distribution_focal_loss(pred, torch.tensor([0.5, 0.25]))
     torch.testing.assert_close(value, torch.tensor([LOG2, 0.75 * 2e4 + 0.25 * 1e4]))
 
 
-def test_beyond_the_bend_the_focused_loss_grows_as_a_logarithm() -> None:
-    # Target 1.5; all probability on the value 0, at a cross entropy E.
+def test_above_the_bend_the_focused_loss_grows_as_a_logarithm() -> None:
+    # The target is 1.5, and all probability is on the value 0: the cross entropy is E.
     entropy = torch.tensor([1.0, 63.0, 64.0, 65.0, 1e3, 1e4], dtype=torch.float64)
     pred = torch.stack([torch.zeros(6), -entropy, -entropy], 1)
     value = generalized_focal_loss(pred, torch.full((6,), 1.5), use_sigmoid=False)
     for e, found in zip(entropy.tolist()[1:], value.tolist()[1:], strict=True):
         cost = e if e <= 64 else 64 * (1 + math.log(e / 64))
         assert found == pytest.approx(1.5**2 * cost)
-    # The plain one has no bend, nor needs it.
+    # Plain distribution focal loss has no bend.
     plain = distribution_focal_loss(pred, torch.full((6,), 1.5))
     torch.testing.assert_close(plain[1:], entropy[1:])
 
@@ -207,7 +196,7 @@ def test_beyond_the_bend_the_focused_loss_grows_as_a_logarithm() -> None:
 @pytest.mark.parametrize('beta', [0.0, 1.0, 2.0])
 def test_gradients_stay_in_the_range_of_half_precision(beta: float) -> None:
     pred, target = hard_distributions(seeded(5), 20_000)
-    # The worst: the left value shares the lead with others, and the right one is impossible.
+    # The worst case: the left value is as likely as others, and the right one is impossible.
     pred[:3] = -1e4
     pred[0, [0, 14]] = pred[1, [0, 1, 14]] = pred[2, [0, 1, 2, 13]] = 1e4
     target[:3] = torch.tensor([14.99, 14.5, 13.5])
@@ -238,7 +227,7 @@ def test_leading_dimensions_are_kept() -> None:
     assert torch.equal(value.flatten(), flat) and value.shape == (2, 3, 4)
 
 
-def test_bad_shapes_and_options_are_named() -> None:
+def test_bad_shapes_and_options_are_reported() -> None:
     for shape, target in (((3, 4), torch.zeros(3, 1)), ((3, 1), torch.zeros(3))):
         with pytest.raises(ValueError, match=r'at least two values, and target \(...\), got'):
             distribution_focal_loss(torch.zeros(shape), target)

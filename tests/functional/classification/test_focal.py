@@ -1,4 +1,4 @@
-"""Facts and reference twins of focal loss; where stock and torchvision are right, parity."""
+"""Facts and slow references of focal loss; equality with mmdet and torchvision."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from mmdet_ext.functional.classification.cross_entropy import (
     cross_entropy_loss,
 )
 from mmdet_ext.functional.classification.focal import focal_loss
+from tests._helpers.gradients import gradient
+from tests._helpers.tolerances import TOLERANCES
 
 GAMMAS = pytest.mark.parametrize('gamma', [0.0, 0.5, 1.0, 2.0, 5.0])
 WEIGHT = [0.5, 1.0, 2.0, 4.0]
 
 
 def slow_focal(p_t: float, gamma: float, weight: float = 1.0) -> float:
-    """One element by the formula, in Python numbers."""
+    """Compute one element by the formula, in Python numbers."""
     return -weight * (1 - p_t) ** gamma * math.log(p_t)
 
 
@@ -40,19 +42,14 @@ def logits(*shape: int) -> Tensor:
     return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def gradient(loss: Tensor, leaf: Tensor) -> Tensor:
-    (found,) = torch.autograd.grad(loss.sum(), leaf, retain_graph=True)
-    return found
-
-
-def test_the_figures_of_the_paper() -> None:
-    """Section 3.2: at gamma 2, p_t of 0.9 costs 100 times less than cross entropy, 0.968 1000."""
+def test_numbers_of_the_paper() -> None:
+    """Compare section 3.2: at gamma 2, p_t = 0.9 costs 1/100 of cross entropy, 0.968 1/1000."""
     for p_t, factor in ((0.9, 100), (0.968, 1000)):
         pred = torch.tensor([[math.log(p_t / (1 - p_t))]])
         for alpha in (None, -1.0):
             ours = focal_loss(pred, torch.tensor([0]), gamma=2.0, alpha=alpha)
             assert -math.log(p_t) / ours.item() == pytest.approx(factor, rel=0.03)
-    # A start at p = 0.01 for 1000 negatives and one positive, alpha 1/4.
+    # At the start p is 0.01, for 1000 negatives and one positive, alpha is 1/4.
     pred = torch.full((1, 1001), math.log(0.01 / 0.99))
     ours = focal_loss(pred, torch.tensor([0]))[0]
     assert ours[0].item() == pytest.approx(0.25 * 0.99**2 * math.log(100), rel=1e-5)
@@ -60,7 +57,7 @@ def test_the_figures_of_the_paper() -> None:
 
 
 @GAMMAS
-def test_sigmoid_against_the_slow_twin(gamma: float) -> None:
+def test_sigmoid_equals_the_slow_reference(gamma: float) -> None:
     pred, label = logits(6, 4), torch.tensor([0, 1, 2, 3, 4, 9])
     ours = focal_loss(pred, label, gamma=gamma, alpha=0.3)
     assert ours.shape == (6, 4)
@@ -73,8 +70,8 @@ def test_sigmoid_against_the_slow_twin(gamma: float) -> None:
 
 
 @GAMMAS
-def test_softmax_against_the_slow_twin(gamma: float) -> None:
-    """With the background's column last, a number weighs it by 1 less that."""
+def test_softmax_equals_the_slow_reference(gamma: float) -> None:
+    """Give the last column, the background, the weight 1 - alpha."""
     pred, label = logits(5, 4), torch.tensor([0, 1, 2, 3, -1])
     ours = focal_loss(pred, label, use_sigmoid=False, gamma=gamma, alpha=0.3)
     assert ours.shape == (5,)
@@ -86,19 +83,19 @@ def test_softmax_against_the_slow_twin(gamma: float) -> None:
 
 @GAMMAS
 @pytest.mark.parametrize('dense', [False, True], ids=['labels', 'elements'])
-def test_equal_to_stock_and_torchvision(gamma: float, dense: bool) -> None:
+def test_equals_mmdet_and_torchvision(gamma: float, dense: bool) -> None:
     pred, label = logits(50, 4).requires_grad_(), torch.arange(50) % 5
     one_hot = F.one_hot(label, 5)[:, :4].double()
     ours = focal_loss(pred, one_hot if dense else label, gamma=gamma)
-    stock = py_sigmoid_focal_loss(pred, one_hot, gamma=gamma, reduction='none')
-    vision = sigmoid_focal_loss(pred, one_hot, gamma=gamma)
-    for theirs in (stock, vision):
+    mmdet = py_sigmoid_focal_loss(pred, one_hot, gamma=gamma, reduction='none')
+    torchvision = sigmoid_focal_loss(pred, one_hot, gamma=gamma)
+    for theirs in (mmdet, torchvision):
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(gradient(ours, pred), gradient(theirs, pred))
 
 
 @pytest.mark.parametrize('activated', [False, True])
-def test_targets_between_are_stocks(activated: bool) -> None:
+def test_targets_between_0_and_1_equal_mmdet(activated: bool) -> None:
     pred, truth = logits(3, 5, 4, 4).requires_grad_(), logits(3, 5, 4, 4).flip(0).sigmoid()
     p = pred.clamp(-8, 8).sigmoid() if activated else pred
     ours = focal_loss(p, truth, gamma=1.5, alpha=0.3, activated=activated)
@@ -110,8 +107,8 @@ def test_targets_between_are_stocks(activated: bool) -> None:
 
 @GAMMAS
 @pytest.mark.parametrize('use_sigmoid', [True, False])
-def test_probabilities_give_what_their_logits_give(gamma: float, use_sigmoid: bool) -> None:
-    # Clamped, so that no probability comes below the floor.
+def test_probabilities_give_the_loss_of_their_logits(gamma: float, use_sigmoid: bool) -> None:
+    # Clamped, so that every probability is above the floor.
     pred, label = logits(20, 4).clamp(-3, 3).requires_grad_(), torch.arange(20) % 4
     p = pred.sigmoid() if use_sigmoid else pred.softmax(1)
     options = {'use_sigmoid': use_sigmoid, 'gamma': gamma, 'alpha': WEIGHT}
@@ -122,7 +119,9 @@ def test_probabilities_give_what_their_logits_give(gamma: float, use_sigmoid: bo
 
 
 @pytest.mark.parametrize('alpha', [None, -1.0])
-def test_without_gamma_and_alpha_it_is_cross_entropy_to_the_last_bit(alpha: float | None) -> None:
+def test_without_gamma_and_alpha_it_is_bitwise_cross_entropy(
+    alpha: float | None,
+) -> None:
     pred = logits(40, 4).float().requires_grad_()
     label, background = torch.arange(40) % 5 - 1, torch.arange(40) % 6 - 1
     truth = torch.rand(40, 4)
@@ -138,7 +137,7 @@ def test_without_gamma_and_alpha_it_is_cross_entropy_to_the_last_bit(alpha: floa
 
 
 @pytest.mark.parametrize('dense', [False, True], ids=['labels', 'elements'])
-def test_a_list_weighs_positives_by_class_and_negatives_by_its_mean_or_end(dense: bool) -> None:
+def test_a_list_weighs_positives_by_class_and_negatives_by_its_mean_or_last(dense: bool) -> None:
     pred, label = logits(5, 4), torch.tensor([0, 1, 2, 3, 4])
     one_hot = F.one_hot(label, 5)[:, :4]
     plain = focal_loss(pred, label, alpha=None)
@@ -148,7 +147,7 @@ def test_a_list_weighs_positives_by_class_and_negatives_by_its_mean_or_end(dense
         torch.testing.assert_close(ours, plain * factor)
 
 
-def test_a_list_weighs_softmax_rows_by_class_and_background_by_its_mean_or_end() -> None:
+def test_a_list_weighs_softmax_rows_by_class_and_background_by_its_mean_or_last() -> None:
     pred, label = logits(5, 5), torch.arange(5)
     plain = focal_loss(pred, label, use_sigmoid=False, alpha=None)
     for weight, background in ((WEIGHT, 1.875), ([*WEIGHT, 0.1], 0.1)):
@@ -157,7 +156,7 @@ def test_a_list_weighs_softmax_rows_by_class_and_background_by_its_mean_or_end()
         torch.testing.assert_close(ours, plain * factor)
 
 
-def test_ignored_labels_cost_nothing_where_stock_takes_or_raises() -> None:
+def test_ignored_labels_cost_nothing_although_mmdet_raises() -> None:
     pred, label = logits(3, 4).requires_grad_(), torch.tensor([1, -1, -100])
     for use_sigmoid in (True, False):
         for activated in (False, True):
@@ -166,7 +165,7 @@ def test_ignored_labels_cost_nothing_where_stock_takes_or_raises() -> None:
             assert ours[0].sum() > 0 and not ours[1:].any()
             assert not gradient(ours, pred)[1:].any()
     with pytest.raises(RuntimeError, match='non-negative'):
-        F.one_hot(label, 5)  # stock's first step on the CPU
+        F.one_hot(label, 5)  # the first step of mmdet's loss on the CPU
     elements = torch.tensor([[1.0, 0.0, -1.0, 0.5]])
     assert (focal_loss(pred[:1], elements) == 0).tolist() == [[False, False, True, False]]
 
@@ -179,7 +178,7 @@ def test_far_logits_in_half_precision(x: float, gamma: float) -> None:
         ours = focal_loss(pred, torch.tensor([label]), use_sigmoid, gamma, None)
         found = gradient(ours, pred)
         assert torch.isfinite(ours).all() and torch.isfinite(found).all()
-        # Where it is wrong by far it costs what cross entropy does; where right, almost nothing.
+        # A very wrong prediction costs as much as cross entropy; a right one almost nothing.
         wrong = (x < 0) == (label == 0)
         cost = ours.flatten()[0 if use_sigmoid else -1].item()
         sides = abs(x) if use_sigmoid else 2 * abs(x)
@@ -195,7 +194,7 @@ def test_probabilities_of_exactly_0_and_1(gamma: float, dense: bool) -> None:
     label = torch.tensor([0, 1])
     target = F.one_hot(label, 4) if dense else label
     ours = focal_loss(pred, target, gamma=gamma, alpha=None, activated=True)
-    # Column 0 is wrong for row 0, column 1 right for row 1; 3 is wrong for both, and 2 right.
+    # Column 0 is wrong for row 0, column 1 is right for row 1; for both, 3 is wrong and 2 right.
     worst = 1 - math.log(2**-14)
     expected = [[worst, worst, 0.0, worst], [0.0, 0.0, 0.0, worst]]
     torch.testing.assert_close(ours.detach(), torch.tensor(expected))
@@ -210,7 +209,7 @@ SMALL = [1e-3, 1e-5, 1e-6, 1e-8]
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize('gamma', [0.0, 0.7, 2.0])
 @pytest.mark.parametrize('dense', [False, True], ids=['labels', 'elements'])
-def test_small_probabilities_are_stocks(dtype: torch.dtype, gamma: float, dense: bool) -> None:
+def test_small_probabilities_equal_mmdet(dtype: torch.dtype, gamma: float, dense: bool) -> None:
     # float32 has no number between 1 - 6e-8 and 1.
     pred = torch.tensor([[p, 1 - max(p, 1e-6)] for p in SMALL], dtype=dtype).requires_grad_()
     label = torch.zeros(4).long()
@@ -225,7 +224,7 @@ def test_small_probabilities_are_stocks(dtype: torch.dtype, gamma: float, dense:
         assert gradient(ours, pred)[2, 0].item() == pytest.approx(-1e6 / 4, rel=1e-6)
 
 
-def test_small_probabilities_of_the_softmax_and_in_bfloat16() -> None:
+def test_small_probabilities_with_softmax_and_in_bfloat16() -> None:
     pred = torch.tensor([[p, 1 - p] for p in SMALL]).bfloat16().requires_grad_()
     for use_sigmoid in (True, False):
         ours = focal_loss(pred, torch.zeros(4).long(), use_sigmoid, 0.0, None, activated=True)
@@ -236,7 +235,7 @@ def test_small_probabilities_of_the_softmax_and_in_bfloat16() -> None:
         assert slope == pytest.approx([-1 / p for p in pred[:, 0].tolist()], rel=1e-2)
 
 
-def test_the_logarithm_is_straight_below_the_floor_of_each_precision() -> None:
+def test_the_logarithm_is_a_straight_line_below_the_floor_of_each_precision() -> None:
     for dtype, floor in (
         (torch.float16, 2**-14),
         (torch.bfloat16, 1e-12),
@@ -264,7 +263,7 @@ def test_heavy_classes_have_finite_gradients_in_float16(weight: float, gamma: fl
             found = gradient(ours, pred)
             assert torch.isfinite(found).all() and found[0, 0] < -3e4
             own = ours[:, 0] if use_sigmoid else ours
-            # Still falls as the probability grows, to exactly 0 at 1.
+            # The loss still falls as the probability grows, to exactly 0 at 1.
             assert (own.diff() < 0).all() and own[3] == 0
 
 
@@ -303,7 +302,8 @@ def test_gradients_by_finite_differences() -> None:
         assert torch.autograd.gradcheck(call, pred)
 
 
-def test_pictures_have_their_classes_in_dimension_one() -> None:
+def test_maps_have_their_classes_in_dimension_1() -> None:
+    """Compare within rounding: maps and rows take other paths through the processor."""
     pred, label = logits(3, 5, 4, 4), torch.arange(48).reshape(3, 4, 4) % 6 - 1
     rows, flat = pred.movedim(1, -1).reshape(-1, 5), label.reshape(-1)
     ours = focal_loss(pred, label, alpha=[*WEIGHT, 1.0])
@@ -312,14 +312,13 @@ def test_pictures_have_their_classes_in_dimension_one() -> None:
     )
     label = label.clamp(max=4)
     ours = focal_loss(pred, label, False, alpha=WEIGHT)
-    assert torch.equal(ours.reshape(-1), focal_loss(rows, label.reshape(-1), False, alpha=WEIGHT))
+    by_row = focal_loss(rows, label.reshape(-1), False, alpha=WEIGHT)
+    torch.testing.assert_close(ours.reshape(-1), by_row, **TOLERANCES[torch.float64])
 
 
 @pytest.mark.parametrize('activated', [False, True])
 @pytest.mark.parametrize('gamma', [0.0, 1.5])
-def test_the_value_is_the_same_where_no_gradient_is_asked_for(
-    gamma: float, activated: bool
-) -> None:
+def test_the_value_is_the_same_without_a_gradient(gamma: float, activated: bool) -> None:
     pred, label = logits(8, 4), torch.arange(8) % 5 - 1
     p = (pred.sigmoid() if activated else pred).requires_grad_()
     truth = logits(8, 4).flip(0).sigmoid()
@@ -345,7 +344,7 @@ def test_compiles_in_one_graph() -> None:
 
 @pytest.mark.parametrize('use_sigmoid', [True, False])
 def test_probabilities_of_float16_compile_in_one_graph(use_sigmoid: bool) -> None:
-    torch.compiler.reset()  # what other tests compiled counts towards the limit of variants
+    torch.compiler.reset()  # graphs of other tests count towards the limit of variants
     pred, label = logits(8, 4).sigmoid().half(), torch.arange(8) % 5 - 1
     compiled = torch.compile(focal_loss, fullgraph=True, backend='aot_eager')
     for alpha in (None, [8.0, *WEIGHT[1:]], torch.tensor([8.0, *WEIGHT[1:]])):
@@ -355,7 +354,7 @@ def test_probabilities_of_float16_compile_in_one_graph(use_sigmoid: bool) -> Non
         )
 
 
-def test_wrong_input_is_named() -> None:
+def test_wrong_input_is_reported() -> None:
     pred, label = torch.zeros(2, 3), torch.zeros(2).long()
     with pytest.raises(ValueError, match='gamma must be from 0, got -1'):
         focal_loss(pred, label, gamma=-1.0)
@@ -370,11 +369,11 @@ def test_wrong_input_is_named() -> None:
     for activated in (False, True):
         with pytest.raises(ValueError, match='target has the label 7, but pred has 3 columns'):
             focal_loss(pred, torch.tensor([2, 7]), use_sigmoid=False, activated=activated)
-    # In the sigmoid form it is background.
+    # In the sigmoid form the label is background.
     assert torch.equal(focal_loss(pred, label + 7), focal_loss(pred, label + 3))
 
 
-def test_no_classes_are_refused_but_where_there_are_no_labels() -> None:
+def test_no_classes_are_refused_unless_there_are_no_labels() -> None:
     for use_sigmoid in (True, False):
         with pytest.raises(ValueError, match=r'a class or more.*got \(2, 0\).*num_classes'):
             focal_loss(torch.zeros(2, 0), torch.zeros(2).long(), use_sigmoid)

@@ -1,4 +1,4 @@
-"""Labels as indices, and without those of weight 0."""
+"""Labels as indices, and labels of weight 0."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from mmdet_ext.functional.classification.labels import label_index, without_weightless
 
 
-def test_labels_of_weight_0_become_ignored_ones() -> None:
+def test_labels_of_weight_0_become_ignored() -> None:
     label = torch.tensor([0, 3, 3, 1])
     for weight in (
         torch.tensor([1.0, 0.0, 2.0, 1.0]),
-        torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]),  # one an element
+        torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]),  # per element
         torch.tensor([[1.0], [0.0], [1.0], [1.0]]),
     ):
         assert without_weightless(label, weight).tolist() == [0, -1, 3, 1]
@@ -23,17 +23,17 @@ def test_labels_of_weight_0_become_ignored_ones() -> None:
     assert flags.tolist() == [-1, 1]
 
 
-def test_pixels_count_where_a_class_has_a_weight() -> None:
+def test_pixels_count_where_any_class_has_a_weight() -> None:
     label, weight = torch.zeros(2, 4, 5).long(), torch.zeros(2, 3, 4, 5)
     weight[1, 2, 3, 4] = 1
     expected = torch.full((2, 4, 5), -1)
     expected[1, 3, 4] = 0
     assert torch.equal(without_weightless(label, weight), expected)
-    # A weight a picture.
+    # One weight per image.
     assert without_weightless(label, torch.tensor([0.0, 1.0])).amax((1, 2)).tolist() == [-1, 0]
 
 
-def test_elements_of_weight_0_become_ignored_ones() -> None:
+def test_elements_of_weight_0_become_ignored() -> None:
     table = torch.tensor([[0.0, 1.0], [0.5, 0.0]])
     for weight, expected in (
         (torch.tensor([0.0, 1.0]), [[-1.0, -1.0], [0.5, 0.0]]),

@@ -1,4 +1,4 @@
-"""Which negatives are kept: by hand, and against a slow and obvious twin."""
+"""Hard negatives: by hand, and against a slow reference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.classification.mining import hard_negative_mask, ohem_loss, mining_samples
+from mmdet_ext.functional.classification.mining import hard_negative_mask, mining_samples, ohem_loss
 
 WAYS: list[dict[str, Any]] = [
     {},
@@ -34,7 +34,7 @@ def slow_mask(
     loss_threshold: float | None = None,
     min_negatives: int = 0,
 ) -> list[bool]:
-    """The rule in words, one group after the other."""
+    """Apply the rule to one group after the other."""
     kept = [False] * len(loss)
     for name in set(group):
         members = [i for i in range(len(loss)) if group[i] == name and valid[i]]
@@ -52,7 +52,7 @@ def slow_mask(
 
 
 def scene(seed: int, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses with ties, a fifth positive, a fifth ignored (some of them positive)."""
+    """Make losses with ties; a fifth is positive, a fifth ignored (some of them positive)."""
     generator = torch.Generator().manual_seed(seed)
     loss = torch.rand(shape, generator=generator).mul(20).round() / 20
     positive, ignored = (torch.rand(shape, generator=generator) < 0.2 for _ in range(2))
@@ -60,7 +60,7 @@ def scene(seed: int, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @each_way
-def test_rows_against_the_slow_twin(way: dict[str, Any]) -> None:
+def test_rows_equal_the_slow_reference(way: dict[str, Any]) -> None:
     for seed in range(10):
         loss, positive, valid = scene(seed, 5, 17)
         positive[2] = False
@@ -76,7 +76,7 @@ def test_rows_against_the_slow_twin(way: dict[str, Any]) -> None:
 
 
 @each_way
-def test_groups_in_any_order_against_the_slow_twin(way: dict[str, Any]) -> None:
+def test_groups_in_any_order_equal_the_slow_reference(way: dict[str, Any]) -> None:
     for seed in range(10):
         loss, positive, valid = scene(seed, 60)
         generator = torch.Generator().manual_seed(100 + seed)
@@ -90,8 +90,8 @@ def test_groups_in_any_order_against_the_slow_twin(way: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize('grouped', [False, True])
-def test_any_float_is_ranked_by_its_value(grouped: bool) -> None:
-    """Over all sizes and signs, infinities and ties among them."""
+def test_every_float_is_ranked_by_its_value(grouped: bool) -> None:
+    """Compare all sizes and signs, with infinities and ties."""
     generator = torch.Generator().manual_seed(0)
     size = 10 ** (76 * torch.rand(500, generator=generator, dtype=torch.float64) - 38)
     loss = (size * torch.randn(500, generator=generator).sign()).float()
@@ -112,10 +112,10 @@ def test_any_float_is_ranked_by_its_value(grouped: bool) -> None:
         assert mask.tolist() == expected
 
 
-def test_ssds_three_to_one_by_hand() -> None:
+def test_three_negatives_per_positive_by_hand() -> None:
     loss = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1]])
     positive = torch.zeros(2, 6, dtype=torch.bool)
-    positive[0, 5] = True  # the second picture has none, and so keeps none
+    positive[0, 5] = True  # the second image has no positive, and keeps no negative
     kept = ohem_loss(loss, positive)
     assert torch.equal(kept[0], torch.tensor([0.0, 0.0, 0.3, 0.4, 0.5, 0.6]))
     assert torch.equal(kept[1], torch.zeros(6))
@@ -123,7 +123,7 @@ def test_ssds_three_to_one_by_hand() -> None:
     assert torch.equal(least[1], torch.tensor([0.6, 0.0, 0.0, 0.0, 0.0, 0.0]))
 
 
-def test_a_quota_is_rounded_down_but_not_by_rounding_errors() -> None:
+def test_a_quota_is_rounded_down_without_rounding_errors() -> None:
     loss = torch.rand(400, generator=torch.Generator().manual_seed(0))
     positive = torch.arange(400) < 100
     for ratio, count in ((0.29, 29), (0.07, 7), (1.999, 199), (2.5, 250)):
@@ -131,7 +131,7 @@ def test_a_quota_is_rounded_down_but_not_by_rounding_errors() -> None:
         assert mask.sum() == count
 
 
-def test_rows_of_classes_are_summed_to_rank_and_kept_whole() -> None:
+def test_rows_of_classes_are_ranked_by_their_sum_and_kept_whole() -> None:
     loss = torch.tensor([[0.6, 0.0], [0.4, 0.4], [0.1, 0.1], [9.0, 9.0]])
     positive = torch.tensor([False, False, True, False])
     valid = torch.tensor([True, True, True, False])
@@ -140,7 +140,7 @@ def test_rows_of_classes_are_summed_to_rank_and_kept_whole() -> None:
     assert torch.equal(kept, expected)
 
 
-def test_gradient_goes_to_what_is_kept_and_not_through_the_choice() -> None:
+def test_only_kept_samples_have_a_gradient() -> None:
     loss, positive, valid = scene(1, 3, 40)
     loss.requires_grad_()
     ohem_loss(loss, positive, valid, num_negatives=5).sum().backward()
@@ -148,7 +148,7 @@ def test_gradient_goes_to_what_is_kept_and_not_through_the_choice() -> None:
     assert torch.equal(loss.grad, kept.float())
 
 
-def test_what_is_not_kept_may_be_nan_and_what_is_nan_is_not_hidden() -> None:
+def test_ignored_nan_is_dropped_and_a_nan_negative_is_kept() -> None:
     loss = torch.tensor([0.5, math.nan, 0.75], requires_grad=True)
     valid = torch.tensor([True, False, True])
     positive = torch.zeros(3, dtype=torch.bool)
@@ -160,10 +160,10 @@ def test_what_is_not_kept_may_be_nan_and_what_is_nan_is_not_hidden() -> None:
 
 @each_way
 @pytest.mark.parametrize('grouped', [False, True])
-def test_compiles_in_one_graph_and_takes_none(way: dict[str, Any], grouped: bool) -> None:
+def test_compiles_in_one_graph_and_takes_no_samples(way: dict[str, Any], grouped: bool) -> None:
     loss, positive, valid = scene(3, 30)
     group = torch.arange(30) % 3 if grouped else None
-    torch.compiler.reset()  # each way is a graph of its own, and there is a limit
+    torch.compiler.reset()  # each rule is a graph of its own, and their number is limited
     compiled = torch.compile(ohem_loss, fullgraph=True, backend='aot_eager')
     expected = ohem_loss(loss, positive, valid, group, **way)
     assert torch.equal(compiled(loss, positive, valid, group, **way), expected)
@@ -180,7 +180,7 @@ def test_half_precision_is_ranked_and_kept_in_float32() -> None:
     assert kept.dtype == torch.float32 and kept.tolist() == [[0, 0], [2048, 1]]
 
 
-def test_labels_are_mining_samples() -> None:
+def test_labels_are_sorted() -> None:
     label = torch.tensor([0, 2, 3, -1, 255])
     target, positive, valid = mining_samples(torch.zeros(5, 3), label, True, ignore_index=255)
     assert target.tolist() == [0, 2, 3, 3, 3]
@@ -190,7 +190,7 @@ def test_labels_are_mining_samples() -> None:
     assert target.tolist() == [0, 2, 3, 3, 3] and positive.tolist() == [True, True] + [False] * 3
 
 
-def test_dense_targets_are_mining_samples() -> None:
+def test_dense_targets_are_sorted() -> None:
     dense = torch.tensor([[0.0, 0.3], [0.0, 0.0], [-1.0, -1.0], [-1.0, 1.0]])
     target, positive, valid = mining_samples(torch.zeros(4, 2), dense, True)
     assert positive.tolist() == [True, False, False, True]
@@ -218,12 +218,12 @@ def test_dense_targets_are_mining_samples() -> None:
         ({'min_negatives': -1}, 'min_negatives must be a whole number'),
     ],
 )
-def test_bad_options_are_named(way: dict[str, Any], message: str) -> None:
+def test_bad_options_are_reported(way: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         hard_negative_mask(*scene(0, 4), **way)
 
 
-def test_bad_shapes_are_named() -> None:
+def test_bad_shapes_are_reported() -> None:
     loss, positive, valid = scene(0, 4)
     with pytest.raises(ValueError, match=r'loss of shape \(3,\) must begin with .* \(4,\)'):
         hard_negative_mask(loss[:3], positive)

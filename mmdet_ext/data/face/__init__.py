@@ -1,1 +1,1 @@
-"""Face data: folders, lists, pairs and records."""
+"""Data of faces: folders, lists, pairs and records; neither torch nor a host."""

@@ -1,6 +1,7 @@
-"""Images of identities, from a folder an identity or from a list of paths: found, split, counted.
+"""Images of identities, from one folder per identity or from a list of paths.
 
-Neither torch nor an mm* package, so that a command-line tool can refuse wrong data at once.
+They are found, split into parts, checked and counted without torch or an mm* package, so that a
+command-line tool can refuse wrong data at once.
 """
 
 from __future__ import annotations
@@ -54,17 +55,17 @@ _MODES = {
 
 @dataclass
 class FaceList:
-    """Images and whose they are.
+    """Images and their identities.
 
     Attributes:
         root: folder or list that was read.
         classes: names of the identities, in the order of the labels.
-        paths: of the images, those of an identity together: of a folder in natural order, of a
-            list in its order.
-        labels: of the images, 0 .. len(classes) - 1.
-        bad: how many images are left out as they cannot be used.
-        left_out: what was there and is not used.
-        oddities: what is used, but should be known of.
+        paths: paths of the images, identity by identity. Images of a folder are in natural order,
+            those of a list in the order of the list.
+        labels: labels of the images, 0 .. len(classes) - 1.
+        bad: number of images left out because they cannot be used.
+        left_out: files that are not used, per reason.
+        oddities: images and identities that are used, but that the user should know of.
     """
 
     root: str
@@ -96,33 +97,31 @@ def list_faces(
 ) -> FaceList:
     """Find the images of identities.
 
-    Identities are the folders right under ``root`` and number themselves in natural order, s2
-    before s10. With ``ann_file`` the images are those that it lists, see `read_list`: with
-    labels, which then count as they are, or without, and then the folder of an image names its
-    identity.
+    The folders directly under ``root`` are the identities, labelled in natural order: s2 before
+    s10. With ``ann_file``, the images are those of a list, see `read_list`. A list with labels
+    fixes the labels; in a list without labels, the folder of an image names its identity.
 
     Args:
         root: the folder; paths of a list are relative to it.
-        ann_file: a list, a path a line, or a path and a label.
-        identities: names of those to take, which also orders their labels; or a text file,
-            looked for under ``root`` first, of a name a line. By default all.
+        ann_file: a list with one path, or one path and one label, per line.
+        identities: names of the identities to take, in the order of their labels; or a text file
+            with one name per line, looked for under ``root`` first. None takes all.
         identity_split: arguments of `split_identities`, for parts without a common identity.
         picture_split: arguments of `split_images`, for parts of the same identities.
-        min_pictures: identities with fewer readable images are left out. Counted before
-            ``picture_split``, so that its parts number identities alike.
-        num_classes: how many identities there have to be (of a list with labels: its labels are
-            below that).
+        min_pictures: smallest number of readable images of an identity; others are left out. It is
+            applied before ``picture_split``, so that both parts have the same labels.
+        num_classes: required number of identities. The labels of a list must be below it.
         class_names: names of the labels of a list with labels; by default their digits.
-        bad_images: missing, cut or unreadable images: raise an 'error', 'drop' them, counted,
-            or leave images 'unchecked', which opens no file and so counts no odd ones either
-            (for millions of them). Give the parts of a split the same.
+        bad_images: 'error' raises for missing, cut or unreadable images; 'drop' leaves them out
+            and counts them; 'unchecked' opens no file, for millions of images, and so counts no
+            odd images either. All parts of a split need the same value.
 
     Returns:
-        The images; ``str`` of it is a report of one line.
+        FaceList: the images; its ``str`` is a report of one line.
 
     Raises:
-        LayoutError: if there are no such files, names or labels, or nothing is left.
-        ValueError: if an option is out of its range, or two exclude each other.
+        LayoutError: if files, names or labels are not as described, or no image is left.
+        ValueError: if an option is out of its range, or two options exclude each other.
     """
     _check_options(identities, identity_split, picture_split, min_pictures, bad_images)
     root = Path(root).expanduser()
@@ -163,6 +162,7 @@ def _check_options(
     min_pictures: int,
     bad_images: str,
 ) -> None:
+    """Raise ValueError for options out of their ranges."""
     if bad_images not in ('error', 'drop', 'unchecked'):
         raise ValueError(f"bad_images must be 'error', 'drop' or 'unchecked', got {bad_images!r}")
     if min_pictures < 1:
@@ -178,7 +178,7 @@ def _check_options(
 def _check_names(
     root: str, labels: object, identities: object, identity_split: object, class_names: object
 ) -> None:
-    """Raise unless what chooses or gives names fits to how labels are told."""
+    """Raise ValueError for options that do not fit the way in which labels are given."""
     if labels is None and class_names is not None:
         raise ValueError(
             f'class_names (metainfo classes) name the labels of a list, but {root!r} is read by '
@@ -192,12 +192,12 @@ def _check_names(
 
 
 def _short(path: str) -> str:
-    """A path's file and folder."""
+    """Return the folder and the file of a path."""
     return os.path.join(*Path(path).parts[-2:])
 
 
 def _scan(root: Path, left_out: Tally) -> Groups:
-    """The paths of the images in each folder of ``root``, all in natural order."""
+    """List the images in each folder of ``root``, all in natural order."""
     if not root.is_dir():
         what = 'is no folder' if root.exists() else 'is not there'
         raise LayoutError(f'data_root {str(root)!r} {what}; {_LAYOUT}')
@@ -220,7 +220,7 @@ def _scan(root: Path, left_out: Tally) -> Groups:
 
 
 def _images(folder: Path, left_out: Tally) -> list[str]:
-    """The paths of the images right in a folder, in natural order."""
+    """List the images directly in a folder, in natural order."""
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -242,7 +242,7 @@ def _chosen(
     identities: Sequence[str] | str | None,
     identity_split: Mapping[str, Any] | None,
 ) -> Groups:
-    """The identities asked for, in the order asked for."""
+    """Select the wanted identities, in the wanted order."""
     if identity_split is not None:
         return {name: groups[name] for name in split_identities(groups, **identity_split)}
     if identities is None:
@@ -268,7 +268,7 @@ def _chosen(
 def _readable(
     groups: Groups, bad_images: BadImages, faces: FaceList, lines: dict[str, int]
 ) -> Groups:
-    """The groups without bad images; the odd ones are counted."""
+    """Return the groups without bad images, and count odd images."""
 
     def place(path: str) -> str:
         return f'line {lines[path]}: {_short(path)}' if lines else _short(path)
@@ -299,7 +299,7 @@ def _readable(
 
 
 def _looks(paths: list[Path], workers: int = 8) -> list[tuple[str, bool]]:
-    """The mode of each whole image, by its header, and whether it has several frames."""
+    """Read from the header of each image its mode, and whether it has several frames."""
 
     def look(path: Path) -> tuple[str, bool]:
         with Image.open(path) as image:
@@ -310,7 +310,7 @@ def _looks(paths: list[Path], workers: int = 8) -> list[tuple[str, bool]]:
 
 
 def _large_enough(groups: Groups, least: int, faces: FaceList, *, named: bool) -> Groups:
-    """The groups of ``least`` images; the others are counted, and so are those of one image."""
+    """Return the groups of at least ``least`` images; count the others, and those of one image."""
     empty = [name for name, paths in groups.items() if not paths]
     if named and empty:
         raise LayoutError(

@@ -1,4 +1,4 @@
-"""Text lists of face images: a path a line, or a path and a label."""
+"""Text lists of face images: one path per line, or one path and one label."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from mmdet_ext.data.reports import EXAMPLES, LayoutError, Tally, listed
 from mmdet_ext.data.suffixes import IMAGE_SUFFIXES
 
-#: Paths of images by the name of whose they are.
+#: Name of an identity -> paths of its images.
 Groups = dict[str, list[str]]
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """A key that sorts numbers within names by their value.
+    """Return a key that sorts numbers within names by their value.
 
     >>> sorted(['s10', 's2', 's1'], key=natural_key)
     ['s1', 's2', 's10']
@@ -27,20 +27,21 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
-    """Read a list of images, a path a line, or a path, blanks and a label.
+    """Read a list of images, with a path, or a path, blanks and a label, on each line.
 
-    A line that ends like an image's name has no label, so that paths may contain blanks. Empty
-    lines are passed over.
+    A line that ends with the suffix of an image has no label, so that paths may contain blanks.
+    Empty lines are skipped.
 
     Args:
         ann_file: the text file.
 
     Returns:
-        Paths as written, their labels or None where no line has one, their line numbers from 1.
+        tuple: the paths as written; their labels, None if no line has one; and the numbers of
+        their lines, from 1.
 
     Raises:
-        LayoutError: if there is no such file or nothing in it, if labels are not whole numbers
-            of at least 0, or if some lines have one and others none.
+        LayoutError: if the file is absent or empty, a label is not a whole number of at least 0, or
+            only some lines have a label.
     """
     paths, labels, lines, wrong, bare = [], [], [], [], []
     for number, line in enumerate(read_lines(ann_file, 'ann_file'), start=1):
@@ -72,7 +73,7 @@ def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
 
 
 def read_lines(path: Path, argument: str) -> list[str]:
-    """The stripped lines of a text file, which may begin with a byte order mark."""
+    """Read the stripped lines of a text file, which may begin with a byte order mark."""
     try:
         return [line.strip() for line in path.read_text(encoding='utf-8-sig').split('\n')]
     except (OSError, UnicodeDecodeError) as error:
@@ -86,7 +87,19 @@ def grouped_list(
     class_names: Sequence[str] | None,
     oddities: Tally,
 ) -> tuple[Groups, dict[str, int] | None, dict[str, int]]:
-    """The images of a list by identity, the labels of the names if it has any, and the lines."""
+    """Read a list and group its images by identity.
+
+    Args:
+        ann_file: the list.
+        root: folder that its paths are relative to.
+        num_classes: number of classes, None if unknown.
+        class_names: names of the classes, None for their digits.
+        oddities: takes what the user should know of.
+
+    Returns:
+        tuple: the paths per identity; the label of each identity, None for a list without labels;
+        and the number of the line of each path.
+    """
     written, labels, lines = read_list(ann_file)
     fixed, names = None, [os.path.dirname(path) or '.' for path in written]
     if labels is not None:
@@ -120,7 +133,7 @@ def _numbering(
     class_names: Sequence[str] | None,
     oddities: Tally,
 ) -> dict[str, int]:
-    """The label of each name, in the order of the labels."""
+    """Return the label of each name, in the order of the labels, for a list with labels."""
     count = num_classes or (len(class_names) if class_names else max(labels) + 1)
     if class_names is not None and (
         len(set(class_names)) != len(class_names) or len(class_names) != count

@@ -1,9 +1,9 @@
-"""Reading pickles from the internet: bytes, lists, tuples, bools and numpy arrays, nothing else.
+"""Safe reader of pickles that hold bytes, lists, tuples, bools and numpy arrays, and nothing else.
 
-A pickle is a program: it names functions and calls them. Here it may name only what numpy and
-Python write for arrays and bytes, and gets a stand-in for each that does nothing but keep what it
-is given. Arrays are made of checked bytes. Instructions that arrays and bytes have no need of
-(dictionaries, instances, extension codes) are refused too.
+A pickle from the internet is a program: it names functions and calls them. This reader admits only
+the names that numpy and Python write for arrays and bytes. A stand-in replaces each of these
+functions; it only keeps and checks its arguments. Arrays are made from checked bytes. Instructions
+that arrays and bytes do not need (dictionaries, instances, extension codes) are refused too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-#: numpy 2 renamed numpy.core; files written under either name are in use.
+#: numpy 2 renamed numpy.core; files with either name are in use.
 _NUMPY_CORES = ('numpy._core', 'numpy.core')
 _OPCODES = frozenset(
     'PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG '
@@ -36,34 +36,39 @@ _MAX_DIMENSIONS = 32
 
 
 class UnsafePickleError(ValueError):
-    """A pickle that names or holds what it may not. Nothing of it was run."""
+    """Error for a pickle that names or holds something that is not admitted. Nothing of it ran."""
 
 
 class BrokenPickleError(ValueError):
-    """What is no pickle, or is cut or damaged."""
+    """Error for a file that is not a pickle, or is cut or damaged."""
 
 
 def load_safe_pickle(path: str | os.PathLike[str]) -> Any:
     """Read a pickle of bytes, lists, tuples, bools and numpy arrays from a file.
 
-    Strings of Python 2 become bytes. Arrays have numbers or bools; numpy's own bools become bools.
+    Strings of Python 2 become bytes. Arrays may hold numbers or bools. numpy's bools become bools.
 
     Args:
         path: the file.
 
     Returns:
-        What it holds, in lists and tuples of its own.
+        The content of the file, in new lists, tuples and arrays.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        UnsafePickleError: naming what else the file names or holds; nothing of it was run.
-        BrokenPickleError: if it is no pickle, or cut.
+        UnsafePickleError: if the file names or holds anything else, which the error names. Nothing
+            of the file was run.
+        BrokenPickleError: if the file is not a pickle, or is cut.
     """
     return loads_safe_pickle(Path(path).read_bytes(), str(path))
 
 
 def loads_safe_pickle(content: bytes, name: str = 'the pickle') -> Any:
-    """As `load_safe_pickle`, of bytes; ``name`` is what errors call them.
+    """Read a pickle from bytes, as `load_safe_pickle` does from a file.
+
+    Args:
+        content: the pickle.
+        name: name of the pickle in errors.
 
     >>> loads_safe_pickle(pickle.dumps(([b'one', b'two'], [True])))
     ([b'one', b'two'], [True])
@@ -81,7 +86,7 @@ lists, tuples, bools and numpy arrays only
             f'{name} was refused: it {error}. Nothing of it was run. It may hold bytes, lists, '
             'tuples, bools and numpy arrays only'
         ) from None
-    except Exception as error:  # a damaged file makes the parser stumble over anything
+    except Exception as error:  # the parser raises many types of errors on damaged files
         raise BrokenPickleError(
             f'{name} cannot be read as a pickle ({type(error).__name__}: {error}). '
             'Is the file whole, and a pickle?'
@@ -89,13 +94,14 @@ lists, tuples, bools and numpy arrays only
 
 
 def _refused(name: str) -> UnsafePickleError:
+    """Make the error for a name that is not admitted."""
     return UnsafePickleError(f'names {name!r}, and loading that could run code')
 
 
 class _StandIn:
-    """A function that a pickle may name, with what it may be called with.
+    """Stand-in for a function that a pickle may name; it checks the arguments of a call.
 
-    It has neither attributes nor state that a pickle could set.
+    It has neither attributes nor a state that a pickle could set.
     """
 
     __slots__ = ()
@@ -109,7 +115,7 @@ class _StandIn:
 
 
 class _Encode(_StandIn):
-    """``_codecs.encode(text, 'latin1')``, by which Python 3 writes bytes for Python 2."""
+    """``_codecs.encode(text, 'latin1')``, with which Python 3 writes bytes for Python 2."""
 
     __slots__ = ()
     name = '_codecs.encode'
@@ -133,14 +139,14 @@ class _EmptyBytes(_StandIn):
 
 
 class _NdArray(_StandIn):
-    """``numpy.ndarray``, which is named and not called: its call reads bytes as pointers."""
+    """``numpy.ndarray``, which may be named but not called: a call would read bytes as pointers."""
 
     __slots__ = ()
     name = 'numpy.ndarray'
 
 
 class _Dtype(_StandIn):
-    """``numpy.dtype(code, align, copy)``: of numbers and bools."""
+    """``numpy.dtype(code, align, copy)``, for numbers and bools."""
 
     __slots__ = ()
     name = 'numpy.dtype'
@@ -153,7 +159,7 @@ class _Dtype(_StandIn):
 
 
 class _Reconstruct(_StandIn):
-    """``numpy._core.multiarray._reconstruct(ndarray, (0,), b'b')``, with which an array begins."""
+    """``numpy._core.multiarray._reconstruct(ndarray, (0,), b'b')``, which begins an array."""
 
     __slots__ = ()
     name = 'numpy _reconstruct'
@@ -165,7 +171,7 @@ class _Reconstruct(_StandIn):
 
 
 class _FromBuffer(_StandIn):
-    """``numpy._core.numeric._frombuffer(bytes, dtype, shape, order)``, of protocol 5."""
+    """``numpy._core.numeric._frombuffer(bytes, dtype, shape, order)``, an array of protocol 5."""
 
     __slots__ = ()
     name = 'numpy _frombuffer'
@@ -179,7 +185,7 @@ class _FromBuffer(_StandIn):
 
 
 class _Scalar(_StandIn):
-    """``numpy._core.multiarray.scalar(dtype, bytes)``: of bools."""
+    """``numpy._core.multiarray.scalar(dtype, bytes)``, for bools."""
 
     __slots__ = ()
     name = 'numpy scalar'
@@ -191,7 +197,7 @@ class _Scalar(_StandIn):
 
 
 class _DtypeDraft:
-    """A dtype in the making."""
+    """Draft of a dtype; a pickle sets its byte order."""
 
     __slots__ = ('dtype',)
 
@@ -207,7 +213,7 @@ class _DtypeDraft:
 
 
 class _ArrayDraft:
-    """An array in the making."""
+    """Draft of an array; a pickle sets its content."""
 
     __slots__ = ('value',)
 
@@ -222,7 +228,7 @@ class _ArrayDraft:
 
 
 def _array(raw: Any, draft: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
-    """An array of its own of checked bytes."""
+    """Make a new array from bytes, after checking that shape, dtype and bytes fit."""
     if not isinstance(draft, _DtypeDraft) or not isinstance(raw, (bytes, bytearray, memoryview)):
         raise UnsafePickleError('makes a numpy array of something else than bytes and a dtype')
     if (
@@ -238,20 +244,20 @@ def _array(raw: Any, draft: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]
             f'with {given} bytes'
         )
     flat = np.frombuffer(raw, draft.dtype) if given else np.empty(0, draft.dtype)
-    if draft.dtype.kind == 'b':  # a bool is 0 or 1, whatever the file says
+    if draft.dtype.kind == 'b':  # any byte other than 0 is True
         flat = flat.view(np.uint8) != 0
     return flat.reshape(shape, order=order).astype(flat.dtype.newbyteorder('='), copy=True)
 
 
 def _text(value: Any) -> str | None:
-    """Text, which Python 2 writes as bytes."""
+    """Return text as a string (Python 2 writes it as bytes); None for anything else."""
     if isinstance(value, bytes):
         return value.decode('latin1')
     return value if isinstance(value, str) else None
 
 
 def _shown(value: Any) -> str:
-    """A value of the file for a message, not the whole of a long one."""
+    """Format a value of the file for a message, shortened if it is long."""
     if isinstance(value, tuple):
         return f'({", ".join(_shown(entry) for entry in value[:8])})'
     if isinstance(value, (str, bytes, int, type(None))):
@@ -272,7 +278,7 @@ _STAND_INS: dict[tuple[str, str], _StandIn] = {
 
 
 class _Instructions(dict[int, Any]):
-    """Code -> method, of the instructions that are admitted."""
+    """Table of the admitted instructions: code -> method."""
 
     def __missing__(self, code: int) -> Any:
         name = next((one.name for one in pickletools.opcodes if ord(one.code) == code), None)
@@ -286,10 +292,10 @@ class _Instructions(dict[int, Any]):
 
 
 class _Unpickler(pickle._Unpickler):
-    """Knows the stand-ins and the instructions above alone.
+    """Unpickler that knows only the stand-ins and the instructions above.
 
-    It is Python's own one written in Python, as the one in C has no table of instructions, and
-    crashes on crafted nests.
+    It derives from Python's unpickler written in Python. The one written in C has no table of
+    instructions, and crashes on deep nests.
     """
 
     dispatch = _Instructions(
@@ -299,14 +305,15 @@ class _Unpickler(pickle._Unpickler):
     )
 
     def load_bytearray8(self) -> None:
-        """Take the bytes that are there; stock first makes room for as many as a file claims."""
-        machine: Any = self  # its methods are set as it starts
+        """Read a bytearray; unlike Python's method, do not first allocate the size claimed."""
+        machine: Any = self  # `load` sets its methods `read` and `append`
         (size,) = struct.unpack('<Q', machine.read(8))
         machine.append(bytearray(machine.read(min(size, sys.maxsize))))
 
     dispatch[ord(pickle.BYTEARRAY8)] = load_bytearray8
 
     def find_class(self, module: str, name: str, /) -> Any:
+        """Return the stand-in of a name, or raise UnsafePickleError."""
         if not module or not name:
             raise pickle.UnpicklingError('a name is cut off')
         if (module, name) not in _STAND_INS:
@@ -314,16 +321,17 @@ class _Unpickler(pickle._Unpickler):
         return _STAND_INS[module, name]
 
     def persistent_load(self, pid: Any, /) -> Any:
+        """Refuse references to objects outside of the file."""
         raise UnsafePickleError('holds a reference to something outside of the file')
 
 
 def _finished(value: Any, done: dict[int, tuple[Any, Any]], depth: int) -> Any:
-    """The value with its arrays made; anything that is not admitted raises.
+    """Replace drafts by arrays in the result of the unpickler; raise for values not admitted.
 
     Args:
-        value: what the pickle left.
-        done: id -> value and its result, so that what is met again is not done again.
-        depth: how many containers are around it.
+        value: result of the unpickler, or a part of it.
+        done: id -> value and its result, so that shared values are replaced once.
+        depth: number of containers around the value.
     """
     if type(value) in (bytes, bool):
         return value

@@ -1,4 +1,4 @@
-"""Parts of a set of faces: without a common identity, or of the same identities."""
+"""Splits of a set of faces into parts without a common identity, or of the same identities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PARTS = {'identity_split': 'train', 'picture_split': 'first'}
 
 
 def check_split(option: str, value: Any, split: Callable[..., Any]) -> None:
-    """Raise ValueError unless ``value`` holds arguments of ``split`` behind its first one."""
+    """Raise ValueError unless ``value`` holds arguments of ``split`` other than its first one."""
     _, *parameters = inspect.signature(split).parameters.values()
     needed = {p.name for p in parameters if p.default is p.empty}
     shown = ', '.join(
@@ -33,23 +33,24 @@ def split_identities(
     test_fraction: float = 0.0,
     seed: int = 0,
 ) -> list[str]:
-    """The names that belong to a part.
+    """Select the names that belong to a part.
 
-    Names are ranked by a hash of seed and name; the first ranks are 'test', the next 'val', the
-    rest 'train'. The parts of one set of names have no name in common and make up all of it.
+    Names are ranked by a hash of seed and name. The first ranks are 'test', the next are 'val', and
+    the rest are 'train'. The three parts have no name in common, and together are all names.
 
     Args:
-        names: of all identities, in any order, without repeats.
-        part: which to give.
-        val_fraction: share of 'val' in [0, 1); of above 0, at least one name.
-        test_fraction: share of 'test' likewise. Both together are below 1.
-        seed: of the ranking.
+        names: names of all identities, in any order, without repeats.
+        part: the part to return.
+        val_fraction: share of 'val', in [0, 1). A share above 0 gives at least one name.
+        test_fraction: share of 'test', in [0, 1). Both shares together are below 1.
+        seed: seed of the ranking.
 
     Returns:
-        Names, in the order given.
+        The names of the part, in the order of ``names``.
 
     Raises:
-        ValueError: if ``part`` is none of the three, or its share is 0 or beyond range.
+        ValueError: if ``part`` is none of the three, or its share is 0 or out of range.
+        LayoutError: (a ValueError) if there are too few names.
 
     >>> split_identities('abcdefgh', 'val', val_fraction=0.25)
     ['f', 'h']
@@ -81,15 +82,15 @@ def split_identities(
 
 
 def split_images(paths: Sequence[str], part: Literal['first', 'rest'], count: int) -> list[str]:
-    """The first images of an identity (a gallery), or those behind them (probes).
+    """Select the first images of an identity (a gallery), or the images after them (probes).
 
     Args:
-        paths: in order.
-        part: which to give.
-        count: how many 'first' are, at least 1.
+        paths: images of the identity, in order.
+        part: the part to return.
+        count: number of 'first' images, at least 1.
 
     Raises:
-        ValueError: if ``part`` is none of the two or ``count`` below 1.
+        ValueError: if ``part`` is neither of the two, or ``count`` is below 1.
     """
     if part not in ('first', 'rest') or count < 1:
         raise ValueError(

@@ -1,7 +1,8 @@
-"""Made faces: a pattern an identity, as a folder, as records and as lists of pairs.
+"""Synthetic faces: one pattern per identity, as a folder, as records and as lists of pairs.
 
-Four people to train on, four others to test with, two images each. They are no faces, but tell
-identities apart as faces do, and readers take them for what they read.
+Four identities are for training, four others for testing, with two images each. The patterns do not
+look like faces, but images of one identity resemble each other as those of a face do, and all
+readers of face data can read them.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import numpy as np
 from mmdet_ext.data.face.records import write_face_records
 from mmdet_ext.utils.files import whole_file, write_text
 
-#: Names of the people to train on, and of those to test with.
+#: Names of the identities for training, and of those for testing.
 TRAINED = ('p0', 'p1', 'p2', 'p3')
 UNSEEN = ('p4', 'p5', 'p6', 'p7')
 IMAGES = 2
-#: Height and width of what lies in folders, px, as ORL has it, and of aligned faces in records.
+#: Height and width, px, of images in folders, which is the size of ORL, and of images in records.
 FOLDER_SIZE = (112, 92)
 ALIGNED_SIZE = (112, 112)
-#: The pairs come in so many folds.
+#: Number of folds of the pairs.
 FOLDS = 2
 _PATCHES = 7
 
@@ -30,12 +31,15 @@ Image = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def face_image(identity: int, number: int, size: tuple[int, int] = ALIGNED_SIZE) -> Image:
-    """A made face, (H, W, 3), BGR: the identity's patches of colour, lighter or darker, and noise.
+    """Make the image of a face: coloured patches, the same for each image of an identity, and noise.
 
     Args:
-        identity: from 0; images of one look alike.
-        number: of the image, from 0.
+        identity: number of the identity, from 0.
+        number: number of the image, from 0; it changes brightness and noise.
         size: height and width, px.
+
+    Returns:
+        (H, W, 3), uint8, BGR.
     """
     height, width = size
     patches = np.random.default_rng([identity]).uniform(40, 215, (_PATCHES, _PATCHES, 3))
@@ -47,21 +51,22 @@ def face_image(identity: int, number: int, size: tuple[int, int] = ALIGNED_SIZE)
 
 
 def encoded(image: Image) -> bytes:
-    """An image (H, W, 3), BGR, as a PPM file, which loses nothing and needs no library."""
+    """Encode an image (H, W, 3), BGR, as a lossless PPM file."""
     height, width, _ = image.shape
     return b'P6\n%d %d\n255\n' % (width, height) + image[..., ::-1].tobytes()
 
 
 def make_faces(root: Path) -> None:
-    """Write all forms of the made faces into a folder.
+    """Write all forms of the synthetic faces into a folder.
 
-    These are ``faces/p0/p0_0001.ppm`` and so on, of all people; ``train.rec`` with ``train.idx``
-    and ``property``, of those to train on; ``pairs.txt`` (LFW's form, of images in ``faces``),
-    ``pairs.csv`` (likewise) and ``pairs.bin``, of the others: of each one pair of its two
-    images and one with the next person.
+    - All identities: ``faces/p0/p0_0001.ppm`` and so on.
+    - Identities for training: ``train.rec`` with ``train.idx`` and ``property``.
+    - Identities for testing: ``pairs.txt`` (LFW's form) and ``pairs.csv``, which list images in
+      ``faces``, and ``pairs.bin``. Each identity has one genuine pair, and one impostor pair with
+      the next identity.
 
     Args:
-        root: the folder; made where it is absent.
+        root: the folder; it is created if absent.
     """
     people = (*TRAINED, *UNSEEN)
     for identity, name in enumerate(people):
@@ -77,19 +82,19 @@ def make_faces(root: Path) -> None:
 
 
 def image_path(name: str, number: int) -> str:
-    """Where an image lies under ``faces``; LFW numbers from 1."""
+    """Return the path of an image under ``faces``; LFW counts images from 1."""
     return f'{name}/{name}_{number + 1:04d}.ppm'
 
 
 def _write_pairs(root: Path, aligned: list[list[bytes]]) -> None:
-    """Write the pairs in all three forms, a genuine one and an impostor in turn."""
+    """Write the pairs in all three forms, genuine and impostor pairs in turn."""
     count = len(UNSEEN)
     lines, rows = [f'{FOLDS}\t{count // FOLDS}'], ['path1,path2,same,fold']
     images: list[bytes] = []
     per_fold = count // FOLDS
     for fold in range(FOLDS):
         people = range(fold * per_fold, (fold + 1) * per_fold)
-        # LFW's form has a fold's genuine pairs first.
+        # LFW's form lists the genuine pairs of a fold first.
         lines += [f'{UNSEEN[one]}\t1\t2' for one in people]
         lines += [f'{UNSEEN[one]}\t1\t{UNSEEN[(one + 1) % count]}\t2' for one in people]
         for one in people:

@@ -1,4 +1,4 @@
-"""Files of records: MXNet's RecordIO (`layout`, `container`) and InsightFace's faces (`faces`)."""
+"""Files of records: MXNet's RecordIO (`binary`, `container`) and InsightFace's faces (`faces`)."""
 
 from mmdet_ext.data.face.records.binary import (
     MAGIC,

@@ -1,17 +1,17 @@
-"""MXNet's RecordIO: what a record is made of, and writing it, without MXNet.
+"""Binary form of MXNet's RecordIO: reading and writing records without MXNet.
 
-A file of records, all numbers little-endian::
+A file of records has this form; all numbers are little-endian::
 
     record   magic uint32 = 0xced7230a
              word  uint32 = continuation << 29 | length of what follows
              payload, then zeros up to a multiple of 4 bytes
     payload  IRHeader: flag uint32, label float32, id uint64, id2 uint64
-             flag float32 labels, which stand for the label where flag > 0
+             flag float32 labels, which replace the label if flag > 0
              the encoded image
 
-A payload that holds the magic at a multiple of 4 bytes is written in parts, without that magic:
-the parts have continuation 1 (first), 2, ... and 3 (last); a record of one part has 0. The text
-file ``.idx`` beside it tells of each record ``number<TAB>offset``.
+A payload that contains the magic at a multiple of 4 bytes is split there into parts, without that
+magic. The first part has continuation 1, the last has 3, the others have 2; a record of one part
+has 0. The text file ``.idx`` beside it has one line ``number<TAB>offset`` per record.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from mmdet_ext.utils.files import whole_file
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack('<I', MAGIC)
-#: What stands before the payload of a part: magic, and continuation and length in one.
+#: Words before the payload of a part: the magic, and the continuation with the length.
 WORDS = struct.Struct('<II')
 HEADER = struct.Struct('<IfQQ')
 MAX_LENGTH = (1 << 29) - 1
 
 
 class RecordError(ValueError):
-    """A record, or a file of records, that cannot be read.
+    """Error for a record, or a file of records, that cannot be read.
 
     Attributes:
-        index: number of the record, None where the file as a whole is meant.
+        index: number of the record; None if the whole file is meant.
     """
 
     def __init__(self, message: str, index: int | None = None) -> None:
@@ -49,9 +49,9 @@ class Record(NamedTuple):
     """One record.
 
     Attributes:
-        labels: (k,) float32; k is 1 where the header itself holds the label.
-        record_id: the number that the header bears.
-        data: what follows the header: an encoded image, or nothing.
+        labels: (k,) float32; k is 1 if the header itself holds the label.
+        record_id: id in the header.
+        data: bytes after the header and its labels: an encoded image, or nothing.
     """
 
     labels: np.ndarray[Any, np.dtype[np.float32]]
@@ -60,7 +60,7 @@ class Record(NamedTuple):
 
 
 def pack(labels: float | Sequence[float], data: bytes, record_id: int = 0) -> bytes:
-    """The payload of a record: header, labels, data.
+    """Make the payload of a record: header, labels, data.
 
     >>> unpack(pack(7, b'image', record_id=3))
     Record(labels=array([7.], dtype=float32), record_id=3, data=b'image')
@@ -72,10 +72,10 @@ def pack(labels: float | Sequence[float], data: bytes, record_id: int = 0) -> by
 
 
 def unpack(payload: bytes) -> Record:
-    """Take the payload of a record apart.
+    """Split the payload of a record into labels, id and data.
 
     Raises:
-        RecordError: if it is shorter than its header says.
+        RecordError: if the payload is shorter than its header says.
     """
     if len(payload) < HEADER.size:
         raise RecordError(f'header too short: {len(payload)} bytes, {HEADER.size} are needed')
@@ -90,10 +90,10 @@ def unpack(payload: bytes) -> Record:
 
 
 def encode(payload: bytes) -> bytes:
-    """A record as it stands in a file, in parts where the payload holds the magic.
+    """Encode a payload as a record of a file, in parts if the payload contains the magic.
 
     Raises:
-        RecordError: if the payload is longer than the 2**29 - 1 bytes that a record holds.
+        RecordError: if the payload is longer than 2**29 - 1 bytes, which a record can hold.
     """
     if len(payload) > MAX_LENGTH:
         raise RecordError(f'a record holds at most {MAX_LENGTH} bytes, got {len(payload)}')
@@ -113,18 +113,18 @@ def encode(payload: bytes) -> bytes:
 
 
 def index_text(entries: Iterable[tuple[int, int]]) -> str:
-    """What an ``.idx`` file says of records, by their numbers and offsets."""
+    """Format the numbers and offsets of records as the text of an ``.idx`` file."""
     return ''.join(f'{number}\t{offset}\n' for number, offset in entries)
 
 
 def append(file: BinaryIO, offsets: list[int], payload: bytes) -> None:
-    """Write a record, and note where it starts."""
+    """Write a record, and append its offset to ``offsets``."""
     offsets.append(file.tell())
     file.write(encode(payload))
 
 
 def write_records(payloads: Iterable[bytes], rec_path: Path) -> int:
-    """Write payloads (see `pack`) as ``.rec`` and ``.idx``, numbered from 0; return how many."""
+    """Write payloads (see `pack`) as ``.rec`` and ``.idx``, numbered from 0; return the count."""
     offsets: list[int] = []
     with whole_file(rec_path) as rec, whole_file(rec_path.with_suffix('.idx')) as idx:
         with rec.open('wb') as file:

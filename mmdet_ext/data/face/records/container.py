@@ -1,6 +1,6 @@
-"""Files of records (see `layout`): random access by their numbers, without MXNet.
+"""Random access to the records of a file by their numbers, without MXNet.
 
-The text file ``.idx`` beside a ``.rec`` tells of each record ``number<TAB>offset``.
+The module `binary` describes the form of a record, and the text file ``.idx`` beside a ``.rec``.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from mmdet_ext.utils.files import whole_file
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
-#: Up to here a float32, as which records hold their labels, tells neighbouring integers apart.
+#: Largest integer up to which float32, the type of labels in records, holds every integer exactly.
 EXACT_FLOAT = 1 << 24
 
 _CHUNK = 1 << 18
 _PROGRESS_STEP = 1 << 20
 
-# What can be wrong with a record, as far as its first bytes tell; the index is the code.
+# Problems of a record that its first bytes show; the index is the code of the problem.
 PROBLEMS = (
     '',
     'starts behind the end of the file (truncated)',
@@ -55,10 +55,10 @@ PROBLEMS = (
 
 
 def problem_code(reason: str) -> int:
-    """The index into `PROBLEMS` of a reason that begins like one of them.
+    """Return the index into `PROBLEMS` of a reason that begins like one of them.
 
-    Of a record in parts whose later part is wrong in another way, the magic number is not where
-    it should be.
+    Other reasons come from a later part of a record in parts, which does not begin with the magic
+    number where it should; they count as a bad magic number.
 
     >>> PROBLEMS[problem_code('bad magic number 0x00000000 at byte 12')]
     'bad magic number'
@@ -68,16 +68,16 @@ def problem_code(reason: str) -> int:
 
 
 class _Broken(Exception):
-    """Why a record cannot be read; whoever knows its number makes a `RecordError` of it."""
+    """Reason why a record cannot be read; the caller adds its number in a `RecordError`."""
 
 
 class Headers(NamedTuple):
-    """What the first bytes of n records tell.
+    """Headers of n records.
 
     Attributes:
-        labels: (n, 2) float32, the first and second label; NaN where there is none.
-        sizes: (n,) int64, bytes behind the header, at least 1 for a record in parts.
-        problems: (n,) uint8, index into `PROBLEMS`.
+        labels: (n, 2) float32, the first and second label; NaN if there is none.
+        sizes: (n,) int64, number of bytes after the header, at least 1 for a record in parts.
+        problems: (n,) uint8, index into `PROBLEMS`, 0 for none.
     """
 
     labels: np.ndarray[Any, np.dtype[np.float32]]
@@ -92,7 +92,7 @@ def read_index(path: Path) -> tuple[IntArray, IntArray]:
         Numbers and offsets of the records, in the order of the numbers.
 
     Raises:
-        RecordError: if a line is not two whole numbers, or a number stands twice.
+        RecordError: if a line is not two whole numbers, or a number occurs twice.
     """
     text = path.read_bytes().strip()
     table: IntArray | None = None
@@ -105,7 +105,7 @@ def read_index(path: Path) -> tuple[IntArray, IntArray]:
             right = right and not (table < 0).any()
         except (ValueError, DeprecationWarning):
             right = False
-    if table is None or not right:  # a slow look at each line; blank ones alone are no harm
+    if table is None or not right:  # check each line, slowly; blank lines are allowed
         rows = enumerate(io.BytesIO(text), start=1)
         wrong = next((number for number, row in rows if not _is_index_line(row)), 0)
         if table is None or wrong:
@@ -122,32 +122,33 @@ def read_index(path: Path) -> tuple[IntArray, IntArray]:
 
 
 def _is_index_line(row: bytes) -> bool:
+    """Return whether a line is blank or two whole numbers."""
     cells = row.split()
     return not cells or (len(cells) == 2 and all(cell.isdigit() for cell in cells))
 
 
 class RecordFile:
-    """Random access to the records of a file, by their numbers.
+    """File of records with random access by their numbers.
 
-    The file is memory-mapped at the first access of each process: a data loader's workers, forked
-    or spawned, share neither a handle nor a position, and pickling hands on the path and the
-    table of offsets alone.
+    Each process memory-maps the file at its first access. The workers of a data loader, forked or
+    spawned, therefore share neither a handle nor a position. Only the path and the table of
+    offsets are pickled.
 
     Args:
         path: the ``.rec`` file.
-        idx_path: its ``.idx``; by default the one beside it. Where it is absent, or tells less
-            than the file holds, the records are found by reading through the file, numbered from
-            0 in their order; ``notes`` says so.
+        idx_path: its ``.idx``; None for the one beside it. If that is absent or incomplete, the
+            records are found by reading through the file, and numbered from 0 in their order;
+            ``notes`` says so.
 
     Attributes:
         keys: (N,) int64, numbers of the records, ascending.
-        offsets: (N,) int64, where they start.
-        notes: what a user should hear of.
-        broken: number -> reason, of the records that reading through the file found broken.
+        offsets: (N,) int64, offsets of the records in the file.
+        notes: messages for the user.
+        broken: number -> reason, for records found to be broken when reading through the file.
 
     Raises:
-        FileNotFoundError: if the file, or an ``idx_path`` that was named, is absent.
-        RecordError: if the file is empty or holds no records, or the ``.idx`` is not its own.
+        FileNotFoundError: if the file, or a given ``idx_path``, is absent.
+        RecordError: if the file is empty or holds no records, or the ``.idx`` belongs to another.
     """
 
     def __init__(
@@ -187,7 +188,7 @@ class RecordFile:
 
         Raises:
             IndexError: if there is no such record.
-            RecordError: naming file and number, if it is truncated or corrupt.
+            RecordError: with file and number, if the record is truncated or corrupt.
         """
         row = int(np.searchsorted(self.keys, index))
         if row == len(self.keys) or self.keys[row] != index:
@@ -195,7 +196,7 @@ class RecordFile:
         return self.read_at(int(self.offsets[row]), index)
 
     def read_at(self, offset: int, index: int) -> Record:
-        """Read the record that starts at ``offset``; ``index`` is what errors call it."""
+        """Read the record that starts at ``offset``; errors name it by ``index``."""
         content = self._content()
         try:
             parts, _ = _parts(content, offset)
@@ -204,7 +205,7 @@ class RecordFile:
             raise RecordError(f'{self.path}: record {index}: {error}', index) from None
 
     def headers(self, offsets: IntArray) -> Headers:
-        """Read the headers alone of the records that start at ``offsets``."""
+        """Read only the headers of the records that start at ``offsets``."""
         count = len(offsets)
         labels = np.full((count, 2), np.nan, np.float32)
         sizes, problems = np.zeros(count, np.int64), np.zeros(count, np.uint8)
@@ -219,8 +220,8 @@ class RecordFile:
         """Find the records by reading through the file instead of its ``.idx``.
 
         Raises:
-            RecordError: if the file holds no record, or the numbers of the ``.idx`` are not the
-                places of the records, so that those it lacks cannot be numbered.
+            RecordError: if the file holds no record, or the numbers in the ``.idx`` are not the
+                places of the records, so that the missing records cannot be numbered.
         """
         offsets, self.broken = _scan(self._content())
         if len(self.broken) == len(offsets):
@@ -246,7 +247,7 @@ class RecordFile:
             file.write(index_text(zip(self.keys.tolist(), self.offsets.tolist(), strict=True)))
 
     def _content(self) -> memoryview:
-        """The bytes of the file, mapped anew in a process that has not done so."""
+        """Return the bytes of the file, and map the file first in a new process."""
         if self._mapped is None or self._mapped[0] != os.getpid():
             with self.path.open('rb') as file:
                 content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -254,7 +255,7 @@ class RecordFile:
         return self._mapped[1]
 
     def _check_index(self, index: Path) -> None:
-        """Look whether the ``.idx`` belongs to the file and goes up to its end."""
+        """Check that the ``.idx`` belongs to the file, and rescan the file if it is incomplete."""
         inside = self.offsets[self.offsets < self.size]
         if not len(inside):
             self.rescan(f'{index.name} names no record within the file')
@@ -278,6 +279,7 @@ class RecordFile:
     def _some_headers(
         self, words: np.ndarray[Any, Any], offsets: IntArray
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Read the labels, sizes and problems of some records from the words of the file."""
         readable = (offsets >= 0) & (offsets <= self.size - 8) & (offsets % 4 == 0)
         at = np.where(readable, offsets, 0) // 4
 
@@ -306,7 +308,7 @@ class RecordFile:
 
 
 def _parts(content: memoryview, offset: int) -> tuple[list[tuple[int, int]], int]:
-    """Where the parts of the record at ``offset`` start and end, and where the next record is."""
+    """Find the start and end of each part of the record at ``offset``, and the next record."""
     parts: list[tuple[int, int]] = []
     size = len(content)
     if offset % 4:
@@ -333,10 +335,10 @@ def _parts(content: memoryview, offset: int) -> tuple[list[tuple[int, int]], int
 
 
 def _scan(content: memoryview) -> tuple[list[int], dict[int, str]]:
-    """Offsets of all records, and which of them are broken and why.
+    """Find the offsets of all records, and the reasons of broken ones by their places.
 
-    Behind a broken record the search goes on at the next magic number that begins a record; what
-    lies between counts as one record.
+    After a broken record, the search continues at the next magic number that begins a record. All
+    bytes in between count as one record.
     """
     offsets: list[int] = []
     broken: dict[int, str] = {}
@@ -354,7 +356,7 @@ def _scan(content: memoryview) -> tuple[list[int], dict[int, str]]:
 
 
 def _next_record(content: memoryview, at: int) -> int:
-    """Where the next record begins, from ``at`` on; the end of the file if none does."""
+    """Find the start of the next record from ``at`` on; the end of the file if there is none."""
     words = np.frombuffer(content[: len(content) // 4 * 4], '<u4')
     for start in range(at // 4, len(words) - 1, _CHUNK):
         found = np.flatnonzero(words[start : start + _CHUNK] == MAGIC) + start
@@ -366,7 +368,7 @@ def _next_record(content: memoryview, at: int) -> int:
 
 
 def _show_progress(what: str, done: int, total: int) -> None:
-    """A line on stderr, for large files alone."""
+    """Show a line of progress on stderr, for large files only."""
     if total > 2 * _PROGRESS_STEP:
         end = '\n' if done == total else ''
         print(f'\r{done} of {total} {what}', end=end, file=sys.stderr, flush=True)

@@ -1,12 +1,12 @@
 """InsightFace's layout of faces in a file of records: ``train.rec``, ``train.idx``, ``property``.
 
-Record 0 has no image but the labels (F, L). Records 1..F-1 are images, each with its label.
-Records F..L-1 are identities, without image, whose labels (a, b) say that the images a..b-1
-are theirs. Files without such a record 0 hold images alone. ``property`` says
+Record 0 has no image, but the labels (F, L). Records 1..F-1 are images, each with its label.
+Records F..L-1 are identities: they have no image, and their labels (a, b) say that the images
+a..b-1 are of this identity. A file without such a record 0 holds images only. ``property`` contains
 ``classes,height,width``.
 
 All these numbers are float32, which is exact up to 2**24 = 16,777,216. Glint360K has more records
-than that, so what tells of records from there on is not taken at its word.
+than that, so numbers of records from there on are not trusted.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ from mmdet_ext.data.face.records.container import (
 )
 from mmdet_ext.utils.files import whole_file
 
-# What follows the header of records 0 and F.. is nothing, or too little to be an image.
+# After the headers of record 0 and of the identity records there is nothing, or too little for an
+# image.
 _NO_IMAGE = 16
-# float32 is off by at most this between 2**24 and 2**26.
+# Largest rounding error of float32 between 2**24 and 2**26.
 _ROUNDING = 2
 _ABSENT = 'absent from the file, though record 0 counts it (truncated)'
 
 
 @dataclass
 class FaceRecords:
-    """The images in a file of records.
+    """Images in a file of records.
 
     Attributes:
         keys: (N,) numbers of the records that hold usable images, ascending.
-        offsets: (N,) int64, where they start.
-        labels: (N,) int32, their identities.
+        offsets: (N,) int64, offsets of these records.
+        labels: (N,) int32, labels of these images.
         bad: reason -> numbers of the records that are not usable.
-        notes: what a user should hear of.
-        identities: identity records in the file, 0 where it has none.
+        notes: messages for the user.
+        identities: number of identity records in the file.
     """
 
     keys: IntArray
@@ -64,16 +65,17 @@ class FaceRecords:
 def read_face_records(
     file: RecordFile, *, scan: bool = False, classes: int | None = None
 ) -> FaceRecords:
-    """Find the images of a file and their labels, decoding none.
+    """Find the images of a file and their labels, without decoding an image.
 
-    Where identity records tell which images are whose, one image of each identity is looked
-    at for its label. Otherwise the header of each image is read: minutes for millions.
+    If identity records give the images of each identity, the label is read from the header of one
+    image per identity. Otherwise the header of each image is read, which takes minutes for
+    millions of images.
 
     Args:
         file: the file.
-        scan: read the header of each image in any case. This finds all records that are cut or
-            have no header, and labels that differ from their identity's.
-        classes: number of classes; labels from there on are bad.
+        scan: always read the header of each image. This finds all records that are cut or have no
+            header, and labels that differ from the label of their identity.
+        classes: number of classes; images with labels from there on are bad.
     """
     notes: list[str] = []
     bounds = _bounds(file)
@@ -113,7 +115,7 @@ def read_face_records(
 def _known_problems(
     file: RecordFile, keys: IntArray, offsets: IntArray
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """What is wrong with records, as far as offsets and reading through the file tell."""
+    """Return the problem of each record that its offset, or reading through the file, shows."""
     problems = np.where(_inside(file, offsets), 0, BEHIND).astype(np.uint8)
     for row in np.flatnonzero(np.isin(keys, list(file.broken)) & (problems == 0)):
         problems[row] = problem_code(file.broken[int(keys[row])])
@@ -121,11 +123,12 @@ def _known_problems(
 
 
 def _inside(file: RecordFile, offsets: IntArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return whether each offset leaves room for the first two words of a record."""
     return offsets <= file.size - 8
 
 
 def _bounds(file: RecordFile) -> tuple[int, int] | None:
-    """F and L of record 0, None where the file holds images alone."""
+    """Return F and L of record 0; None if the file holds images only."""
     if not len(file) or file.keys[0] != 0:
         return None
     table = file.headers(file.offsets[:1])
@@ -135,7 +138,7 @@ def _bounds(file: RecordFile) -> tuple[int, int] | None:
     first, last = int(first), int(last)
     if last <= EXACT_FLOAT:
         return first, last
-    # Past 2**24 F may be rounded: it is the first record near it that has no image.
+    # Above 2**24, F may be rounded. The true F is the first record near it without an image.
     near = np.flatnonzero(abs(file.keys - first) <= _ROUNDING)
     sizes = file.headers(file.offsets[near]).sizes
     empty = file.keys[near][sizes < _NO_IMAGE]
@@ -144,7 +147,7 @@ def _bounds(file: RecordFile) -> tuple[int, int] | None:
 
 
 def _whole_labels(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Float labels as integers, -1 for what is none."""
+    """Convert float labels to integers, and other values to -1."""
     valid = np.isfinite(values) & (values >= 0) & (values < EXACT_FLOAT)
     whole = np.where(valid, values, -1).astype(np.int32)
     return np.where(whole == values, whole, -1).astype(np.int32)
@@ -153,7 +156,7 @@ def _whole_labels(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.i
 def _labels_of_headers(
     file: RecordFile, offsets: IntArray
 ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.uint8]]]:
-    """The labels that images themselves bear, and what is wrong with them."""
+    """Read the labels in the headers of images, and the problems of these records."""
     table = file.headers(offsets)
     labels, problems = _whole_labels(table.labels[:, 0]), table.problems
     problems[(problems == 0) & (table.sizes < 1)] = EMPTY
@@ -169,15 +172,18 @@ def _labels_of_ranges(
     end: int,
     notes: list[str],
 ) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """The label of each image by its identity's first one; -1 where ranges cannot tell.
+    """Label each image with the label of the first image of its identity.
 
     Args:
         file: the file.
-        keys: of the images.
-        offsets: of the images.
-        identity_offsets: of the identity records.
-        end: number behind that of the last image.
-        notes: takes what a user should hear of.
+        keys: numbers of the images.
+        offsets: offsets of the images.
+        identity_offsets: offsets of the identity records.
+        end: number of the last image, plus 1.
+        notes: takes messages for the user.
+
+    Returns:
+        The labels; -1 for images that are in no usable range.
     """
     table = file.headers(identity_offsets)
     ranges = np.where(table.problems[:, None] == 0, np.nan_to_num(table.labels, nan=-1.0), -1.0)
@@ -211,7 +217,7 @@ def read_property(path: Path) -> tuple[int, int, int]:
     """Read a ``property`` file: number of classes, height, width.
 
     Raises:
-        RecordError: if it is not three whole numbers above 0.
+        RecordError: if the file is not three whole numbers above 0.
     """
     text = path.read_text(encoding='utf-8', errors='replace').strip()
     cells = [cell.strip() for cell in text.split(',')]
@@ -230,13 +236,13 @@ def write_face_records(
     """Write InsightFace's layout: ``.rec``, ``.idx`` and ``property``, whole or not at all.
 
     Args:
-        identities: the encoded images of each identity, in the order of the labels; one without
-            images is passed over and takes no label.
-        rec_path: the ``.rec`` file; the others go beside it.
+        identities: the encoded images of each identity, in the order of the labels. An identity
+            without images is skipped and gets no label.
+        rec_path: the ``.rec`` file; the other files are written beside it.
         size: height and width, for ``property``.
 
     Returns:
-        How many images each label has.
+        Number of images per label.
 
     Raises:
         RecordError: if there is no image, or there are more records than float32 can number.
@@ -249,7 +255,7 @@ def write_face_records(
             for path in (rec_path, rec_path.with_suffix('.idx'), rec_path.with_name('property'))
         )
         with rec.open('wb') as file:
-            file.write(encode(pack((0, 0), b'')))  # overwritten when the numbers are known
+            file.write(encode(pack((0, 0), b'')))  # overwritten below, when F and L are known
             for images in identities:
                 first = len(offsets)
                 for image in images:

@@ -1,7 +1,7 @@
 """The plan of the house: which part may import which, how large folders and files may grow.
 
 `docs/design.md` draws the same plan. A rule is a prefix of module names, and the names that a
-module below it may import beside the standard library and itself. The first prefix that fits counts.
+module below it may import beside the standard library and itself. The first that fits counts.
 """
 
 from __future__ import annotations

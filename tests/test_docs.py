@@ -131,6 +131,13 @@ def test_navigation_lists_every_page() -> None:
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob('*.md'))
 
 
+def test_pre_commit_runs_the_pinned_ruff() -> None:
+    hooks = yaml.safe_load(read(REPO / '.pre-commit-config.yaml'))['repos']
+    revisions = {hook['repo'].rpartition('/')[2]: hook['rev'] for hook in hooks}
+    pinned = re.search(r'^ruff==(.+)$', read(REPO / 'requirements' / 'constraints.txt'), re.M)
+    assert pinned is not None and revisions['ruff-pre-commit'] == f'v{pinned[1]}'
+
+
 @pytest.mark.subprocess
 @pytest.mark.parametrize('tool', ['tables', 'draw_plan'])
 def test_generated_parts_are_current(tool: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of label assignment: which priors belong to which box, level by level."""
+"""Figures of label assignment: the ground truth of each prior, level by level."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PANEL_WIDTH = 3.4
 
 @dataclass(frozen=True)
 class LevelAssignment:
-    """One pyramid level of one picture.
+    """Assignment on one pyramid level of an image.
 
     Attributes:
-        centers: (P, 2) places of the priors, px.
-        gt_index: (P,): box, -1 background, -2 ignored.
+        centers: (P, 2) centres of the priors, px.
+        gt_index: (P,) int: index of the ground truth, -1 for background, -2 for ignored.
     """
 
     centers: np.ndarray
@@ -28,13 +28,13 @@ class LevelAssignment:
 
 
 @dataclass(frozen=True)
-class PictureAssignment:
-    """One picture as one assigner saw it.
+class ImageAssignment:
+    """Assignment of all priors of an image by one assigner.
 
     Attributes:
-        title: config and assigner.
-        boxes: (G, 4) corners, px.
-        levels: from the finest on.
+        title: title of the row, such as config and assigner.
+        boxes: (G, 4) ground truth, corners, px.
+        levels: pyramid levels, the finest first.
     """
 
     title: str
@@ -42,39 +42,40 @@ class PictureAssignment:
     levels: tuple[LevelAssignment, ...]
 
     def counts(self) -> dict[str, Any]:
-        """Priors a box, on all levels, and of each level."""
+        """Count the priors in all, per ground truth and per level."""
         index = np.concatenate([level.gt_index for level in self.levels])
         by_box = np.bincount(index[index >= 0], minlength=len(self.boxes)).tolist()
         return {
             'title': self.title,
             'boxes': len(self.boxes),
-            'priors': len(index),
-            'positive': int((index >= 0).sum()),
-            'ignored': int((index == -2).sum()),
+            **_count(index),
             'priors_of_box': by_box,
             'boxes_without_prior': by_box.count(0),
-            'levels': [
-                {
-                    'priors': len(level.gt_index),
-                    'positive': int((level.gt_index >= 0).sum()),
-                    'ignored': int((level.gt_index == -2).sum()),
-                }
-                for level in self.levels
-            ],
+            'levels': [_count(level.gt_index) for level in self.levels],
         }
 
 
-def draw_assignments(
-    image: np.ndarray | Sequence[np.ndarray], rows: Sequence[PictureAssignment], path: Path
-) -> None:
-    """A row an assigner, a panel a level: dots in the colour of their box, crosses for ignored.
+def _count(index: np.ndarray) -> dict[str, int]:
+    """Count all priors, positives and ignored ones of indices of ground truths."""
+    return {
+        'priors': len(index),
+        'positive': int((index >= 0).sum()),
+        'ignored': int((index == -2).sum()),
+    }
 
-    A box without a prior on any level is drawn dashed.
+
+def draw_assignments(
+    image: np.ndarray | Sequence[np.ndarray], rows: Sequence[ImageAssignment], path: Path
+) -> None:
+    """Draw assignments of an image, with a row per assigner and a panel per level.
+
+    A positive is a dot in the colour of its ground truth, an ignored prior a grey cross. A
+    ground-truth box is dashed if it has no prior on any level.
 
     Args:
-        image: (H, W, 3) uint8, RGB, as the network sees it; or one for each row, where they differ.
-        rows: to set one above the other.
-        path: PNG to write.
+        image: (H, W, 3) uint8, RGB, as the network sees it; or one image per row.
+        rows: assignments, from top to bottom.
+        path: PNG file to write.
     """
     images = [image] * len(rows) if isinstance(image, np.ndarray) else image
     columns = max(len(row.levels) for row in rows)
@@ -98,8 +99,9 @@ def draw_assignments(
 
 
 def _draw_level(
-    axis: Any, image: np.ndarray, row: PictureAssignment, number: int, of_box: Sequence[int]
+    axis: Any, image: np.ndarray, row: ImageAssignment, number: int, of_box: Sequence[int]
 ) -> None:
+    """Draw one panel: the pale image, the boxes and the priors of a level."""
     level = row.levels[number]
     height, width = image.shape[:2]
     pale = 255 - (255 - image.astype(np.float32)) * 0.55
@@ -120,6 +122,7 @@ def _draw_level(
 
 
 def _draw_boxes(axis: Any, boxes: np.ndarray, of_box: Sequence[int]) -> None:
+    """Draw the ground truth, dashed where ``of_box``, the number of priors, is 0."""
     for number, (x1, y1, x2, y2) in enumerate(boxes):
         axis.plot(
             [x1, x2, x2, x1, x1],

@@ -36,9 +36,7 @@ def configs(shapes_root: Path, tmp_path: Path) -> list[str]:
     return paths
 
 
-def test_assignments_of_mmdet_are_drawn_below_ours_and_equal_them(
-    configs: list[str], tmp_path: Path
-) -> None:
+def test_assignments_of_mmdet_are_drawn_below_ours(configs: list[str], tmp_path: Path) -> None:
     out = tmp_path / 'out'
     assert (
         show_assignment.main(
@@ -114,7 +112,7 @@ def test_priors_beyond_the_border_are_not_counted(configs: list[str], tmp_path: 
     assert ours['positive'] > 0 and ours['ignored'] == 0
 
 
-def test_a_rule_that_changes_is_shown_as_in_the_last_epoch_or_in_epoch(
+def test_a_rule_that_changes_is_shown_as_in_the_last_epoch(
     shapes_root: Path, tmp_path: Path
 ) -> None:
     """TOOD assigns by ATSS in its first four epochs."""
@@ -187,7 +185,7 @@ def test_each_config_prepares_the_image_in_its_own_way(
     assert 'px and' not in capsys.readouterr().out
 
 
-def test_images_with_one_name_are_named_with_their_folders(
+def test_figures_of_images_with_one_name_bear_their_folders(
     shapes_root: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / 'cameras'
@@ -217,7 +215,7 @@ def test_only_images_that_are_drawn_must_be_whole(
     shutil.copytree(shapes_root, root)
     missing, broken, whole = sorted((root / 'images' / 'train').iterdir())[:3]
     missing.unlink()
-    broken.write_bytes(b'not a picture')
+    broken.write_bytes(b'not an image')
     config, out = tmp_path / 'config.py', tmp_path / 'out'
     shrink(OURS, root, **{'train_dataloader.dataset.type': 'mmdet_ext.CocoDataset'}).dump(config)
     assert list(drawn(out, str(config), '--images', whole.name)) == [whole.stem]
@@ -273,7 +271,7 @@ def test_wrong_input_is_refused_in_one_line(
         ('code', b'\xff\xfe\x00'),
         ('empty', b'a = 1\n'),
         ('typo', Path(configs[0]).read_bytes().replace(b'ATSSAssigner', b'ATSAssigner')),
-        ('no_model', Path(configs[0]).read_bytes() + b'model = None\n'),
+        ('no_model', Path(configs[0]).read_bytes() + b'\nmodel = None\n'),
         ('elsewhere', Path(configs[0]).read_bytes().replace(b'instances_train', b'nothing')),
     ):
         (tmp_path / f'{name}.py').write_bytes(content)

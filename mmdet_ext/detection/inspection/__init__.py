@@ -1,1 +1,1 @@
-"""Looking on while a detector assigns labels."""
+"""Record and display of the assignments that a detector makes in training."""

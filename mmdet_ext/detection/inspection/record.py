@@ -1,4 +1,10 @@
-"""Looking on while a detector assigns labels: which priors went to which box, on which level."""
+"""Record of the assignments that a detector makes while it computes a loss.
+
+1. `recorded_assignments` finds the assigners and prior generators that a model holds.
+2. Within its context, ``match`` of our assigners, ``assign`` of mmdet's and ``grid_priors`` of the
+   generators are wrapped.
+3. Each wrapped call runs as before. Then it adds an `AssignmentRecord` per image to a list.
+"""
 
 from __future__ import annotations
 
@@ -21,22 +27,23 @@ from mmdet_ext.functional.boxes.overlap import box_centers
 
 
 class NoPlaceError(TypeError):
-    """An assigner goes by what has no place in a picture; the message names it."""
+    """Error for an assigner of things that have no place in an image; the message names them."""
 
 
 @dataclass(frozen=True)
 class AssignmentRecord:
-    """What one call of an assigner did with one picture.
+    """Result of one call of an assigner for one image.
+
+    Priors that the image does not have, such as those beyond ``allowed_border``, are left out.
 
     Attributes:
-        assigner: class name, stock's with ``mmdet.`` before it.
-        head: path of the module that holds it, such as 'bbox_head' or 'rpn_head'.
-        centers: (P, 2) places of the priors, px.
-        level: (P,) int64, pyramid level of each, from 0.
-        gt_boxes: (G, 4) corners, px, of the picture as the network sees it.
-        gt_index: (P,) int64: box, -1 background, -2 ignored.
-        places: what was assigned: priors, or, where there are none (DETR), the predicted boxes.
-            Priors that the picture does not have, as those beyond ``allowed_border``, are left out.
+        assigner: class name; names of mmdet's classes begin with ``mmdet.``.
+        head: path of the module that holds the assigner, such as 'bbox_head' or 'rpn_head'.
+        centers: (P, 2) centres of the priors, px.
+        level: (P,) int64, pyramid level of each prior, from 0.
+        gt_boxes: (G, 4) ground truth, corners, px of the image as the network sees it.
+        gt_index: (P,) int64: index of the ground truth, -1 for background, -2 for ignored.
+        places: 'priors', or 'predicted boxes' where these are assigned, as in DETR.
     """
 
     assigner: str
@@ -50,12 +57,21 @@ class AssignmentRecord:
 
 @dataclass
 class _Grids:
-    """The priors of each level, as the heads' generators made them."""
+    """Priors per level, as the generator that was called last made them."""
 
     levels: list[Tensor] = field(default_factory=list)
 
     def level_of(self, priors: Tensor, sizes: tuple[int, ...] | None) -> Tensor:
-        """The level of each prior: by sizes where they are known, else by looking it up."""
+        """Find the pyramid level of each prior.
+
+        Args:
+            priors: (P, 4), or (P, 2) points.
+            sizes: number of priors per level; None where the head does not give them.
+
+        Returns:
+            Tensor: (P,) int64. Without sizes it is the rank of a point's stride, or the level on
+            which a generator made the same anchor, or 0.
+        """
         if sizes is not None and len(sizes) > 1:
             index = torch.arange(len(sizes))
             return index.repeat_interleave(torch.tensor(sizes))
@@ -69,48 +85,48 @@ class _Grids:
         return torch.tensor([place.get(tuple(row), 0) for row in priors.tolist()])
 
 
-#: Where torch keeps tensors and children, which are searched by their names.
+#: Attributes in which torch keeps tensors and children; children are searched by their names.
 _TORCHS_OWN = ('_parameters', '_buffers', '_modules')
 
 
 @contextmanager
 def recorded_assignments(model: nn.Module) -> Iterator[list[AssignmentRecord]]:
-    """While open, every assignment of the model is kept, picture by picture.
+    """Record every assignment that the model makes within the context.
 
-    Stock's assigners are looked on at ``assign``, ours at ``match``, wherever the model holds
-    them: in a head, or in a list or dict of one, as Cascade R-CNN's for its stages.
+    Assigners are found wherever the model holds them: in a head, or in a list or dict of a head,
+    as in Cascade R-CNN with its stages.
 
     Args:
-        model: a detector of mmdet. Compute a loss with it meanwhile.
+        model: a detector of mmdet. Compute a loss with it within the context.
 
     Yields:
-        list: what was assigned, in the order of the calls; it grows.
+        list: one record per call and image, in the order of the calls; it grows.
 
     Raises:
-        NoPlaceError: in the computation of the loss, by an assigner that goes neither by priors
-            nor by boxes, but, say, by masks.
+        NoPlaceError: when the loss is computed, by an assigner that assigns neither priors nor
+            boxes but, for example, masks.
     """
     records: list[AssignmentRecord] = []
     grids = _Grids()
     with ExitStack() as stack:
         for path, value in _held(model, '', {}):
             if isinstance(value, BatchAssigner):
-                name, call = 'match', _batch_call(value, path, grids, records)
+                name, call = 'match', _recording_match(value, path, grids, records)
             elif isinstance(value, BaseAssigner):
-                name, call = 'assign', _stock_call(value, path, grids, records)
+                name, call = 'assign', _recording_assign(value, path, grids, records)
             else:
-                name, call = 'grid_priors', _generator_call(value, grids)
+                name, call = 'grid_priors', _recording_grid_priors(value, grids)
             stack.enter_context(patch.object(value, name, call))
         yield records
 
 
 def _held(node: Any, path: str, seen: dict[int, Any]) -> Iterator[tuple[str, Any]]:
-    """Assigners and prior generators in a module, list or dict, with the path of their module.
+    """Yield assigners and prior generators of a module, list or dict, and their module's path.
 
     Args:
-        node: to search.
-        path: of the module that has it.
-        seen: what was searched before, by id; kept, so that no id is given to another object.
+        node: object to search.
+        path: path of the module that holds it.
+        seen: objects that were searched before, by id. They are kept, so that no id is used again.
     """
     if id(node) in seen:
         return
@@ -130,7 +146,8 @@ def _held(node: Any, path: str, seen: dict[int, Any]) -> Iterator[tuple[str, Any
         yield path, node
 
 
-def _generator_call(generator: Any, grids: _Grids) -> Callable[..., Any]:
+def _recording_grid_priors(generator: Any, grids: _Grids) -> Callable[..., Any]:
+    """Wrap ``grid_priors`` of a generator, to know the level of an anchor."""
     plain = generator.grid_priors
 
     def grid_priors(*args: Any, **kwargs: Any) -> Any:
@@ -141,20 +158,21 @@ def _generator_call(generator: Any, grids: _Grids) -> Callable[..., Any]:
     return grid_priors
 
 
-def _batch_call(
+def _recording_match(
     assigner: BatchAssigner, path: str, grids: _Grids, records: list[AssignmentRecord]
 ) -> Callable[..., Any]:
+    """Wrap ``match`` of an assigner of ours."""
     plain = assigner.match
 
     def match(geometry: Any, *args: Any, **kwargs: Any) -> Any:
         assignment = plain(geometry, *args, **kwargs)
         priors = geometry.priors.detach().cpu()
         level, centers = grids.level_of(priors, geometry.level_sizes), _centers(priors)
-        for picture, index in enumerate(assignment.gt_index.cpu()):
+        for image, index in enumerate(assignment.gt_index.cpu()):
             has = torch.ones(len(priors), dtype=torch.bool)
             if geometry.prior_valid is not None:
-                has = geometry.prior_valid[picture].cpu()
-            boxes = geometry.gt_boxes[picture][geometry.gt_valid[picture]].detach().cpu()
+                has = geometry.prior_valid[image].cpu()
+            boxes = geometry.gt_boxes[image][geometry.gt_valid[image]].detach().cpu()
             records.append(
                 AssignmentRecord(
                     type(assigner).__name__, path, centers[has], level[has], boxes, index[has]
@@ -165,9 +183,10 @@ def _batch_call(
     return match
 
 
-def _stock_call(
+def _recording_assign(
     assigner: Any, path: str, grids: _Grids, records: list[AssignmentRecord]
 ) -> Callable[..., Any]:
+    """Wrap ``assign`` of an assigner of mmdet."""
     plain, name = assigner.assign, type(assigner).__name__
     if type(assigner).__module__.startswith('mmdet.'):
         name = f'mmdet.{name}'
@@ -179,15 +198,15 @@ def _stock_call(
         if 'bboxes' not in gt or not ('priors' in pred or 'bboxes' in pred):
             raise NoPlaceError(
                 f'{name} of {path or "the head"} is not given pred_instances with priors or bboxes '
-                f'and gt_instances with bboxes, but {_listed(given)}: what it assigns, such as '
-                'masks, has no place in the picture'
+                f'and gt_instances with bboxes, but {_describe(given)}: what it assigns, such as '
+                'masks, has no place in the image'
             )
         index = result.gt_inds.cpu() - 1
         index = index.where(index >= IGNORE, BACKGROUND)
         gt_boxes = as_tensor(gt.bboxes).detach().cpu()
         if 'priors' in pred:
             priors = as_tensor(pred.priors)[:, :4].detach().cpu()
-            sizes = given.get('num_level_priors', given.get('num_level_anchors'))
+            sizes = given.get('num_level_priors')
             level = grids.level_of(priors, None if sizes is None else tuple(sizes))
             record = AssignmentRecord(name, path, _centers(priors), level, gt_boxes, index)
         else:
@@ -203,13 +222,13 @@ def _stock_call(
 
 
 def _arguments(call: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    """The arguments of a call by their names."""
+    """Return the arguments of a call by their names."""
     given = dict(inspect.signature(call).bind(*args, **kwargs).arguments)
     return {**given.pop('kwargs', {}), **given}
 
 
-def _listed(given: dict[str, Any]) -> str:
-    """Names of arguments, those of instances with what they have."""
+def _describe(given: dict[str, Any]) -> str:
+    """List the names of arguments, and for instances the names of their fields."""
     return ', '.join(
         f'{name} with {" and ".join(value.keys())}' if isinstance(value, InstanceData) else name
         for name, value in given.items()
@@ -217,7 +236,7 @@ def _listed(given: dict[str, Any]) -> str:
 
 
 def _are_points(priors: Tensor) -> bool:
-    """Whether rows are (x, y), (x, y, stride) or (x, y, stride, stride), not corners."""
+    """Return whether rows are (x, y), (x, y, stride) or (x, y, stride, stride), not corners."""
     if priors.shape[1] < 4:
         return True
     return len(priors) > 0 and bool((priors[:, 2] == priors[:, 3]).all())

@@ -1,0 +1,98 @@
+"""Detector of a config file, built for inspection."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config, DictAction
+from mmengine.runner import load_checkpoint
+
+from mmdet_ext.detection.inspection.errors import ShowError, explained
+
+
+def read_config(path: Path, options: Sequence[str] = ()) -> Config:
+    """Read a config and set options in it.
+
+    Args:
+        path: config file.
+        options: options of the form KEY=VALUE, read as MMEngine's tools read ``--cfg-options``.
+
+    Raises:
+        ShowError: if there is no such file, it cannot be read, or an option does not fit.
+    """
+    if not path.is_file():
+        raise ShowError(f'no such config: {path}')
+    for option in options:
+        if '=' not in option:
+            raise ShowError(f'--cfg-options {option!r} is not KEY=VALUE')
+    with explained(f'cannot read the config {path}'):
+        config = Config.fromfile(path)
+    with explained(f'cannot set --cfg-options {" ".join(options)} in {path}'):
+        parsed = argparse.Namespace(options={})
+        DictAction([], 'options')(argparse.ArgumentParser(), parsed, list(options))
+        config.merge_from_dict(parsed.options)
+    return config
+
+
+def build_detector(name: str, config: Config, seed: int) -> Any:
+    """Build the detector of a config in training mode, with untrained weights of a seed.
+
+    Args:
+        name: name of the config, for messages.
+        config: config with a ``model``. Nothing that it calls pretrained is downloaded.
+        seed: seed of the weights.
+
+    Raises:
+        ShowError: if it cannot be built.
+    """
+    torch.manual_seed(seed)
+    if not config.get('model'):
+        raise ShowError(f'the config {name} has no model')
+    for part in (config.model, config.model.get('backbone') or {}):
+        if (part.get('init_cfg') or {}).get('type') == 'Pretrained':
+            part['init_cfg'] = None
+    with explained(f'cannot build the model of {name}'):
+        model = MODELS.build(config.model)
+        model.init_weights()
+    return model.train()
+
+
+def load_weights(model: Any, name: str, path: Path) -> str:
+    """Load a checkpoint into a detector.
+
+    Args:
+        model: the detector.
+        name: name of its config, for messages.
+        path: the checkpoint.
+
+    Returns:
+        str: a warning if the checkpoint lacks some weights, otherwise an empty string.
+
+    Raises:
+        ShowError: if it is no checkpoint, or has no weight of this detector.
+    """
+    if not path.is_file():
+        raise ShowError(f'no such checkpoint: {path}')
+    wanted = {key: value.shape for key, value in model.state_dict().items()}
+    with explained(f'cannot load the checkpoint {path}'):
+        loaded = load_checkpoint(model, str(path), map_location='cpu', logger='silent')
+        given = loaded.get('state_dict', loaded)
+        shapes = {k.removeprefix('module.'): getattr(v, 'shape', None) for k, v in given.items()}
+    fitting = sum(shapes.get(key) == shape for key, shape in wanted.items())
+    if not fitting:
+        raise ShowError(
+            f'the checkpoint {path} has none of the {len(wanted)} weights of {name}: it is of '
+            f'another model. Its first are {", ".join(list(shapes)[:3]) or "none"}; wanted are '
+            f'{", ".join(list(wanted)[:3])}'
+        )
+    if fitting == len(wanted):
+        return ''
+    return (
+        f'the checkpoint {path} has {fitting} of the {len(wanted)} weights of {name}; the others '
+        'are untrained'
+    )

@@ -1,4 +1,4 @@
-"""What every registered loss does, whatever it computes."""
+"""Contract of the losses: behaviours that every registered loss has."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def inputs(case: LossCase, count: int = 7, seed: int = 0) -> tuple[Tensor, Any]:
 
 
 def beside(weight: Tensor, each: Tensor) -> Tensor:
-    """A weight a sample, in the dimensions of the elements."""
+    """Reshape one weight per sample to the dimensions of the elements."""
     return weight.reshape(-1, *(1,) * (each.dim() - 1))
 
 
 def test_reductions_agree_with_the_elements(case: LossCase) -> None:
     if case.together:
-        pytest.skip(f'{case.name} looks at its elements together; see its own tests')
+        pytest.skip(f'the elements of {case.name} depend on each other; see its own tests')
     loss = build(case, loss_weight=2.0)
     pred, target = inputs(case)
     each = loss(pred, target, reduction_override='none')
@@ -62,16 +62,16 @@ def test_reductions_agree_with_the_elements(case: LossCase) -> None:
     torch.testing.assert_close(half_weight * 2, loss(pred, target), **tolerance)
 
 
-def test_weight_per_coordinate_counts_by_its_mean(case: LossCase) -> None:
+def test_weights_per_coordinate_count_by_their_mean(case: LossCase) -> None:
     if case.family != 'overlap':
-        pytest.skip('heads give such weights to losses (N, 4) to (N,)')
+        pytest.skip('heads give such weights only to losses (N,) of boxes (N, 4)')
     loss = build(case)
     pred, target = inputs(case)
     weight = torch.rand(7, 4, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(loss(pred, target, weight), loss(pred, target, weight.mean(-1)))
 
 
-def test_no_elements_give_a_zero_that_keeps_the_graph(case: LossCase) -> None:
+def test_no_elements_give_a_zero_with_a_graph(case: LossCase) -> None:
     pred, target = inputs(case, count=0)
     for avg_factor in (None, 0.0, 5.0):
         value = build(case)(pred, target, avg_factor=avg_factor)
@@ -79,7 +79,7 @@ def test_no_elements_give_a_zero_that_keeps_the_graph(case: LossCase) -> None:
         value.backward()
 
 
-def test_zero_weights_give_a_zero_that_keeps_the_graph(case: LossCase) -> None:
+def test_zero_weights_give_a_zero_with_a_graph(case: LossCase) -> None:
     pred, target = inputs(case)
     value = build(case)(pred, target, torch.zeros(7), avg_factor=0.0)
     assert value.item() == 0
@@ -88,7 +88,7 @@ def test_zero_weights_give_a_zero_that_keeps_the_graph(case: LossCase) -> None:
 
 
 def test_rows_of_weight_0_change_nothing(case: LossCase) -> None:
-    """Heads pass all anchors, those that do not count with weight 0."""
+    """Pass all anchors, as heads do: ignored anchors have the weight 0."""
     generator = torch.Generator().manual_seed(4)
     pred, target = case.inputs(generator, 7)
     more, other = case.inputs(generator, 50)
@@ -117,10 +117,10 @@ def test_sum_with_avg_factor_is_refused(case: LossCase) -> None:
 def test_unknown_reduction_keyword_option_and_weight_are_refused(case: LossCase) -> None:
     with pytest.raises(ValueError, match="got 'median'"):
         build(case, reduction='median')
-    for error in (ValueError, AssertionError):  # the latter is what stock raises
+    for error in (ValueError, AssertionError):  # mmdet raises the latter
         with pytest.raises(error, match="got 'median'"):
             build(case)(*inputs(case), reduction_override='median')
-    # Told before anything is computed, as stock does: the target may be of any kind.
+    # The error comes before any computation, as in mmdet: the target may be of any kind.
     with pytest.raises(ValueError, match="got 'median'"):
         build(case)(inputs(case)[0], None, reduction_override='median')
     with pytest.raises(TypeError, match='lable'):
@@ -131,9 +131,9 @@ def test_unknown_reduction_keyword_option_and_weight_are_refused(case: LossCase)
         build(case)(*inputs(case), torch.ones(6))
 
 
-def test_the_optimum_costs_exactly_nothing(case: LossCase) -> None:
+def test_the_loss_at_the_optimum_is_exactly_0(case: LossCase) -> None:
     if not case.zero_at_target:
-        pytest.skip(f'{case.name} has no zero at the target')
+        pytest.skip(f'{case.name} is not 0 at the target')
     for make in (case.inputs, case.hard_inputs):
         _, target = make(torch.Generator().manual_seed(0), 200)
         pred = target.clone().requires_grad_()
@@ -160,11 +160,11 @@ def test_half_precision_gives_the_float64_value_of_its_inputs(
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_of_the_hard_cases_is_right_to_its_rounding(
+def test_half_precision_of_the_hard_cases_is_right_within_rounding(
     case: LossCase, dtype: torch.dtype
 ) -> None:
     if case.options.get('activated'):
-        pytest.skip(f'{case.name}: the logarithm of a probability ends earlier in float16')
+        pytest.skip(f'{case.name}: the logarithm of a probability has a larger floor in float16')
     pred, target = case.hard_inputs(torch.Generator().manual_seed(5), 2000)
     pred, target = pred.to(dtype), cast(target, dtype)
     value = build(case)(pred, target, reduction_override='none').double()
@@ -175,7 +175,9 @@ def test_half_precision_of_the_hard_cases_is_right_to_its_rounding(
 
 @PRECISIONS
 @pytest.mark.parametrize('mixed', [False, True], ids=['', 'mixed'])
-def test_the_hard_cases_give_numbers(case: LossCase, dtype: torch.dtype, mixed: bool) -> None:
+def test_the_hard_cases_give_finite_numbers(
+    case: LossCase, dtype: torch.dtype, mixed: bool
+) -> None:
     pred, target = case.hard_inputs(torch.Generator().manual_seed(3), 20_000)
     leaf = pred.to(dtype).requires_grad_()
     each = build(case)(leaf, target if mixed else cast(target, dtype), reduction_override='none')
@@ -186,7 +188,7 @@ def test_the_hard_cases_give_numbers(case: LossCase, dtype: torch.dtype, mixed: 
 
 def test_gradient_by_finite_differences(case: LossCase) -> None:
     if case.detaches:
-        pytest.skip(f'{case.name} holds part of its formula fixed; see its own tests')
+        pytest.skip(f'part of the formula of {case.name} is constant; see its own tests')
     pred, target = inputs(case)
     loss, wide = build(case), cast(target, torch.float64)
     assert torch.autograd.gradcheck(
@@ -207,7 +209,7 @@ def test_compiles_in_one_graph(case: LossCase) -> None:
 
 
 def test_stays_on_the_device_of_its_inputs(case: LossCase) -> None:
-    """On pretended CUDA tensors, without a GPU."""
+    """Run on fake CUDA tensors, without a GPU."""
     pred, target = inputs(case)
     loss = build(case)
 
@@ -221,7 +223,7 @@ def test_stays_on_the_device_of_its_inputs(case: LossCase) -> None:
         assert loss(leaf, to_cuda(target)).device.type == 'cuda'
 
 
-def test_inputs_and_state_are_left_alone(case: LossCase) -> None:
+def test_inputs_and_state_do_not_change(case: LossCase) -> None:
     loss = build(case)
     pred, target = inputs(case)
     before = pred.detach().clone(), copy.deepcopy(target)

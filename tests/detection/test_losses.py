@@ -1,4 +1,4 @@
-"""Losses that mmdet's heads ask for by their class, and what is left of them without mmdet."""
+"""Losses that mmdet's heads recognise by their class, with and without mmdet."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COSTS = [
 
 
 def detr_losses(scope: str, boxes: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Losses of a DETR head on two pictures, and the gradient at the logits."""
+    """Compute the losses of a DETR head on two images, and the gradient at the logits."""
     head = MODELS.build(
         ConfigDict(
             type='mmdet.DETRHead',
@@ -58,7 +58,7 @@ def detr_losses(scope: str, boxes: int) -> tuple[dict[str, Tensor], Tensor]:
 
 
 @pytest.mark.parametrize('boxes', [3, 0])
-def test_a_detr_head_gives_scores_as_to_stocks_loss(boxes: int) -> None:
+def test_a_detr_head_gives_scores_as_to_mmdets_loss(boxes: int) -> None:
     expected, expected_gradient = detr_losses('mmdet', boxes)
     found, gradient = detr_losses('mmdet_ext', boxes)
     assert set(found) == set(expected) and expected['loss_cls'] > 0
@@ -66,14 +66,14 @@ def test_a_detr_head_gives_scores_as_to_stocks_loss(boxes: int) -> None:
     torch.testing.assert_close(gradient, expected_gradient)
 
 
-def test_it_computes_what_the_plain_one_does() -> None:
+def test_it_computes_the_same_as_the_plain_loss() -> None:
     options: dict[str, Any] = {'beta': 1.5, 'loss_weight': 3.0, 'reduction': 'sum'}
     loss = MODELS.build({'type': 'mmdet_ext.QualityFocalLoss', **options})
     plain = PlainQualityFocalLoss(**options)
     assert isinstance(loss, StockQualityFocalLoss) and isinstance(loss, PlainQualityFocalLoss)
     assert set(loss.extra_repr().split(', ')) == set(plain.extra_repr().split(', '))
     pred, (label, score) = labelled(torch.Generator().manual_seed(0), 20)
-    label[0] = -1  # background to stock
+    label[0] = -1  # background for mmdet's loss
     assert torch.equal(loss(pred, (label, score)), plain(pred, (label, score)))
     with pytest.raises(ValueError, match='beta must be 0 or at least 1, got 0.5'):
         MODELS.build({'type': 'mmdet_ext.QualityFocalLoss', 'beta': 0.5})
@@ -97,7 +97,7 @@ print(json.dumps([type(loss).__module__, value.item()]))
 
 
 @pytest.mark.subprocess
-def test_without_mmdet_the_plain_one_is_built() -> None:
+def test_without_mmdet_the_plain_loss_is_built() -> None:
     env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', WITHOUT_MMDET],

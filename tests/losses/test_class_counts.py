@@ -1,4 +1,4 @@
-"""Counts and weights as config options: lists, files, and what is wrong with them."""
+"""Counts and weights as config options: lists, files and their errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WRONG: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(('text', 'message'), WRONG.values(), ids=WRONG)
-def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_file_is_reported(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / 'counts.json'
     path.write_text(text)
     with pytest.raises(ValueError, match=message) as error:
@@ -42,7 +42,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     assert 'counts.json' in str(error.value)
 
 
-def test_an_absent_file_and_no_counts_at_all(tmp_path: Path) -> None:
+def test_a_missing_file_and_no_counts_are_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r'there is no file .*no\.json.*class_counts\.py'):
         resolve_counts(tmp_path / 'no.json')
     with pytest.raises(TypeError, match='got 5'):
@@ -57,7 +57,7 @@ def test_weights_as_a_list_a_number_a_tensor_and_a_scheme() -> None:
     assert resolve_class_weights(np.array([1.0, 0.5], np.float32), 'w') == [1.0, 0.5]
     assert resolve_class_weights([np.float32(1), np.int64(2)], 'w') == [1.0, 2.0]
     assert resolve_class_weights(np.float32(2), 'w') == [2.0]
-    # Counts must be above 0 somewhere, weights need not.
+    # At least one count must be above 0; weights may all be 0.
     assert resolve_class_weights([0, 0], 'w') == [0.0, 0.0]
     scheme = {'type': 'effective_number', 'counts': [1, 2], 'beta': 0.5}
     assert resolve_class_weights(scheme, 'w') == pytest.approx([1.2, 0.8])
@@ -79,6 +79,6 @@ def test_weights_as_a_list_a_number_a_tensor_and_a_scheme() -> None:
         ({'type': 'inverse_log', 'counts': [1], 'offset': 1}, 'offset must be above 1'),
     ],
 )
-def test_wrong_weights_are_named(value: Any, message: str) -> None:
+def test_wrong_weights_are_reported(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve_class_weights(value, 'w')

@@ -1,4 +1,4 @@
-"""The registered focal loss against stock's, and its weights from counts."""
+"""Registered focal loss compared with mmdet's, and its weights from counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build(scope: str = 'mmdet_ext', **options: object) -> nn.Module:
 
 
 def check_equal(options: dict[str, Any], pred: Tensor, *args: Any, **kwargs: Any) -> None:
-    """Value and gradient are stock's."""
+    """Compare value and gradient with mmdet's."""
     results = []
     for scope in ('mmdet_ext', 'mmdet'):
         leaf = pred.clone().requires_grad_()
@@ -38,16 +38,16 @@ def logits(*shape: int) -> Tensor:
 @pytest.mark.parametrize('reduction', ['none', 'mean', 'sum'])
 @pytest.mark.parametrize('activated', [False, True])
 @pytest.mark.parametrize('gamma', [2.0, 0.7])
-def test_labels_as_dense_heads_pass_them(gamma: float, activated: bool, reduction: str) -> None:
+def test_labels_of_dense_heads_equal_mmdet(gamma: float, activated: bool, reduction: str) -> None:
     options = {'activated': activated, 'gamma': gamma, 'alpha': 0.4, 'loss_weight': 2.0}
     pred, label = logits(10, 5), torch.arange(10) % 6
     if activated:
         pred = pred.sigmoid()
     weights = (
         None,
-        torch.linspace(0, 1, 10),  # a weight a row
+        torch.linspace(0, 1, 10),  # per row
         torch.linspace(0, 1, 50).reshape(10, 5),
-        torch.linspace(0, 1, 50),  # flat, a weight an element
+        torch.linspace(0, 1, 50),  # per element, flat
     )
     for weight in weights:
         check_equal(options, pred, label, weight, reduction_override=reduction)
@@ -57,7 +57,7 @@ def test_labels_as_dense_heads_pass_them(gamma: float, activated: bool, reductio
 
 @SHAPES
 @pytest.mark.parametrize('activated', [False, True])
-def test_targets_of_the_shape_of_the_predictions(shape: tuple[int, ...], activated: bool) -> None:
+def test_targets_of_elements_equal_mmdet(shape: tuple[int, ...], activated: bool) -> None:
     pred = logits(*shape).clamp(-6, 6)
     target = torch.arange(pred.numel()).reshape(shape) % 3 == 0
     check_equal(
@@ -76,14 +76,14 @@ def test_zero_weights_cost_nothing() -> None:
     assert build()(pred, label, torch.zeros(50)).item() == 0
 
 
-def test_a_single_column_takes_a_weight_a_row() -> None:
+def test_a_single_column_takes_one_weight_per_row() -> None:
     pred, label, weight = logits(4, 1), torch.tensor([0, 1, 1, -1]), torch.rand(4)
     each = build()(pred, label, weight, reduction_override='none')
     plain = build()(pred, label, reduction_override='none')
     torch.testing.assert_close(each, plain * weight[:, None])
 
 
-def test_softmax_head_has_a_weight_a_row_and_the_background_last() -> None:
+def test_softmax_has_one_weight_per_row_and_the_background_last() -> None:
     loss = build(use_sigmoid=False)
     pred, label, weight = logits(6, 4), torch.tensor([0, 1, 2, 3, 3, -1]), torch.rand(6)
     p = pred.softmax(1)[torch.arange(6), label.clamp(min=0)]
@@ -93,7 +93,7 @@ def test_softmax_head_has_a_weight_a_row_and_the_background_last() -> None:
     torch.testing.assert_close(loss(pred, label, weight, 2.0), (expected * weight).sum() / 2)
 
 
-def test_counts_make_the_list(tmp_path: Path) -> None:
+def test_counts_give_the_list_of_weights(tmp_path: Path) -> None:
     path = tmp_path / 'counts.json'
     path.write_text(json.dumps({'classes': ['a', 'b', 'c'], 'counts': [8, 2, 0]}))
     expected = [1 / math.log(1.1 + share) for share in (0.8, 0.2, 0.0)]
@@ -106,7 +106,7 @@ def test_counts_make_the_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('use_sigmoid', [True, False])
 def test_batch_counts_the_labels_of_the_call(use_sigmoid: bool) -> None:
-    """In the sigmoid form, and the softmax form, one count a column; ignored ones in none."""
+    """Count one number per column for sigmoid and softmax; ignored labels do not count."""
     loss = build(use_sigmoid=use_sigmoid, alpha={'type': 'inverse_log', 'counts': 'batch'})
     pred = logits(9, 3)
     for labels, counts in (([0, 0, 0, 1, 1, 2, -1, -1, 0], [4, 2, 1]), ([2] * 9, [0, 0, 9])):
@@ -116,7 +116,7 @@ def test_batch_counts_the_labels_of_the_call(use_sigmoid: bool) -> None:
     assert torch.isfinite(loss(pred, torch.full((9,), -1)))
 
 
-def test_batch_counts_elements_and_passes_over_background() -> None:
+def test_batch_counts_elements_and_not_background() -> None:
     loss = build(alpha={'type': 'inverse_frequency', 'counts': 'batch'})
     pred, label = logits(7, 3), torch.tensor([0, 0, 1, 2, 3, 3, 3])
     elements = torch.nn.functional.one_hot(label, 4)[:, :3].float()
@@ -127,14 +127,14 @@ def test_batch_counts_elements_and_passes_over_background() -> None:
 
 @pytest.mark.parametrize('use_sigmoid', [True, False])
 @pytest.mark.parametrize('kind', ['rows', 'elements', 'flat'])
-def test_batch_counts_nothing_of_weight_0(use_sigmoid: bool, kind: str) -> None:
-    """Anchor heads mark what they leave out by the background's label and a weight of 0."""
+def test_batch_counts_no_rows_of_weight_0(use_sigmoid: bool, kind: str) -> None:
+    """Use the marks of anchor heads: ignored anchors have the background's label and weight 0."""
     if not use_sigmoid and kind != 'rows':
-        pytest.skip('the softmax form has a weight a row')
+        pytest.skip('the softmax form has one weight per row')
     loss = build(use_sigmoid=use_sigmoid, alpha={'type': 'inverse_frequency', 'counts': 'batch'})
     pred, label = logits(104, 3), torch.full((104,), 3 if use_sigmoid else 2)
     label[:4] = torch.tensor([0, 1, 2, 2])
-    label[4:50] = 1  # of a class, and left out all the same
+    label[4:50] = 1  # of a class, and ignored too
     weight = (torch.arange(104) < 4).float()
     if kind != 'rows':
         weight = weight[:, None].repeat(1, 3)
@@ -162,13 +162,13 @@ def test_batch_counts_need_classes() -> None:
 
 
 @pytest.mark.parametrize('number', [np.float32(0.25), np.array(0.25), torch.tensor(0.25)])
-def test_alpha_as_any_number(number: object) -> None:
+def test_alpha_may_be_any_kind_of_number(number: object) -> None:
     assert build(alpha=number).alpha == 0.25
     with pytest.raises(ValueError, match='alpha must be at most 1, got 1.5'):
         build(alpha=number + 1.25)
 
 
-def test_alpha_and_counts_as_arrays() -> None:
+def test_alpha_and_counts_may_be_arrays() -> None:
     assert build(alpha=np.array([0.5, 2.0], np.float32)).alpha == [0.5, 2.0]
     listed = build(alpha={'type': 'inverse_log', 'counts': [8, 2]}).alpha
     for counts in (np.array([8, 2]), torch.tensor([8.0, 2.0])):
@@ -213,6 +213,6 @@ def test_batch_weights_are_finite_and_compile() -> None:
         ),
     ],
 )
-def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_reported(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(**options)

@@ -1,4 +1,4 @@
-"""The registered losses for classes of unequal frequency, as heads call them."""
+"""Registered losses for classes of unequal frequency, as heads call them."""
 
 from __future__ import annotations
 
@@ -39,10 +39,7 @@ def labelled(columns: int, count: int = 60, seed: int = 0) -> tuple[Tensor, Tens
     return logits_and_labels(columns)[0](torch.Generator().manual_seed(seed), count)
 
 
-# Counts in the logits
-
-
-def test_counts_from_a_file_are_those_of_a_list(tmp_path: Path) -> None:
+def test_counts_from_a_file_equal_those_of_a_list(tmp_path: Path) -> None:
     path = tmp_path / 'counts.json'
     path.write_text(json.dumps({'counts': COUNTS}), encoding='utf-8')
     pred, label = labelled(CLASSES + 1)
@@ -53,15 +50,15 @@ def test_counts_from_a_file_are_those_of_a_list(tmp_path: Path) -> None:
         build('LogitAdjustedLoss', counts=str(tmp_path / 'nothing.json'))
 
 
-def test_balanced_softmax_is_logit_adjusted_with_tau_1_and_not_another() -> None:
+def test_balanced_softmax_is_logit_adjustment_with_tau_1_only() -> None:
     pred, label = labelled(CLASSES + 1)
     balanced = build('BalancedSoftmaxLoss', counts=COUNTS)(pred, label)
     assert balanced == build('LogitAdjustedLoss', counts=COUNTS)(pred, label)
     assert balanced != build('LogitAdjustedLoss', counts=COUNTS, tau=0.9)(pred, label)
 
 
-def test_weight_and_avg_factor_as_heads_give_them() -> None:
-    """(N,) label weights for softmax's (N,) and sigmoid's (N, C)."""
+def test_weight_and_avg_factor_of_heads() -> None:
+    """Use label weights (N,) for losses (N,) of softmax and (N, C) of sigmoid."""
     weight = torch.linspace(0, 1, 60)
     for columns, use_sigmoid in ((CLASSES + 1, False), (CLASSES, True)):
         pred, label = labelled(columns)
@@ -154,15 +151,12 @@ def test_options_of_the_softmax_losses_are_checked() -> None:
             build(name, **options)
 
 
-# Equalized focal loss
-
-
-def test_own_gradients_give_the_ratio_and_are_held_fixed() -> None:
+def test_own_gradients_give_the_ratio_and_are_constants() -> None:
     pred, label = labelled(CLASSES)
     pred = pred.double().requires_grad_()
     loss = build('EqualizedFocalLoss', reduction='none')
     each = loss(pred, label)
-    # By autograd through the plain focal loss.
+    # The ratio by autograd, through the plain focal loss.
     plain = equalized_focal_loss(pred, label, [1.0] * CLASSES)
     slope = torch.autograd.grad(plain.sum(), pred)[0]
     ratio = (-slope.clamp(max=0).sum(0) / slope.clamp(min=0).sum(0)).clamp(max=1)
@@ -186,7 +180,7 @@ def test_reductions_with_own_gradients() -> None:
 
 @pytest.mark.parametrize('dense', [False, True])
 def test_elements_of_weight_0_do_not_count_in_the_ratio(dense: bool) -> None:
-    """Heads mark ignored and padded elements by weight 0 and label background."""
+    """Use the marks of heads: ignored and padded elements have weight 0 and are background."""
     pred, label = labelled(CLASSES)
     target = nn.functional.one_hot(label, CLASSES + 1)[:, :CLASSES] if dense else label
     weight = (torch.arange(60) % 3 > 0).float()
@@ -197,7 +191,7 @@ def test_elements_of_weight_0_do_not_count_in_the_ratio(dense: bool) -> None:
     assert loss(pred, target).item() != pytest.approx(alone.item(), rel=0.1)
 
 
-def test_sums_grow_in_training_alone_and_make_the_ratio_of_the_next_call() -> None:
+def test_sums_grow_only_in_training_and_give_the_ratio_of_the_next_call() -> None:
     loss = accumulating()
     plain = StockFocalLoss()
     sums = torch.zeros(2, CLASSES)
@@ -209,7 +203,7 @@ def test_sums_grow_in_training_alone_and_make_the_ratio_of_the_next_call() -> No
             torch.testing.assert_close(expected, plain(pred, label))
         else:
             assert expected.item() != pytest.approx(plain(pred, label).item(), rel=0.01)
-        # Evaluation looks at the sums and leaves them.
+        # Evaluation uses the sums without a change.
         torch.testing.assert_close(loss.eval()(pred, label), expected)
         torch.testing.assert_close(loss.train()(pred, label), expected)
         sums += torch.stack(focal_gradient_sums(pred, label, ratio))
@@ -217,19 +211,19 @@ def test_sums_grow_in_training_alone_and_make_the_ratio_of_the_next_call() -> No
         torch.testing.assert_close(kept, sums)
 
 
-def test_sums_go_on_from_a_checkpoint() -> None:
+def test_sums_continue_from_a_checkpoint() -> None:
     first, second = accumulating(), accumulating()
     first(*labelled(CLASSES))
     assert set(first.state_dict()) == {'positive_gradient', 'negative_gradient'}
     second.load_state_dict(first.state_dict())
     batch = labelled(CLASSES, seed=1)
     assert first(*batch) == second(*batch) != accumulating()(*batch)
-    # Without it there is nothing to keep.
+    # Without accumulation there is no state.
     for options in ({}, {'gradient_ratio': [1.0] * CLASSES}):
         assert not build('EqualizedFocalLoss', **options).state_dict()
 
 
-def test_nothing_to_learn_from_leaves_the_sums() -> None:
+def test_a_call_without_gradients_leaves_the_sums() -> None:
     loss = accumulating()
     pred, label = labelled(CLASSES)
     loss(pred, label)
@@ -262,7 +256,7 @@ dist.destroy_process_group()
 
 
 @pytest.mark.subprocess
-def test_two_processes_with_half_the_batch_have_the_sums_of_one(tmp_path: Path) -> None:
+def test_two_processes_with_half_the_batch_have_the_sums_of_one_process(tmp_path: Path) -> None:
     env = {
         **os.environ,
         'PYTHONPATH': str(REPO),

@@ -1,4 +1,4 @@
-"""OHEMLoss around our losses and stock's, as heads call it."""
+"""OHEMLoss around our losses and mmdet's, as heads call it."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def samples(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return pred.requires_grad_(), label.where(rare, 4)
 
 
-def stock_ssd_loss(pred: Tensor, label: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
-    """The classification loss that stock's head writes out."""
+def mmdet_ssd_loss(pred: Tensor, label: Tensor, weight: Tensor, avg_factor: float) -> Tensor:
+    """Compute the classification loss that mmdet's SSDHead implements."""
     head = SimpleNamespace(
         num_classes=4, train_cfg=dict(neg_pos_ratio=3, smoothl1_beta=1.0), reg_decoded_bbox=False
     )
@@ -54,25 +54,25 @@ def stock_ssd_loss(pred: Tensor, label: Tensor, weight: Tensor, avg_factor: floa
 
 
 @SCOPES
-def test_equals_stocks_ssd_loss_in_value_and_gradient(scope: str) -> None:
+def test_equals_mmdets_ssd_loss_in_value_and_gradient(scope: str) -> None:
     loss = ohem(f'{scope}.CrossEntropyLoss')
     for seed, count in ((0, 200), (1, 13), (2, 5)):
         pred, label = samples(count, seed)
         if seed == 2:
-            label[:] = 4  # no positive: nothing is kept
+            label[:] = 4  # without a positive nothing is kept
         weight = torch.rand(count, generator=torch.Generator().manual_seed(seed)) + 0.1
         weight[(label == 4) & (torch.arange(count) % 5 == 0)] = 0
         results = []
         for value in (
             loss(pred, label, weight, avg_factor=7.0),
-            stock_ssd_loss(pred, label, weight, 7.0),
+            mmdet_ssd_loss(pred, label, weight, 7.0),
         ):
             results.append((value, *torch.autograd.grad(value, pred)))
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
         assert (results[0][0] > 0) == (seed != 2)
 
 
-def test_a_batch_is_mined_picture_by_picture() -> None:
+def test_a_batch_is_mined_image_by_image() -> None:
     pred, label = samples(4 * 50)
     label[50:100] = 4
     loss = ohem(min_negatives=2)
@@ -83,18 +83,18 @@ def test_a_batch_is_mined_picture_by_picture() -> None:
     ]
     torch.testing.assert_close(whole, torch.stack(rows))
     assert (whole[1] > 0).sum() == 2
-    # A flat call tells its pictures by image_index, in whatever order.
+    # A flat call names its images by image_index, in any order.
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
-    picture = (torch.arange(200) // 50)[order]
-    flat = loss(pred[order], label[order], reduction_override='none', image_index=picture)
+    image = (torch.arange(200) // 50)[order]
+    flat = loss(pred[order], label[order], reduction_override='none', image_index=image)
     torch.testing.assert_close(flat, whole.view(-1)[order])
-    # Without it, it is one group.
+    # Without image_index the call is one group.
     group = loss(pred, label, reduction_override='none')
     positives = int((label < 4).sum())
     assert (group > 0).sum() == 4 * positives
 
 
-def test_divides_by_the_positives_or_by_what_the_head_gives() -> None:
+def test_divides_by_the_positives_or_by_the_avg_factor() -> None:
     pred, label = samples(100)
     loss = ohem(loss_weight=2.0)
     total = ohem()(pred, label, reduction_override='sum')
@@ -120,7 +120,7 @@ def test_ignored_samples_are_never_kept_and_do_not_count() -> None:
         alone = loss(pred[~ignored], label[~ignored])
         torch.testing.assert_close(loss(pred, label.masked_fill(ignored, -1)), alone)
         torch.testing.assert_close(loss(pred, label, (~ignored).float()), alone)
-    # Stock's own softmax loss does not know the label -1.
+    # mmdet's softmax loss alone refuses the label -1.
     with pytest.raises(IndexError):
         MODELS.build(dict(type='mmdet.CrossEntropyLoss'))(
             pred, label.masked_fill(ignored, -1), reduction_override='none'
@@ -147,7 +147,7 @@ def test_sigmoid_losses_keep_the_rows_with_the_highest_sums(inner: str) -> None:
     torch.testing.assert_close(each, whole * kept[:, None])
     reduced = ohem(inner, sigmoid=True)(pred, label, avg_factor=9.0)
     torch.testing.assert_close(reduced, each.sum() / 9)
-    # The same said by a dense target, and with one weight an element.
+    # A dense target and one weight per element give the same.
     dense = F.one_hot(label, 5)[:, :4].float()
     torch.testing.assert_close(
         ohem(inner, sigmoid=True)(pred, dense, reduction_override='none'), each
@@ -158,7 +158,7 @@ def test_sigmoid_losses_keep_the_rows_with_the_highest_sums(inner: str) -> None:
     )
 
 
-def test_targets_that_are_tuples_are_mined_by_their_labels() -> None:
+def test_tuples_as_targets_are_mined_by_their_labels() -> None:
     pred, label = mined_binary(torch.Generator().manual_seed(0), 60)
     quality = torch.rand(60, generator=torch.Generator().manual_seed(1)) * (label < 4)
     stock = dict(type='mmdet.QualityFocalLoss', use_sigmoid=True)
@@ -175,16 +175,16 @@ def test_targets_that_are_tuples_are_mined_by_their_labels() -> None:
     torch.testing.assert_close(value, expected)
 
 
-def test_the_wrapped_losses_own_options_count() -> None:
+def test_options_of_the_wrapped_loss_apply() -> None:
     pred, label = samples(60)
     weights = [1.0, 2.0, 3.0, 4.0, 0.5]
     plain, weighted = ohem(), ohem(inner_options=dict(class_weight=weights, loss_weight=3.0))
     one, other = (loss(pred, label, reduction_override='none') for loss in (plain, weighted))
-    # All negatives weigh alike, so that the choice is the same.
+    # All negatives have the same weight, so that the choice is the same.
     torch.testing.assert_close(other, one * 3 * torch.tensor(weights)[label])
 
 
-def test_half_precision_is_computed_in_float32_around_stocks_loss_too() -> None:
+def test_half_precision_is_computed_in_float32_also_around_mmdets_loss() -> None:
     pred, label = hard_samples(torch.Generator().manual_seed(0), 2000)
     for dtype in (torch.float16, torch.bfloat16):
         leaf = pred.to(dtype).requires_grad_()
@@ -199,19 +199,19 @@ def test_half_precision_is_computed_in_float32_around_stocks_loss_too() -> None:
         )
 
 
-def test_compiles_in_one_graph_with_pictures() -> None:
+def test_compiles_in_one_graph_with_images() -> None:
     pred, label = samples(60)
     loss = ohem()
-    picture = torch.arange(60) % 3
+    image = torch.arange(60) % 3
     compiled = torch.compile(loss, fullgraph=True, backend='aot_eager')
     weight = torch.ones(60)
     torch.testing.assert_close(
-        compiled(pred, label, weight, image_index=picture),
-        loss(pred, label, weight, image_index=picture),
+        compiled(pred, label, weight, image_index=image),
+        loss(pred, label, weight, image_index=image),
     )
 
 
-def test_a_disagreement_on_sigmoid_says_what_to_write() -> None:
+def test_a_disagreement_on_sigmoid_reports_the_right_config() -> None:
     cfg = dict(type='mmdet_ext.OHEMLoss', loss=dict(type='mmdet.FocalLoss'))
     with pytest.raises(
         ValueError,
@@ -230,7 +230,7 @@ def test_a_disagreement_on_sigmoid_says_what_to_write() -> None:
         )
 
 
-def test_losses_that_are_not_one_row_a_sample_are_refused() -> None:
+def test_losses_without_one_row_per_sample_are_refused() -> None:
     with pytest.raises(ValueError, match='SeesawLoss has columns of its own'):
         MODELS.build(
             dict(type='mmdet_ext.OHEMLoss', loss=dict(type='mmdet.SeesawLoss', num_classes=4))
@@ -242,7 +242,7 @@ def test_losses_that_are_not_one_row_a_sample_are_refused() -> None:
         loss(*samples(20))
 
 
-def test_columns_activation_and_accuracy_are_the_wrapped_losses() -> None:
+def test_columns_activation_and_accuracy_are_those_of_the_wrapped_loss() -> None:
     inner = dict(type='mmdet.FocalCustomLoss', num_classes=4)
     loss = MODELS.build(dict(type='mmdet_ext.OHEMLoss', loss=inner, use_sigmoid=True))
     assert loss.custom_cls_channels and loss.custom_activation and loss.custom_accuracy
@@ -299,7 +299,7 @@ def test_anchor_heads_mine_each_level(kind: str, classes: int, sigmoid: bool, in
     assert head.cls_out_channels == columns
     scores = [torch.randn(2, columns, side, side, requires_grad=True) for side in (12, 6)]
     boxes = [torch.zeros(2, 4, side, side, requires_grad=True) for side in (12, 6)]
-    # One box, of the size of the finer level's anchors.
+    # One box of the size of the finer level's anchors.
     gts = [
         InstanceData(bboxes=torch.tensor([[16.0, 16.0, 32.0, 32.0]]), labels=torch.tensor([0]))
         for _ in range(2)
@@ -324,11 +324,11 @@ def test_anchor_heads_mine_each_level(kind: str, classes: int, sigmoid: bool, in
         expected = each[positive].sum() + each[negative].topk(count).values.sum()
         torch.testing.assert_close(value, expected / targets[4])
         numbers.append(int(positive.sum()))
-    # Both pictures' boxes are of the finer level; the other keeps its minimum.
+    # The boxes of both images belong to the finer level; the other level keeps its minimum.
     assert numbers[0] >= 2 and numbers[1] == 0
 
 
-def test_bad_calls_are_named() -> None:
+def test_bad_calls_are_reported() -> None:
     pred, label = samples(20)
     with pytest.raises(ValueError, match=r'must be \(N,\) for samples \(N,\), got \(3,\)'):
         ohem()(pred, label, image_index=torch.zeros(3))
@@ -338,7 +338,7 @@ def test_bad_calls_are_named() -> None:
         ohem(num_negatives=2, min_negatives=1)
 
 
-def test_shows_its_options() -> None:
+def test_repr_shows_the_options() -> None:
     assert 'num_negatives=7' in repr(ohem(num_negatives=7))
 
 

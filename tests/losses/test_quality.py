@@ -1,4 +1,4 @@
-"""The quality losses as heads call them, beside stock's."""
+"""Quality and distribution losses as heads call them, compared with mmdet's."""
 
 from __future__ import annotations
 
@@ -16,24 +16,14 @@ from torch import Tensor, nn
 
 from mmdet_ext.catalog.loss_cases.quality import dense, distributions, labelled
 from mmdet_ext.catalog.synthetic import random_boxes
+from tests._helpers.gradients import graded, seeded
 
 
 def build(name: str, scope: str = 'mmdet_ext', **options: Any) -> nn.Module:
     return MODELS.build({'type': f'{scope}.{name}', **options})
 
 
-def graded(loss: nn.Module, pred: Tensor, *inputs: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
-    leaf = pred.detach().clone().requires_grad_()
-    value = loss(leaf, *inputs, **keywords)
-    (gradient,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), gradient
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-# A stock config, and the options of its head that name these losses.
+# An mmdet config, and the options of its head that name these losses.
 HEADS = {
     'gfl': ('gfl/gfl_r50_fpn_1x_coco.py', ('loss_cls', 'loss_dfl')),
     'gfl, generalized': ('gfl/gfl_r50_fpn_1x_coco.py', ('loss_cls', 'loss_dfl')),
@@ -42,7 +32,7 @@ HEADS = {
     'rtmdet': ('rtmdet/rtmdet_s_8xb32-300e_coco.py', ('loss_cls',)),
 }
 GENERALIZED = {
-    # GFLHead reads use_sigmoid from the config, not from the loss that it builds.
+    # GFLHead reads use_sigmoid from the config instead of the loss that it builds.
     'loss_cls': {'type': 'mmdet_ext.GeneralizedFocalLoss', 'use_sigmoid': True},
     'loss_dfl': {
         'type': 'mmdet_ext.GeneralizedFocalLoss',
@@ -54,6 +44,7 @@ GENERALIZED = {
 
 
 def small_head(config: ConfigDict) -> nn.Module:
+    """Build the head of a config with few channels and seven classes."""
     options = config.bbox_head
     options.update(
         num_classes=7,
@@ -73,7 +64,7 @@ def small_head(config: ConfigDict) -> nn.Module:
 
 
 def head_losses(head: nn.Module) -> tuple[dict[str, Tensor], Tensor]:
-    """Losses of two pictures, one of them without boxes, and the gradient at the features."""
+    """Compute the losses of two images, one without boxes, and the gradient at the features."""
     generator = seeded()
     levels = len(head.prior_generator.strides)
     features = [
@@ -104,18 +95,18 @@ def head_losses(head: nn.Module) -> tuple[dict[str, Tensor], Tensor]:
 
 
 @pytest.mark.parametrize('name', HEADS)
-def test_stock_heads_get_from_these_what_they_get_from_stock(name: str) -> None:
-    # Before its fourth epoch TOODHead takes another loss.
+def test_mmdets_heads_get_the_same_losses_from_ours_as_from_mmdets(name: str) -> None:
+    # Before its fourth epoch TOODHead uses another loss.
     MessageHub.get_current_instance().update_info('epoch', 4)
     file, options = HEADS[name]
-    stock = get_config(f'mmdet::{file}').model
+    theirs = get_config(f'mmdet::{file}').model
     ours = get_config(f'mmdet::{file}').model
     for option in options:
         if 'generalized' in name:
             ours.bbox_head[option] = ConfigDict(GENERALIZED[option])
         else:
             ours.bbox_head[option].type = f'mmdet_ext.{ours.bbox_head[option].type}'
-    expected, expected_gradient = head_losses(small_head(stock))
+    expected, expected_gradient = head_losses(small_head(theirs))
     found, gradient = head_losses(small_head(ours))
     assert set(found) == set(expected) and all(expected[o] > 0 for o in options)
     for key, value in found.items():
@@ -123,19 +114,19 @@ def test_stock_heads_get_from_these_what_they_get_from_stock(name: str) -> None:
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-7)
 
 
-def test_quality_sums_the_second_dimension_of_maps_as_stock() -> None:
+def test_quality_sums_the_second_dimension_of_maps_as_mmdet() -> None:
     pred = 2 * torch.randn(2, 5, 3, 4, generator=seeded())
     scores = torch.rand(2, 5, 3, 4, generator=seeded())
     for keywords in ({}, {'reduction_override': 'none'}, {'avg_factor': 7.0}):
-        ours, stock = (
+        ours, mmdet = (
             graded(build('QualityFocalLoss', scope), pred, scores, **keywords)
             for scope in ('mmdet_ext', 'mmdet')
         )
-        torch.testing.assert_close(ours, stock)
+        torch.testing.assert_close(ours, mmdet)
 
 
 @pytest.mark.parametrize('options', [{}, {'beta': 1.0}])
-def test_generalized_is_quality_in_every_reduction(options: dict[str, float]) -> None:
+def test_generalized_equals_quality_in_every_reduction(options: dict[str, float]) -> None:
     pred, target = labelled(seeded(), 20)
     weight = torch.rand(20, generator=seeded())
     for keywords in ({}, {'avg_factor': 7.0}, {'reduction_override': 'sum'}):
@@ -146,23 +137,23 @@ def test_generalized_is_quality_in_every_reduction(options: dict[str, float]) ->
             torch.testing.assert_close(ours, expected)
 
 
-def test_weights_of_samples_and_of_elements_as_stock() -> None:
+def test_weights_of_samples_and_of_elements_as_in_mmdet() -> None:
     pred, scores = dense(seeded(), 20)
     weight = torch.rand(20, 5, generator=seeded())
-    ours, stock = (
+    ours, mmdet = (
         graded(build('VarifocalLoss', scope), pred, scores, weight, avg_factor=3.0)
         for scope in ('mmdet_ext', 'mmdet')
     )
-    torch.testing.assert_close(ours, stock)
+    torch.testing.assert_close(ours, mmdet)
     pred, target = distributions(seeded(), 20)
-    ours, stock = (
+    ours, mmdet = (
         graded(build('DistributionFocalLoss', scope), pred, target, weight[:, 0], avg_factor=4.0)
         for scope in ('mmdet_ext', 'mmdet')
     )
-    torch.testing.assert_close(ours, stock)
+    torch.testing.assert_close(ours, mmdet)
 
 
-def test_slide_reductions_are_over_the_elements_with_the_mean_of_all() -> None:
+def test_slide_reductions_use_the_mean_score_of_all_elements() -> None:
     loss = build('SlideLoss', loss_weight=2.0)
     pred, target = labelled(seeded(), 20)
     each = loss(pred, target, reduction_override='none')
@@ -175,7 +166,7 @@ def test_slide_reductions_are_over_the_elements_with_the_mean_of_all() -> None:
     torch.testing.assert_close(
         loss(pred, target, weight, avg_factor=3), (each * weight[:, None]).sum() / 3
     )
-    # A weight of 0 takes a sample out of the sum, and out of the mean score.
+    # A sample of weight 0 is neither in the sum nor in the mean score.
     first = torch.arange(20) < 10
     half = (target[0][:10], target[1][:10])
     torch.testing.assert_close(

@@ -149,4 +149,5 @@ def test_every_registered_loss_is_an_attribute_of_the_package() -> None:
     assert losses.CIoULoss is MODELS.get('mmdet_ext.CIoULoss')
     assert {*OVERLAP, 'NWDLoss', 'FocalLoss', 'SmoothL1Loss', 'OHEMLoss'} <= set(losses.__all__)
     for name in losses.__all__:
-        assert getattr(losses, name) is MODELS.get(f'mmdet_ext.{name}')
+        # mmdet_ext.detection registers classes of its own on top of some losses.
+        assert issubclass(MODELS.get(f'mmdet_ext.{name}'), getattr(losses, name))

@@ -1,5 +1,5 @@
 # Scope, hooks and logging of face recognition. default_scope is mmpretrain, whose ImageClassifier
-# trains our heads, under `mim train mmdet` as under `mim train mmpretrain`.
+# trains our heads under both `mim train mmdet` and `mim train mmpretrain`.
 default_scope = 'mmpretrain'
 
 default_hooks = dict(
@@ -8,8 +8,8 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    # Each process has seen other pictures: without it, validation in several processes would mix
-    # networks whose batch norms differ.
+    # Each process has seen other images. Without this hook, validation in several processes would
+    # mix networks whose batch norms differ.
     sync_buffers=dict(type='SyncBuffersHook'),
 )
 

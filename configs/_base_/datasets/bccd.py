@@ -1,6 +1,6 @@
 # BCCD blood cells, 320 x 240: red cells, white cells, platelets as 4155 : 372 : 361.
-# The annotations come from `python tools/data/convert_voc.py <BCCD> --out data/bccd/annotations`, the
-# pictures lie in data/bccd/JPEGImages.
+# `python tools/data/convert_voc.py <BCCD> --out data/bccd/annotations` makes the annotations. The
+# images are in data/bccd/JPEGImages.
 dataset_type = 'mmdet_ext.CocoDataset'
 data_root = 'data/bccd/'
 metainfo = dict(classes=('Platelets', 'RBC', 'WBC'))

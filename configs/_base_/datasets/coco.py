@@ -1,4 +1,4 @@
-# COCO 2017, stock's pipeline and sizes, with our checks of the data.
+# COCO 2017 with mmdet's pipeline and sizes, and with our checks of the data.
 dataset_type = 'mmdet_ext.CocoDataset'
 data_root = 'data/coco/'
 

@@ -1,5 +1,5 @@
 # ATSS, small enough to train from scratch on a CPU: ResNet-18, 64 channels, two stacked convs.
-# Every type is stock's; num_classes is the leaf's to set.
+# Every type is mmdet's. A leaf config sets num_classes.
 model = dict(
     type='ATSS',
     data_preprocessor=dict(

@@ -1,5 +1,6 @@
-# A small IResNet for digits of 28 x 28, and an embedding of two numbers, which can be drawn as they
-# are: no batch norm behind it, so that it has a length of its own. The margin is the leaf's.
+# A small IResNet for digits of 28 x 28, with an embedding of two numbers, which can be drawn
+# directly. No batch norm follows, so that the embedding keeps its length. A leaf config sets the
+# margin.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor'),

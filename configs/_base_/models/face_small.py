@@ -1,6 +1,6 @@
-# A small IResNet, trained from nothing on a CPU in a minute: 256 numbers an embedding. At test the
-# embeddings of a picture and of its mirror image are added. num_classes and input_size are the
-# leaf's; (28, 23) is ORL's ratio.
+# A small IResNet that trains from scratch on a CPU in a minute, with 256 numbers per embedding. At
+# test the embeddings of an image and of its mirror image are added. A leaf config sets num_classes
+# and input_size; (28, 23) is the ratio of ORL's images.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True),
@@ -10,7 +10,7 @@ model = dict(
         base_channels=16,
         num_features=256,
         input_size=(28, 23),
-        # torch's own; InsightFace's, the network's default, is for a thousand times the steps.
+        # torch's default. InsightFace's, the network's default, is for 1,000 times the steps.
         init_cfg=dict(
             type='Kaiming',
             layer='Conv2d',

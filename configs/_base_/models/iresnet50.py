@@ -1,6 +1,6 @@
-# IResNet-50 under ArcFace, as InsightFace trains it: 112 x 112 RGB pictures as
-# (x - 127.5) / 127.5, so that its weights can be used here. The network ends in the embedding: no
-# neck. num_classes is the leaf's to set.
+# IResNet-50 with ArcFace, as InsightFace trains it: 112 x 112 RGB images as
+# (x - 127.5) / 127.5, so that its weights can be used here. The network ends in the embedding,
+# without a neck. A leaf config sets num_classes.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', std=127.5),

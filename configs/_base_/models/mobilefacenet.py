@@ -1,5 +1,6 @@
-# MobileFaceNet under ArcFace, as its paper has it: 112 x 112 pictures as (x - 127.5) / 128, 128
-# numbers an embedding. The network ends in the embedding: no neck. num_classes is the leaf's.
+# MobileFaceNet with ArcFace, as in its paper: 112 x 112 images as (x - 127.5) / 128, and 128
+# numbers per embedding. The network ends in the embedding, without a neck. A leaf config sets
+# num_classes.
 model = dict(
     type='ImageClassifier',
     data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor'),

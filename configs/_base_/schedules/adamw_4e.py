@@ -1,4 +1,4 @@
-# The 12 epochs' recipe in four, for comparisons of many settings.
+# The recipe of 12 epochs in four epochs, for comparisons of many settings.
 _base_ = './adamw_12e.py'
 
 max_epochs = 4

@@ -1,4 +1,4 @@
-# 24 epochs on a thousand small pictures: half a minute on one core.
+# 24 epochs on a thousand small images: half a minute on one core.
 max_epochs = 24
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=8)
 val_cfg = dict(type='ValLoop')

@@ -1,7 +1,7 @@
 # InsightFace's recipe: SGD, a batch of 1024 on 8 devices, learning rate 0.1 without warm-up, down
-# to 0 over 20 epochs by (1 - step / steps)^2, half precision. InsightFace bounds the norm of the
-# network's gradient alone at 5. MMEngine bounds that of all: where the network's is above 5, as at
-# the beginning, the class centres move more slowly than there.
+# to 0 over 20 epochs by (1 - step / steps)^2, half precision. InsightFace bounds at 5 the norm of
+# the network's gradient alone, MMEngine that of all gradients. Where the network's norm is above 5,
+# as at the beginning, the class centres therefore move more slowly than in InsightFace.
 max_epochs = 20
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')

@@ -1,4 +1,4 @@
-# 30 epochs of a few hundred small pictures, with an average of the weights for test.
+# 30 epochs of a few hundred small images, with an average of the weights for test.
 max_epochs = 30
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=10)
 val_cfg = dict(type='ValLoop')

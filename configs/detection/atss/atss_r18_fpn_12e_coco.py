@@ -1,4 +1,5 @@
-# The small ATSS on COCO with our checks of the data. Two pictures a batch: AdamW's rate is lowered.
+# The small ATSS on COCO with our checks of the data. A batch has two images, so the learning rate
+# of AdamW is lower.
 _base_ = [
     '../../_base_/models/atss_r18_fpn.py',
     '../../_base_/datasets/coco.py',

@@ -1,5 +1,5 @@
-# The demo: our assigner and box loss on drawn shapes, a few minutes on two cores. Small batches for
-# many steps, and anchors half as large as usual, as most shapes are small.
+# The demo: our assigner and box loss on generated shapes, a few minutes on two cores. Batches are
+# small, for many steps, and anchors half as large as usual, because most shapes are small.
 _base_ = [
     '../../_base_/models/atss_r18_fpn.py',
     '../../_base_/datasets/shapes.py',

@@ -1,4 +1,4 @@
-# The stock twin: the same recipe with stock's own assigner and loss.
+# The recipe of atss_r18_fpn_12e_bccd.py with mmdet's assigner and loss.
 _base_ = [
     '../../_base_/models/atss_r18_fpn.py',
     '../../_base_/datasets/bccd.py',

@@ -1,4 +1,4 @@
-# Stock's own COCO config with our assigner and box loss.
+# mmdet's COCO config with our assigner and box loss.
 _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# A folder a person, a small network, a few minutes on a CPU: `make demo-face` trains this and
-# arcface_demo.py. The demonstration sets data_root, identities, num_classes and epochs.
+# One folder per person, a small network, a few minutes on a CPU. `make demo-face` trains this
+# config and arcface_demo.py; it sets data_root, identities, num_classes and epochs.
 _base_ = [
     '../../_base_/models/face_small.py',
     '../../_base_/datasets/face_folder.py',

@@ -1,5 +1,5 @@
-# IResNet-100, ArcFace, MS1MV3: the recipe of IResNet-50. InsightFace's ms1mv3_r100 has
-# also had a learning rate of 0.2 over 25 epochs.
+# IResNet-100, ArcFace, MS1MV3, in the recipe of IResNet-50. InsightFace has also trained its
+# ms1mv3_r100 with a learning rate of 0.2 over 25 epochs.
 _base_ = [
     '../../_base_/models/iresnet100.py',
     '../../_base_/datasets/ms1mv3.py',

@@ -1,5 +1,5 @@
 # MobileFaceNet of its paper, ArcFace, MS1MV3, in the recipe of InsightFace's ms1mv3_mbf, whose
-# network has twice the channels and 512 numbers an embedding.
+# network has twice the channels and 512 numbers per embedding.
 _base_ = [
     '../../_base_/models/mobilefacenet.py',
     '../../_base_/datasets/ms1mv3.py',

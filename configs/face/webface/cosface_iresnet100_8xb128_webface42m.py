@@ -1,6 +1,6 @@
-# IResNet-100, CosFace, WebFace42M: InsightFace's wf42m_pfc02_r100, but against all people of the
-# set at every step, where that one draws a fifth of them. Each device holds the centres, their
-# gradient and momentum: 3 x 4.2 GB.
+# IResNet-100, CosFace, WebFace42M: InsightFace's wf42m_pfc02_r100, but with the centres of all
+# identities at every step, where InsightFace's draws a fifth of them. Each device holds the
+# centres, their gradient and their momentum: 3 x 4.2 GB.
 _base_ = [
     '../../_base_/models/iresnet100.py',
     '../../_base_/datasets/webface.py',

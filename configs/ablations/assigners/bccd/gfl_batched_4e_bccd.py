@@ -1,4 +1,4 @@
-# The same rule, a batch at a time.
+# GFL with the batched ATSS: the same rule, for all images of a batch at once.
 _base_ = 'gfl_stock_4e_bccd.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# The anchors of most overlap, as RetinaNet takes them.
+# GFL with the anchors of largest IoU, RetinaNet's rule.
 _base_ = 'gfl_batched_4e_bccd.py'
 
 model = dict(

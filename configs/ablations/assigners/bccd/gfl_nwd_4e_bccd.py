@@ -1,4 +1,4 @@
-# ATSS by the Wasserstein distance instead of the overlap.
+# GFL with ATSS that uses the Wasserstein distance instead of the IoU.
 _base_ = 'gfl_batched_4e_bccd.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# Anchors as receptive fields, the three nearest to each box.
+# GFL with RFLA: anchors as receptive fields, of which each box gets the three nearest.
 _base_ = 'gfl_batched_4e_bccd.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# The first row of the comparison of assigners: stock's GFL head with ATSS, four epochs. GFL takes
-# any rule; stock's ATSS head takes only places inside of a box, for its centerness.
+# The first row of the comparison of assigners: mmdet's GFL head with ATSS, four epochs. GFL accepts
+# any rule. mmdet's ATSS head accepts only priors centred inside a box, because of its centerness.
 _base_ = '../../losses/bccd/atss_stock_4e_bccd.py'
 
 model = dict(

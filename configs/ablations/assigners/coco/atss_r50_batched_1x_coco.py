@@ -1,4 +1,4 @@
-# ATSS with the targets of a batch made at once, mixed picture sizes included.
+# ATSS with the targets of a batch computed at once, mixed image sizes included.
 _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
 
 model = dict(

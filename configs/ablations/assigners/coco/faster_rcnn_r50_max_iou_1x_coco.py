@@ -1,4 +1,4 @@
-# Faster R-CNN whose two stages assign by the pairs that can overlap alone; heads are stock's.
+# Faster R-CNN whose two stages measure only pairs that can overlap. The heads are mmdet's.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# FCOS with the targets of a batch made at once.
+# FCOS with the targets of a batch computed at once.
 _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
 
 model = dict(bbox_head=dict(type='mmdet_ext.FCOSHead'))

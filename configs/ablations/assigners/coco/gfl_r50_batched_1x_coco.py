@@ -1,4 +1,4 @@
-# GFL with the targets of a batch made at once.
+# GFL with the targets of a batch computed at once.
 _base_ = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
 
 model = dict(

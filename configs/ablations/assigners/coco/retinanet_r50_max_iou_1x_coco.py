@@ -1,4 +1,4 @@
-# RetinaNet with the targets of a batch made at once.
+# RetinaNet with the targets of a batch computed at once.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 
 model = dict(

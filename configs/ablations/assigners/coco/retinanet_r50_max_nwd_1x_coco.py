@@ -1,4 +1,5 @@
-# RetinaNet for tiny objects: anchors by the Wasserstein distance, which needs no overlap.
+# RetinaNet for tiny objects: anchors are assigned by the Wasserstein distance, which needs no
+# overlap.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# RetinaNet for tiny objects: anchors as receptive fields, ranked by their distance to a box.
+# RetinaNet for tiny objects: anchors are receptive fields, ranked by their distance to a box.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# RTMDet-tiny whose assignment does not grow with the classes.
+# RTMDet-tiny with an assignment whose cost does not grow with the number of classes.
 _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 
 model = dict(

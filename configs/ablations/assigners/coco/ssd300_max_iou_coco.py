@@ -1,4 +1,4 @@
-# SSD with our assigner; the head is ours, as stock's of mmdet 3.3 trains but cannot predict.
+# SSD with our assigner. The head is ours, because that of mmdet 3.3 trains but cannot predict.
 _base_ = 'mmdet::ssd/ssd300_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# TOOD whose boxes take one prior each after the first epochs, as heads without suppression learn.
+# TOOD with one prior per box after the first epochs, as heads without suppression need it.
 _base_ = 'tood_r50_task_aligned_1x_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# TOOD: ATSS in the first epochs, task-aligned assignment afterwards, a batch at a time.
+# TOOD: ATSS in the first epochs, task-aligned assignment afterwards, for a batch at once.
 _base_ = 'mmdet::tood/tood_r50_fpn_1x_coco.py'
 
 model = dict(

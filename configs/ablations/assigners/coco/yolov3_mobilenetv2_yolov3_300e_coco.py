@@ -1,4 +1,4 @@
-# YOLOv3 that ignores a prior by the box predicted for it, as the paper has it.
+# YOLOv3 that ignores a prior by the IoU of its predicted box, as in the paper.
 _base_ = 'mmdet::yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# YOLOv3's network with YOLOv4's positives: every anchor of an overlapping shape.
+# YOLOv3's network with YOLOv4's positives: every anchor of a similar shape.
 _base_ = 'mmdet::yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py'
 
 model = dict(

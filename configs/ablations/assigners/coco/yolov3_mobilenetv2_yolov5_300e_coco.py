@@ -1,4 +1,4 @@
-# YOLOv3's network with YOLOv5's positives: anchors by side ratios, two neighbour cells too.
+# YOLOv3's network with YOLOv5's positives: anchors by the ratio of sides, in two more cells.
 _base_ = 'mmdet::yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py'
 
 model = dict(

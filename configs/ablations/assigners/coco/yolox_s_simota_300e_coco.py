@@ -1,4 +1,4 @@
-# YOLOX-s whose assignment does not grow with the classes.
+# YOLOX-s with an assignment whose cost does not grow with the number of classes.
 _base_ = 'mmdet::yolox/yolox_s_8xb8-300e_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# Equalised focal loss, its ratios from each batch.
+# Equalised focal loss, with gradient ratios from each batch.
 _base_ = 'atss_stock_4e_bccd.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# Focal loss whose positives weigh by 1 / log(1.10 + frequency) of their class.
+# Focal loss with positives weighted by 1 / log(1.10 + frequency) of their class.
 _base_ = 'atss_stock_4e_bccd.py'
 
 model = dict(

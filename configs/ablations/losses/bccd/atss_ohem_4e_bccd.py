@@ -1,4 +1,4 @@
-# Cross entropy over positives and the three hardest negatives to each.
+# Cross entropy over positives and the three hardest negatives per positive.
 _base_ = 'atss_stock_4e_bccd.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# SIoU as stock has it: with neg_gamma=False, in which distance lowers the loss.
+# SIoU with mmdet's default neg_gamma=False, with which distance lowers the loss.
 _base_ = 'atss_stock_4e_bccd.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# The first row of the comparison: ATSS with stock's losses, four epochs.
+# The first row of the comparison: ATSS with mmdet's losses, four epochs.
 _base_ = [
     '../../../_base_/models/atss_r18_fpn.py',
     '../../../_base_/datasets/bccd.py',

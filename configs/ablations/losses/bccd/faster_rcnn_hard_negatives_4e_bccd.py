@@ -1,4 +1,4 @@
-# Region proposals learn from the hardest anchors, not from random ones.
+# The RPN learns from the hardest negative anchors, not from random ones.
 _base_ = 'faster_rcnn_stock_4e_bccd.py'
 
 model = dict(

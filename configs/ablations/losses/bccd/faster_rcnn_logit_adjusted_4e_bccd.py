@@ -1,4 +1,4 @@
-# Logit-adjusted softmax cross entropy, half the adjustment.
+# Logit-adjusted softmax cross entropy with half the adjustment.
 _base_ = 'faster_rcnn_stock_4e_bccd.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# The second stage learns from its positives and the three hardest negatives to each.
+# The second stage learns from its positives and the three hardest negatives per positive.
 _base_ = 'faster_rcnn_stock_4e_bccd.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# Softmax focal loss, classes weighing by 1 / log(1.10 + frequency).
+# Softmax focal loss with classes weighted by 1 / log(1.10 + frequency).
 _base_ = 'faster_rcnn_stock_4e_bccd.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# The first row of the two-stage comparison: Faster R-CNN with stock's losses, four epochs.
+# The first row of the two-stage comparison: Faster R-CNN with mmdet's losses, four epochs.
 _base_ = [
     '../../../_base_/models/faster_rcnn_r18_fpn.py',
     '../../../_base_/datasets/bccd.py',

@@ -1,4 +1,4 @@
-# Faster R-CNN whose region proposals learn from the hardest anchors, not from random ones.
+# Faster R-CNN whose RPN learns from the hardest negative anchors, not from random ones.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# Faster R-CNN with softmax focal loss, classes weighing by 1 / log(1.10 + frequency).
+# Faster R-CNN with softmax focal loss, classes weighted by 1 / log(1.10 + frequency).
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# GFL with our twins of its quality and distribution focal losses.
+# GFL with our replacements of its quality and distribution focal losses.
 _base_ = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# RetinaNet with focal loss whose positives weigh by 1 / log(1.10 + frequency) of their class,
+# RetinaNet with focal loss: positives are weighted by 1 / log(1.10 + frequency) of their class,
 # counted over each batch.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 

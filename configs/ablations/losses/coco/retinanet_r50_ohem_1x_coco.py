@@ -1,4 +1,4 @@
-# RetinaNet with cross entropy over positives and the three hardest negatives to each.
+# RetinaNet with cross entropy over positives and the three hardest negatives per positive.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 
 model = dict(
@@ -9,7 +9,7 @@ model = dict(
             loss=dict(type='mmdet_ext.CrossEntropyLoss', use_sigmoid=True),
             use_sigmoid=True,
             negatives_per_positive=3.0,
-            # Of a level of the batch, as anchor heads call their loss: most have no positive.
+            # Per level of the batch, as anchor heads call their loss; most levels have no positive.
             min_negatives=64,
         ),
     ),

@@ -1,4 +1,4 @@
-# SSD with its losses as options: focal loss over the three hardest negatives to a positive.
+# SSD with its losses as options: focal loss over the three hardest negatives per positive.
 _base_ = 'mmdet::ssd/ssd300_coco.py'
 
 model = dict(

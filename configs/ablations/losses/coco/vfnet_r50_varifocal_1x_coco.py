@@ -1,4 +1,4 @@
-# VarifocalNet with our twin of its loss.
+# VarifocalNet with our replacement of its loss.
 _base_ = 'mmdet::vfnet/vfnet_r50_fpn_1x_coco.py'
 
 model = dict(

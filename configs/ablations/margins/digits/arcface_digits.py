@@ -1,5 +1,5 @@
-# ArcFace: the margin grows to 0.5 over the first half, so that classes find their places first.
-# Seven centres in the plane lie 2 pi / 7 = 0.9 radians apart: m must be smaller.
+# ArcFace: the margin grows to 0.5 over the first half, so that the classes separate first. Seven
+# centres in the plane are 2 pi / 7 = 0.9 radians apart, and m must be smaller.
 _base_ = 'softmax_digits.py'
 
 model = dict(head=dict(margin=dict(type='ArcFace', m=0.5), scale=16.0))

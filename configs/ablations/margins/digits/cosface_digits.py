@@ -1,4 +1,4 @@
-# CosFace: between centres 0.9 radians apart, cosines differ by 1 - cos 0.9 = 0.38: m must be
+# CosFace: between centres 0.9 radians apart, cosines differ by 1 - cos 0.9 = 0.38, and m must be
 # smaller. It grows over the first half.
 _base_ = 'softmax_digits.py'
 

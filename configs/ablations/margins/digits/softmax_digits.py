@@ -1,4 +1,4 @@
-# Plain softmax: no margin, nothing normalised, no bias. The other leaves change the head alone.
+# Plain softmax: no margin, no normalisation, no bias. The other leaf configs change the head alone.
 _base_ = [
     '../../../_base_/models/face_digits.py',
     '../../../_base_/datasets/digits.py',
@@ -8,7 +8,7 @@ _base_ = [
 
 model = dict(head=dict(margin=dict(type='Softmax')))
 
-# Pictures in memory and so small are prepared faster than handed on by workers.
+# The images are in memory and small: preparing them is faster than passing them between workers.
 train_dataloader = dict(num_workers=0, persistent_workers=False)
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 test_dataloader = val_dataloader

@@ -1,4 +1,4 @@
-# Contrastive loss alone, over all pairs of a batch: 10 people with 5 pictures each.
+# Contrastive loss alone, over all pairs of a batch: 10 identities with 5 images each.
 _base_ = 'triplet_orl.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# MagFace. Features of 512 numbers behind a batch norm are about 23 long.
+# MagFace. Features of 512 numbers after a batch norm have a length of about 23.
 _base_ = 'softmax_orl.py'
 
 model = dict(

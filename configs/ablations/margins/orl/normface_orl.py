@@ -1,4 +1,4 @@
-# No margin; features and centres are normalised.
+# NormFace: no margin; features and centres are normalised.
 _base_ = 'softmax_orl.py'
 
 model = dict(

@@ -1,4 +1,5 @@
-# Plain softmax, the first row of the comparison. The other leaves change the head alone.
+# Plain softmax, the first row of the comparison. The other leaf configs change the
+# head alone.
 _base_ = [
     '../../../_base_/models/face_small.py',
     '../../../_base_/datasets/orl.py',

@@ -1,4 +1,4 @@
-# SphereFace: the angle counts threefold, by and by.
+# SphereFace: the angle gradually counts threefold.
 _base_ = 'softmax_orl.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# Triplet loss alone, batch-hard: 10 people with 5 pictures each a batch.
+# Triplet loss alone, batch-hard, on batches of 10 identities with 5 images each.
 _base_ = 'softmax_orl.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-"""Box losses."""
+"""Cases of the overlap losses and of NWD."""
 
 from __future__ import annotations
 
@@ -6,29 +6,36 @@ from typing import Any
 
 import torch
 
-from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.loss_cases.inputs import Inputs, loss_case
 from mmdet_ext.catalog.synthetic import fuzz_box_pairs, random_boxes
 
 
 def box_pairs(generator: torch.Generator, count: int) -> Inputs:
-    """Targets (count, 4) and predictions whose corners lie about a tenth of a side beside."""
+    """Draw targets (count, 4), and predictions with corners off by a tenth of a side on average."""
     target = random_boxes(generator, count)
     sides = (target[:, 2:] - target[:, :2]).repeat(1, 2)
     jitter = torch.rand(count, 4, generator=generator) - 0.5
     return target + 0.4 * sides * jitter, target
 
 
-def overlap_case(name: str, stock: bool = False, **options: Any) -> LossCase:
-    """A loss of aligned boxes that is 0 where they are equal."""
+def overlap_case(name: str, stock: bool = False, **options: Any) -> Case:
+    """Make the case of a loss of aligned boxes that is 0 where they are equal.
+
+    Args:
+        name: registered name.
+        stock: mmdet has a loss of this name and these options.
+        **options: options of the loss; ``detaches`` and ``together`` are fields of the case.
+    """
     fields = {key: options.pop(key) for key in ('detaches', 'together') if key in options}
-    return LossCase(
+    return loss_case(
         name,
         box_pairs,
         fuzz_box_pairs,
         family='overlap',
         options=options,
         zero_at_target=True,
-        twin=name if stock else None,
+        twin=stock,
         **fields,
     )
 

@@ -1,14 +1,14 @@
-"""Regression losses a coordinate."""
+"""Cases of the regression losses per coordinate."""
 
 from __future__ import annotations
 
 import torch
 
-from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase
+from mmdet_ext.catalog.loss_cases.inputs import Inputs, loss_case
 
 
 def box_deltas(generator: torch.Generator, count: int) -> Inputs:
-    """Encoded boxes (count, 4): most errors below 1, one in ten several times larger."""
+    """Draw encoded boxes (count, 4): most errors below 1, one in ten several times larger."""
     target = torch.randn(count, 4, generator=generator)
     error = 0.6 * torch.randn(count, 4, generator=generator)
     far = torch.rand(count, 4, generator=generator) < 0.1
@@ -16,7 +16,7 @@ def box_deltas(generator: torch.Generator, count: int) -> Inputs:
 
 
 def hard_deltas(generator: torch.Generator, count: int) -> Inputs:
-    """Errors of 1e-8 to 2e4 of both signs, among them exact zeros and exact ones."""
+    """Draw errors of 1e-8 to 2e4 of both signs, among them exactly 0 and exactly 1."""
     sign = torch.randn(count, 4, generator=generator).sign()
     size = 10 ** (torch.rand(count, 4, generator=generator) * 12 - 8)
     pred = sign * size
@@ -28,7 +28,7 @@ def hard_deltas(generator: torch.Generator, count: int) -> Inputs:
 
 REGRESSION_LOSSES = (
     *(
-        LossCase(
+        loss_case(
             name,
             box_deltas,
             hard_deltas,
@@ -40,7 +40,7 @@ REGRESSION_LOSSES = (
         )
         for name, options, stock_options in (
             ('SmoothL1Loss', {}, None),
-            # Stock refuses 0; this is what it takes for it.
+            # mmdet refuses 0; the tiny value stands for it.
             ('SmoothL1Loss', {'beta': 0.0}, {'beta': 1e-9}),
             ('BalancedL1Loss', {}, None),
         )

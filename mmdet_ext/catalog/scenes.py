@@ -1,13 +1,20 @@
-"""Pictures that assigners stumble over, and priors as points and as several anchors a cell."""
+"""Images of boxes that assigners find hard, and the kinds of priors that they are tried on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mmdet_ext.catalog.synthetic import grid_centers, random_boxes
+from mmdet_ext.catalog.synthetic import (
+    anchors_as_priors,
+    grid_centers,
+    pyramid_anchors,
+    random_boxes,
+)
+from mmdet_ext.functional.assignment.geometry import Priors
 
 #: The kinds of `scene`, in turn.
 SCENE_KINDS = (
@@ -30,15 +37,22 @@ YOLO_SIDES = {
     8: ((10, 13), (16, 30), (33, 23)),
 }
 
+#: Kind of the priors of an assigner: one anchor per place, points with strides, the points of one
+#: heatmap, or cells of three anchors each.
+PriorKind = Literal['anchors', 'points', 'heatmap', 'cells']
+
 
 def scene(
     case: int, most: int = 100, width: float = 320.0, height: float = 256.0
 ) -> tuple[Tensor, Tensor]:
-    """Picture number ``case``: 0 to ``most`` boxes (G, 4), px, and their labels (G,) below 7.
+    """Draw the boxes of image number ``case``: 0 to ``most`` boxes.
 
-    Every tenth picture has 0 to 3 boxes. Sides are tiny, giant, alike or usual; the boxes as
-    they are, on whole pixels, each three times, moved out of the picture, crowded in a corner,
-    rounded to half precision, or every third of them without area.
+    Every tenth image has 0 to 3 boxes. Sides are usual, tiny, giant or alike. The boxes are left
+    as they are, rounded to whole pixels, repeated three times, moved out of the image, crowded in
+    a corner, rounded to half precision, or every third of them has no area.
+
+    Returns:
+        tuple: boxes (G, 4), px, and their labels (G,) below 7.
     """
     generator = torch.Generator().manual_seed(case)
     count = int(torch.randint(most + 1, (), generator=generator)) if case % 10 else case // 10 % 4
@@ -67,10 +81,10 @@ def pyramid_points(
     strides: Sequence[int] = (8, 16, 32, 64, 128),
     offset: float = 0.5,
 ) -> tuple[Tensor, list[int]]:
-    """One point (x, y, stride, stride) a place, as stock's MlvlPointGenerator gives them.
+    """Return one point (x, y, stride, stride) per place, as mmdet's MlvlPointGenerator does.
 
     Returns:
-        tuple: priors (P, 4), px, level by level, x running faster; priors of each level.
+        tuple: priors (P, 4), px, level by level, x running faster; number of priors per level.
     """
     levels = []
     for stride in strides:
@@ -80,11 +94,11 @@ def pyramid_points(
 
 
 def yolo_anchors(width: int = 320, height: int = 256) -> tuple[Tensor, list[int]]:
-    """YOLOv3's anchors, three a cell, as stock's YOLOAnchorGenerator gives them.
+    """Return YOLOv3's anchors, three per cell, as mmdet's YOLOAnchorGenerator does.
 
     Returns:
-        tuple: priors (P, 4), corners, px, level by level, the anchors of a cell running fastest,
-        then x; priors of each level.
+        tuple: corners (P, 4), px, level by level, the anchors of a cell running fastest, then x;
+        number of priors per level.
     """
     levels = []
     for stride, sides in YOLO_SIDES.items():
@@ -92,3 +106,41 @@ def yolo_anchors(width: int = 320, height: int = 256) -> tuple[Tensor, list[int]
         half = torch.tensor(sides) / 2
         levels.append(torch.cat([center - half, center + half], dim=2).view(-1, 4))
     return torch.cat(levels), [len(level) for level in levels]
+
+
+def points_as_priors(rows: Tensor, level_sizes: Sequence[int] = ()) -> Priors:
+    """Return rows (P, 4) of x, y and both strides as priors; () for unknown levels."""
+    return Priors(points=rows[:, :2], strides=rows[:, 2:], level_sizes=tuple(level_sizes))
+
+
+def cells_as_priors(corners: Tensor, level_sizes: Sequence[int]) -> Priors:
+    """Return corners (P, 4) of three anchors per cell as priors."""
+    anchors = tuple(3 for _ in level_sizes)
+    return Priors(corners=corners, level_sizes=tuple(level_sizes), anchors_per_cell=anchors)
+
+
+def priors_of_kind(
+    kind: PriorKind, width: int = 320, height: int = 256, scale: float = 8.0
+) -> Priors:
+    """Return the priors of an image.
+
+    Args:
+        kind: see `PriorKind`.
+        width: of the image, px.
+        height: of the image, px.
+        scale: side of the anchors of kind 'anchors', in strides.
+    """
+    if kind == 'anchors':
+        return anchors_as_priors(*pyramid_anchors(width, height, scale=scale))
+    if kind == 'cells':
+        return cells_as_priors(*yolo_anchors(width, height))
+    strides = (4,) if kind == 'heatmap' else (8, 16, 32, 64, 128)
+    return points_as_priors(*pyramid_points(width, height, strides))
+
+
+def boxes_about(priors: Priors, reach: float = 1.0) -> Tensor:
+    """Return the anchors (P, 4), or boxes that reach ``reach`` strides to each side of points."""
+    if priors.corners is not None:
+        return priors.corners
+    points, strides = priors.as_points()
+    return torch.cat([points - reach * strides, points + reach * strides], 1)

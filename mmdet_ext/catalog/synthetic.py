@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.assignment.geometry import BatchGeometry
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Priors
 
 
 def random_boxes(
@@ -18,9 +18,18 @@ def random_boxes(
     min_side: float = 4.0,
     max_side: float = 200.0,
 ) -> Tensor:
-    """Boxes (count, 4), px: centres uniform over the picture, sides log-uniform and independent.
+    """Draw boxes (count, 4), px: centres uniform over the image, sides log-uniform.
 
-    They may reach out of the picture, as a cropped picture's boxes do before clipping.
+    Width and height are independent. Boxes may reach out of the image, as those of a cropped image
+    do before clipping.
+
+    Args:
+        generator: source of the numbers.
+        count: number of boxes.
+        width: of the image, px.
+        height: of the image, px.
+        min_side: shortest side, px.
+        max_side: longest side, px.
     """
     center = torch.rand(count, 2, generator=generator) * torch.tensor([width, height])
     low, high = torch.tensor([min_side, max_side]).log()
@@ -33,10 +42,10 @@ FUZZ_KINDS = ('identical', 'disjoint', 'nested', 'without area', 'inverted', 'ne
 
 
 def fuzz_box_pairs(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
-    """Pairs that losses stumble over: pred and target (count, 4), 1e-3 to 1e4 px large.
+    """Draw pairs that losses find hard: pred and target (count, 4), 1e-3 to 1e4 px large.
 
-    Pair i is of kind ``FUZZ_KINDS[i % 6]``; of the pairs with a prediction without area, every
-    other one has a target equal to it.
+    Pair i is of kind ``FUZZ_KINDS[i % 6]``. Every other pair with a prediction without area has a
+    target equal to it.
     """
     size = 10 ** (torch.rand(count, 1, generator=generator) * 7 - 3)
     corner = torch.rand(count, 2, generator=generator) * size
@@ -54,7 +63,7 @@ def fuzz_box_pairs(generator: torch.Generator, count: int) -> tuple[Tensor, Tens
 
 
 def grid_centers(width: int, height: int, stride: int, offset: float = 0.0) -> Tensor:
-    """Places (P, 2), px, ``offset`` strides into each cell of a picture, x running faster."""
+    """Return places (P, 2), px, ``offset`` strides into each cell of an image, x running faster."""
     y, x = torch.meshgrid(
         (torch.arange(-(-height // stride)) + offset) * stride,
         (torch.arange(-(-width // stride)) + offset) * stride,
@@ -69,10 +78,10 @@ def pyramid_anchors(
     strides: Sequence[int] = (8, 16, 32, 64, 128),
     scale: float = 8.0,
 ) -> tuple[Tensor, list[int]]:
-    """One square anchor a place, of side ``scale * stride``, as ATSS's stock config has it.
+    """Return one square anchor per place, of side ``scale * stride``, as in mmdet's ATSS config.
 
     Returns:
-        tuple: priors (P, 4), px, level by level, x running faster; priors of each level.
+        tuple: corners (P, 4), px, level by level, x running faster; number of priors per level.
     """
     levels = []
     for stride in strides:
@@ -82,17 +91,27 @@ def pyramid_anchors(
     return torch.cat(levels), [len(level) for level in levels]
 
 
+def anchors_as_priors(corners: Tensor, level_sizes: Sequence[int] = ()) -> Priors:
+    """Return corners (P, 4) of anchors as priors; () for unknown levels."""
+    return Priors(corners=corners, level_sizes=tuple(level_sizes))
+
+
 def random_geometry(
     generator: torch.Generator,
     boxes_of_images: Sequence[int],
     num_classes: int = 5,
     ignored: bool = False,
 ) -> BatchGeometry:
-    """A batch with the given numbers of boxes on the anchors of a 320 x 256 picture."""
-    priors, sizes = pyramid_anchors()
+    """Return a batch of random boxes on the anchors of a 320 x 256 image.
+
+    Args:
+        generator: source of the numbers.
+        boxes_of_images: number of boxes of each image.
+        num_classes: number of classes of the labels.
+        ignored: whether each image has two ignore regions.
+    """
     return BatchGeometry.from_lists(
-        priors,
-        sizes,
+        anchors_as_priors(*pyramid_anchors()),
         [random_boxes(generator, count) for count in boxes_of_images],
         [torch.randint(num_classes, (count,), generator=generator) for count in boxes_of_images],
         [random_boxes(generator, 2) for _ in boxes_of_images] if ignored else None,

@@ -1,1 +1,1 @@
-"""What stands on MMDetection: the only part of the package that imports it."""
+"""Components for MMDetection, and the only part of the package that imports it."""

@@ -1,9 +1,12 @@
-"""Stock's call of an assigner, read into our structures and answered in stock's terms."""
+"""mmdet's call of an assigner, read into our structures and answered in mmdet's terms.
+
+Only here is the meaning of a raw tensor inferred: elsewhere it has a field of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mmdet.models.task_modules.assigners import AssignResult
 from mmdet.models.task_modules.assigners.dynamic_soft_label_assigner import center_of_mass
@@ -11,11 +14,27 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_ext.functional.assignment.assignment import Assignment
-from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.assignment.cells import CELL_TOLERANCE, count_leading, leading_grid
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
+
+#: Meaning of mmdet's rows of four numbers per prior: corners of anchors, or of anchors that form
+#: cells, or points as x, y and the strides along both axes.
+PriorForm = Literal['corners', 'cells', 'points']
+
+#: Meaning of the class scores that mmdet's heads give to an assigner.
+ScoreForm = Literal['logits', 'probabilities']
 
 
 class AssignCall(NamedTuple):
-    """The arguments of a stock ``assign``, in either of its forms."""
+    """Arguments of mmdet's ``assign``, in either of its forms.
+
+    Attributes:
+        pred_instances: priors, and what the head predicts.
+        num_level_priors: number of priors of each level; None where the head gives none.
+        gt_instances: ground truth.
+        gt_instances_ignore: ignore regions; None for none.
+        own: further arguments of this assigner.
+    """
 
     pred_instances: InstanceData
     num_level_priors: tuple[int, ...] | None
@@ -30,17 +49,18 @@ def parse_assign_call(
     """Read ``assign(pred, gt, ignore)`` and ``assign(pred, num_level_priors, gt, ignore)``.
 
     Args:
-        assigner: the class's name, for messages.
-        own_names: what this assigner's heads pass after the others, such as alpha and beta.
-        *args: as stock heads pass them, after ``self``.
-        **kwargs: likewise; ``img_meta``, which some heads pass to every assigner, is accepted.
+        assigner: name of the class, for messages.
+        own_names: further arguments that this assigner's heads pass last, such as alpha and beta.
+        *args: as mmdet's heads pass them, after ``self``.
+        **kwargs: the same by name; ``img_meta``, which some heads pass to every assigner, is
+            accepted and not used.
 
     Raises:
-        TypeError: naming what lacks or is not known.
+        TypeError: naming the argument that is missing or unknown.
     """
     kwargs.pop('img_meta', None)
     names = ['pred_instances', 'gt_instances', 'gt_instances_ignore', *own_names]
-    # Stock heads give a list of sizes here; anything but instances is taken for one.
+    # Heads with levels pass a list of sizes here; anything but instances is taken for one.
     if len(args) > 1 and not isinstance(args[1], InstanceData):
         names.insert(1, 'num_level_priors')
     if len(args) > len(names):
@@ -63,53 +83,122 @@ def parse_assign_call(
     )
 
 
-def geometry_of_one(call: AssignCall) -> BatchGeometry:
-    """One image's call as a batch of one; without level sizes, all priors are one level."""
-    priors = as_tensor(call.pred_instances.priors)[:, :4]
-    gt_boxes = as_tensor(call.gt_instances.bboxes)
-    ignore = call.gt_instances_ignore
-    sizes = call.num_level_priors
-    if sizes is not None and sum(sizes) != priors.shape[0]:
+def geometry_of_one(call: AssignCall, form: PriorForm) -> BatchGeometry:
+    """Read the call for one image as a batch of one.
+
+    Args:
+        call: the arguments.
+        form: meaning of the rows of ``pred_instances.priors``.
+
+    Raises:
+        ValueError: if ``num_level_priors`` do not sum to the number of priors.
+    """
+    rows = as_tensor(call.pred_instances.priors)[:, :4]
+    ignore, sizes = call.gt_instances_ignore, call.num_level_priors
+    if sizes is not None and sum(sizes) != rows.shape[0]:
         raise ValueError(
             f'num_level_priors {list(sizes)} sum to {sum(sizes)}, but pred_instances.priors has '
-            f'{priors.shape[0]} rows'
+            f'{rows.shape[0]} rows'
         )
     return BatchGeometry.from_lists(
-        priors=priors,
-        level_sizes=(priors.shape[0],) if sizes is None else sizes,
-        gt_boxes=[gt_boxes],
+        priors=read_priors(rows, form, sizes or ()),
+        gt_boxes=[as_tensor(call.gt_instances.bboxes)],
         gt_labels=[call.gt_instances.labels],
         ignore_boxes=None if ignore is None else [as_tensor(ignore.bboxes)],
         gt_centers=mask_centers([call.gt_instances]),
     )
 
 
+def read_priors(rows: Tensor, form: PriorForm, level_sizes: Sequence[int]) -> Priors:
+    """Read mmdet's rows of priors.
+
+    Args:
+        rows: (P, 4).
+        form: their meaning.
+        level_sizes: number of priors of each level. () and a single size leave the levels unknown.
+
+    Raises:
+        ValueError: if the rows have another shape.
+    """
+    if rows.dim() != 2 or rows.shape[1] != 4:
+        raise ValueError(f'priors must have shape ({len(rows)}, 4), got {tuple(rows.shape)}')
+    sizes = tuple(level_sizes) if len(level_sizes) > 1 else ()
+    if form == 'points':
+        return Priors(points=rows[:, :2], strides=rows[:, 2:], level_sizes=sizes)
+    if form == 'corners':
+        return Priors(corners=rows, level_sizes=sizes)
+    sizes, anchors = infer_cells(Priors(corners=rows).centers, sizes)
+    return Priors(corners=rows, level_sizes=sizes, anchors_per_cell=anchors)
+
+
+def infer_cells(
+    centers: Tensor, level_sizes: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Infer the levels and their anchors per cell from the centres of anchors.
+
+    Consecutive anchors of one centre belong to a level's first cell. Where the sizes are unknown,
+    a level goes on as long as the centres are those of the next cell, so that sizes are needed
+    only where a level of a single cell stands in the place of the next level's first cell.
+
+    Args:
+        centers: (P, 2) px.
+        level_sizes: number of priors of each level; () where unknown.
+
+    Returns:
+        tuple: level sizes, and anchors per cell of each level.
+    """
+    sizes: list[int] = []
+    anchors: list[int] = []
+    start = 0
+    while start < len(centers) or len(sizes) < len(level_sizes):
+        rest = centers[start:]
+        if level_sizes:
+            rest = rest[: level_sizes[len(sizes)]]
+        count = count_leading(((rest - rest[:1]).abs() < CELL_TOLERANCE).all(1))
+        size = len(rest)
+        if not level_sizes:
+            grid = leading_grid(rest[::count])
+            size = min(size, grid.columns * grid.rows * count)
+        sizes.append(size)
+        anchors.append(count)
+        start += size
+    return tuple(sizes), tuple(anchors)
+
+
 def mask_centers(gt_instances: Sequence[InstanceData]) -> list[Tensor] | None:
-    """Centres of mass (G, 2), px, of each image's boxes; None where they have no masks."""
+    """Return the centres of mass (G, 2) of each image's masks, px; None where masks are missing."""
     if not all('masks' in instances for instances in gt_instances):
         return None
     centers = [center_of_mass(each.masks, eps=1e-7) for each in gt_instances]
     return [c.to(as_tensor(e.bboxes)) for c, e in zip(centers, gt_instances, strict=True)]
 
 
-def predictions_of_one(call: AssignCall) -> Predictions:
-    """One image's scores and boxes as a batch of one, each None where the head gave none."""
+def predictions_of_one(call: AssignCall, form: ScoreForm) -> Predictions:
+    """Read the scores and boxes of one image as a batch of one, None where the head gave none.
+
+    Args:
+        call: the arguments.
+        form: meaning of ``pred_instances.scores``.
+    """
     pred = call.pred_instances
+    scores = pred.scores[None] if 'scores' in pred else None
     return Predictions(
-        scores=pred.scores[None] if 'scores' in pred else None,
         boxes=as_tensor(pred.bboxes)[None] if 'bboxes' in pred else None,
+        logits=scores if form == 'logits' else None,
+        probabilities=scores if form == 'probabilities' else None,
     )
 
 
 def to_assign_result(
     assignment: Assignment, gt_labels: Tensor, unassigned_overlap: float
 ) -> AssignResult:
-    """A batch of one in stock's terms: 1-based boxes, 0 background, -1 ignore.
+    """Return the assignment of one image in mmdet's terms: boxes from 1, 0 background, -1 ignored.
 
     Args:
-        assignment: of one image.
+        assignment: a batch of one.
         gt_labels: (1, G).
-        unassigned_overlap: what stock's twin writes into ``max_overlaps`` where no box is.
+        unassigned_overlap: value that mmdet's assigner writes into ``max_overlaps`` for a prior
+            without a box.
     """
     index = assignment.gt_index[0]
     num_gts = gt_labels.shape[1]
@@ -118,7 +207,7 @@ def to_assign_result(
         overlap = overlap.masked_fill(index < 0, unassigned_overlap)
     result = AssignResult(
         num_gts,
-        index + 1,  # -2, -1, 0, ... become stock's -1, 0, 1, ...
+        index + 1,  # -2, -1, 0, ... become -1, 0, 1, ...
         overlap,
         labels=assignment.labels(gt_labels)[0],
     )
@@ -128,5 +217,5 @@ def to_assign_result(
 
 
 def as_tensor(boxes: Any) -> Tensor:
-    """The tensor of mmdet's box types, or the tensor given."""
+    """Return the tensor of one of mmdet's box types, or the tensor itself."""
     return boxes if isinstance(boxes, Tensor) else boxes.tensor

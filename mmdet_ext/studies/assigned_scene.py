@@ -11,10 +11,9 @@ from torch import Tensor
 
 from mmdet_ext import registry
 from mmdet_ext.catalog.case import Case
-from mmdet_ext.catalog.scenes import pyramid_points, yolo_anchors
-from mmdet_ext.catalog.synthetic import pyramid_anchors
-from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
-from mmdet_ext.functional.boxes.overlap import box_centers, box_iou
+from mmdet_ext.catalog.scenes import boxes_about, priors_of_kind
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
+from mmdet_ext.functional.boxes.overlap import box_iou
 from mmdet_ext.plots.assignments import ImageAssignment, LevelAssignment
 
 
@@ -37,21 +36,13 @@ def assign_scene(
         height: height of the image, px.
         num_classes: number of classes of the predictions.
     """
-    priors, sizes = _priors(case.priors, width, height)
-    geometry = BatchGeometry.from_lists(priors, sizes, [boxes], [labels])
-    points = case.priors in ('points', 'heatmap')
-    centers = priors[:, :2] if points else box_centers(priors)
+    priors = priors_of_kind(case.priors, width, height, scale=4.0)
+    geometry = BatchGeometry.from_lists(priors, [boxes], [labels])
     registry.TASK_UTILS.import_from_location()
     assigner = registry.TASK_UTILS.get(case.name)(**case.options)
-    predictions = None
-    if case.predicts:
-        sides = 4 * priors[:, 2:] if points else priors[:, 2:] - priors[:, :2]
-        scores, found = half_trained(centers, sides, boxes, labels, num_classes)
-        if case.name == 'DynamicSoftLabelAssigner':
-            scores = scores.logit()  # RTMDet's head gives it logits
-        predictions = Predictions(scores[None], found[None])
+    predictions = half_trained(priors, boxes, labels, num_classes) if case.predicts else None
     (index,) = assigner.match(geometry, predictions).gt_index
-    levels = zip(centers.split(sizes), index.split(sizes), strict=True)
+    levels = zip(*(part.split(priors.sizes) for part in (priors.centers, index)), strict=True)
     return ImageAssignment(
         title=case.name,
         boxes=boxes.numpy(),
@@ -59,37 +50,23 @@ def assign_scene(
     )
 
 
-def _priors(kind: str, width: int, height: int) -> tuple[Tensor, list[int]]:
-    """Make the priors (P, 4) of a kind, and their number per level."""
-    if kind == 'points':
-        return pyramid_points(width, height)
-    if kind == 'heatmap':
-        return pyramid_points(width, height, strides=(4,))
-    if kind == 'cells':
-        return yolo_anchors(width, height)
-    return pyramid_anchors(width, height, scale=4.0)
-
-
-def half_trained(
-    centers: Tensor, sides: Tensor, boxes: Tensor, labels: Tensor, num_classes: int
-) -> tuple[Tensor, Tensor]:
+def half_trained(priors: Priors, boxes: Tensor, labels: Tensor, num_classes: int) -> Predictions:
     """Predict as a half-trained network does.
 
     Args:
-        centers: (P, 2) centres of the priors, px.
-        sides: (P, 2) width and height of the box around each prior, px.
+        priors: P priors; the box around a point reaches two strides to each side.
         boxes: (G, 4) ground truth, corners, px.
         labels: (G,) int64 in [0, num_classes).
         num_classes: number of classes.
 
     Returns:
-        tuple: probabilities (P, num_classes), and boxes (P, 4), corners, px.
+        Predictions: boxes and probabilities of one image.
     """
-    own = torch.cat([centers - sides / 2, centers + sides / 2], 1)
+    own, centers = boxes_about(priors, reach=2.0), priors.centers
     gap = torch.cat([centers[:, None] - boxes[:, :2], boxes[:, 2:] - centers[:, None]], 2).amin(2)
     nearest = gap.argmax(1)
     found = torch.lerp(own, boxes[nearest], 0.5)
     fit = box_iou(found, boxes[nearest])
     scores = torch.full((len(centers), num_classes), 0.05)
     scores[torch.arange(len(centers)), labels[nearest]] = 0.05 + 0.9 * fit
-    return scores, found
+    return Predictions(boxes=found[None], probabilities=scores[None])

@@ -267,18 +267,18 @@ class OneByOne(BatchAssigner):
     def match(
         self, geometry: BatchGeometry, predictions: Predictions | None = None, **own: Any
     ) -> Assignment:
-        shape = (geometry.gt_valid.shape[0], geometry.priors.shape[0])
+        shape = (geometry.gt_valid.shape[0], len(geometry.priors))
         index = torch.full(shape, -2)
         overlap, metric = torch.zeros(shape), torch.zeros(shape)
         for image, real in enumerate(geometry.gt_valid):
             valid = torch.ones(shape[1], dtype=torch.bool)
             if geometry.prior_valid is not None:
                 valid = geometry.prior_valid[image]
-            pred = InstanceData(priors=geometry.priors[valid])
+            pred = InstanceData(priors=geometry.priors.rows[valid])
             if predictions is not None:
                 pred.scores = predictions.scores[image][valid]
                 pred.bboxes = predictions.boxes[image][valid]
-            levels = [int(part.sum()) for part in valid.split(geometry.level_sizes)]
+            levels = [int(part.sum()) for part in valid.split(geometry.priors.sizes)]
             regions = None
             if geometry.ignore_boxes is not None:
                 regions = InstanceData(

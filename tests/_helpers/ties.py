@@ -1,4 +1,4 @@
-"""Whether two assignments of one picture differ by rounding alone, told by bounds in float64.
+"""Whether two assignments of one image differ by rounding alone, told by bounds in float64.
 
 A value that is computed in float32 lies between its bounds: the exact one less and plus what
 rounding does to it. What bounds leave open is a tie; what they do not is a rule, and an assignment
@@ -27,7 +27,7 @@ MOST_BOXES = (25, 60, 25, 120, 25, 250, 25, 500, 25)
 
 
 def crowded_scene(case: int) -> tuple[Tensor, Tensor]:
-    """As `scene`, of up to 500 boxes: in a third of the pictures more than some tens."""
+    """As `scene`, of up to 500 boxes: in a third of the images more than some tens."""
     return scene(case, most=MOST_BOXES[case % len(MOST_BOXES)])
 
 

@@ -1,4 +1,4 @@
-"""What every registered assigner does, whatever its rule."""
+"""Behaviour of every registered assigner, whatever its rule."""
 
 from __future__ import annotations
 
@@ -6,67 +6,43 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
+from torch import Tensor
 
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.cases import cases_of
-from mmdet_ext.catalog.scenes import pyramid_points, yolo_anchors
-from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
-from mmdet_ext.detection.assigners import BatchAssigner
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
-from mmdet_ext.functional.boxes.overlap import box_centers
 from mmdet_ext.functional.numerics import chunks
+from tests._helpers.assigners import build, random_batch, random_predictions
 
 pytestmark = pytest.mark.parametrize('case', cases_of('assigner'), ids=lambda case: case.name)
 
 COUNTS = (5, 0, 17, 1)
-PRIORS = {
-    'anchors': pyramid_anchors,
-    'points': pyramid_points,
-    'heatmap': lambda: pyramid_points(strides=(4,)),
-    'cells': yolo_anchors,
-}
-CLASSES = 5
 
 
-def build(case: Case, scope: str = 'mmdet_ext') -> BatchAssigner:
-    return TASK_UTILS.build({'type': f'{scope}.{case.name}', **case.options})
-
-
-def geometry(case: Case, counts: tuple[int, ...] = COUNTS, seed: int = 0) -> BatchGeometry:
-    generator = torch.Generator().manual_seed(seed)
-    priors, sizes = PRIORS[case.priors]()
-    return BatchGeometry.from_lists(
-        priors,
-        sizes,
-        [random_boxes(generator, count) for count in counts],
-        [torch.randint(CLASSES, (count,), generator=generator) for count in counts],
-    )
+def geometry(case: Case, counts: tuple[int, ...] = COUNTS) -> BatchGeometry:
+    return random_batch(case, counts)
 
 
 def predictions(case: Case, batch: BatchGeometry) -> Predictions | None:
-    """Boxes of all sizes about the priors, and scores; by the priors alone, so that a change of
-    the boxes does not change them."""
-    if not case.predicts:
+    return random_predictions(batch) if case.predicts else None
+
+
+def of_priors(found: Predictions | None, images: slice, priors: Tensor) -> Predictions | None:
+    """Return the predictions of some images for some priors (N,)."""
+    if found is None:
         return None
-    generator = torch.Generator().manual_seed(1)
-    images, total = len(batch.gt_valid), len(batch.priors)
-    corners = batch.priors
-    if case.priors == 'points':
-        corners = torch.cat([corners[:, :2] - corners[:, 2:], corners[:, :2] + corners[:, 2:]], 1)
-    center, side = box_centers(corners), corners[:, 2:] - corners[:, :2]
-    side = side * (2 * torch.rand(images, total, 2, generator=generator) - 0.5).exp()
-    boxes = torch.cat([center - side / 2, center + side / 2], 2)
-    return Predictions(torch.rand(images, total, CLASSES, generator=generator), boxes)
+    return Predictions(
+        boxes=found.boxes[images][:, priors], probabilities=found.probabilities[images][:, priors]
+    )
 
 
 def of_image(found: Predictions | None, image: int) -> Predictions | None:
     if found is None:
         return None
-    return Predictions(found.scores[image : image + 1], found.boxes[image : image + 1])
+    return of_priors(found, slice(image, image + 1), torch.arange(found.boxes.shape[1]))
 
 
 def match(case: Case, batch: BatchGeometry) -> Assignment:
@@ -74,10 +50,12 @@ def match(case: Case, batch: BatchGeometry) -> Assignment:
 
 
 def instances(case: Case, batch: BatchGeometry) -> tuple[InstanceData, InstanceData]:
-    """The only image as stock's heads give it."""
-    pred, found = InstanceData(priors=batch.priors), predictions(case, batch)
+    """Return the only image as mmdet's heads give it."""
+    pred, found = InstanceData(priors=batch.priors.rows), predictions(case, batch)
     if found is not None:
-        pred.scores, pred.bboxes = found.scores[0], found.boxes[0]
+        form = build(case).score_form
+        pred.scores = (found.as_logits() if form == 'logits' else found.as_probabilities())[0]
+        pred.bboxes = found.boxes[0]
     return pred, InstanceData(bboxes=batch.gt_boxes[0], labels=batch.gt_labels[0])
 
 
@@ -85,7 +63,6 @@ def single(batch: BatchGeometry, image: int) -> BatchGeometry:
     valid = batch.gt_valid[image]
     return BatchGeometry.from_lists(
         batch.priors,
-        batch.level_sizes,
         [batch.gt_boxes[image][valid]],
         [batch.gt_labels[image][valid]],
         prior_valid=None if batch.prior_valid is None else batch.prior_valid[image : image + 1],
@@ -127,7 +104,7 @@ def test_padding_changes_nothing_whatever_stands_in_it(case: Case) -> None:
 
 def test_permuting_boxes_permutes_indices(case: Case) -> None:
     if case.later_wins:
-        pytest.skip(f"{case.name}'s matches of low quality go by the order of boxes, as stock's")
+        pytest.skip(f'{case.name} matches of low quality in the order of the boxes, as mmdet does')
     batch = geometry(case, (30, 30))
     order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
     permuted = replace(
@@ -144,12 +121,10 @@ def test_no_boxes_make_all_background(case: Case) -> None:
     assert torch.equal(result.overlap, torch.zeros_like(result.overlap))
 
 
-def test_priors_that_an_image_lacks_are_nobodys(case: Case) -> None:
-    """As if they were not there: the other priors are given as without them."""
+def test_priors_that_an_image_lacks_are_ignored(case: Case) -> None:
+    """The other priors get the boxes that they get without the absent ones."""
     batch = geometry(case, (12, 3))
-    center = batch.priors[:, :2]
-    if case.priors in ('anchors', 'cells'):
-        center = box_centers(batch.priors)
+    center = batch.priors.centers
     valid = torch.stack([(center < torch.tensor([230.0, 190.0])).all(1), center[:, 0] > -1e9])
     batch = replace(batch, prior_valid=valid)
     result = match(case, batch)
@@ -158,13 +133,18 @@ def test_priors_that_an_image_lacks_are_nobodys(case: Case) -> None:
     if case.priors in ('heatmap', 'cells'):
         return  # whose rules need all the cells of a level
     kept = valid[0]
-    sizes = [int(level.sum()) for level in kept.split(batch.level_sizes)]
-    fewer = BatchGeometry.from_lists(
-        batch.priors[kept], sizes, [batch.gt_boxes[0]], [batch.gt_labels[0]]
+    sizes = tuple(int(level.sum()) for level in kept.split(batch.priors.sizes))
+    priors = replace(
+        batch.priors,
+        level_sizes=sizes,
+        **{
+            name: table[kept]
+            for name in ('corners', 'points', 'strides')
+            if (table := getattr(batch.priors, name)) is not None
+        },
     )
-    found = of_image(predictions(case, batch), 0)
-    if found is not None:
-        found = Predictions(found.scores[:, kept], found.boxes[:, kept])
+    fewer = BatchGeometry.from_lists(priors, [batch.gt_boxes[0]], [batch.gt_labels[0]])
+    found = of_priors(predictions(case, batch), slice(0, 1), kept)
     alone = build(case).match(fewer, found)
     assert torch.equal(result.gt_index[0][kept], alone.gt_index[0])
 
@@ -174,7 +154,8 @@ def test_chunks_of_boxes_give_the_same(case: Case, monkeypatch: pytest.MonkeyPat
     if case.priors == 'anchors':
         # Off any grid, so that the table of distances is taken at all.
         shift = torch.rand(len(batch.priors), 2, generator=torch.Generator().manual_seed(2))
-        batch = replace(batch, priors=batch.priors + shift.repeat(1, 2))
+        corners = batch.priors.as_corners() + shift.repeat(1, 2)
+        batch = replace(batch, priors=replace(batch.priors, corners=corners))
     whole = match(case, batch)
     monkeypatch.setattr(chunks, 'TABLE_ELEMENTS', 3000)
     assert_same(match(case, batch), whole)
@@ -183,7 +164,7 @@ def test_chunks_of_boxes_give_the_same(case: Case, monkeypatch: pytest.MonkeyPat
 def test_inputs_are_left_alone(case: Case) -> None:
     batch = geometry(case)
     found = predictions(case, batch)
-    inputs = [batch.priors, batch.gt_boxes, batch.gt_labels, batch.gt_valid]
+    inputs = [batch.priors.rows, batch.gt_boxes, batch.gt_labels, batch.gt_valid]
     inputs += [] if found is None else [found.scores, found.boxes]
     before = [tensor.clone() for tensor in inputs]
     build(case).match(batch, found)
@@ -192,22 +173,22 @@ def test_inputs_are_left_alone(case: Case) -> None:
 
 
 @pytest.mark.parametrize('named', [False, True], ids=['by position', 'by name'])
-def test_stocks_call_with_levels_is_the_batch_of_one(case: Case, named: bool) -> None:
+def test_mmdets_call_with_levels_is_the_batch_of_one(case: Case, named: bool) -> None:
     assigner, batch = build(case), geometry(case, (12,))
     pred, gt = instances(case, batch)
     if named:
         result = assigner.assign(
-            pred_instances=pred, num_level_priors=list(batch.level_sizes), gt_instances=gt
+            pred_instances=pred, num_level_priors=list(batch.priors.sizes), gt_instances=gt
         )
     else:
-        result = assigner.assign(pred, list(batch.level_sizes), gt)
+        result = assigner.assign(pred, list(batch.priors.sizes), gt)
     expected = match(case, batch)
     assert torch.equal(result.gt_inds, expected.gt_index[0] + 1)
     assert torch.equal(result.labels, expected.labels(batch.gt_labels)[0])
     assert result.num_gts == 12
 
 
-def test_stocks_call_without_levels(case: Case) -> None:
+def test_mmdets_call_without_levels(case: Case) -> None:
     assigner, batch = build(case), geometry(case, (12,))
     pred, gt = instances(case, batch)
     if assigner.needs_levels:
@@ -218,13 +199,13 @@ def test_stocks_call_without_levels(case: Case) -> None:
     assert torch.equal(result.gt_inds, match(case, batch).gt_index[0] + 1)
 
 
-def test_the_stock_twin_answers_alike_without_boxes(case: Case) -> None:
+def test_the_assigner_of_mmdet_gives_the_same_without_boxes(case: Case) -> None:
     if case.twin is None:
-        pytest.skip(f'{case.name} has no stock twin')
+        pytest.skip(f'{case.name} replaces no assigner of mmdet')
     pred, gt = instances(case, geometry(case, (0,)))
-    ours, stock = build(case), build(case, 'mmdet')
-    levels = [list(geometry(case, (0,)).level_sizes)] * ours.needs_levels
-    one, other = (assigner.assign(pred, *levels, gt) for assigner in (ours, stock))
+    ours, theirs = build(case), build(case, 'mmdet')
+    levels = [list(geometry(case, (0,)).priors.sizes)] * ours.needs_levels
+    one, other = (assigner.assign(pred, *levels, gt) for assigner in (ours, theirs))
     assert torch.equal(one.gt_inds, other.gt_inds)
     assert torch.equal(one.max_overlaps, other.max_overlaps)
     assert torch.equal(one.labels, other.labels)
@@ -235,11 +216,11 @@ def test_bad_calls_are_named(case: Case) -> None:
     assigner, batch = build(case), geometry(case, (2,))
     pred, gt = instances(case, batch)
     with pytest.raises(TypeError, match='lacks its argument .gt_instances.'):
-        assigner.assign(pred, list(batch.level_sizes))
+        assigner.assign(pred, list(batch.priors.sizes))
     with pytest.raises(TypeError, match='unknown or repeated argument .gt_boxes.'):
-        assigner.assign(pred, list(batch.level_sizes), gt, gt_boxes=gt)
+        assigner.assign(pred, list(batch.priors.sizes), gt, gt_boxes=gt)
     with pytest.raises(ValueError, match='num_level_priors .* sum to 7'):
         assigner.assign(pred, [3, 4], gt)
     if case.predicts:
         with pytest.raises(ValueError, match=f'{case.name} goes by what the head predicts'):
-            assigner.assign(InstanceData(priors=batch.priors), list(batch.level_sizes), gt)
+            assigner.assign(InstanceData(priors=batch.priors.rows), list(batch.priors.sizes), gt)

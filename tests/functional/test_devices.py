@@ -1,4 +1,4 @@
-"""Results stay on the device of their inputs: runs on pretended CUDA tensors, without a GPU."""
+"""Everything stays on the device of its inputs: run on pretended CUDA tensors, without a GPU."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.atss import atss_match
 from mmdet_ext.functional.assignment.claims import ignored_priors_mask
-from mmdet_ext.functional.assignment.geometry import BatchGeometry
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Priors
 from mmdet_ext.functional.assignment.grids import Grid
 from mmdet_ext.functional.boxes.iou_losses import ciou_loss
 
-SIZES = [1600, 400]
+SIZES = (1600, 400)
 
 
 @pytest.fixture(autouse=True)
@@ -36,22 +36,25 @@ def full(shape: tuple[int, ...], value: bool | int) -> Tensor:
 @pytest.mark.parametrize('on_grid', [True, False])
 @pytest.mark.parametrize('ignored', [True, False])
 def test_atss(on_grid: bool, ignored: bool) -> None:
-    grids = [Grid(rand(n), rand(n)) if on_grid else None for n in (40, 20)]
+    priors = Priors(corners=rand(2000, 4), level_sizes=SIZES)
+    # Pretended tensors have no values to find a grid from.
+    vars(priors)['grids'] = [Grid(rand(n), rand(n)) if on_grid else None for n in (40, 20)]
     mask = full((2, 2000), False) if ignored else None
     boxes, valid = rand(2, 7, 4), full((2, 7), True)
     for count in (7, 0):
-        index, overlap = atss_match(
-            rand(2000, 4), SIZES, boxes[:, :count], valid[:, :count], 9, grids, mask
-        )
-        assert index.device.type == overlap.device.type == 'cuda'
-        assert index.shape == overlap.shape == (2, 2000)
+        geometry = BatchGeometry(priors, boxes[:, :count], full((2, count), 0), valid[:, :count])
+        result = atss_match(geometry, ignore_mask=mask)
+        assert result.gt_index.device.type == result.overlap.device.type == 'cuda'
+        assert result.gt_index.shape == result.overlap.shape == (2, 2000)
 
 
 def test_the_rest() -> None:
     boxes, valid = rand(2, 7, 4), full((2, 7), True)
     labels = full((7,), 0)
     geometry = BatchGeometry.from_lists(
-        rand(2000, 4), SIZES, [boxes[0], boxes[1, :3]], [labels, labels[:3]]
+        Priors(corners=rand(2000, 4), level_sizes=SIZES),
+        [boxes[0], boxes[1, :3]],
+        [labels, labels[:3]],
     )
     index, overlap = full((2, 2000), 0), rand(2, 2000)
     for tensor in (

@@ -1,9 +1,9 @@
-"""Label assignment against stock: time, peak memory, equal assignments, distance to the floor.
+"""Label assignment against mmdet: time, peak memory, equal assignments, distance to the floor.
 
     python tools/benchmarks/bench_assigners.py [--out FILE.json]
 
-Through stock's own call, one picture, one thread. SimOTA and dynamic soft label: 8,400 points of a
-640 x 640 picture, 80 classes. Task-aligned and ATSS: 22,400 anchors of 1344 x 800. Max-IoU: 201,600
+Through mmdet's own call, one image, one thread. SimOTA and dynamic soft label: 8,400 points of a
+640 x 640 image, 80 classes. Task-aligned and ATSS: 22,400 anchors of 1344 x 800. Max-IoU: 201,600
 anchors, nine a place. A last group moves ATSS's anchors off the grid, so that all distances are
 taken.
 
@@ -44,10 +44,10 @@ class Work:
         options: of the assigner.
         priors: (P, 4).
         sizes: priors a level, for assigners that take them.
-        picture: width and height, px.
+        image: width and height, px.
         scores: 'probabilities', 'logits' or None where the rule goes by priors alone.
         least: required ratios of times, by boxes.
-        share: largest share of stock's peak memory at 300 boxes.
+        share: largest share of mmdet's peak memory at 300 boxes.
         note: on the priors, for the table.
     """
 
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         boxes={'type': int, 'nargs': '+', 'default': [10, 100, 300]},
         assigners={'nargs': '+', 'metavar': 'NAME', 'help': 'default: all'},
-        crowd={'type': int, 'default': 10_000, 'help': 'boxes of the last picture, ours alone'},
+        crowd={'type': int, 'default': 10_000, 'help': 'boxes of the last image, ours alone'},
     )
     generator = torch.Generator().manual_seed(args.seed)
     rows: list[tuple[str, list[Timing]]] = []
@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def inputs(work: Work, count: int, generator: torch.Generator) -> tuple[InstanceData, InstanceData]:
-    """Priors with what a half-trained head predicts for them, and boxes of a picture."""
+    """Priors with what a half-trained head predicts for them, and boxes of a image."""
     width, height = work.picture
     boxes = random_boxes(generator, count, width, height, 12, 400)
     gt = InstanceData(bboxes=boxes, labels=torch.randint(CLASSES, (count,), generator=generator))
@@ -166,7 +166,7 @@ def predicted(priors: Tensor, boxes: Tensor, generator: torch.Generator) -> Tens
 
 
 def contenders(work: Work, pred: InstanceData, gt: InstanceData) -> dict[str, Callable[[], Any]]:
-    """Stock's assigner and ours on one picture, by stock's call."""
+    """mmdet's assigner and ours on one image, by mmdet's call."""
     levels = [] if work.sizes is None else [work.sizes]
     calls: dict[str, Callable[[], Any]] = {}
     for name, scope in (('stock', 'mmdet'), ('mmdet_ext', 'mmdet_ext')):
@@ -212,7 +212,7 @@ def floor_ms(pred: InstanceData, gt: InstanceData, speed: float) -> float:
 
 
 def crowd(found: list[Work], args: Any, generator: torch.Generator) -> dict[str, Any]:
-    """A picture of so many boxes, for each assigner of ours: seconds and peak memory."""
+    """A image of so many boxes, for each assigner of ours: seconds and peak memory."""
     rows: dict[str, Any] = {}
     for work in found[:5]:
         if args.assigners and work.assigner not in args.assigners:
@@ -222,7 +222,7 @@ def crowd(found: list[Work], args: Any, generator: torch.Generator) -> dict[str,
         (timing,) = compare({'mmdet_ext': ours}, differing, runs=2, warmup=0)
         rows[work.assigner] = {'s': timing.median_ms / 1e3, 'peak_mib': timing.peak_mib}
         print(
-            f'{work.assigner}, {args.crowd:,} boxes in one picture: '
+            f'{work.assigner}, {args.crowd:,} boxes in one image: '
             f'{timing.median_ms / 1e3:.2f} s, {timing.peak_mib:.0f} MiB'
         )
     return rows

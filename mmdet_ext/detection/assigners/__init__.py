@@ -1,4 +1,4 @@
-"""Registered label assigners."""
+"""Registered label assigners and overlap measures."""
 
 from mmdet_ext.detection.assigners.atss import ATSSAssigner
 from mmdet_ext.detection.assigners.base import BatchAssigner

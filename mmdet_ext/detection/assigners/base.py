@@ -1,4 +1,4 @@
-"""The assigner's two faces: the batch form, and stock's, one image at a time."""
+"""Base of the assigners: a batch form, and mmdet's form for one image at a time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from mmdet_ext.detection import host
 from mmdet_ext.functional.assignment.assignment import Assignment
-from mmdet_ext.functional.assignment.claims import ignored_priors_mask
+from mmdet_ext.functional.assignment.dynamic_k import PairwiseMeasure
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 
 
 def build_calculator(config: dict[str, Any] | None) -> Any:
-    """The overlap measure of a config; None for the plain IoU, which is computed here.
+    """Build the overlap measure of a config; return None for the plain IoU, computed here.
 
     Args:
-        config: of an overlap measure with stock's call; None is the IoU.
+        config: of an overlap measure with mmdet's call; None for the IoU.
 
     Raises:
-        ValueError: if it is no config.
+        ValueError: if it is not a config.
     """
     if config is not None and not isinstance(config, dict):
         raise ValueError(
@@ -41,16 +41,16 @@ def build_calculator(config: dict[str, Any] | None) -> Any:
 def aligned_overlap(
     calculator: Any, boxes: Tensor, others: Tensor, repeated: Literal[0, 1]
 ) -> Tensor:
-    """Overlaps (N,) of pairs of boxes, by any calculator of stock's call.
+    """Compute the overlaps (N,) of pairs of boxes by any calculator with mmdet's call.
 
-    Stock's ``BboxOverlaps2D_GLIP`` gives all pairs whatever is asked of it. Such a calculator is
+    mmdet's ``BboxOverlaps2D_GLIP`` gives all pairs, whatever the arguments. Such a calculator is
     called once for each run of pairs with the same ground truth.
 
     Args:
         calculator: called with ``boxes`` and ``others``, in this order.
         boxes: (N, 4) corners, px.
         others: (N, 4) corners, px.
-        repeated: which of the two holds ground truth, each box of it many times in a row.
+        repeated: which of the two is ground truth, where each box stands many times in a row.
     """
     overlap: Tensor
     if _measures_aligned(calculator, boxes[:1], others[:1]):
@@ -67,7 +67,7 @@ def aligned_overlap(
 
 
 def _measures_aligned(calculator: Any, box: Tensor, other: Tensor) -> bool:
-    """Whether a calculator knows ``is_aligned``, told by what it gives for one pair."""
+    """Return whether a calculator supports ``is_aligned``, judging by its result for one pair."""
     try:
         overlap: Tensor = calculator(box, other, is_aligned=True)
     except TypeError:
@@ -75,53 +75,52 @@ def _measures_aligned(calculator: Any, box: Tensor, other: Tensor) -> bool:
     return overlap.dim() == 1
 
 
-def ignored_mask(
-    geometry: BatchGeometry, threshold: float, of_priors: bool = True
-) -> Tensor | None:
-    """Priors (B, P) in ignore regions, as `ignored_priors_mask`; None where there are no regions.
-
-    Args:
-        geometry: the batch.
-        threshold: share above which a prior is ignored; from 0 down for never.
-        of_priors: whether the share is of the prior's area, or of the region's.
-    """
-    boxes, valid = geometry.ignore_boxes, geometry.ignore_valid
-    if threshold <= 0 or boxes is None or valid is None or boxes.numel() == 0:
+def pairwise_measure(calculator: Any) -> PairwiseMeasure | None:
+    """Return a calculator with mmdet's call as a measure of all pairs; None for the plain IoU."""
+    if calculator is None:
         return None
-    return ignored_priors_mask(geometry.priors, boxes, valid, threshold, of_priors)
+
+    def measure(boxes: Tensor, predicted: Tensor) -> Tensor:
+        # Predictions first, as mmdet's assigners call it.
+        overlap: Tensor = calculator(predicted, boxes)
+        return overlap.mT
+
+    return measure
 
 
-def needed_predictions(assigner: object, predictions: Predictions | None) -> tuple[Tensor, Tensor]:
-    """Scores and boxes of the head.
+def needed_predictions(assigner: object, predictions: Predictions | None) -> Predictions:
+    """Return the predictions, which must have scores and boxes.
 
     Raises:
-        ValueError: if one is lacking.
+        ValueError: naming which of the two is missing.
     """
-    scores = None if predictions is None else predictions.scores
-    boxes = None if predictions is None else predictions.boxes
-    if scores is None or boxes is None:
-        lacks = ' and '.join(
-            name for name, part in (('scores', scores), ('boxes', boxes)) if part is None
-        )
+    given = predictions or Predictions()
+    lacks = [name for name in ('scores', 'boxes') if getattr(given, name) is None]
+    if lacks:
         raise ValueError(
-            f'{type(assigner).__name__} goes by what the head predicts, but got no {lacks}. Use it '
-            'in a head that gives both (YOLOXHead, RTMDetHead, TOODHead)'
+            f'{type(assigner).__name__} goes by what the head predicts, but got no '
+            f'{" and ".join(lacks)}. Use it in a head that gives both (YOLOXHead, RTMDetHead, '
+            'TOODHead)'
         )
-    return scores, boxes
+    return given
 
 
 class BatchAssigner(BaseAssigner):  # type: ignore[misc]
-    """An assigner that matches a whole batch at once. A subclass writes `match`.
+    """Assigner that matches a whole batch at once; a subclass implements `match`.
 
     Attributes:
-        needs_levels: whether the rule goes by pyramid level, so that a stock call must give
+        needs_levels: whether the rule uses pyramid levels, so that mmdet's call must give
             ``num_level_priors``.
-        unassigned_overlap: what stock's twin writes as the overlap of a prior without a box.
-        nothing_overlap: likewise, in a picture in which no prior has a box; None is the same.
-        own_arguments: names of what stock's heads pass beside instances; they reach `match`.
+        prior_form: meaning of the rows of priors in mmdet's call.
+        score_form: meaning of the class scores in mmdet's call.
+        unassigned_overlap: overlap that mmdet's assigner writes for a prior without a box.
+        nothing_overlap: the same for an image in which no prior has a box; None for no difference.
+        own_arguments: names of further arguments of mmdet's call, which `match` gets.
     """
 
     needs_levels: bool = False
+    prior_form: host.PriorForm = 'corners'
+    score_form: host.ScoreForm = 'probabilities'
     unassigned_overlap: float = 0.0
     nothing_overlap: float | None = None
     own_arguments: tuple[str, ...] = ()
@@ -132,20 +131,20 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
 
     @torch.no_grad()
     def assign(self, *args: Any, **kwargs: Any) -> AssignResult:
-        """Stock's form, for one image: the batch form on a batch of one.
+        """Assign the priors of one image: mmdet's form of `match`.
 
         Args:
             *args: ``pred_instances, gt_instances[, gt_instances_ignore]``, or, as heads that
                 know their levels call it, ``pred_instances, num_level_priors, gt_instances[,
                 gt_instances_ignore]``; by position or by name.
-            **kwargs: likewise.
+            **kwargs: the same by name.
 
         Returns:
-            AssignResult: 1-based indices of boxes, 0 background, -1 ignore.
+            AssignResult: indices of boxes from 1, 0 for background, -1 for ignored priors.
 
         Raises:
-            TypeError: if an argument lacks, is unknown, or the rule needs ``num_level_priors``
-                and the head gave none.
+            TypeError: if an argument is missing or unknown, or the rule needs
+                ``num_level_priors`` and the head gives none.
             ValueError: if ``num_level_priors`` do not sum to the number of priors.
         """
         name = type(self).__name__
@@ -155,8 +154,9 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
                 f'{name} goes by pyramid level, but this head calls it without num_level_priors. '
                 'Use it in a head that gives them (ATSSHead, GFLHead, VFNetHead, DDODHead, ...)'
             )
-        geometry = host.geometry_of_one(call)
-        assignment = self.match(geometry, host.predictions_of_one(call), **call.own)
+        geometry = host.geometry_of_one(call, self.prior_form)
+        predictions = host.predictions_of_one(call, self.score_form)
+        assignment = self.match(geometry, predictions, **call.own)
         overlap = self.unassigned_overlap
         if self.nothing_overlap is not None and not assignment.positive_mask.any():
             overlap = self.nothing_overlap

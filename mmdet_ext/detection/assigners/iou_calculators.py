@@ -1,8 +1,7 @@
-"""Measures of how well boxes fit, in the call of stock's ``BboxOverlaps2D``."""
+"""Measures of how well boxes fit, with the call of mmdet's ``BboxOverlaps2D``."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -19,23 +18,23 @@ from mmdet_ext.registry import TASK_UTILS
 
 @TASK_UTILS.register_module()
 class NWDCalculator:
-    """The normalised Gaussian Wasserstein distance in place of the IoU, for tiny objects.
+    """Normalised Gaussian Wasserstein distance in place of the IoU, for tiny objects.
 
-    For stock's and our assigners alike::
+    mmdet's assigners and ours take it::
 
         assigner=dict(
             type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3,
             iou_calculator=dict(type='mmdet_ext.NWDCalculator'))
 
-    Values are those of :func:`mmdet_ext.functional.boxes.overlap.box_nwd`. Half precision is computed in
-    float32. Beside the table of results, little is held.
+    Values are those of :func:`mmdet_ext.functional.boxes.overlap.box_nwd`. Half precision is
+    computed in float32. Beside the table of results, little memory is used.
 
     Args:
-        constant: px, above 0 and finite; of the order of the objects' size. 12.8 is what the
-            paper's authors take for AI-TOD.
+        constant: px, above 0 and finite; of the order of the objects' size. The paper's authors
+            take 12.8 for AI-TOD.
 
     Raises:
-        ValueError: if ``constant`` is no finite number above 0.
+        ValueError: if ``constant`` is not a finite number above 0.
 
     References:
         Wang et al., A Normalized Gaussian Wasserstein Distance for Tiny Object Detection, 2021,
@@ -43,8 +42,8 @@ class NWDCalculator:
     """
 
     def __init__(self, constant: float = 12.8) -> None:
-        check_number('constant', constant, 'a finite number', math.isfinite)
-        check_number('constant', constant, 'above 0', lambda pixels: pixels > 0)
+        check_number('constant', constant, finite=True)
+        check_number('constant', constant, above=0)
         self.constant = constant
 
     def __call__(
@@ -57,13 +56,13 @@ class NWDCalculator:
         """Measure pairs of boxes.
 
         Args:
-            bboxes1: (..., N, 4) corners, px, or (..., N, 5) with a score, which is not looked at;
-                a tensor or one of mmdet's box types.
-            bboxes2: (..., M, 4) or (..., M, 5), likewise.
+            bboxes1: (..., N, 4) corners, px, or (..., N, 5) with a score, which is not used; a
+                tensor or one of mmdet's box types.
+            bboxes2: (..., M, 4) or (..., M, 5), as ``bboxes1``.
             mode: 'iou' gives the similarity. 'iof' gives the share of the first box that lies in
-                the second, as stock's calculator does: by it assigners tell priors in ignore
-                regions.
-            is_aligned: whether to measure each box with that of the same place; N is then M.
+                the second, as mmdet's calculator does: assigners find priors in ignore regions
+                with it.
+            is_aligned: whether to measure each box with that of the same index; N is then M.
 
         Returns:
             Tensor: (..., N, M), or (..., N) where aligned, in [0, 1].
@@ -74,7 +73,7 @@ class NWDCalculator:
         boxes, others = promote_half(_corners('bboxes1', bboxes1), _corners('bboxes2', bboxes2))
         if mode not in ('iou', 'iof'):
             raise ValueError(
-                f"NWDCalculator knows the modes 'iou' and 'iof', got {mode!r}; use stock's "
+                f"NWDCalculator knows the modes 'iou' and 'iof', got {mode!r}; use mmdet's "
                 'BboxOverlaps2D for others'
             )
         measure = partial(box_nwd, constant=self.constant) if mode == 'iou' else _aligned_iof
@@ -92,7 +91,7 @@ class NWDCalculator:
 
 
 def _corners(name: str, bboxes: Any) -> Tensor:
-    """The corners (..., N, 4) of boxes with or without a score."""
+    """Return the corners (..., N, 4) of boxes with or without a score."""
     boxes = as_tensor(bboxes)
     if boxes.dim() < 2 or boxes.shape[-1] not in (4, 5):
         raise ValueError(f'{name} must be (..., N, 4) or (..., N, 5), got {tuple(boxes.shape)}')
@@ -104,7 +103,7 @@ def _aligned_iof(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def _table(measure: Callable[[Tensor, Tensor], Tensor], boxes: Tensor, others: Tensor) -> Tensor:
-    """All pairs (..., N, M), some rows at a time."""
+    """Measure all pairs, (..., N, M), some rows at a time."""
     rows, columns = boxes.shape[-2], others.shape[-2]
     table = boxes.new_empty((*boxes.shape[:-1], columns))
     images = boxes[..., 0, 0].numel() if rows else 1

@@ -1,4 +1,4 @@
-"""Assignment by the largest overlap."""
+"""Assigner by the largest overlap."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from mmdet.models.task_modules.assigners.max_iou_assigner import perm_repeat_bbo
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from torch import Tensor
 
-from mmdet_ext.detection.assigners.base import (
-    BatchAssigner,
-    aligned_overlap,
-    build_calculator,
-    ignored_mask,
-)
+from mmdet_ext.detection.assigners.base import BatchAssigner, aligned_overlap, build_calculator
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.assignment.max_iou import max_iou_match
@@ -25,30 +20,32 @@ from mmdet_ext.registry import TASK_UTILS
 
 @TASK_UTILS.register_module()
 class MaxIoUAssigner(BatchAssigner):
-    """Each prior to the box that it overlaps most; RPN, Faster R-CNN, RetinaNet and SSD use it.
+    """Assigner of each prior to the box that it overlaps most, as in RPN, RetinaNet and SSD.
 
-    The same assignment as stock's ``MaxIoUAssigner``, from the pairs that can overlap alone. Three
-    differences: in a picture without boxes, ignore regions are still ignored, where stock takes
-    them for background; half-precision boxes are measured in float32; and ``neg_iou_thr`` may
-    be whole (1) or a list, with which stock finds no background. The rule is in
-    :func:`mmdet_ext.functional.assignment.max_iou.max_iou_match`.
+    Only pairs that can overlap are measured. The rule is in
+    :func:`mmdet_ext.functional.assignment.max_iou.max_iou_match`. The assignment equals that of
+    mmdet's ``MaxIoUAssigner``, except in three cases:
+
+    - in an image without boxes, ignore regions still count; mmdet makes them background;
+    - half-precision boxes are measured in float32;
+    - ``neg_iou_thr`` may be a whole number (1) or a list, with which mmdet finds no background.
 
     Args:
-        pos_iou_thr: overlap from which on a prior is positive.
-        neg_iou_thr: overlap below which it is background; or (from, below).
-        min_pos_iou: least overlap at which a box takes its best prior whatever ``pos_iou_thr``.
+        pos_iou_thr: overlap from which a prior is positive.
+        neg_iou_thr: overlap below which a prior is background; or (from, below).
+        min_pos_iou: least overlap at which a box takes its best prior, whatever ``pos_iou_thr``.
         gt_max_assign_all: whether a box takes all priors of its best overlap, or the first.
         ignore_iof_thr: a prior of which more than this share lies in an ignore region is ignored;
-            negative for none.
-        ignore_wrt_candidates: whether that share is of the prior, or of the region.
-        match_low_quality: whether boxes take their best priors so.
-        gpu_assign_thr: accepted as stock has it, and needless: memory has a bound.
-        iou_calculator: config of an overlap measure; None is IoU. One without an ``is_aligned``
-            mode, such as ``BboxOverlaps2D_GLIP``, takes longer.
-        perm_repeat_gt_cfg: as stock has it: options for moving boxes that are repeated.
+            0 and below for none.
+        ignore_wrt_candidates: True for the share of the prior, False for that of the region.
+        match_low_quality: whether boxes take their best priors below ``pos_iou_thr``.
+        gpu_assign_thr: accepted for mmdet's configs, without effect: memory is bounded.
+        iou_calculator: config of an overlap measure; None for the IoU. One without an
+            ``is_aligned`` mode, such as ``BboxOverlaps2D_GLIP``, is slower.
+        perm_repeat_gt_cfg: mmdet's options for moving boxes that are repeated; None for none.
 
     Raises:
-        ValueError: for thresholds that are no numbers, or (from, below) in the wrong order.
+        ValueError: for thresholds that are not numbers, or (from, below) in the wrong order.
     """
 
     def __init__(
@@ -89,11 +86,11 @@ class MaxIoUAssigner(BatchAssigner):
         self.perm_repeat_gt_cfg = perm_repeat_gt_cfg
 
     def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
-        """Assign the priors of all images; predictions do not count.
+        """Assign the priors of all images.
 
         Args:
             geometry: priors as corners.
-            predictions: not looked at.
+            predictions: not used.
 
         Raises:
             ValueError: if a box is not finite.
@@ -101,28 +98,22 @@ class MaxIoUAssigner(BatchAssigner):
         geometry.check_ground_truth()
         if self.perm_repeat_gt_cfg is not None and len(geometry.priors):
             geometry = self._without_repeats(geometry)
-        ignored = ignored_mask(geometry, self.ignore_iof_thr, self.ignore_wrt_candidates)
-        if geometry.prior_valid is not None:
-            absent = ~geometry.prior_valid
-            ignored = absent if ignored is None else ignored | absent
-        gt_index, overlap = max_iou_match(
-            geometry.priors,
-            geometry.gt_boxes,
-            geometry.gt_valid,
+        return max_iou_match(
+            geometry,
             pos_iou_thr=self.pos_iou_thr,
             neg_iou_thr=self.neg_iou_thr,
             min_pos_iou=self.min_pos_iou,
             gt_max_assign_all=self.gt_max_assign_all,
             match_low_quality=self.match_low_quality,
-            ignore_mask=ignored,
+            ignore_mask=geometry.ignored_priors(self.ignore_iof_thr, self.ignore_wrt_candidates),
             measure=None if self.iou_calculator is None else self._measure,
         )
-        return Assignment(gt_index, overlap)
 
     def _measure(self, boxes: Tensor, priors: Tensor) -> Tensor:
         return aligned_overlap(self.iou_calculator, boxes, priors, repeated=0)
 
     def _without_repeats(self, geometry: BatchGeometry) -> BatchGeometry:
+        """Move repeated boxes as mmdet does."""
         calculator = self.iou_calculator or MMDET_TASK_UTILS.build(dict(type='BboxOverlaps2D'))
         boxes = [
             perm_repeat_bboxes(each, calculator, self.perm_repeat_gt_cfg)

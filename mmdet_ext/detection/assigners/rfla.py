@@ -1,56 +1,60 @@
-"""Label assignment by Gaussian receptive fields, for tiny objects."""
+"""Assigner by Gaussian receptive fields, for tiny objects."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-from torch import Tensor
+from dataclasses import replace
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.detection.host import PriorForm
 from mmdet_ext.functional.assignment.assignment import Assignment
-from mmdet_ext.functional.assignment.claims import ignored_priors_mask
-from mmdet_ext.functional.assignment.fcos import point_levels
-from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
 from mmdet_ext.functional.assignment.rfla import (
     RESNET50_FPN_FIELDS,
-    Distance,
-    Shared,
+    FieldDistance,
+    SharedField,
     effective_fields,
     hierarchical_match,
 )
-from mmdet_ext.functional.numerics.checks import check_count, check_number, is_number
+from mmdet_ext.functional.numerics.checks import (
+    check_count,
+    check_number,
+    check_one_of,
+    is_number,
+)
 from mmdet_ext.registry import TASK_UTILS
 
 
 @TASK_UTILS.register_module()
 class RFLAAssigner(BatchAssigner):
-    """Each box has the receptive fields nearest to it, by the distance of Gaussians.
+    """Assigner of each box to its nearest receptive fields, by the distance of Gaussians.
 
-    So that boxes too small to overlap any anchor, or to hold any point, have priors as the large
-    ones do. The rule, and where it differs from the authors' code, is in
+    Boxes too small to overlap any anchor, or to hold any point, get priors as the large ones do.
+    The rule, and where it differs from the authors' code, is in
     :func:`mmdet_ext.functional.assignment.rfla.hierarchical_match`.
 
-    Priors are points (x, y, stride, stride), as stock's ``MlvlPointGenerator`` gives them with
-    ``with_stride=True``; a level's points have its receptive field. Levels are told by
-    ``num_level_priors``; where the head gives none, by the strides, the smallest first. With
-    ``receptive_fields=None`` priors are corners, each an effective receptive field of its own.
+    Priors are points (x, y, stride, stride), as mmdet's ``MlvlPointGenerator`` gives them with
+    ``with_stride=True``; the points of a level have its receptive field. ``num_level_priors``
+    gives the levels; where the head passes none, each distinct stride is a level, the smallest
+    first. With ``receptive_fields=None`` priors are corners, each an effective receptive field of
+    its own.
 
     Args:
         receptive_fields: side of the theoretical receptive field of each level, px. The default
-            is that of P3 to P7 over a ResNet-50; for P2 to P6 it is
-            (35, 91, 267, 427, 555). None where priors are corners.
+            is that of P3 to P7 over a ResNet-50; for P2 to P6 it is (35, 91, 267, 427, 555). None
+            where priors are corners.
         fraction: share of that side that is effective, above 0.
-        topk: fields a box has at first, at least 1.
-        topk_decayed: fields it is offered afterwards, from those shrunken, at least 1.
-        decay: how much they shrink, above 0, at most 1.
+        topk: fields that a box claims at first, at least 1.
+        topk_decayed: fields that a box claims from the shrunken ones, at least 1.
+        decay: factor of shrinking, above 0, at most 1.
         distance: 'kl', the Kullback-Leibler divergence, or 'wasserstein'.
-        shared: which of several boxes has a field: the 'nearest', or the 'last', as in the
-            authors' code.
-        ignore_thr: priors of no box, but at least this similar to one, are ignored; in [0, 1].
-            None for background instead, as in the authors' FCOS.
-        ignore_iof_thr: a field of which more than this share lies in an ignore region is nobody's
-            and ignored; from 0 down for none.
+        shared: box that gets a field which several boxes claim: the 'nearest', or the 'last', as in
+            the authors' code.
+        ignore_thr: priors without a box that are at least this similar to one are ignored; in
+            [0, 1]. None for background instead, as in the authors' FCOS.
+        ignore_iof_thr: a field of which more than this share lies in an ignore region gets no box
+            and is ignored; 0 and below for none.
 
     Raises:
         ValueError: if an option is out of its range.
@@ -63,8 +67,8 @@ class RFLAAssigner(BatchAssigner):
         topk: int = 3,
         topk_decayed: int = 1,
         decay: float = 0.9,
-        distance: Distance = 'kl',
-        shared: Shared = 'nearest',
+        distance: FieldDistance = 'kl',
+        shared: SharedField = 'nearest',
         ignore_thr: float | None = 0.8,
         ignore_iof_thr: float = -1,
     ) -> None:
@@ -78,75 +82,70 @@ class RFLAAssigner(BatchAssigner):
                 f'{fraction!r} and {receptive_fields!r}. Give the one as a number, the others as '
                 'a side of each level, or as None where priors are corners'
             )
-        check_number('decay', decay, 'above 0 and at most 1', lambda share: 0 < share <= 1)
-        if distance not in ('kl', 'wasserstein'):
-            raise ValueError(f"distance must be 'kl' or 'wasserstein', got {distance!r}")
-        if shared not in ('nearest', 'last'):
-            raise ValueError(f"shared must be 'nearest' or 'last', got {shared!r}")
+        check_number('decay', decay, above=0, most=1)
+        check_one_of('distance', distance, ('kl', 'wasserstein'))
+        check_one_of('shared', shared, ('nearest', 'last'))
         if ignore_thr is not None:
-            check_number('ignore_thr', ignore_thr, 'None or in [0, 1]', lambda iou: 0 <= iou <= 1)
+            check_number('ignore_thr', ignore_thr, 'None or in [0, 1]', least=0, most=1)
         check_number('ignore_iof_thr', ignore_iof_thr)
         self.receptive_fields = None if receptive_fields is None else tuple(receptive_fields)
         self.fraction = fraction
         self.topk = topk
         self.topk_decayed = topk_decayed
         self.decay = decay
-        self.distance: Distance = distance
-        self.shared: Shared = shared
+        self.distance: FieldDistance = distance
+        self.shared: SharedField = shared
         self.ignore_thr = ignore_thr
         self.ignore_iof_thr = ignore_iof_thr
+
+    @property
+    def prior_form(self) -> PriorForm:  # type: ignore[override]
+        """Points where the receptive fields are given by level, corners otherwise."""
+        return 'corners' if self.receptive_fields is None else 'points'
 
     def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
         Args:
-            geometry: priors as points (x, y, stride, stride), or as corners.
-            predictions: not looked at.
+            geometry: priors as points; as corners where ``receptive_fields`` is None.
+            predictions: not used.
 
         Returns:
             Assignment: ``overlap`` is the similarity of a receptive field and its box.
 
         Raises:
-            ValueError: if there are more or fewer levels than ``receptive_fields``, or a box is not
-                finite.
+            ValueError: if there are more or fewer levels than ``receptive_fields``, or a box is
+                not finite.
         """
         geometry.check_ground_truth()
-        fields = self.fields(geometry)
-        gt_index, overlap = hierarchical_match(
-            fields,
-            geometry.gt_boxes,
-            geometry.gt_valid,
+        geometry = replace(geometry, priors=self.fields(geometry.priors))
+        return hierarchical_match(
+            geometry,
             topk=self.topk,
             topk_decayed=self.topk_decayed,
             decay=self.decay,
             distance=self.distance,
             shared=self.shared,
             ignore_thr=self.ignore_thr,
-            prior_valid=geometry.prior_valid,
-            ignore_mask=self._ignore_mask(geometry, fields),
+            ignore_mask=geometry.ignored_priors(self.ignore_iof_thr),
         )
-        return Assignment(gt_index, overlap)
 
-    def fields(self, geometry: BatchGeometry) -> Tensor:
-        """The effective receptive field of each prior, (P, 4) corners, px.
+    def fields(self, priors: Priors) -> Priors:
+        """Return the effective receptive field of each prior, as corners.
+
+        Args:
+            priors: as of `match`.
 
         Raises:
             ValueError: if there are more or fewer levels than ``receptive_fields``.
         """
         if self.receptive_fields is None:
-            return geometry.priors
-        levels = point_levels(geometry.priors, geometry.level_sizes, len(self.receptive_fields))
-        return effective_fields(geometry.priors, levels, self.receptive_fields, self.fraction)
-
-    def _ignore_mask(self, geometry: BatchGeometry, fields: Tensor) -> Tensor | None:
-        boxes, valid = geometry.ignore_boxes, geometry.ignore_valid
-        if self.ignore_iof_thr <= 0 or boxes is None or valid is None or boxes.numel() == 0:
-            return None
-        return ignored_priors_mask(fields, boxes, valid, self.ignore_iof_thr)
+            return priors
+        return effective_fields(priors, self.receptive_fields, self.fraction)
 
 
 def _above_0(values: object) -> bool:
-    """Whether these are finite numbers above 0, one at least."""
+    """Return whether the value is a list of finite numbers above 0, with at least one."""
     return (
         isinstance(values, (list, tuple))
         and len(values) > 0

@@ -1,4 +1,4 @@
-"""The assignments of the YOLO detectors."""
+"""Assigners of the YOLO detectors."""
 
 from __future__ import annotations
 
@@ -9,41 +9,39 @@ from torch import Tensor
 from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
-from mmdet_ext.functional.assignment.yolo import (
-    find_cells,
-    overlapping_mask,
-    yolo_match,
-    yolov5_match,
-)
-from mmdet_ext.functional.numerics.checks import check_number, check_share
+from mmdet_ext.functional.assignment.yolo import overlapping_mask, yolo_match, yolov5_match
+from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.registry import TASK_UTILS
 
 
 @TASK_UTILS.register_module()
 class YOLOv3Assigner(BatchAssigner):
-    """The anchor that is most of a box's shape, in the cell that holds its centre.
+    """Assigner of each box to the anchor of the best shape, in the cell that holds its centre.
 
-    Of the anchors of all scales, the best by width and height is responsible for the box. Other
-    priors are background, but for those whose predicted box already overlaps some box: these
-    are ignored. Stock's ``GridAssigner`` differs in three ways: it goes by the overlap with
-    anchors at their places, it ignores by that overlap too, and it lets a box take a prior of
-    another box's cell. The rule is in :func:`mmdet_ext.functional.assignment.yolo.yolo_match`.
+    The best anchor of all levels, by width and height, gets the box. Other priors are background,
+    except those whose predicted box already overlaps some box: they are ignored. mmdet's
+    ``GridAssigner`` differs in three ways: it uses the overlap with anchors at their places, it
+    ignores by that overlap too, and it lets a box take a prior of another box's cell. The rule is
+    in :func:`mmdet_ext.functional.assignment.yolo.yolo_match`.
 
-    Priors are anchors as corners, level by level, several a cell, as stock's
-    ``YOLOAnchorGenerator`` gives them. Levels, cells and anchors are worked out from them
-    (:func:`mmdet_ext.functional.assignment.yolo.find_cells`), without ``num_level_priors`` too.
+    Priors are anchors as corners, level by level, several per cell, as mmdet's
+    ``YOLOAnchorGenerator`` gives them. In mmdet's call, the anchors per cell (and the levels, where
+    there is no ``num_level_priors``) are inferred from the corners
+    (:func:`mmdet_ext.detection.host.infer_cells`).
 
     Args:
-        ignore_iou_thr: a prior that is no box's is ignored if it overlaps any box by more than
-            this IoU; at least 0, and 1 for none.
-        ignore_by: what overlaps: the 'prediction', the box that the head predicts for the prior,
-            as in YOLOv3; or the 'prior' itself, as in stock's ``GridAssigner``.
+        ignore_iou_thr: a prior without a box is ignored if it overlaps any box by more than this
+            IoU; at least 0, and 1 for none.
+        ignore_by: 'prediction' for the overlap of the box that the head predicts for the prior, as
+            in YOLOv3; 'prior' for that of the prior itself, as in mmdet's ``GridAssigner``.
 
     Raises:
         ValueError: if an option is out of its range.
     """
 
-    #: Shapes above which further anchors are a box's, None for the best alone.
+    prior_form = 'cells'
+
+    #: `concentric_iou` above which a box also takes other anchors; None for the best alone.
     iou_thr: float | None = None
 
     def __init__(
@@ -51,9 +49,8 @@ class YOLOv3Assigner(BatchAssigner):
         ignore_iou_thr: float = 0.5,
         ignore_by: Literal['prediction', 'prior'] = 'prediction',
     ) -> None:
-        check_share('ignore_iou_thr', ignore_iou_thr)
-        if ignore_by not in ('prediction', 'prior'):
-            raise ValueError(f"ignore_by must be 'prediction' or 'prior', got {ignore_by!r}")
+        check_number('ignore_iou_thr', ignore_iou_thr, least=0, most=1)
+        check_one_of('ignore_by', ignore_by, ('prediction', 'prior'))
         self.ignore_iou_thr = ignore_iou_thr
         self.ignore_by = ignore_by
 
@@ -61,7 +58,7 @@ class YOLOv3Assigner(BatchAssigner):
         """Assign the priors of all images.
 
         Args:
-            geometry: priors as corners of anchors, several a cell.
+            geometry: priors as corners, with ``anchors_per_cell``.
             predictions: boxes, unless ``ignore_by='prior'``.
 
         Returns:
@@ -72,21 +69,12 @@ class YOLOv3Assigner(BatchAssigner):
                 not finite.
         """
         geometry.check_ground_truth()
-        gt_index, overlap = yolo_match(
-            find_cells(geometry.priors, geometry.level_sizes),
-            geometry.priors.shape[0],
-            geometry.gt_boxes,
-            geometry.gt_valid,
-            iou_thr=self.iou_thr,
-            prior_valid=geometry.prior_valid,
-            ignore_mask=self._ignore_mask(geometry, predictions or Predictions()),
-        )
-        return Assignment(gt_index, overlap)
+        ignore_mask = self._ignore_mask(geometry, predictions or Predictions())
+        return yolo_match(geometry, iou_thr=self.iou_thr, ignore_mask=ignore_mask)
 
     def _ignore_mask(self, geometry: BatchGeometry, predictions: Predictions) -> Tensor | None:
-        boxes: Tensor | None = geometry.priors
-        if self.ignore_by == 'prediction':
-            boxes = predictions.boxes
+        by_prediction = self.ignore_by == 'prediction'
+        boxes = predictions.boxes if by_prediction else geometry.priors.as_corners()
         if boxes is None:
             raise ValueError(
                 f'{type(self).__name__} goes by what the head predicts, to ignore priors whose '
@@ -96,21 +84,21 @@ class YOLOv3Assigner(BatchAssigner):
             )
         if self.ignore_iou_thr >= 1 or geometry.gt_valid.numel() == 0:
             return None
-        return overlapping_mask(boxes, geometry.gt_boxes, geometry.gt_valid, self.ignore_iou_thr)
+        return overlapping_mask(boxes, geometry, self.ignore_iou_thr)
 
 
 @TASK_UTILS.register_module()
 class YOLOv4Assigner(YOLOv3Assigner):
-    """As `YOLOv3Assigner`, with every anchor of about a box's shape beside the best.
+    """Assigner as `YOLOv3Assigner`, where a box also takes other anchors of similar shape.
 
-    Where several boxes claim a prior it is that of the best shape, so that a box may lose its
+    A prior that several boxes claim goes to the box of the best shape, so that a box may lose its
     best anchor to another.
 
     Args:
-        iou_thr: anchors of the box's cells whose IoU with it, laid on one centre, is above this
-            are its too; in [0, 1]. 0.213 is the authors' configuration.
-        ignore_iou_thr: a prior that is no box's is ignored if it overlaps any box by more than
-            this IoU; at least 0, and 1 for none.
+        iou_thr: a box also takes the anchors of its cells whose IoU with it, laid on one centre, is
+            above this; in [0, 1]. The authors' configuration has 0.213.
+        ignore_iou_thr: a prior without a box is ignored if it overlaps any box by more than this
+            IoU; at least 0, and 1 for none.
         ignore_by: 'prediction' or 'prior'.
 
     Raises:
@@ -124,52 +112,46 @@ class YOLOv4Assigner(YOLOv3Assigner):
         ignore_by: Literal['prediction', 'prior'] = 'prediction',
     ) -> None:
         super().__init__(ignore_iou_thr, ignore_by)
-        check_share('iou_thr', iou_thr)
+        check_number('iou_thr', iou_thr, least=0, most=1)
         self.iou_thr = iou_thr
 
 
 @TASK_UTILS.register_module()
 class YOLOv5Assigner(BatchAssigner):
-    """Every anchor of about a box's shape, in the box's cell and the two cells next to it.
+    """Assigner of each box to all anchors of similar shape, in its cell and the two nearest cells.
 
     All other priors are background. The rule, and how it differs from YOLOv5's own code where
     boxes share a prior, is in :func:`mmdet_ext.functional.assignment.yolo.yolov5_match`.
 
-    Priors are anchors as corners, level by level, several a cell, as for `YOLOv3Assigner`.
+    Priors are anchors as corners, level by level, several per cell, as for `YOLOv3Assigner`.
 
     Args:
-        ratio_thr: an anchor is the box's if neither its width nor its height is this many times
-            the box's, or the other way round; above 1.
+        ratio_thr: a box takes an anchor if neither side of the one is this many times that of the
+            other, or more; above 1.
 
     Raises:
         ValueError: if ``ratio_thr`` is not above 1.
     """
 
+    prior_form = 'cells'
+
     def __init__(self, ratio_thr: float = 4.0) -> None:
-        check_number('ratio_thr', ratio_thr, 'above 1', lambda ratio: ratio > 1)
+        check_number('ratio_thr', ratio_thr, above=1)
         self.ratio_thr = ratio_thr
 
     def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
         Args:
-            geometry: priors as corners of anchors, several a cell.
-            predictions: not looked at.
+            geometry: priors as corners, with ``anchors_per_cell``.
+            predictions: not used.
 
         Returns:
-            Assignment: ``overlap`` is the smaller side over the larger, of prior and box, in
-            width or height, whichever differs more.
+            Assignment: ``overlap`` is the ratio of the smaller to the larger side, of prior and
+            box, in width or height, whichever is smaller.
 
         Raises:
             ValueError: if the priors do not form cells, or a box is not finite.
         """
         geometry.check_ground_truth()
-        gt_index, overlap = yolov5_match(
-            find_cells(geometry.priors, geometry.level_sizes),
-            geometry.priors.shape[0],
-            geometry.gt_boxes,
-            geometry.gt_valid,
-            ratio_thr=self.ratio_thr,
-            prior_valid=geometry.prior_valid,
-        )
-        return Assignment(gt_index, overlap)
+        return yolov5_match(geometry, self.ratio_thr)

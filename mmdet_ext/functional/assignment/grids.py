@@ -1,4 +1,4 @@
-"""Priors in regular grids, and the priors nearest to a point."""
+"""Regular grids of priors, and the priors nearest to a point."""
 
 from __future__ import annotations
 
@@ -11,22 +11,35 @@ from torch.nn.functional import pad
 
 from mmdet_ext.functional.numerics.chunks import BLOCK, row_chunks
 
-#: Stands for "farther than any prior", in px.
+__all__ = ['Grid', 'find_grid', 'nearest_priors']
+
+#: Distance that is larger than that of any prior, px.
 FAR = 1e8
 
 
 class Grid(NamedTuple):
-    """Columns xs (W,) and rows ys (H,) whose product is a level's centres, x running faster."""
+    """Axes of a level's centres in row-major order.
+
+    Attributes:
+        xs: (W,) x of the columns, px.
+        ys: (H,) y of the rows, px.
+    """
 
     xs: Tensor
     ys: Tensor
 
 
 def find_grid(centers: Tensor) -> Grid | None:
-    """Tell whether points (P, 2) are a full grid in row-major order, and give its axes.
+    """Find the axes of points that form a full grid in row-major order.
 
-    The points of one pyramid level of anchors are, so that the nearest of them are found from
-    W + H distances instead of W x H.
+    The centres of one level of anchors form such a grid, so that the nearest of them are found
+    from W + H distances instead of W x H.
+
+    Args:
+        centers: (P, 2) px.
+
+    Returns:
+        Grid | None: None where the points form no such grid.
 
     >>> find_grid(torch.tensor([[0., 0.], [8., 0.], [0., 8.], [8., 8.]]))
     Grid(xs=tensor([0., 8.]), ys=tensor([0., 8.]))
@@ -37,7 +50,7 @@ def find_grid(centers: Tensor) -> Grid | None:
     if total == 0:
         return None
     x, y = centers.T.contiguous()
-    # The first row's length, if rows go downwards; anything else fails the comparison below.
+    # Length of the first row, if rows go downwards; any other order fails the comparison below.
     width = int(torch.searchsorted(y, y[:1], right=True))
     if width == 0 or total % width:
         return None
@@ -56,25 +69,25 @@ def nearest_priors(
     excluded_mask: Tensor | None = None,
     valid_mask: Tensor | None = None,
 ) -> Tensor:
-    """The ``k`` priors of each level whose centres are nearest to each point.
+    """Find the ``k`` priors of each level whose centres are nearest to each point.
 
-    Where a level is a grid and nothing is excluded, at most about k ln k priors a point are
-    looked at; else all distances are taken, in chunks of points.
+    Where a level is a grid and no prior is excluded, about k ln k priors per point are compared at
+    most. Otherwise all distances are computed, in chunks of points.
 
     Args:
         points: (N, 2), px.
         centers: (P, 2) centres of the priors, level by level, px.
-        level_sizes: priors of each level, summing to P.
-        k: how many a level; a smaller level gives all it has.
-        grids: `find_grid` of each level's centres, None to look for them here.
-        excluded_mask: (M, P) with N a multiple of M, one row for each N / M points in a row;
-            True puts a prior behind all others of its level.
-        valid_mask: (M, P) likewise; False puts a prior behind those too. On a grid of which a
-            part of the columns and rows is valid, the nearest are still found by these.
+        level_sizes: number of priors of each level, summing to P.
+        k: number per level; a smaller level gives all its priors.
+        grids: `find_grid` of each level's centres; None to find them here.
+        excluded_mask: (M, P) bool, with N a multiple of M and one row for each N / M consecutive
+            points. True puts a prior behind all others of its level.
+        valid_mask: (M, P) bool, in the same layout. False puts a prior behind the excluded ones
+            too. On a grid where whole columns and rows are not valid, the fast way is kept.
 
     Returns:
-        Tensor: (N, K) int64 indices into the priors, K = sum over levels of min(k, size). Equal
-        distances are told apart arbitrarily.
+        Tensor: (N, K) int64 indices of priors, K = sum over levels of min(k, size). The order of
+        equal distances is arbitrary.
 
     >>> centers = torch.tensor([[0., 0.], [8., 0.], [0., 8.], [8., 8.]])
     >>> nearest_priors(torch.tensor([[7., 1.]]), centers, [4], k=1)
@@ -102,25 +115,25 @@ def nearest_priors(
 
 
 def _valid_lines(valid: Tensor, grid: Grid) -> tuple[Tensor, Tensor] | None:
-    """Which columns (M, W) and rows (M, H) of a grid are valid, if these tell of each point."""
+    """Return the valid columns (M, W) and rows (M, H), or None where these do not suffice."""
     table = valid.view(len(valid), grid.ys.numel(), grid.xs.numel())
     columns, rows = table.any(1), table.any(2)
     return (columns, rows) if torch.equal(table, rows[..., None] & columns[:, None]) else None
 
 
 def _far_lines(gap: Tensor, valid: Tensor) -> Tensor:
-    """Gaps (N, L), with FAR in the place of lines (M, L) that are not valid."""
+    """Return gaps (N, L) with FAR for the lines (M, L) that are not valid."""
     return gap.masked_fill(~valid.repeat_interleave(len(gap) // len(valid), 0), FAR)
 
 
 def _nearest_on_grid(
     points: Tensor, grid: Grid, k: int, lines: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
-    """Indices (N, k) of the nearest grid points.
+    """Find the indices (N, k) of the nearest grid points.
 
-    With columns and rows ranked by distance, the point at ranks (a, b), from 0, has at least
-    (a + 1)(b + 1) - 1 points no farther than itself. So the k nearest have (a + 1)(b + 1) <= k:
-    23 pairs of ranks for k = 9.
+    With columns and rows ranked by distance from 0 on, at least (a + 1)(b + 1) - 1 points are no
+    farther than the one at ranks (a, b). So the k nearest have (a + 1)(b + 1) <= k, which are 23
+    pairs of ranks for k = 9.
     """
     width, height = grid.xs.numel(), grid.ys.numel()
     k_x, k_y = min(k, width), min(k, height)
@@ -139,10 +152,10 @@ def _nearest_on_grid(
 def _nearest_of_all(
     points: Tensor, centers: Tensor, k: int, mask: Tensor | None, valid: Tensor | None
 ) -> Tensor:
-    """Indices (N, k) of the nearest centres, from all distances.
+    """Find the indices (N, k) of the nearest centres from all distances.
 
-    The k smallest of a row lie in the k blocks of smallest minimum, so that only these blocks'
-    distances are ranked.
+    The k smallest distances of a row lie in the k blocks of smallest minimum, so that only the
+    distances of these blocks are ranked.
     """
     count = centers.shape[0]
     x, y = pad(centers.T, (0, -count % BLOCK), value=torch.inf)

@@ -1,4 +1,4 @@
-"""Priors by blocks of neighbours, so that boxes are measured only against those that they touch."""
+"""Blocks of neighbouring priors, so that boxes are measured only against those that they touch."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ from torch import Tensor
 
 from mmdet_ext.functional.numerics import chunks
 
-#: Priors next to each other that are looked at together.
+__all__ = ['PriorBlocks', 'pairs_at_a_time']
+
+#: Number of consecutive priors in a block.
 BLOCK = 64
 
-#: Floor of a union's area, px**2, as stock's.
+#: Floor of a union's area, px**2, as in mmdet.
 _EPS = 1e-6
 
 
 def pairs_at_a_time(size: int = BLOCK) -> int:
-    """Pairs of a box and a block that are measured at a time: several tables fit the cache."""
+    """Return the number of pairs of a box and a block whose tables together fit the cache.
+
+    Args:
+        size: priors per block.
+    """
     return max(1, chunks.TABLE_ELEMENTS // (4 * size))
 
 
 @dataclass(frozen=True)
 class PriorBlocks:
-    """Boxes of priors, some in a row to a block, the last one filled up with boxes of no overlap.
+    """Priors as boxes, in blocks of consecutive ones.
 
-    Corners stand as -x1, -y1, x2, y2, so that one minimum cuts boxes to what they share.
+    The last block is filled up with boxes that overlap nothing. Corners are kept as -x1, -y1, x2,
+    y2, so that a single minimum cuts two boxes to their intersection.
 
     Attributes:
-        corners: of each, (S * N, 4, size), px; S sets of N blocks.
-        areas: of each, (S * N, size), px**2.
-        bounds: corners of the smallest box around each block, (4, S, N), px.
+        corners: (S * N, 4, size) corners of S sets of N blocks, px.
+        areas: (S * N, size) areas, px**2.
+        bounds: (4, S, N) corners of the smallest box around each block, px.
     """
 
     corners: Tensor
@@ -40,7 +47,12 @@ class PriorBlocks:
 
     @classmethod
     def of(cls, priors: Tensor, size: int = BLOCK) -> PriorBlocks:
-        """Blocks of sets of priors (S, P, 4): one that all images share, or one an image."""
+        """Form blocks of sets of priors.
+
+        Args:
+            priors: (S, P, 4) corners, px: one set for all images, or one set per image.
+            size: priors per block.
+        """
         sets, total, _ = priors.shape
         if total % size:
             # From infinity to minus infinity: they meet nothing and widen no bounds.
@@ -52,30 +64,30 @@ class PriorBlocks:
 
     @property
     def count(self) -> int:
-        """N, blocks a set."""
+        """Number N of blocks per set."""
         return int(self.bounds.shape[2])
 
     @property
     def size(self) -> int:
-        """Priors a block."""
+        """Number of priors per block."""
         return int(self.areas.shape[1])
 
     def place(self, image: Tensor, block: Tensor) -> Tensor:
-        """Where the blocks of images stand among those of all sets."""
+        """Return the index (M,) of blocks (M,) of images (M,) among the blocks of all sets."""
         return block if self.bounds.shape[1] == 1 else image * self.count + block
 
     def touched(
         self, boxes: Tensor, image: Tensor, every: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Boxes and blocks that can overlap, some at a time, box by box.
+        """Yield the pairs of a box and a block that can overlap, some at a time, box by box.
 
         Args:
             boxes: (R, 4) corners, px.
-            image: (R,) of which image each is.
-            every: all pairs, for measures that need no overlap.
+            image: (R,) image of each box.
+            every: yield all pairs, for measures that need no overlap.
 
         Yields:
-            tuple: row among the boxes (M,) and block (M,).
+            tuple: row (M,) of the box and index (M,) of the block.
         """
         sides = _outward(boxes[..., None])
         for start, stop in chunks.row_chunks(len(boxes), self.count):
@@ -91,7 +103,11 @@ class PriorBlocks:
                 yield row[part : part + most] + start, block[part : part + most]
 
     def iou(self, boxes: Tensor, place: Tensor) -> Tensor:
-        """IoU of boxes (M, 4) with the priors of blocks at places (M,), (M, size)."""
+        """Compute the IoU of boxes (M, 4) with the priors of the blocks at ``place`` (M,).
+
+        Returns:
+            Tensor: (M, size).
+        """
         sides = _outward(boxes[..., None])
         corners = self.corners.index_select(0, place).clamp_(max=sides)
         width_height = corners[:, :2].add_(corners[:, 2:]).clamp_(min=0)
@@ -101,13 +117,13 @@ class PriorBlocks:
 
 
 def _outward(corners: Tensor) -> Tensor:
-    """x1, y1, x2, y2 in the second dimension as -x1, -y1, x2, y2, in new memory."""
+    """Return x1, y1, x2, y2 (dimension 1) as -x1, -y1, x2, y2, in new memory."""
     outward = corners.clone(memory_format=torch.contiguous_format)
     outward[:, :2].neg_()
     return outward
 
 
 def _areas(outward: Tensor) -> Tensor:
-    """Areas (M, size) from corners of `_outward`, 0 at least."""
+    """Compute areas (M, size) from corners of `_outward`, at least 0."""
     sides = outward[:, :2] + outward[:, 2:]
     return (sides[:, 0] * sides[:, 1]).clamp_(min=0)

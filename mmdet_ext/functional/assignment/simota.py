@@ -1,114 +1,122 @@
-"""SimOTA, YOLOX's assignment."""
+"""SimOTA, the assignment of YOLOX.
+
+1. Points in no box and in no box's centre region take no part.
+2. The cost of a point for a box: cross entropy of its class scores with the box's label, minus
+   the logarithm of the overlap of its predicted box, plus a large constant for points that do not
+   lie in both the box and its centre region.
+3. Each box takes its cheapest points, as many as its largest overlaps sum to, and disputed points
+   go to the box of least cost (`dynamic_k_match`).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mmdet_ext.functional.assignment.assignment import Assignment, assign_nothing
+from mmdet_ext.functional.assignment.claims import border_distance
 from mmdet_ext.functional.assignment.dynamic_k import (
     OVERLAP_EPS,
     PairCosts,
     PairwiseMeasure,
     dynamic_k_match,
-    geometry_planes,
-    inside,
-    nothing_matched,
+    label_rows,
+    priors_near_boxes,
     rows_of,
-    used_priors,
     without_padding,
 )
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.boxes.overlap import box_centers
 from mmdet_ext.functional.numerics.precision import promote_half
 
-#: What SimOTA adds to the cost of a prior outside of the box or its centre region.
+__all__ = ['SimOTACosts', 'simota_match']
+
+#: Added to the cost of a point outside of the box or its centre region.
 OUTSIDE_COST = 1e5
 
-#: A logarithm of a probability counts as at least minus this.
+#: The logarithm of a probability counts as at least minus this.
 LOG_CLAMP = 100.0
 
 
 def simota_match(
-    points: Tensor,
-    pred_boxes: Tensor,
-    scores: Tensor,
-    gt_boxes: Tensor,
-    gt_labels: Tensor,
-    gt_valid: Tensor,
+    geometry: BatchGeometry,
+    predictions: Predictions,
     center_radius: float = 2.5,
     candidate_topk: int = 10,
     iou_weight: float = 3.0,
     cls_weight: float = 1.0,
-    prior_valid: Tensor | None = None,
     measure: PairwiseMeasure | None = None,
-) -> tuple[Tensor, Tensor]:
-    r"""SimOTA: each box takes the priors of least cost, as many as its overlaps sum to.
+) -> Assignment:
+    r"""Assign points by SimOTA: each box takes the cheapest, as many as its overlaps sum to.
 
     .. math::
         c = w_c \, BCE(s, y) - w_i \ln(IoU + 10^{-7}) + 10^5 [\text{outside}]
 
-    with :math:`s` a prior's ``scores`` and :math:`y` the box's label over all classes,
-    :math:`w_c, w_i` = ``cls_weight, iou_weight``, and "outside" for points not in both the box and
-    the square of ``center_radius`` strides about its centre. Points in neither of any box take no
-    part. A box takes :math:`k = \max(1, \lfloor \sum IoU \rfloor)` priors, summed over its
-    ``candidate_topk`` largest; a prior taken by several is that of the least cost of all boxes.
+    with :math:`s` the point's probabilities and :math:`y` the box's label (one-hot over all
+    classes), :math:`w_c, w_i` = ``cls_weight, iou_weight``, and "outside" for points that do not
+    lie in both the box and the square of ``center_radius`` strides about its centre. Points that
+    lie in neither, for all boxes, take no part. A box takes
+    :math:`k = \max(1, \lfloor \sum IoU \rfloor)` points, with the sum over its ``candidate_topk``
+    largest overlaps. A point that several boxes take goes to that of the least cost of all boxes.
 
-    The cross entropy over the classes is a sum over all of them, once a prior, and a difference
-    for the label: no table has priors, boxes and classes.
+    The cross entropy is computed as a sum over all classes, once per point, and a difference for
+    the label. So no table has priors, boxes and classes.
 
     Args:
-        points: (P, 4): x, y, stride, stride, px, shared by the images.
-        pred_boxes: (B, P, 4) corners, px; half precision is computed in float32.
-        scores: (B, P, C) probabilities.
-        gt_boxes: (B, G, 4) corners, px.
-        gt_labels: (B, G) int64, in [0, C).
-        gt_valid: (B, G) bool, False on padding.
-        center_radius: strides.
-        candidate_topk: overlaps that k is summed over.
-        iou_weight: factor.
-        cls_weight: factor.
-        prior_valid: (B, P) bool, priors that take part; None is all.
+        geometry: priors as points; half precision is computed in float32.
+        predictions: boxes, and class scores in [0, 1].
+        center_radius: half the side of the centre region, in strides.
+        candidate_topk: number of overlaps whose sum is k.
+        iou_weight: weight of the overlap.
+        cls_weight: weight of the class.
         measure: used in place of the IoU.
 
     Returns:
-        tuple: gt_index (B, P) int64, BACKGROUND (-1) beside the index of a box; overlap (B, P) of
-        the predicted box with it, 0 where there is none.
+        Assignment: ``overlap`` is that of the predicted box with its ground truth.
 
     Raises:
-        ValueError: if scores are below 0 or above 1.
+        ValueError: if a score is below 0 or above 1.
 
     References:
         Ge et al., YOLOX: Exceeding YOLO Series in 2021, 2021, section 2.1, "SimOTA".
     """
-    points, pred_boxes, scores, gt_boxes = promote_half(points, pred_boxes, scores, gt_boxes)
-    gt_boxes = without_padding(gt_boxes, gt_valid)
-
-    def nearness(part: slice, x: Tensor, y: Tensor, stride: Tensor) -> Tensor:
-        boxes = gt_boxes[:, part]
-        near = torch.maximum(inside(boxes, x, y), inside_center(boxes, x, y, stride, center_radius))
-        return near
-
-    used = used_priors(points, gt_boxes, gt_valid, prior_valid, nearness)
-    if used is None:
-        return nothing_matched(pred_boxes)
-    index, beyond = used
-    # Labels of padding may be anything; `gt_labels` of boxes are within.
-    label_rows, row = gt_labels.clamp(0, scores.shape[-1] - 1).unique(return_inverse=True)
-    chosen = scores[:, index]
-    check_probabilities(chosen)
-    missed = torch.log1p(-chosen).clamp_(min=-LOG_CLAMP)
-    # What the label's class costs more as a yes than as a no.
-    label_cost = missed[..., label_rows] - chosen[..., label_rows].log().clamp_(min=-LOG_CLAMP)
-    costs = SimOTACosts(
-        *geometry_planes(points[index], pred_boxes[:, index]), gt_boxes, row, beyond, measure
+    pred_boxes, scores, gt_boxes, _ = promote_half(
+        predictions.as_boxes(),
+        predictions.as_probabilities(),
+        geometry.gt_boxes,
+        geometry.priors.as_points()[0],
     )
-    costs.class_cost = (label_cost - missed.sum(-1, keepdim=True)).mT.contiguous()
-    costs.weights = cls_weight, iou_weight
-    costs.center_radius = center_radius
-    return dynamic_k_match(costs, gt_valid, candidate_topk, index, len(points))
+    gt_boxes = without_padding(gt_boxes, geometry.gt_valid)
+
+    # 1. Points near a box.
+    def nearness(boxes: Tensor, x: Tensor, y: Tensor, stride: Tensor) -> Tensor:
+        region = _center_region_distance(boxes, x, y, stride, center_radius)
+        return torch.maximum(border_distance(boxes, x, y), region)
+
+    priors = priors_near_boxes(geometry, gt_boxes, pred_boxes, nearness)
+    if priors is None:
+        return assign_nothing(geometry, pred_boxes)
+
+    # 2. Costs.
+    labels, row = label_rows(geometry.gt_labels, scores.shape[-1])
+    chosen = scores[:, priors.index]
+    _check_probabilities(chosen)
+    missed = torch.log1p(-chosen).clamp_(min=-LOG_CLAMP)
+    # Cost of a positive answer for the label's class, minus that of a negative answer.
+    label_cost = missed[..., labels] - chosen[..., labels].log().clamp_(min=-LOG_CLAMP)
+    class_cost = (label_cost - missed.sum(-1, keepdim=True)).mT.contiguous()
+    costs = SimOTACosts(
+        priors, gt_boxes, row, [class_cost], measure, cls_weight, iou_weight, center_radius
+    )
+
+    # 3. As many points as the overlaps sum to.
+    return dynamic_k_match(costs, geometry, candidate_topk)
 
 
-def check_probabilities(scores: Tensor) -> None:
-    """Raise ValueError unless scores are in [0, 1]; where one is NaN nothing is told."""
+def _check_probabilities(scores: Tensor) -> None:
+    """Raise ValueError unless all scores are in [0, 1]; scores with a NaN pass."""
     low, high = torch.stack(scores.aminmax()).tolist()
     if low < 0 or high > 1:
         raise ValueError(
@@ -117,47 +125,48 @@ def check_probabilities(scores: Tensor) -> None:
         )
 
 
+@dataclass(eq=False)
 class SimOTACosts(PairCosts):
-    """Costs of `simota_match`.
+    """Costs of `simota_match`; its only label table is the class cost.
 
     Attributes:
-        class_cost: (B, rows, N), a row a label.
-        weights: of class cost and overlap cost.
-        center_radius: strides.
+        cls_weight: weight of the class cost.
+        iou_weight: weight of the overlap cost.
+        center_radius: half the side of the centre region, in strides.
     """
 
-    class_cost: Tensor
-    weights: tuple[float, float]
+    cls_weight: float
+    iou_weight: float
     center_radius: float
 
     def cost(self, part: slice, overlap: Tensor) -> Tensor:
-        """As PairCosts."""
-        cls_weight, iou_weight = self.weights
-        cost = (overlap + OVERLAP_EPS).log_().mul_(-iou_weight)
-        cost.add_(rows_of(self.class_cost, self.row[:, part]), alpha=cls_weight)
-        boxes, (x, y, stride) = self.boxes[:, part], self.points
-        within = inside(boxes, x, y)
-        torch.minimum(within, inside_center(boxes, x, y, stride, self.center_radius), out=within)
-        # 1 outside, where the distance to the border is not above 0; no mask, which takes longer.
+        """Compute the costs (B, g, N) of a part of the boxes."""
+        cost = (overlap + OVERLAP_EPS).log_().mul_(-self.iou_weight)
+        cost.add_(rows_of(self.label_tables[0], self.row[:, part]), alpha=self.cls_weight)
+        boxes, (x, y, stride) = self.boxes[:, part], self.priors.points
+        within = border_distance(boxes, x, y)
+        region = _center_region_distance(boxes, x, y, stride, self.center_radius)
+        torch.minimum(within, region, out=within)
+        # 1 outside, where the distance is not above 0. The sign is faster than a mask.
         outside = within.neg_().sign_().add_(1).clamp_(max=1)
         return cost.add_(outside, alpha=OUTSIDE_COST)
 
-    def class_tables(self) -> list[Tensor]:
-        """As PairCosts."""
-        return [self.class_cost]
 
-    def with_class_tables(self, tables: list[Tensor]) -> PairCosts:
-        """As PairCosts."""
-        other = SimOTACosts(
-            self.points, self.planes, self.boxes, self.row, self.beyond, self.measure
-        )
-        (other.class_cost,) = tables
-        other.weights, other.center_radius = self.weights, self.center_radius
-        return other
+def _center_region_distance(
+    boxes: Tensor, x: Tensor, y: Tensor, stride: Tensor, radius: float
+) -> Tensor:
+    """Compute the `border_distance` of points in the squares about the boxes' centres.
 
+    Args:
+        boxes: (B, g, 4) corners, px.
+        x: (1 or B, 1, N) px.
+        y: as ``x``.
+        stride: as ``x``.
+        radius: half the side of the square, in strides.
 
-def inside_center(boxes: Tensor, x: Tensor, y: Tensor, stride: Tensor, radius: float) -> Tensor:
-    """How far points lie inside the squares of ``radius`` strides about the boxes' centres."""
+    Returns:
+        Tensor: (B, g, N) px, negative outside.
+    """
     center = box_centers(boxes)[..., None]
     reach = radius * stride
     gap: Tensor | None = None

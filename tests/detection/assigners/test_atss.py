@@ -1,4 +1,4 @@
-"""ATSSAssigner against stock's, on random pictures and on the edges."""
+"""ATSSAssigner against mmdet's, on random images and on the edges."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 import pytest
 import torch
 from mmdet.models.task_modules.assigners import AssignResult
-from mmdet.models.task_modules.assigners import ATSSAssigner as StockATSSAssigner
+from mmdet.models.task_modules.assigners import ATSSAssigner as MMDetATSSAssigner
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
+from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import ATSSAssigner
 from mmdet_ext.functional.assignment import atss
 from mmdet_ext.functional.assignment.assignment import Assignment
@@ -82,12 +82,12 @@ def untied(boxes: Tensor, result: AssignResult, ignored: Tensor | None = None) -
     return (~right).nonzero().flatten().tolist()
 
 
-def test_indices_equal_stocks_on_a_thousand_pictures_ties_apart() -> None:
-    ours, stock = ATSSAssigner(topk=TOPK), StockATSSAssigner(topk=TOPK)
+def test_indices_equal_mmdets_on_a_thousand_images_ties_apart() -> None:
+    ours, theirs = ATSSAssigner(topk=TOPK), MMDetATSSAssigner(topk=TOPK)
     assigned = differing = 0
     for case in range(1000):
         boxes, _ = crowded_scene(case)
-        one, other = call(ours, boxes), call(stock, boxes.float())
+        one, other = call(ours, boxes), call(theirs, boxes.float())
         assigned += int((other.gt_inds > 0).sum())
         same = one.gt_inds == other.gt_inds
         assert torch.equal(one.labels[same], other.labels[same])
@@ -98,7 +98,7 @@ def test_indices_equal_stocks_on_a_thousand_pictures_ties_apart() -> None:
             differing += int((~same).sum())
             for whose, result in (('stock', other), ('ours', one)):
                 wrong = untied(boxes, result)
-                assert not wrong, f"picture {case}: {whose}'s choice of priors {wrong} is no tie"
+                assert not wrong, f"image {case}: {whose}'s choice of priors {wrong} is no tie"
     print(f'{differing} of {assigned} assigned priors differ, each tied')
     assert assigned > 50_000
     assert differing < 0.01 * assigned
@@ -120,7 +120,7 @@ def test_a_threshold_that_is_wrong_by_a_hundredth_is_no_tie(
         with monkeypatch.context() as patch:
             patch.setattr(atss, '_mean_and_spread', wrong)
             seen += bool(untied(boxes, call(ours, boxes)))
-    print(f'a wrong threshold shows in {seen} pictures')
+    print(f'a wrong threshold shows in {seen} images')
     assert seen >= 5
 
 
@@ -130,15 +130,15 @@ def test_ties_are_seen_as_ties_and_nothing_else_is() -> None:
     assert exact(symmetric).open.all() and not exact(ordinary).open.any()
 
 
-def test_ignore_regions_as_stock() -> None:
+def test_ignore_regions_as_mmdet() -> None:
     generator = torch.Generator().manual_seed(5)
     ours = ATSSAssigner(topk=TOPK, ignore_iof_thr=0.4)
-    stock = StockATSSAssigner(topk=TOPK, ignore_iof_thr=0.4)
+    theirs = MMDetATSSAssigner(topk=TOPK, ignore_iof_thr=0.4)
     ignored = 0
     for _ in range(20):
         # Small regions, so that every level keeps enough priors that are not ignored.
         boxes, ignore = random_boxes(generator, 8), random_boxes(generator, 2, max_side=160)
-        one, other = call(ours, boxes, ignore=ignore), call(stock, boxes, ignore=ignore)
+        one, other = call(ours, boxes, ignore=ignore), call(theirs, boxes, ignore=ignore)
         assert torch.equal(one.gt_inds == -1, other.gt_inds == -1)
         if not torch.equal(one.gt_inds, other.gt_inds):
             mask = bbox_overlaps(PRIORS, ignore, mode='iof').amax(1) > 0.4
@@ -147,22 +147,22 @@ def test_ignore_regions_as_stock() -> None:
     assert ignored > 200
     everything = torch.tensor([[-600.0, -600.0, 900.0, 900.0]])
     assert (call(ours, boxes[:0], ignore=everything).gt_inds == -1).all()
-    assert (call(stock, boxes[:0], ignore=everything).gt_inds == 0).all()
+    assert (call(theirs, boxes[:0], ignore=everything).gt_inds == 0).all()
     off = ATSSAssigner(topk=TOPK)
     assert torch.equal(call(off, boxes, ignore=ignore).gt_inds, call(off, boxes).gt_inds)
 
 
 @pytest.mark.parametrize('alpha', [0.0, 0.5, 0.8])
-def test_dynamic_cost_form_as_stock(alpha: float) -> None:
+def test_dynamic_cost_form_as_mmdet(alpha: float) -> None:
     generator = torch.Generator().manual_seed(6)
-    ours, stock = ATSSAssigner(topk=TOPK, alpha=alpha), StockATSSAssigner(topk=TOPK, alpha=alpha)
+    ours, theirs = ATSSAssigner(topk=TOPK, alpha=alpha), MMDetATSSAssigner(topk=TOPK, alpha=alpha)
     total = 0
     for _ in range(20):
         boxes = random_boxes(generator, 15)
         scores = torch.randn(len(PRIORS), 7, generator=generator)
         predicted = PRIORS + torch.randn(len(PRIORS), 4, generator=generator) * 4
         one = call(ours, boxes, scores=scores, bboxes=predicted)
-        other = call(stock, boxes, scores=scores, bboxes=predicted)
+        other = call(theirs, boxes, scores=scores, bboxes=predicted)
         assert torch.equal(one.gt_inds, other.gt_inds)
         torch.testing.assert_close(one.max_overlaps, other.max_overlaps)
         total += int((one.gt_inds > 0).sum())
@@ -181,14 +181,14 @@ def test_another_overlap_measure() -> None:
     config = {'type': 'mmdet.BboxOverlaps2D'}
     named = ATSSAssigner(topk=TOPK, iou_calculator=config)
     assert torch.equal(call(named, boxes).gt_inds, call(ATSSAssigner(topk=TOPK), boxes).gt_inds)
-    ours, stock = ATSSAssigner(topk=TOPK, iou_calculator=config), StockATSSAssigner(topk=TOPK)
+    ours, theirs = ATSSAssigner(topk=TOPK, iou_calculator=config), MMDetATSSAssigner(topk=TOPK)
 
     def squared(one: Tensor, other: Tensor, is_aligned: bool = False) -> Tensor:
         """Tells itself from the IoU by its values."""
         return bbox_overlaps(one, other, is_aligned=is_aligned).square()
 
-    ours.iou_calculator = stock.iou_calculator = squared
-    one, other = call(ours, boxes), call(stock, boxes)
+    ours.iou_calculator = theirs.iou_calculator = squared
+    one, other = call(ours, boxes), call(theirs, boxes)
     assert torch.equal(one.gt_inds, other.gt_inds)
     torch.testing.assert_close(one.max_overlaps, other.max_overlaps)
     plain = call(named, boxes).max_overlaps
@@ -231,9 +231,11 @@ def test_batch_is_the_stack_with_predictions_and_ignore_regions(options: dict[st
 
     def match(images: slice) -> Assignment:
         geometry = BatchGeometry.from_lists(
-            PRIORS, SIZES, boxes[images], labels[images], ignored[images]
+            anchors_as_priors(PRIORS, SIZES), boxes[images], labels[images], ignored[images]
         )
-        predictions = Predictions(scores[images], predicted[images]) if 'alpha' in options else None
+        predictions = None
+        if 'alpha' in options:
+            predictions = Predictions(boxes=predicted[images], logits=scores[images])
         return ATSSAssigner(topk=TOPK, **options).match(geometry, predictions)
 
     whole = match(slice(0, 3))
@@ -242,3 +244,17 @@ def test_batch_is_the_stack_with_predictions_and_ignore_regions(options: dict[st
         alone = match(slice(image, image + 1))
         assert torch.equal(whole.gt_index[image], alone.gt_index[0])
         torch.testing.assert_close(whole.overlap[image], alone.overlap[0], rtol=1e-6, atol=0)
+
+
+def test_a_single_candidate_is_positive_where_the_deviation_of_mmdet_is_nan() -> None:
+    priors, sizes = pyramid_anchors(strides=(16,))
+    box = torch.tensor([[20.0, 20, 80, 80]])
+    gt = InstanceData(bboxes=box, labels=torch.tensor([0]))
+    one, other = (
+        cls(topk=1).assign(InstanceData(priors=priors), sizes, gt)
+        for cls in (ATSSAssigner, MMDetATSSAssigner)
+    )
+    (place,) = (one.gt_inds > 0).nonzero(as_tuple=True)
+    center = (priors[place, :2] + priors[place, 2:]) / 2
+    assert len(place) == 1 and (center - 50).abs().max() <= 8
+    assert (other.gt_inds == 0).all()

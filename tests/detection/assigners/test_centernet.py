@@ -1,4 +1,4 @@
-"""CenterNetAssigner against stock's CenterNetHead."""
+"""CenterNetAssigner against mmdet's CenterNetHead."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from mmdet.models.dense_heads import CenterNetHead
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.catalog.scenes import pyramid_points, scene
+from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.detection.assigners.centernet import CenterNetAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
 
 POINTS, SIZES = pyramid_points(strides=(4,))
+PRIORS = points_as_priors(POINTS, SIZES)
 
 
 def geometry(boxes: list[Tensor], labels: list[Tensor], **more: object) -> BatchGeometry:
-    return BatchGeometry.from_lists(POINTS, SIZES, boxes, labels, **more)
+    return BatchGeometry.from_lists(PRIORS, boxes, labels, **more)
 
 
 def inner_scene(case: int) -> tuple[Tensor, Tensor]:
-    """Boxes whose centres lie in the picture, as stock needs them."""
+    """Boxes whose centres lie in the image, as mmdet needs them."""
     boxes, labels = scene(case)
     boxes = boxes.float()
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -28,27 +29,27 @@ def inner_scene(case: int) -> tuple[Tensor, Tensor]:
     return boxes[inside], labels[inside]
 
 
-def test_targets_equal_stocks_head_on_random_pictures() -> None:
+def test_targets_equal_mmdets_head_on_random_images() -> None:
     head = CenterNetHead(1, 1, 7)
     assigner, positives = CenterNetAssigner(shared='last'), 0
     for first in range(0, 300, 3):
         images = [inner_scene(case) for case in range(first, first + 3)]
         boxes, labels = (list(part) for part in zip(*images, strict=True))
-        stock, _ = head.get_targets(boxes, labels, (3, 7, 64, 80), (256, 320))
+        theirs, _ = head.get_targets(boxes, labels, (3, 7, 64, 80), (256, 320))
         batch = geometry(boxes, labels)
         heatmaps = assigner.heatmaps(batch, 7)
-        expected = stock['center_heatmap_target']
+        expected = theirs['center_heatmap_target']
         torch.testing.assert_close(heatmaps, expected, rtol=1e-6, atol=1e-6)
         result = assigner.match(batch)
-        there = stock['wh_offset_target_weight'][:, 0].flatten(1) == 1
+        there = theirs['wh_offset_target_weight'][:, 0].flatten(1) == 1
         assert torch.equal(result.positive_mask, there)
         # The box of each cell is told by its sides and its centre's offset.
         index = result.gt_index.clamp(min=0)[..., None].expand(-1, -1, 4)
         if batch.gt_boxes.shape[1] == 0:
             continue
         own = batch.gt_boxes.gather(1, index)[there]
-        sides = stock['wh_target'].flatten(2).transpose(1, 2)[there]
-        offset = stock['offset_target'].flatten(2).transpose(1, 2)[there]
+        sides = theirs['wh_target'].flatten(2).transpose(1, 2)[there]
+        offset = theirs['offset_target'].flatten(2).transpose(1, 2)[there]
         torch.testing.assert_close((own[:, 2:] - own[:, :2]) / 4, sides)
         center = (own[:, :2] + own[:, 2:]) / 8
         torch.testing.assert_close(center - center.floor(), offset)
@@ -56,7 +57,7 @@ def test_targets_equal_stocks_head_on_random_pictures() -> None:
     assert positives > 3000
 
 
-def test_the_batch_and_stocks_call_give_the_same_with_levels_or_without() -> None:
+def test_the_batch_and_mmdets_call_give_the_same_with_levels_or_without() -> None:
     images = [scene(case) for case in (3, 20, 12)]
     boxes, labels = (list(part) for part in zip(*images, strict=True))
     assigner = CenterNetAssigner()
@@ -82,13 +83,13 @@ def test_half_precision_no_boxes_absent_priors_and_inputs() -> None:
 
     present = torch.rand(2, len(POINTS), generator=torch.Generator().manual_seed(0)) < 0.5
     batch = geometry([boxes, boxes[:0]], [labels, labels[:0]], prior_valid=present)
-    kept = [tensor.clone() for tensor in (batch.priors, batch.gt_boxes, present)]
+    kept = [tensor.clone() for tensor in (POINTS, batch.gt_boxes, present)]
     result = assigner.match(batch)
     assert torch.equal(result.ignore_mask, ~present)
     assert result.positive_mask.any(1).tolist() == [True, False]
     heatmaps = assigner.heatmaps(batch, 7)
     assert heatmaps.flatten(1).any(1).tolist() == [True, False]
-    after = (batch.priors, batch.gt_boxes, present)
+    after = (POINTS, batch.gt_boxes, present)
     assert all(torch.equal(one, other) for one, other in zip(after, kept, strict=True))
 
 
@@ -106,4 +107,6 @@ def test_what_does_not_fit_is_named() -> None:
     points, sizes = pyramid_points()
     boxes, labels = scene(28)
     with pytest.raises(ValueError, match='priors must be the points .* of one level'):
-        CenterNetAssigner().match(BatchGeometry.from_lists(points, sizes, [boxes], [labels]))
+        CenterNetAssigner().match(
+            BatchGeometry.from_lists(points_as_priors(points, sizes), [boxes], [labels])
+        )

@@ -1,4 +1,4 @@
-"""SimOTA and dynamic soft label against stock's, on random pictures and on the edges."""
+"""SimOTA and dynamic soft label against mmdet's, on random images and on the edges."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 import torch
 from mmdet.models.task_modules.assigners import AssignResult
 from mmdet.models.task_modules.assigners import (
-    DynamicSoftLabelAssigner as StockDynamicSoftLabelAssigner,
+    DynamicSoftLabelAssigner as MMDetDynamicSoftLabelAssigner,
 )
-from mmdet.models.task_modules.assigners import SimOTAAssigner as StockSimOTAAssigner
+from mmdet.models.task_modules.assigners import SimOTAAssigner as MMDetSimOTAAssigner
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from mmdet_ext.catalog.scenes import pyramid_points, scene
+from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.catalog.synthetic import random_boxes
 from mmdet_ext.detection.assigners import DynamicSoftLabelAssigner, SimOTAAssigner
 from mmdet_ext.functional.assignment.dynamic_k import PairCosts
@@ -37,8 +37,8 @@ from tests._helpers.ties import (
 POINTS, SIZES = pyramid_points(strides=(8, 16, 32), offset=0.0)
 CLASSES = 7
 PAIRS = {
-    'SimOTA': (SimOTAAssigner, StockSimOTAAssigner),
-    'soft label': (DynamicSoftLabelAssigner, StockDynamicSoftLabelAssigner),
+    'SimOTA': (SimOTAAssigner, MMDetSimOTAAssigner),
+    'soft label': (DynamicSoftLabelAssigner, MMDetDynamicSoftLabelAssigner),
 }
 BOTH = pytest.mark.parametrize('name', PAIRS)
 
@@ -88,10 +88,10 @@ def log_overlap_cost(overlap: Tensor, weight: float) -> tuple[Tensor, Tensor]:
 
 
 def simota_pairs(
-    stock: StockSimOTAAssigner, boxes: Tensor, labels: Tensor, found: Tensor, scores: Tensor
+    theirs: MMDetSimOTAAssigner, boxes: Tensor, labels: Tensor, found: Tensor, scores: Tensor
 ) -> Pairs:
-    # What lies inside is told by signs of differences, in float32 as stock takes them.
-    point, reach = POINTS[:, :2], stock.center_radius * POINTS[:, 2:]
+    # What lies inside is told by signs of differences, in float32 as mmdet takes them.
+    point, reach = POINTS[:, :2], theirs.center_radius * POINTS[:, 2:]
     center = box_centers(boxes)[:, None]
     gap = torch.cat([point - boxes[:, None, :2], boxes[:, None, 2:] - point], -1).amin(-1)
     near = torch.cat([point - (center - reach), center + reach - point], -1).amin(-1)
@@ -101,14 +101,14 @@ def simota_pairs(
     yes, no = (-part.log().clamp(min=-100) for part in (scores, 1 - scores))
     label_cost = yes.T[labels] + (no.sum(1) - no.T[labels])
     overlap = box_iou(found[used].double(), boxes[:, None].double())
-    overlap_cost, slack = log_overlap_cost(overlap, stock.iou_weight)
-    slack = slack + 4 * ROUNDING * stock.cls_weight * (label_cost + no.sum(1))
-    cost = stock.cls_weight * label_cost + overlap_cost + 1e5 * ~inside
+    overlap_cost, slack = log_overlap_cost(overlap, theirs.iou_weight)
+    slack = slack + 4 * ROUNDING * theirs.cls_weight * (label_cost + no.sum(1))
+    cost = theirs.cls_weight * label_cost + overlap_cost + 1e5 * ~inside
     return Pairs(used, overlap, cost, slack)
 
 
 def soft_label_pairs(
-    stock: StockDynamicSoftLabelAssigner,
+    theirs: MMDetDynamicSoftLabelAssigner,
     boxes: Tensor,
     labels: Tensor,
     found: Tensor,
@@ -124,15 +124,15 @@ def soft_label_pairs(
     as_label = (entropy.T[labels] - overlap * logit) * (overlap - sigmoid.T[labels]).square()
     class_cost = as_label + as_no.sum(1) - as_no.T[labels]
     slack = 8 * ROUNDING * (as_no.sum(1) + entropy.T[labels] + logit.abs())
-    overlap_cost, more = log_overlap_cost(overlap, stock.iou_weight)
+    overlap_cost, more = log_overlap_cost(overlap, theirs.iou_weight)
     away = (point[used] - box_centers(boxes)[:, None]).double().norm(dim=-1) / POINTS[used, 2]
-    center_cost = 10 ** (away - stock.soft_center_radius)
+    center_cost = 10 ** (away - theirs.soft_center_radius)
     slack = slack + more + ROUNDING * center_cost * (10 + 10 * away)
     return Pairs(used, overlap, class_cost + overlap_cost + center_cost, slack)
 
 
 def untied(
-    stock: Any,
+    theirs: Any,
     boxes: Tensor,
     labels: Tensor,
     found: Tensor,
@@ -141,11 +141,11 @@ def untied(
 ) -> list[int]:
     """Priors of which no rounding makes an assignment (P,), box from 1, right."""
     exact, topk = (
-        (simota_pairs, getattr(stock, 'candidate_topk', 0))
-        if isinstance(stock, StockSimOTAAssigner)
-        else (soft_label_pairs, getattr(stock, 'topk', 0))
+        (simota_pairs, getattr(theirs, 'candidate_topk', 0))
+        if isinstance(theirs, MMDetSimOTAAssigner)
+        else (soft_label_pairs, getattr(theirs, 'topk', 0))
     )
-    pairs = exact(stock, boxes, labels, found, scores)
+    pairs = exact(theirs, boxes, labels, found, scores)
     cost = bounds(pairs.cost, pairs.slack)
     top = pairs.overlap.topk(min(topk, pairs.overlap.shape[1]), dim=1).values
     total, loose = top.sum(1), ROUNDING * (8 + top.shape[1] / 2) * top.sum(1)
@@ -157,28 +157,28 @@ def untied(
 
 
 def compare(
-    ours: Any, stock: Any, name: str, case: int, boxes: Tensor, labels: Tensor
+    ours: Any, theirs: Any, name: str, case: int, boxes: Tensor, labels: Tensor
 ) -> tuple[int, int]:
-    """Hold ours against stock's, ties apart; how many priors stock assigns, how many differ."""
+    """Hold ours against mmdet's, ties apart; how many priors mmdet assigns, how many differ."""
     given = (boxes, labels, *predicted(name, case, boxes))
     single = (given[0].float(), labels, given[2].float(), given[3].float())
-    one, other = call(ours, *given), call(stock, *single)
+    one, other = call(ours, *given), call(theirs, *single)
     same = one.gt_inds == other.gt_inds
     assert torch.equal(one.labels[same], other.labels[same])
     torch.testing.assert_close(one.max_overlaps[same], other.max_overlaps[same], rtol=1e-6, atol=0)
     if not same.all():
         for whose, result in (('stock', other), ('ours', one)):
-            wrong = untied(stock, *single, result.gt_inds)
-            assert not wrong, f"picture {case}: {whose}'s choice of priors {wrong} is no tie"
+            wrong = untied(theirs, *single, result.gt_inds)
+            assert not wrong, f"image {case}: {whose}'s choice of priors {wrong} is no tie"
     return int((other.gt_inds > 0).sum()), int((~same).sum())
 
 
 @BOTH
-def test_indices_equal_stocks_on_a_thousand_pictures_ties_apart(name: str) -> None:
-    ours, stock = (cls() for cls in PAIRS[name])
+def test_indices_equal_mmdets_on_a_thousand_images_ties_apart(name: str) -> None:
+    ours, theirs = (cls() for cls in PAIRS[name])
     assigned = differing = 0
     for case in range(1000):
-        total, differ = compare(ours, stock, name, case, *crowded_scene(case))
+        total, differ = compare(ours, theirs, name, case, *crowded_scene(case))
         assigned, differing = assigned + total, differing + differ
     print(f'{name}: {differing} of {assigned} assigned priors differ, each tied')
     assert assigned > 100_000
@@ -199,20 +199,20 @@ def test_a_cost_that_is_wrong_by_three_thousandths_is_seen(
     right: Callable[..., Tensor] = costs.cost
 
     def wrong(self: PairCosts, part: slice, overlap: Tensor) -> Tensor:
-        x, y, _ = self.points
+        x, y, _ = self.priors.points
         phase = x * 12.99 + y * 78.23 + self.boxes[:, part, :1] * 3.7
         return right(self, part, overlap).add_(phase.sin() * 3e-3)
 
     monkeypatch.setattr(costs, 'cost', wrong)
-    ours, stock = (cls() for cls in PAIRS[name])
+    ours, theirs = (cls() for cls in PAIRS[name])
     seen = 0
     for case in range(180):
         boxes, labels = crowded_scene(case)
         if len(boxes) == 0:
             continue
         given = (boxes.float(), labels, *predicted(name, case, boxes.float()))
-        seen += bool(untied(stock, *given, call(ours, *given).gt_inds))
-    print(f'{name}: a wrong cost shows in {seen} pictures')
+        seen += bool(untied(theirs, *given, call(ours, *given).gt_inds))
+    print(f'{name}: a wrong cost shows in {seen} images')
     assert seen >= 2
 
 
@@ -236,10 +236,10 @@ def test_half_precision_is_the_float32_of_the_rounded_inputs(name: str) -> None:
         dict(candidate_topk=2000),
     ],
 )
-def test_options_of_simota_as_stock(options: dict[str, Any]) -> None:
-    ours, stock = SimOTAAssigner(**options), StockSimOTAAssigner(**options)
+def test_options_of_simota_as_mmdet(options: dict[str, Any]) -> None:
+    ours, theirs = SimOTAAssigner(**options), MMDetSimOTAAssigner(**options)
     for case in (1, 5, 9, 13, 60, 65):
-        compare(ours, stock, 'SimOTA', case, *scene(case, most=25))
+        compare(ours, theirs, 'SimOTA', case, *scene(case, most=25))
 
 
 @pytest.mark.parametrize(
@@ -250,14 +250,14 @@ def test_options_of_simota_as_stock(options: dict[str, Any]) -> None:
         dict(iou_weight=1.0),
     ],
 )
-def test_options_of_soft_label_as_stock(options: dict[str, Any]) -> None:
+def test_options_of_soft_label_as_mmdet(options: dict[str, Any]) -> None:
     ours = DynamicSoftLabelAssigner(**options)
-    stock = StockDynamicSoftLabelAssigner(**options)
+    theirs = MMDetDynamicSoftLabelAssigner(**options)
     for case in (1, 5, 9, 13, 60, 65):
-        compare(ours, stock, 'soft label', case, *scene(case, most=25))
+        compare(ours, theirs, 'soft label', case, *scene(case, most=25))
 
 
-def test_centres_of_masks_as_stock() -> None:
+def test_centres_of_masks_as_mmdet() -> None:
     boxes = torch.tensor([[20.0, 20, 200, 180], [60, 60, 280, 220]])
     masks = torch.zeros(2, 256, 320)
     masks[0, 30:60, 30:60] = 1
@@ -270,20 +270,20 @@ def test_centres_of_masks_as_stock() -> None:
     ):
         pred = InstanceData(priors=POINTS, bboxes=found, scores=logits)
         one = DynamicSoftLabelAssigner().assign(pred, gt)
-        other = StockDynamicSoftLabelAssigner().assign(pred, gt)
+        other = MMDetDynamicSoftLabelAssigner().assign(pred, gt)
         assert torch.equal(one.gt_inds, other.gt_inds)
         results.append(one.gt_inds)
     assert not torch.equal(*results)
 
 
 @BOTH
-def test_other_measures_as_stock(name: str) -> None:
+def test_other_measures_as_mmdet(name: str) -> None:
     calculator = dict(type='mmdet_ext.NWDCalculator', constant=30.0)
-    ours, stock = (cls(iou_calculator=calculator) for cls in PAIRS[name])
+    ours, theirs = (cls(iou_calculator=calculator) for cls in PAIRS[name])
     for case in (1, 5, 61):
         boxes, labels = scene(case, most=25)
         given = (boxes.float(), labels, *predicted(name, case, boxes.float()))
-        one, other = (call(assigner, *given) for assigner in (ours, stock))
+        one, other = (call(assigner, *given) for assigner in (ours, theirs))
         assert (one.gt_inds == other.gt_inds).float().mean() > 0.999
         assert (one.gt_inds > 0).any()
 
@@ -294,12 +294,13 @@ def test_ten_thousand_boxes_in_bounded_memory(name: str) -> None:
     points, sizes = pyramid_points(640, 640, (8, 16, 32), 0.0)
     boxes = random_boxes(generator, 10_000, 640, 640, 4, 60)
     labels = torch.randint(80, (10_000,), generator=generator)
-    batch = BatchGeometry.from_lists(points, sizes, [boxes], [labels])
+    batch = BatchGeometry.from_lists(points_as_priors(points, sizes), [boxes], [labels])
     half = points[:, 2:] * 2
     found = torch.cat([points[:, :2] - half, points[:, :2] + half], 1)[None]
     scores = torch.rand(1, len(points), 80, generator=generator)
     assigner = PAIRS[name][0]()
-    held = peak_bytes(lambda: assigner.match(batch, Predictions(scores, found)))
+    predictions = Predictions(boxes=found, **{assigner.score_form: scores})
+    held = peak_bytes(lambda: assigner.match(batch, predictions))
     assert held < 2**27
 
 

@@ -1,4 +1,4 @@
-"""FCOSAssigner against stock's FCOSHead, on random pictures and on the edges."""
+"""FCOSAssigner against mmdet's FCOSHead, on random images and on the edges."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.catalog.scenes import pyramid_points, scene
+from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.detection.assigners.fcos import FCOSAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
 
 POINTS, SIZES = pyramid_points()
 STRIDES = (8, 16, 32, 64, 128)
-#: Of a size that a picture of 320 x 256 uses all levels.
+#: Of a size that a image of 320 x 256 uses all levels.
 RANGES = ((-1, 32), (32, 64), (64, 128), (128, 200), (200, 1e8))
 MODES = [
     {'center_sampling': False},
@@ -26,11 +26,11 @@ MODES = [
 
 def geometry(boxes: list[Tensor], sizes: list[int] = SIZES, **more: object) -> BatchGeometry:
     labels = [torch.zeros(len(own), dtype=torch.int64) for own in boxes]
-    return BatchGeometry.from_lists(POINTS, sizes, boxes, labels, **more)
+    return BatchGeometry.from_lists(points_as_priors(POINTS, sizes), boxes, labels, **more)
 
 
-def stock_indices(boxes: Tensor, mode: dict[str, object]) -> Tensor:
-    """What box each point learns in stock's head, -1 for none."""
+def mmdet_indices(boxes: Tensor, mode: dict[str, object]) -> Tensor:
+    """What box each point learns in mmdet's head, -1 for none."""
     # Each box is its own class, so that labels tell boxes.
     head = FCOSHead(
         len(boxes) or 1,
@@ -47,21 +47,21 @@ def stock_indices(boxes: Tensor, mode: dict[str, object]) -> Tensor:
     return found.where(found < head.num_classes, -1)
 
 
-def test_points_are_those_of_stocks_generator() -> None:
+def test_points_are_those_of_mmdets_generator() -> None:
     generator = MlvlPointGenerator(STRIDES)
     shapes = [(-(-256 // stride), -(-320 // stride)) for stride in STRIDES]
-    stock = generator.grid_priors(shapes, device='cpu', with_stride=True)
-    assert torch.equal(torch.cat(stock), POINTS)
+    theirs = generator.grid_priors(shapes, device='cpu', with_stride=True)
+    assert torch.equal(torch.cat(theirs), POINTS)
 
 
 @pytest.mark.parametrize('mode', MODES, ids=str)
-def test_indices_equal_stocks_on_random_pictures(mode: dict[str, object]) -> None:
+def test_indices_equal_mmdets_on_random_images(mode: dict[str, object]) -> None:
     assigner, assigned = FCOSAssigner(RANGES, **mode), 0
     for case in range(300):
         boxes, _ = scene(case)
         index = assigner.match(geometry([boxes])).gt_index[0]
         # Equal areas too: both take the first.
-        assert torch.equal(index, stock_indices(boxes.float(), mode)), case
+        assert torch.equal(index, mmdet_indices(boxes.float(), mode)), case
         assigned += int((index >= 0).sum())
     print(f'{assigned} points assigned')
     assert assigned > 10_000
@@ -81,7 +81,7 @@ def test_a_box_of_more_than_a_hundred_million_pixels_still_counts() -> None:
     assert torch.equal(index >= 0, POINTS[:, 2] == 128)
 
 
-def test_the_batch_and_stocks_call_give_the_same_with_levels_or_without() -> None:
+def test_the_batch_and_mmdets_call_give_the_same_with_levels_or_without() -> None:
     images = [scene(case)[0].float() for case in (3, 20, 12)]
     assigner = FCOSAssigner(RANGES, center_sampling=True)
     whole = assigner.match(geometry(images))
@@ -107,10 +107,10 @@ def test_absent_points_and_inputs() -> None:
     boxes = scene(4)[0].float()
     present = torch.rand(1, len(POINTS), generator=torch.Generator().manual_seed(0)) < 0.5
     batch = geometry([boxes], prior_valid=present)
-    kept = batch.priors.clone(), batch.gt_boxes.clone(), present.clone()
+    kept = POINTS.clone(), batch.gt_boxes.clone(), present.clone()
     result = FCOSAssigner(RANGES).match(batch)
     assert torch.equal(result.ignore_mask, ~present)
-    for tensor, before in zip((batch.priors, batch.gt_boxes, present), kept, strict=True):
+    for tensor, before in zip((POINTS, batch.gt_boxes, present), kept, strict=True):
         assert torch.equal(tensor, before)
 
 

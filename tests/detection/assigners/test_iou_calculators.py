@@ -1,4 +1,4 @@
-"""The distance of Gaussians as an overlap measure of stock's and our assigners."""
+"""The distance of Gaussians as an overlap measure of mmdet's and our assigners."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def slow_nwd(box: list[float], other: list[float], constant: float) -> float:
     return math.exp(-math.sqrt(square) / constant)
 
 
-def test_all_pairs_equal_the_twin() -> None:
+def test_all_pairs_equal_the_slow_reference() -> None:
     calculator = NWDCalculator()
     pairs = 0
     for case in range(40):
@@ -64,19 +64,19 @@ def test_aligned_pairs_are_the_diagonal_and_batches_the_stack() -> None:
 
 
 @pytest.mark.parametrize('is_aligned', [False, True])
-def test_iof_is_stocks(is_aligned: bool) -> None:
+def test_iof_is_mmdets(is_aligned: bool) -> None:
     shared = 0
     for case in range(60):
-        # Sides of at least a pixel: stock's share of a box without area is as ours, 0.
+        # Sides of at least a pixel: mmdet's share of a box without area is as ours, 0.
         boxes, others = scene(case)[0].float(), scene(case + 7)[0].float()
         if is_aligned:
             count = min(len(boxes), len(others))
             boxes, others = boxes[:count], others[:count]
-        ours, stock = (
+        ours, theirs = (
             calculator(boxes, others, 'iof', is_aligned)
             for calculator in (NWDCalculator(), BboxOverlaps2D())
         )
-        torch.testing.assert_close(ours, stock, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
         shared += int((ours > 0).sum())
     assert shared > 100
 
@@ -97,7 +97,7 @@ def test_scores_box_types_and_half_precision() -> None:
         assert calculator(boxes[:0], boxes[:0], mode, is_aligned=True).shape == (0,)
 
 
-def test_stocks_assigner_takes_it() -> None:
+def test_mmdets_assigner_takes_it() -> None:
     config = {'pos_iou_thr': 0.6, 'neg_iou_thr': 0.4, 'min_pos_iou': 0.3, 'ignore_iof_thr': 0.5}
     assigner = MaxIoUAssigner(**config, iou_calculator=NWD)
     boxes = scene(12, width=96, height=80)[0]
@@ -115,7 +115,7 @@ def test_stocks_assigner_takes_it() -> None:
     assert (result.gt_inds[~inside & (best >= 0.6)] > 0).all()
 
 
-def test_our_atss_takes_it_and_equals_stocks() -> None:
+def test_our_atss_takes_it_and_equals_mmdets() -> None:
     found = []
     boxes = scene(12, width=96, height=80)[0]
     gt = InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.int64))

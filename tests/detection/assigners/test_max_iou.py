@@ -1,4 +1,4 @@
-"""MaxIoUAssigner against stock's, on random pictures and on the edges."""
+"""MaxIoUAssigner against mmdet's, on random images and on the edges."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from mmdet.models.task_modules.assigners import AssignResult
-from mmdet.models.task_modules.assigners import MaxIoUAssigner as StockMaxIoUAssigner
+from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoUAssigner
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_ext.catalog.scenes import scene, yolo_anchors
-from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
+from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import MaxIoUAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
 from tests._helpers.memory import peak_bytes
@@ -20,7 +20,7 @@ from tests._helpers.ties import crowded_scene
 
 PRIORS, SIZES = yolo_anchors()
 
-#: RPN's, Faster R-CNN's second stage, RetinaNet's and SSD's of stock's configs, and the others.
+#: RPN's, Faster R-CNN's second stage, RetinaNet's and SSD's of mmdet's configs, and the others.
 OPTIONS: dict[str, dict[str, Any]] = {
     'RPN': dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=True),
     'RoI': dict(pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5, match_low_quality=False),
@@ -45,51 +45,51 @@ def assert_same(one: AssignResult, other: AssignResult) -> None:
 
 
 @pytest.mark.parametrize('name', OPTIONS)
-def test_equal_to_stock_on_a_thousand_pictures(name: str) -> None:
+def test_equal_to_mmdet_on_a_thousand_images(name: str) -> None:
     """To the last bit: what is measured is computed alike. The crowds are shared out."""
-    ours, stock = MaxIoUAssigner(**OPTIONS[name]), StockMaxIoUAssigner(**OPTIONS[name])
+    ours, theirs = MaxIoUAssigner(**OPTIONS[name]), MMDetMaxIoUAssigner(**OPTIONS[name])
     turn, assigned = list(OPTIONS).index(name), 0
     for case in range(1000):
         crowd = case // 9 % len(OPTIONS) == turn
         boxes, _ = crowded_scene(case) if crowd else scene(case, most=30)
-        expected = call(stock, boxes.float())
+        expected = call(theirs, boxes.float())
         assert_same(call(ours, boxes), expected)
         assigned += int((expected.gt_inds > 0).sum())
     assert assigned > 15_000
 
 
 @pytest.mark.parametrize('candidates', [True, False])
-def test_ignore_regions_as_stock(candidates: bool) -> None:
+def test_ignore_regions_as_mmdet(candidates: bool) -> None:
     generator = torch.Generator().manual_seed(5)
     options = dict(OPTIONS['RetinaNet'], ignore_iof_thr=0.4, ignore_wrt_candidates=candidates)
-    ours, stock = MaxIoUAssigner(**options), StockMaxIoUAssigner(**options)
+    ours, theirs = MaxIoUAssigner(**options), MMDetMaxIoUAssigner(**options)
     ignored = 0
     for _ in range(50):
         boxes, ignore = random_boxes(generator, 8), random_boxes(generator, 3)
-        expected = call(stock, boxes, ignore)
+        expected = call(theirs, boxes, ignore)
         assert_same(call(ours, boxes, ignore), expected)
         ignored += int((expected.max_overlaps == -1).sum())
     assert ignored > 1000
     everything = torch.tensor([[-600.0, -600.0, 900.0, 900.0]])
     if candidates:
-        assert_same(call(ours, boxes, everything), call(stock, boxes, everything))
-        # The one difference: regions count in a picture without boxes too.
+        assert_same(call(ours, boxes, everything), call(theirs, boxes, everything))
+        # The one difference: regions count in a image without boxes too.
         assert (call(ours, boxes[:0], everything).gt_inds == -1).all()
-        assert (call(stock, boxes[:0], everything).gt_inds == 0).all()
+        assert (call(theirs, boxes[:0], everything).gt_inds == 0).all()
 
 
 @pytest.mark.parametrize('every', [True, False])
-def test_a_box_that_touches_nothing_as_stock(every: bool) -> None:
+def test_a_box_that_touches_nothing_as_mmdet(every: bool) -> None:
     """With no least overlap it takes all priors (or the first), being as near to one as another."""
     options = dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.0, gt_max_assign_all=every)
     boxes = torch.tensor([[50.0, 50, 90, 100], [900, 900, 950, 950], [20, 20, 60, 90]])
     for chosen in (boxes, boxes[1:2], boxes[[1, 0]], boxes[[1, 1]]):
         one = call(MaxIoUAssigner(**options), chosen)
-        assert_same(one, call(StockMaxIoUAssigner(**options), chosen))
+        assert_same(one, call(MMDetMaxIoUAssigner(**options), chosen))
     assert (one.gt_inds > 0).sum() == (len(PRIORS) if every else 1)
 
 
-def test_proposals_in_no_order_as_stock() -> None:
+def test_proposals_in_no_order_as_mmdet() -> None:
     generator = torch.Generator().manual_seed(6)
     options = OPTIONS['RoI']
     boxes = random_boxes(generator, 40)
@@ -98,7 +98,7 @@ def test_proposals_in_no_order_as_stock() -> None:
     )
     proposals = proposals[torch.randperm(len(proposals), generator=generator)]
     one = call(MaxIoUAssigner(**options), boxes, priors=proposals)
-    assert_same(one, call(StockMaxIoUAssigner(**options), boxes, priors=proposals))
+    assert_same(one, call(MMDetMaxIoUAssigner(**options), boxes, priors=proposals))
     assert (one.gt_inds > 0).sum() > 30
 
 
@@ -108,18 +108,18 @@ def test_other_measures() -> None:
     calculator = dict(type='mmdet_ext.NWDCalculator', constant=30.0)
     boxes = random_boxes(generator, 12, max_side=40)
     one = call(MaxIoUAssigner(**options, iou_calculator=calculator), boxes)
-    other = call(StockMaxIoUAssigner(**options, iou_calculator=calculator), boxes)
+    other = call(MMDetMaxIoUAssigner(**options, iou_calculator=calculator), boxes)
     assert torch.equal(one.gt_inds, other.gt_inds) and (one.gt_inds > 0).sum() > 12
     torch.testing.assert_close(one.max_overlaps, other.max_overlaps)
     plain = MaxIoUAssigner(**options, iou_calculator=dict(type='BboxOverlaps2D'))
     assert plain.iou_calculator is None
 
 
-def test_repeated_boxes_are_moved_as_stock_moves_them() -> None:
+def test_repeated_boxes_are_moved_as_mmdet_moves_them() -> None:
     boxes = torch.tensor([[50.0, 50, 90, 100]]).repeat(3, 1)
     options = dict(OPTIONS['RetinaNet'], perm_repeat_gt_cfg=dict(iou_thr=0.7, perm_range=0.01))
     results = []
-    for cls in (MaxIoUAssigner, StockMaxIoUAssigner):
+    for cls in (MaxIoUAssigner, MMDetMaxIoUAssigner):
         torch.manual_seed(0)
         results.append(call(cls(**options), boxes))
     assert torch.equal(results[0].gt_inds, results[1].gt_inds)
@@ -129,9 +129,8 @@ def test_repeated_boxes_are_moved_as_stock_moves_them() -> None:
 def test_ten_thousand_boxes_in_bounded_memory() -> None:
     priors, sizes = pyramid_anchors(1344, 800)
     boxes = random_boxes(torch.Generator().manual_seed(0), 10_000, 1344, 800, 4, 60)
-    batch = BatchGeometry.from_lists(
-        priors, sizes, [boxes], [torch.zeros(10_000, dtype=torch.int64)]
-    )
+    labels = torch.zeros(10_000, dtype=torch.int64)
+    batch = BatchGeometry.from_lists(anchors_as_priors(priors, sizes), [boxes], [labels])
     assigner = MaxIoUAssigner(**OPTIONS['RetinaNet'])
     assert peak_bytes(lambda: assigner.match(batch)) < 2**27
 

@@ -1,4 +1,4 @@
-"""RFLAAssigner on points, on anchors and in stock's call."""
+"""RFLAAssigner on points, on anchors and in mmdet's call."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.catalog.scenes import pyramid_points, scene
+from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.detection.assigners.rfla import RFLAAssigner
-from mmdet_ext.functional.assignment.geometry import BatchGeometry
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Priors
 from mmdet_ext.functional.assignment.rfla import effective_fields, hierarchical_match
 from mmdet_ext.functional.boxes.overlap import pairwise_box_iof
 
 POINTS, SIZES = pyramid_points()
-LEVEL = torch.arange(5).repeat_interleave(torch.tensor(SIZES))
-FIELDS = effective_fields(POINTS, LEVEL, (91, 267, 427, 555, 811))
+PRIORS = points_as_priors(POINTS, SIZES)
+FIELD_PRIORS = effective_fields(PRIORS, (91, 267, 427, 555, 811))
+FIELDS = FIELD_PRIORS.as_corners()
 
 
-def geometry(boxes: list[Tensor], priors: Tensor = POINTS, **more: object) -> BatchGeometry:
+def geometry(boxes: list[Tensor], priors: Priors = PRIORS, **more: object) -> BatchGeometry:
     labels = [torch.zeros(len(own), dtype=torch.int64) for own in boxes]
-    return BatchGeometry.from_lists(priors, SIZES, boxes, labels, **more)
+    return BatchGeometry.from_lists(priors, boxes, labels, **more)
 
 
 def test_points_and_the_corners_of_their_fields_are_assigned_alike() -> None:
     for case in range(30):
         boxes = scene(case)[0]
         one = RFLAAssigner().match(geometry([boxes]))
-        other = RFLAAssigner(receptive_fields=None).match(geometry([boxes], FIELDS))
-        rule = hierarchical_match(FIELDS, boxes[None], torch.ones(1, len(boxes), dtype=torch.bool))
+        other = RFLAAssigner(receptive_fields=None).match(geometry([boxes], FIELD_PRIORS))
+        rule = hierarchical_match(geometry([boxes], FIELD_PRIORS))
         for result in (one, other):
-            assert torch.equal(result.gt_index, rule[0])
-            assert torch.equal(result.overlap, rule[1])
+            assert torch.equal(result.gt_index, rule.gt_index)
+            assert torch.equal(result.overlap, rule.overlap)
 
 
 @pytest.mark.parametrize(
@@ -51,20 +52,20 @@ def test_each_option_reaches_the_rule_and_matters(options: dict[str, object]) ->
     boxes = scene(28)[0]
     boxes = torch.cat([boxes, scene(2)[0].float()])
     found = RFLAAssigner(**options).match(geometry([boxes]))
-    valid = torch.ones(1, len(boxes), dtype=torch.bool)
-    assert torch.equal(found.gt_index, hierarchical_match(FIELDS, boxes[None], valid, **options)[0])
+    rule = hierarchical_match(geometry([boxes], FIELD_PRIORS), **options)
+    assert torch.equal(found.gt_index, rule.gt_index)
     assert not torch.equal(found.gt_index, RFLAAssigner().match(geometry([boxes])).gt_index)
 
 
 def test_the_size_of_fields_reaches_the_rule() -> None:
     assigner = RFLAAssigner((35, 91, 267, 427, 555), fraction=1 / 3)
-    sides = assigner.fields(geometry([scene(28)[0]]))
+    sides = assigner.fields(PRIORS).as_corners()
     sides = sides[:, 2:] - sides[:, :2]
     torch.testing.assert_close(sides[0], torch.full((2,), 35 / 3))
     torch.testing.assert_close(sides[-1], torch.full((2,), 185.0))
 
 
-def test_the_batch_and_stocks_call_give_the_same_with_levels_or_without() -> None:
+def test_the_batch_and_mmdets_call_give_the_same_with_levels_or_without() -> None:
     images = [scene(case)[0].float() for case in (3, 20, 12)]
     assigner = RFLAAssigner()
     whole = assigner.match(geometry(images))
@@ -86,14 +87,14 @@ def test_half_precision_boxes_are_assigned_as_their_float32_values() -> None:
 def test_absent_priors_no_boxes_and_inputs(receptive_fields: tuple[float, ...] | None) -> None:
     boxes = scene(28)[0]
     present = torch.rand(2, len(POINTS), generator=torch.Generator().manual_seed(0)) < 0.5
-    priors = POINTS if receptive_fields else FIELDS
+    priors = PRIORS if receptive_fields else FIELD_PRIORS
     batch = geometry([boxes, boxes[:0]], priors, prior_valid=present)
-    kept = [tensor.clone() for tensor in (batch.priors, batch.gt_boxes, present)]
+    kept = [tensor.clone() for tensor in (batch.priors.rows, batch.gt_boxes, present)]
     result = RFLAAssigner(receptive_fields).match(batch)
     assert result.ignore_mask[~present].all()
     assert result.positive_mask.any(1).tolist() == [True, False]
     assert (result.gt_index[1][present[1]] == -1).all()
-    after = (batch.priors, batch.gt_boxes, present)
+    after = (batch.priors.rows, batch.gt_boxes, present)
     # The authors' code shrinks the priors it is given.
     assert all(torch.equal(one, other) for one, other in zip(after, kept, strict=True))
 

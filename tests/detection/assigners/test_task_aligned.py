@@ -1,4 +1,4 @@
-"""TaskAlignedAssigner against stock's, and its one-to-one form."""
+"""TaskAlignedAssigner against mmdet's, and its one-to-one form."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 import torch
 from mmdet.models.task_modules.assigners import AssignResult
-from mmdet.models.task_modules.assigners import TaskAlignedAssigner as StockTaskAlignedAssigner
+from mmdet.models.task_modules.assigners import TaskAlignedAssigner as MMDetTaskAlignedAssigner
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_ext.catalog.scenes import scene
-from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
+from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import OneToOneTaskAlignedAssigner, TaskAlignedAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.assignment.task_aligned import power_of, task_aligned_match
 from mmdet_ext.functional.boxes.overlap import box_centers, box_iou
+from tests._helpers.assigners import geometry_of
 from tests._helpers.memory import peak_bytes
 from tests._helpers.ties import (
     IOU_ROUNDING,
@@ -92,15 +93,15 @@ def untied(
 
 
 @pytest.mark.parametrize('own', [(), (0.5, 4), (1, 2.5)], ids=str)
-def test_equal_to_stock_on_a_thousand_pictures_ties_apart(own: tuple[float, ...]) -> None:
-    ours, stock = TaskAlignedAssigner(topk=TOPK), StockTaskAlignedAssigner(topk=TOPK)
+def test_equal_to_mmdet_on_a_thousand_images_ties_apart(own: tuple[float, ...]) -> None:
+    ours, theirs = TaskAlignedAssigner(topk=TOPK), MMDetTaskAlignedAssigner(topk=TOPK)
     assigned = differing = 0
     for case in range(1000):
         boxes, labels = crowded_scene(case)
         found, scores = predicted(case, boxes)
         single = (boxes.float(), labels, found.float(), scores.float())
         one = call(ours, boxes, labels, found, scores, *own)
-        other = call(stock, *single, *own)
+        other = call(theirs, *single, *own)
         assigned += int((other.gt_inds > 0).sum())
         same = one.gt_inds == other.gt_inds
         assert torch.equal(one.labels[same], other.labels[same])
@@ -112,7 +113,7 @@ def test_equal_to_stock_on_a_thousand_pictures_ties_apart(own: tuple[float, ...]
             differing += int((~same).sum())
             for whose, result in (('stock', other), ('ours', one)):
                 wrong = untied(*single, own, result.gt_inds)
-                assert not wrong, f"picture {case}: {whose}'s choice of priors {wrong} is no tie"
+                assert not wrong, f"image {case}: {whose}'s choice of priors {wrong} is no tie"
     print(f'{differing} of {assigned} assigned priors differ, each tied')
     assert assigned > 100_000
     assert differing < 0.001 * assigned
@@ -130,7 +131,7 @@ def test_an_alignment_that_is_wrong_by_a_hundredth_is_no_tie() -> None:
         scores = single[-1] * (1 + 1e-2 * (CENTER @ torch.tensor([[12.99], [78.23]])).sin())
         wrong = call(ours, *single[:-1], scores).gt_inds
         seen += bool(untied(*single, (), wrong))
-    print(f'a wrong alignment shows in {seen} pictures')
+    print(f'a wrong alignment shows in {seen} images')
     assert seen >= 5
 
 
@@ -171,8 +172,9 @@ def test_ten_thousand_boxes_in_bounded_memory() -> None:
     priors, sizes = pyramid_anchors(1344, 800)
     boxes = random_boxes(generator, 10_000, 1344, 800, 4, 60)
     labels = torch.randint(80, (10_000,), generator=generator)
-    batch = BatchGeometry.from_lists(priors, sizes, [boxes], [labels])
-    found = Predictions(torch.rand(1, len(priors), 80, generator=generator), priors[None])
+    batch = BatchGeometry.from_lists(anchors_as_priors(priors, sizes), [boxes], [labels])
+    scores = torch.rand(1, len(priors), 80, generator=generator)
+    found = Predictions(boxes=priors[None], probabilities=scores)
     assigner = TaskAlignedAssigner(topk=13)
     assert peak_bytes(lambda: assigner.match(batch, found)) < 2**27
 
@@ -198,28 +200,29 @@ def test_blocks_give_what_all_pairs_do(total: int, number: int, topk: int) -> No
         valid = torch.rand(2, number, generator=generator) < 0.9
         taking_part = torch.rand(2, total, generator=generator) < 0.8 if case % 2 else None
         own = ((1, 6), (0.5, 2.5), (0, 3))[case // 2 % 3]
-        given = (found[0], found, scores, boxes, labels, valid, topk, *own, taking_part)
+        priors = anchors_as_priors(found[0])
+        geometry = BatchGeometry(priors, boxes, labels, valid, prior_valid=taking_part)
+        given = (geometry, Predictions(boxes=found, probabilities=scores), topk, *own)
         blocks = task_aligned_match(*given)
         pairs = task_aligned_match(*given, lambda box, other: box_iou(box[:, None], other))
-        for one, other in zip(blocks, pairs, strict=True):
-            assert torch.equal(one, other), case
-        positives += int((blocks[0] >= 0).sum())
+        for name in ('gt_index', 'overlap', 'metric'):
+            assert torch.equal(getattr(blocks, name), getattr(pairs, name)), case
+        positives += int(blocks.positive_mask.sum())
     assert positives > 10
 
 
-def test_a_picture_of_boxes_that_touch_nothing() -> None:
+def test_a_image_of_boxes_that_touch_nothing() -> None:
     found = torch.tensor([[0.0, 0, 10, 10], [90, 90, 100, 100]])[None]
     boxes = torch.tensor([[[40.0, 40, 50, 50], [5, 50, 95, 60]]])  # the second meets their bounds
-    labels, valid = torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.bool)
-    index, overlap, metric = task_aligned_match(
-        found[0], found, torch.ones(1, 2, 1), boxes, labels, valid
-    )
-    assert index.tolist() == [[-1, -1]]
-    assert overlap.tolist() == metric.tolist() == [[0, 0]]
+    geometry = geometry_of(anchors_as_priors(found[0]), boxes)
+    predictions = Predictions(boxes=found, probabilities=torch.ones(1, 2, 1))
+    result = task_aligned_match(geometry, predictions)
+    assert result.gt_index.tolist() == [[-1, -1]]
+    assert result.overlap.tolist() == result.metric.tolist() == [[0, 0]]
 
 
 def test_bad_options() -> None:
-    for error in (ValueError, AssertionError):  # the latter is stock's
+    for error in (ValueError, AssertionError):  # the latter is mmdet's
         with pytest.raises(error, match='topk must be at least 1, got 0'):
             TaskAlignedAssigner(topk=0)
 
@@ -228,8 +231,9 @@ def test_priors_that_are_not_there_are_nobodys_whatever_the_score_counts() -> No
     """With alpha 0 a score of 0 counts as 1."""
     boxes, labels = torch.tensor([[20.0, 20, 120, 120]]), torch.tensor([1])
     found, scores = predicted(4, boxes)
-    assigner, predictions = TaskAlignedAssigner(topk=13), Predictions(scores[None], found[None])
-    batch = BatchGeometry.from_lists(PRIORS, SIZES, [boxes], [labels])
+    assigner = TaskAlignedAssigner(topk=13)
+    predictions = Predictions(boxes=found[None], probabilities=scores[None])
+    batch = BatchGeometry.from_lists(anchors_as_priors(PRIORS, SIZES), [boxes], [labels])
     chosen = assigner.match(batch, predictions, alpha=0, beta=6).positive_mask
     assert chosen.any()
     batch = replace(batch, prior_valid=~chosen)

@@ -1,4 +1,4 @@
-"""The YOLO assigners on stock's priors, with predictions and without."""
+"""The YOLO assigners on mmdet's priors, with predictions and without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmdet.models.task_modules.prior_generators import YOLOAnchorGenerator
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.catalog.scenes import YOLO_SIDES, scene, yolo_anchors
+from mmdet_ext.catalog.scenes import YOLO_SIDES, cells_as_priors, scene, yolo_anchors
 from mmdet_ext.detection.assigners.yolo import YOLOv3Assigner, YOLOv4Assigner, YOLOv5Assigner
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
@@ -24,7 +24,7 @@ IGNORING = ASSIGNERS[:2]
 
 def geometry(boxes: list[Tensor], **more: object) -> BatchGeometry:
     labels = [torch.zeros(len(own), dtype=torch.int64) for own in boxes]
-    return BatchGeometry.from_lists(PRIORS, more.pop('sizes', SIZES), boxes, labels, **more)
+    return BatchGeometry.from_lists(cells_as_priors(PRIORS, SIZES), boxes, labels, **more)
 
 
 def predicted(images: int, seed: int = 0) -> Predictions:
@@ -32,7 +32,7 @@ def predicted(images: int, seed: int = 0) -> Predictions:
     return Predictions(boxes=PRIORS + torch.randn(images, len(PRIORS), 4, generator=generator) * 6)
 
 
-def test_priors_are_those_of_stocks_generator() -> None:
+def test_priors_are_those_of_mmdets_generator() -> None:
     sides = [list(level) for level in YOLO_SIDES.values()]
     generator = YOLOAnchorGenerator(list(YOLO_SIDES), sides)
     shapes = [(256 // stride, 320 // stride) for stride in YOLO_SIDES]
@@ -59,8 +59,8 @@ def test_overlapping_predictions_are_ignored_and_nothing_else_is(kind: type) -> 
     assert ignored > 200
 
 
-def test_ignoring_by_priors_is_stocks_grid_assigner() -> None:
-    stock = GridAssigner(pos_iou_thr=0.5, neg_iou_thr=0.5)
+def test_ignoring_by_priors_is_mmdets_grid_assigner() -> None:
+    theirs = GridAssigner(pos_iou_thr=0.5, neg_iou_thr=0.5)
     ours, ignored = YOLOv3Assigner(ignore_by='prior'), 0
     head = YOLOV3Head(
         7,
@@ -76,23 +76,23 @@ def test_ignoring_by_priors_is_stocks_grid_assigner() -> None:
     for case in range(120):
         boxes = scene(case)[0].float()
         center = (boxes[:, :2] + boxes[:, 2:]) / 2
-        # Stock takes a centre outside the picture for one of another row.
+        # mmdet takes a centre outside the image for one of another row.
         boxes = boxes[((center > 0) & (center < torch.tensor([320.0, 256.0]))).all(1)]
         flags = torch.cat(head.responsible_flags(shapes, boxes, 'cpu'))
         gt = InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.int64))
         pred = InstanceData(priors=PRIORS, responsible_flags=flags)
-        other = stock.assign(pred, gt).gt_inds
+        other = theirs.assign(pred, gt).gt_inds
         one = ours.assign(pred, gt).gt_inds
         either = (one > 0) | (other > 0)
         assert torch.equal(one[~either], other[~either])
-        # A prior that only we give to a box lies in its cell, as stock's do.
+        # A prior that only we give to a box lies in its cell, as mmdet's do.
         assert flags[one > 0].all() and flags[other > 0].all()
         ignored += int((one == -1).sum())
     assert ignored > 200
 
 
 @pytest.mark.parametrize('kind', ASSIGNERS)
-def test_the_batch_and_stocks_call_give_the_same_with_levels_or_without(kind: type) -> None:
+def test_the_batch_and_mmdets_call_give_the_same_with_levels_or_without(kind: type) -> None:
     images = [scene(case)[0].float() for case in (3, 20, 12)]
     predictions, assigner = predicted(3), kind()
     whole = assigner.match(geometry(images), predictions)
@@ -121,12 +121,12 @@ def test_no_boxes_absent_priors_and_inputs(kind: type) -> None:
     boxes, predictions = scene(28)[0], predicted(2)
     present = torch.rand(2, len(PRIORS), generator=torch.Generator().manual_seed(0)) < 0.5
     batch = geometry([boxes, boxes[:0]], prior_valid=present)
-    kept = [t.clone() for t in (batch.priors, batch.gt_boxes, present, predictions.boxes)]
+    kept = [t.clone() for t in (PRIORS, batch.gt_boxes, present, predictions.boxes)]
     result: Assignment = kind().match(batch, predictions)
     assert result.ignore_mask[~present].all()
     assert torch.equal(result.ignore_mask[1], ~present[1])
     assert not result.positive_mask[1].any() and result.positive_mask[0].any()
-    after = (batch.priors, batch.gt_boxes, present, predictions.boxes)
+    after = (PRIORS, batch.gt_boxes, present, predictions.boxes)
     assert all(torch.equal(one, other) for one, other in zip(after, kept, strict=True))
     nothing = kind().match(geometry([boxes[:0], boxes[:0]]), predictions)
     assert (nothing.gt_index == -1).all() and (nothing.overlap == 0).all()
@@ -165,3 +165,24 @@ def test_what_lacks_or_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match='ratio_thr must be above 1, got 0.25'):
         YOLOv5Assigner(ratio_thr=0.25)
     assert YOLOv5Assigner().match(batch).positive_mask.any()
+
+
+@pytest.mark.parametrize('kind', ASSIGNERS)
+def test_cells_in_bfloat16_are_found_or_the_type_is_named(kind: type) -> None:
+    boxes = torch.tensor([[20.0, 20, 60, 50]])
+    assigner = kind() if kind is YOLOv5Assigner else kind(ignore_by='prior')
+
+    def match(priors: Tensor, sizes: list[int]) -> Tensor:
+        batch = BatchGeometry.from_lists(
+            cells_as_priors(priors, sizes), [boxes], [torch.tensor([0])]
+        )
+        return assigner.match(batch).gt_index
+
+    small, small_sizes = yolo_anchors(64, 64)
+    small, small_sizes = small[-192:], small_sizes[-1:]  # all of its corners are exact
+    assert torch.equal(small.bfloat16().float(), small)
+    assert torch.equal(match(small.bfloat16(), small_sizes), match(small, small_sizes))
+    large, sizes = yolo_anchors(640, 640)
+    with pytest.raises(ValueError, match='do not form cells: level 0 .* give priors in float32'):
+        match(large.bfloat16(), sizes)
+    assert (match(large.half(), sizes) >= 0).any()

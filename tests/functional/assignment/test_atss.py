@@ -1,4 +1,4 @@
-"""Nearest priors and the ATSS rule, against slow twins."""
+"""Nearest priors and the ATSS rule, against slow references."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
+from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
 from mmdet_ext.functional.assignment.atss import atss_match
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE, ignored_priors_mask
 from mmdet_ext.functional.assignment.grids import find_grid, nearest_priors
 from mmdet_ext.functional.boxes.overlap import box_centers
+from tests._helpers.assigners import geometry_of, indices
 
 
 def test_grid_is_found_and_nothing_else() -> None:
@@ -98,6 +99,13 @@ def test_ignore_mask_by_hand_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(ignored_priors_mask(priors, regions, valid, 0.5), mask)
 
 
+def match(
+    priors: Tensor, sizes: list[int], boxes: Tensor, ignore_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    geometry = geometry_of(anchors_as_priors(priors, sizes), boxes)
+    return indices(atss_match(geometry, ignore_mask=ignore_mask))
+
+
 def slow_atss(priors: Tensor, sizes: list[int], gts: Tensor, topk: int) -> list[int]:
     """The paper's algorithm 1 with loops over boxes, levels and candidates, in Python numbers."""
     anchors, boxes = priors.double().tolist(), gts.double().tolist()
@@ -136,14 +144,13 @@ def slow_atss(priors: Tensor, sizes: list[int], gts: Tensor, topk: int) -> list[
 
 @pytest.mark.parametrize('count', [1, 4, 30])
 @pytest.mark.parametrize('topk', [1, 3, 9])
-def test_atss_equals_the_slow_twin(count: int, topk: int) -> None:
+def test_atss_equals_the_slow_reference(count: int, topk: int) -> None:
     priors, sizes = pyramid_anchors(160, 120, strides=(8, 16, 32))
     generator = torch.Generator().manual_seed(count * 10 + topk)
     for _ in range(3):
         boxes = random_boxes(generator, count, 160, 120, 6, 90)
-        index, overlap = atss_match(
-            priors, sizes, boxes[None], torch.ones(1, count, dtype=torch.bool), topk
-        )
+        geometry = geometry_of(anchors_as_priors(priors, sizes), boxes[None])
+        index, overlap = indices(atss_match(geometry, topk))
         assert index[0].tolist() == slow_atss(priors, sizes, boxes, topk)
         assert torch.equal(overlap[0] > 0, index[0] >= 0)
 
@@ -152,8 +159,7 @@ def test_a_prior_claimed_twice_goes_to_the_larger_overlap_then_to_the_first() ->
     priors, sizes = pyramid_anchors(64, 64, strides=(8,), scale=4)
     box = torch.tensor([16.0, 16.0, 49.0, 49.0])
     smaller = torch.tensor([24.0, 24.0, 44.0, 44.0])
-    valid = torch.ones(1, 3, dtype=torch.bool)
-    index, _ = atss_match(priors, sizes, torch.stack([smaller, box, box])[None], valid)
+    index, _ = match(priors, sizes, torch.stack([smaller, box, box])[None])
     claimed = set(index[0].tolist())
     assert 1 in claimed and 2 not in claimed
 
@@ -163,26 +169,22 @@ def test_ignored_priors_are_marked_unless_claimed() -> None:
     ignore = torch.zeros(1, len(priors), dtype=torch.bool)
     ignore[0, :20] = True
     box = torch.tensor([[[30.0, 30.0, 60.0, 60.0]]])
-    index, overlap = atss_match(
-        priors, sizes, box, torch.ones(1, 1, dtype=torch.bool), ignore_mask=ignore
-    )
+    index, overlap = match(priors, sizes, box, ignore)
     assert (index[0, :20] == IGNORE).all()
     assert (index[0, 20:] != IGNORE).all() and (index[0] == 0).any()
     assert torch.equal(overlap > 0, index >= 0)
     few, few_sizes = pyramid_anchors(24, 24, strides=(8,), scale=2)  # all are candidates
     whole = torch.ones(1, 9, dtype=torch.bool)
-    free, _ = atss_match(few, few_sizes, box - 25, whole[:, :1])
-    claimed, _ = atss_match(few, few_sizes, box - 25, whole[:, :1], ignore_mask=whole)
+    free, _ = match(few, few_sizes, box - 25)
+    claimed, _ = match(few, few_sizes, box - 25, whole)
     assert (free == 0).any() and torch.equal(claimed == 0, free == 0)
     assert torch.equal(claimed == IGNORE, free != 0)
-    none, _ = atss_match(
-        priors, sizes, box[:, :0], torch.ones(1, 0, dtype=torch.bool), ignore_mask=ignore
-    )
+    none, _ = match(priors, sizes, box[:, :0], ignore)
     assert torch.equal(none == IGNORE, ignore)
 
 
 def test_one_candidate_in_all_is_its_own_threshold() -> None:
     prior = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     box = torch.tensor([[[1.0, 1.0, 9.0, 9.0]]])
-    index, overlap = atss_match(prior, [1], box, torch.ones(1, 1, dtype=torch.bool))
+    index, overlap = match(prior, [1], box)
     assert index.tolist() == [[0]] and overlap.item() == pytest.approx(0.64)

@@ -1,4 +1,4 @@
-"""Heatmaps against stock's loops and against the equation."""
+"""Heatmaps against mmdet's loops and against the equation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from mmdet.models.utils import gaussian_radius as stock_radius
+from mmdet.models.utils import gaussian_radius as mmdet_radius
 from mmdet.models.utils import gen_gaussian_target
 from torch import Tensor
 
-from mmdet_ext.catalog.scenes import pyramid_points, scene
+from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.functional.assignment.center_heatmap import (
     center_cells,
     center_match,
@@ -21,10 +21,12 @@ from mmdet_ext.functional.assignment.center_heatmap import (
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
 from mmdet_ext.functional.boxes.overlap import box_iou
 from mmdet_ext.functional.numerics import chunks
+from tests._helpers.assigners import geometry_of, indices
 from tests._helpers.memory import peak_bytes
 
 POINTS, _ = pyramid_points(strides=(4,))
-GRID = heatmap_grid(POINTS)
+PRIORS = points_as_priors(POINTS)
+GRID = heatmap_grid(PRIORS)
 CLASSES = 7
 
 
@@ -37,22 +39,22 @@ def draw(boxes: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def match(boxes: Tensor, valid: Tensor | None = None, **more: object) -> tuple[Tensor, Tensor]:
-    valid = torch.ones(boxes.shape[:2], dtype=torch.bool) if valid is None else valid
-    return center_match(GRID, boxes, valid, **more)
+    shared = more.pop('shared', 'smallest')
+    return indices(center_match(geometry_of(PRIORS, boxes, valid, **more), shared))
 
 
 def slow_heatmaps(boxes: Tensor, labels: Tensor) -> Tensor:
-    """Stock's loop over boxes."""
+    """Mmdet's loop over boxes."""
     heatmaps = torch.zeros(CLASSES, 64, 80)
     for box, label in zip(boxes, labels.tolist(), strict=True):
         x, y = ((box[:2] + box[2:]) / 2 / 4).floor().int().tolist()
         if 0 <= x < 80 and 0 <= y < 64:
-            radius = stock_radius([(box[3] - box[1]) / 4, (box[2] - box[0]) / 4], 0.3)
+            radius = mmdet_radius([(box[3] - box[1]) / 4, (box[2] - box[0]) / 4], 0.3)
             gen_gaussian_target(heatmaps[label], [x, y], max(0, int(radius)))
     return heatmaps
 
 
-def test_heatmaps_equal_stocks_loop_on_random_pictures() -> None:
+def test_heatmaps_equal_mmdets_loop_on_random_images() -> None:
     drawn = 0
     for case in range(400):
         boxes, labels = scene(case)
@@ -84,12 +86,12 @@ def test_a_heatmap_is_the_equation() -> None:
     )
 
 
-def test_radius_is_stocks_and_keeps_the_overlap() -> None:
+def test_radius_is_mmdets_and_keeps_the_overlap() -> None:
     generator = torch.Generator().manual_seed(0)
     sides = torch.rand(500, 2, generator=generator) * 60
     for overlap in (0.1, 0.3, 0.7):
         radius = gaussian_radius(sides, overlap)
-        expected = [float(stock_radius([h, w], overlap)) for w, h in sides]
+        expected = [float(mmdet_radius([h, w], overlap)) for w, h in sides]
         torch.testing.assert_close(radius, torch.tensor(expected), rtol=1e-6, atol=1e-6)
         box = torch.cat([torch.zeros_like(sides), sides], 1)
         r = radius[:, None]
@@ -125,7 +127,7 @@ def slow_match(boxes: Tensor, shared: str) -> dict[int, int]:
 
 
 @pytest.mark.parametrize('shared', ['smallest', 'last'])
-def test_indices_equal_the_twins_on_random_pictures(shared: str) -> None:
+def test_indices_equal_the_slow_reference_on_random_images(shared: str) -> None:
     assigned = differing = 0
     for case in range(400):
         boxes = scene(case)[0].float()
@@ -219,14 +221,14 @@ def test_many_boxes_take_bounded_memory() -> None:
 
 def test_cells_and_what_forms_none() -> None:
     for offset in (0.0, 0.5):
-        grid = heatmap_grid(pyramid_points(strides=(4,), offset=offset)[0])
+        grid = heatmap_grid(points_as_priors(pyramid_points(strides=(4,), offset=offset)[0]))
         assert grid[:2] == (80, 64)
         assert grid.stride.tolist() == [4, 4] and grid.first.tolist() == [0, 0]
-    part = heatmap_grid(POINTS.view(64, 80, 4)[5:, 7:].reshape(-1, 4))
+    part = heatmap_grid(points_as_priors(POINTS.view(64, 80, 4)[5:, 7:].reshape(-1, 4)))
     assert part[:2] == (73, 59) and part.first.tolist() == [7, 5]
     for wrong in (pyramid_points()[0], POINTS[:-1], POINTS.flip(0), POINTS[:0], POINTS * 0):
         with pytest.raises(ValueError, match=f'of one level, .* got {len(wrong)} that are not'):
-            heatmap_grid(wrong)
+            heatmap_grid(points_as_priors(wrong))
 
 
 def test_a_label_out_of_range_is_named() -> None:

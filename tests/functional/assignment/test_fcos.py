@@ -1,4 +1,4 @@
-"""FCOS's rule against a slow twin, and the facts that its parts obey."""
+"""FCOS's rule against a slow reference, and the facts that its parts obey."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmdet_ext.catalog.scenes import pyramid_points, scene
+from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
-from mmdet_ext.functional.assignment.fcos import centerness, fcos_match, point_levels
+from mmdet_ext.functional.assignment.fcos import centerness, fcos_match
 from mmdet_ext.functional.numerics import chunks
+from tests._helpers.assigners import geometry_of, indices
 from tests._helpers.memory import peak_bytes
 
 POINTS, SIZES = pyramid_points(96, 80)
 RANGES = ((-1, 16), (16, 32), (32, 64), (64, 128), (128, 1e8))
-LEVELS = point_levels(POINTS, SIZES, 5)
+PRIORS = points_as_priors(POINTS, SIZES)
+LEVELS = PRIORS.level_index(5)
 
 
 def match(boxes: Tensor, valid: Tensor | None = None, **more: object) -> tuple[Tensor, Tensor]:
-    valid = torch.ones(boxes.shape[:2], dtype=torch.bool) if valid is None else valid
-    return fcos_match(POINTS, LEVELS, boxes, valid, RANGES, **more)
+    radius = more.pop('center_radius', None)
+    return indices(fcos_match(geometry_of(PRIORS, boxes, valid, **more), RANGES, radius))
 
 
 def slow_match(boxes: Tensor, radius: float | None) -> list[int]:
@@ -61,7 +63,7 @@ def choice_is_open(point: int, boxes: Tensor, found: list[int], radius: float | 
 
 
 @pytest.mark.parametrize('radius', [None, 1.5, 0.7])
-def test_indices_equal_the_twins_on_random_pictures(radius: float | None) -> None:
+def test_indices_equal_the_slow_reference_on_random_images(radius: float | None) -> None:
     assigned = differing = 0
     for case in range(210):
         boxes, _ = scene(case, most=30, width=96, height=80)
@@ -128,24 +130,23 @@ def test_many_boxes_take_bounded_memory() -> None:
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(1, 3000, 2, generator=generator) * 600
     boxes = torch.cat([corner, corner + 1 + 60 * torch.rand(1, 3000, 2, generator=generator)], 2)
-    levels = point_levels(points, sizes, 5)
-    valid = torch.ones(1, 3000, dtype=torch.bool)
-    peak = peak_bytes(lambda: fcos_match(points, levels, boxes, valid, RANGES, 1.5))
+    geometry = geometry_of(points_as_priors(points, sizes), boxes)
+    peak = peak_bytes(lambda: fcos_match(geometry, RANGES, 1.5))
     assert 3000 * len(points) * 4 > 70e6  # what one table of all pairs would take
     assert peak < 20 * chunks.TABLE_ELEMENTS * 4
 
 
 def test_levels_by_sizes_or_by_strides() -> None:
-    by_stride = point_levels(POINTS, [len(POINTS)], 5)
-    assert torch.equal(by_stride, LEVELS)
+    assert torch.equal(points_as_priors(POINTS).level_index(5), LEVELS)
     assert torch.equal(LEVELS.bincount(), torch.tensor(SIZES))
     shuffled = torch.randperm(len(POINTS), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(point_levels(POINTS[shuffled], [len(POINTS)], 5), LEVELS[shuffled])
-    assert point_levels(POINTS[:0], [0], 5).shape == (0,)
+    assert torch.equal(points_as_priors(POINTS[shuffled]).level_index(5), LEVELS[shuffled])
+    assert points_as_priors(POINTS[:0]).level_index(5).shape == (0,)
+    assert not points_as_priors(POINTS).level_index(1).any()
     with pytest.raises(ValueError, match=r'3 levels are expected, but level_sizes has 5'):
-        point_levels(POINTS, SIZES, 3)
+        PRIORS.level_index(3)
     with pytest.raises(ValueError, match=r'3 levels are expected.* 5 distinct strides: \[8.0'):
-        point_levels(POINTS, [len(POINTS)], 3)
+        points_as_priors(POINTS).level_index(3)
 
 
 def test_centerness_is_one_at_the_centre_and_nothing_outside() -> None:

@@ -1,4 +1,4 @@
-"""The hierarchical assignment of receptive fields against a slow twin."""
+"""The hierarchical assignment of receptive fields against a slow reference."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmdet_ext.catalog.scenes import pyramid_points, scene
+from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
-from mmdet_ext.functional.assignment.fcos import point_levels
+from mmdet_ext.functional.assignment.geometry import Priors
 from mmdet_ext.functional.assignment.rfla import (
     RESNET50_FPN_FIELDS,
     effective_fields,
@@ -20,16 +20,20 @@ from mmdet_ext.functional.assignment.rfla import (
 )
 from mmdet_ext.functional.boxes.overlap import box_wasserstein
 from mmdet_ext.functional.numerics import chunks
+from tests._helpers.assigners import geometry_of, indices
 from tests._helpers.memory import peak_bytes
 
 POINTS, SIZES = pyramid_points()
-LEVELS = point_levels(POINTS, SIZES, 5)
-FIELDS = effective_fields(POINTS, LEVELS, RESNET50_FPN_FIELDS[1:])
+PRIORS = points_as_priors(POINTS, SIZES)
+LEVELS = PRIORS.level_index(5)
+FIELD_PRIORS = effective_fields(PRIORS, RESNET50_FPN_FIELDS[1:])
+FIELDS = FIELD_PRIORS.as_corners()
 
 
 def match(boxes: Tensor, **more: object) -> tuple[Tensor, Tensor]:
-    valid = more.pop('valid', torch.ones(boxes.shape[:2], dtype=torch.bool))
-    return hierarchical_match(FIELDS, boxes, valid, **more)
+    valid, present = more.pop('valid', None), more.pop('prior_valid', None)
+    geometry = geometry_of(FIELD_PRIORS, boxes, valid, prior_valid=present)
+    return indices(hierarchical_match(geometry, **more))
 
 
 def slow_similarity(box: Tensor, scale: float, distance: str) -> Tensor:
@@ -105,7 +109,9 @@ def choice_is_open(prior: int, pair: list[int], ranked: list[Ranking]) -> bool:
     ('k', 'distance', 'shared'),
     [(3, 'kl', 'nearest'), (3, 'kl', 'last'), (3, 'wasserstein', 'nearest'), (1, 'kl', 'last')],
 )
-def test_indices_equal_the_twins_on_random_pictures(k: int, distance: str, shared: str) -> None:
+def test_indices_equal_the_slow_reference_on_random_images(
+    k: int, distance: str, shared: str
+) -> None:
     assigned = differing = ignored = 0
     for case in range(210):
         boxes = scene(case, most=60)[0]
@@ -123,7 +129,7 @@ def test_indices_equal_the_twins_on_random_pictures(k: int, distance: str, share
 
 
 @pytest.mark.parametrize('distance', ['kl', 'wasserstein'])
-def test_similarity_is_the_twins(distance: str) -> None:
+def test_similarity_is_the_slow_reference(distance: str) -> None:
     for case in range(20):
         for box in scene(case, most=10)[0].float():
             table = field_similarity(FIELDS, box, distance)
@@ -220,8 +226,8 @@ def test_absent_fields_are_nobodys_and_boxes_take_others() -> None:
     present = torch.rand(1, len(FIELDS), generator=torch.Generator().manual_seed(0)) < 0.5
     index, overlap = match(boxes, prior_valid=present)
     assert (index[~present] == IGNORE).all() and (overlap[~present] == 0).all()
-    valid = torch.ones(boxes.shape[:2], dtype=torch.bool)
-    fewer, fewer_overlap = hierarchical_match(FIELDS[present[0]], boxes, valid)
+    geometry = geometry_of(Priors(corners=FIELDS[present[0]]), boxes)
+    fewer, fewer_overlap = indices(hierarchical_match(geometry))
     assert torch.equal(index[present], fewer[0])
     assert torch.equal(overlap[present], fewer_overlap[0])
     both = match(boxes, ignore_mask=~present)
@@ -243,10 +249,10 @@ def test_without_a_threshold_nothing_is_ignored() -> None:
 def test_many_boxes_take_bounded_memory() -> None:
     generator = torch.Generator().manual_seed(0)
     points, sizes = pyramid_points(640, 512)
-    fields = effective_fields(points, point_levels(points, sizes, 5), RESNET50_FPN_FIELDS[1:])
+    fields = effective_fields(points_as_priors(points, sizes), RESNET50_FPN_FIELDS[1:])
     corner = torch.rand(1, 3000, 2, generator=generator) * 600
     boxes = torch.cat([corner, corner + 1 + 20 * torch.rand(1, 3000, 2, generator=generator)], 2)
-    valid = torch.ones(1, 3000, dtype=torch.bool)
+    geometry = geometry_of(fields, boxes)
     assert 3000 * len(points) * 4 > 70e6  # what one table of all pairs would take
-    peak = peak_bytes(lambda: hierarchical_match(fields, boxes, valid))
+    peak = peak_bytes(lambda: hierarchical_match(geometry))
     assert peak < 8 * chunks.TABLE_ELEMENTS * 4

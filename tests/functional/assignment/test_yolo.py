@@ -1,4 +1,4 @@
-"""The YOLO rules against slow twins, and cells worked out from priors."""
+"""The YOLO rules against slow references, and cells worked out from priors."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmdet_ext.catalog.scenes import YOLO_SIDES, scene, yolo_anchors
-from mmdet_ext.catalog.synthetic import pyramid_anchors
+from mmdet_ext.catalog.scenes import YOLO_SIDES, cells_as_priors, scene, yolo_anchors
+from mmdet_ext.functional.assignment.cells import find_cells
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
 from mmdet_ext.functional.assignment.yolo import (
-    find_cells,
+    concentric_iou,
     overlapping_mask,
-    shape_iou,
-    shape_ratio,
+    side_ratio,
     yolo_match,
     yolov5_match,
 )
 from mmdet_ext.functional.boxes.overlap import box_iou
 from mmdet_ext.functional.numerics import chunks
+from tests._helpers.assigners import geometry_of, indices
 from tests._helpers.memory import peak_bytes
 
 WIDTH, HEIGHT = 320, 256
 PRIORS, SIZES = yolo_anchors(WIDTH, HEIGHT)
-CELLS = find_cells(PRIORS)
+CELL_PRIORS = cells_as_priors(PRIORS, SIZES)
+CELLS = find_cells(CELL_PRIORS)
 TOTAL = len(PRIORS)
 BOTH = [(None, 'v3'), (0.213, 'v4')]
 
 
 def match(rule: str, boxes: Tensor, **more: object) -> tuple[Tensor, Tensor]:
-    valid = more.pop('valid', torch.ones(boxes.shape[:2], dtype=torch.bool))
+    valid, ignore_mask = more.pop('valid', None), more.pop('ignore_mask', None)
+    geometry = geometry_of(CELL_PRIORS, boxes, valid, **more)
     if rule == 'v5':
-        return yolov5_match(CELLS, TOTAL, boxes, valid, **more)
-    return yolo_match(CELLS, TOTAL, boxes, valid, dict(v3=None, v4=0.213)[rule], **more)
+        return indices(yolov5_match(geometry))
+    return indices(yolo_match(geometry, dict(v3=None, v4=0.213)[rule], ignore_mask))
 
 
 def levels() -> Iterator[tuple[int, int, tuple[tuple[int, int], ...]]]:
@@ -116,7 +118,7 @@ def near_a_border(box: list[float]) -> bool:
 
 
 @pytest.mark.parametrize('rule', ['v3', 'v4', 'v5'])
-def test_indices_equal_the_twins_on_random_pictures(rule: str) -> None:
+def test_indices_equal_the_slow_reference_on_random_images(rule: str) -> None:
     assigned = differing = 0
     for case in range(350):
         boxes = scene(case)[0]
@@ -144,15 +146,14 @@ def test_indices_equal_the_twins_on_random_pictures(rule: str) -> None:
 
 
 @pytest.mark.parametrize('shared', [True, False], ids=['priors', 'predictions'])
-def test_overlapping_boxes_equal_the_twin(shared: bool) -> None:
+def test_overlapping_boxes_equal_the_slow_reference(shared: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     seen = 0
     for case in range(60):
         boxes = scene(case)[0]
         moved = PRIORS + (0 if shared else torch.randn(TOTAL, 4, generator=generator) * 5)
-        valid = torch.ones(1, len(boxes), dtype=torch.bool)
         given = moved if shared else moved[None]
-        mask = overlapping_mask(given, boxes[None], valid, 0.5)[0]
+        mask = overlapping_mask(given, geometry_of(CELL_PRIORS, boxes[None]), 0.5)[0]
         best = torch.zeros(TOTAL, dtype=torch.float64)
         for box in boxes.double():
             best = torch.maximum(best, box_iou(moved.double(), box))
@@ -174,13 +175,13 @@ def test_a_batch_is_the_stack_of_its_images_whatever_stands_in_padding(rule: str
         valid[image, : len(own)] = True
     boxes[1, -1] = torch.nan
     index, overlap = match(rule, boxes, valid=valid)
-    mask = overlapping_mask(PRIORS, boxes, valid, 0.5)
+    mask = overlapping_mask(PRIORS, geometry_of(CELL_PRIORS, boxes, valid), 0.5)
     for image, own in enumerate(images):
         alone = match(rule, own[None])
         assert torch.equal(index[image], alone[0][0])
         assert torch.equal(overlap[image], alone[1][0])
-        own_valid = torch.ones(1, len(own), dtype=torch.bool)
-        assert torch.equal(mask[image], overlapping_mask(PRIORS, own[None], own_valid, 0.5)[0])
+        own_mask = overlapping_mask(PRIORS, geometry_of(CELL_PRIORS, own[None]), 0.5)
+        assert torch.equal(mask[image], own_mask[0])
         assert (index[image] >= 0).any()
 
 
@@ -256,60 +257,19 @@ def test_many_boxes_take_bounded_memory() -> None:
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(1, 3000, 2, generator=generator) * 300
     boxes = torch.cat([corner, corner + 1 + 60 * torch.rand(1, 3000, 2, generator=generator)], 2)
-    valid = torch.ones(1, 3000, dtype=torch.bool)
     assert 3000 * TOTAL * 4 > 60e6  # what one table of all pairs would take
     for rule in ('v3', 'v4', 'v5'):
         assert peak_bytes(lambda rule=rule: match(rule, boxes)) < 12e6
-    peak = peak_bytes(lambda: overlapping_mask(PRIORS, boxes, valid, 0.5))
+    geometry = geometry_of(CELL_PRIORS, boxes)
+    peak = peak_bytes(lambda: overlapping_mask(PRIORS, geometry, 0.5))
     assert peak < 8 * chunks.TABLE_ELEMENTS * 4
 
 
 def test_chunks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    boxes, valid = scene(28)[0].float()[None], torch.ones(1, len(scene(28)[0]), dtype=torch.bool)
-    whole = overlapping_mask(PRIORS, boxes, valid, 0.3)
+    geometry = geometry_of(CELL_PRIORS, scene(28)[0].float()[None])
+    whole = overlapping_mask(PRIORS, geometry, 0.3)
     monkeypatch.setattr(chunks, 'TABLE_ELEMENTS', 500)
-    assert whole.any() and torch.equal(overlapping_mask(PRIORS, boxes, valid, 0.3), whole)
-
-
-@pytest.mark.parametrize(('width', 'height'), [(320, 256), (32, 256), (320, 32), (32, 32)])
-def test_cells_are_those_of_the_anchors(width: int, height: int) -> None:
-    priors, sizes = yolo_anchors(width, height)
-    for given in ((), sizes, (len(priors),)):
-        cells = find_cells(priors, given)
-        assert [grid.start for grid in cells] == [sum(sizes[:n]) for n in range(3)]
-        for grid, (stride, sides) in zip(cells, YOLO_SIDES.items(), strict=True):
-            assert (grid.columns, grid.rows) == (width // stride, height // stride)
-            assert grid.stride == (stride, stride)
-            assert grid.origin == (0, 0)
-            assert torch.equal(grid.sides, torch.tensor(sides).float())
-
-
-def test_cells_of_other_grids() -> None:
-    # Centres at the cells' corners: cells reach half a stride to both sides.
-    priors, sizes = pyramid_anchors(320, 256)
-    for given in ((), sizes):
-        cells = find_cells(priors, given)
-        assert [grid.columns * grid.rows for grid in cells] == sizes
-        assert [grid.origin[0] for grid in cells] == [-4, -8, -16, -32, -64]
-    # A cell that is higher than wide, and a stride that is no round number.
-    x, y = torch.meshgrid(torch.arange(6) * 5.3 + 2, torch.arange(4) * 9.0, indexing='xy')
-    center = torch.stack([x, y], -1).view(-1, 2)
-    (grid,) = find_cells(torch.cat([center - 10.3, center + 10.3], 1))
-    assert (grid.columns, grid.rows, grid.stride[1], grid.origin[1]) == (6, 4, 9, -4.5)
-    assert grid.stride[0] == pytest.approx(5.3, abs=1e-4)
-    assert find_cells(torch.empty(0, 4)) == []
-
-
-def test_priors_that_are_no_cells_are_named() -> None:
-    with pytest.raises(ValueError, match='level 2, from prior 1200 .* last row of 40 cells'):
-        find_cells(PRIORS[:-1])
-    wrong = PRIORS.clone()
-    wrong[7, 2:] += 9
-    wrong[7, :2] -= 9
-    with pytest.raises(ValueError, match='level 0, .* 3 anchors a cell .* different anchors'):
-        find_cells(wrong)
-    with pytest.raises(ValueError, match='its cells are 0 x 0 px large'):
-        find_cells(torch.tensor([[-4.0, -4.0, 4.0, 4.0]]))
+    assert whole.any() and torch.equal(overlapping_mask(PRIORS, geometry, 0.3), whole)
 
 
 def test_shapes() -> None:
@@ -317,10 +277,10 @@ def test_shapes() -> None:
     sides = torch.rand(500, 2, generator=generator) * 50
     others = torch.rand(500, 2, generator=generator) * 50 + 0.1
     laid = [torch.cat([-s / 2, s / 2], 1) for s in (sides, others)]
-    torch.testing.assert_close(shape_iou(sides, others), box_iou(*laid))
-    assert (shape_iou(sides, sides) == 1).all()
+    torch.testing.assert_close(concentric_iou(sides, others), box_iou(*laid))
+    assert (concentric_iou(sides, sides) == 1).all()
     ratio = torch.stack([sides / others, others / sides]).amax((0, 2))
-    assert torch.equal(shape_ratio(sides, others), ratio)
+    assert torch.equal(side_ratio(sides, others), ratio)
     nothing = torch.zeros(2)
-    assert shape_iou(nothing, nothing) == shape_iou(-sides[0], others[0]) == 0
-    assert shape_ratio(nothing, others[0]).isinf()
+    assert concentric_iou(nothing, nothing) == concentric_iou(-sides[0], others[0]) == 0
+    assert side_ratio(nothing, others[0]).isinf()

@@ -35,7 +35,7 @@ from mmdet_ext.detection.assigners import BatchAssigner
 from mmdet_ext.detection.host import mask_centers
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.claims import IGNORE
-from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
 
 #: The targets of one image, as mmdet's ``_get_targets_single`` returns them.
 ImageTargets = tuple[Any, ...]
@@ -85,13 +85,13 @@ class MatchedBatch:
     @property
     def priors(self) -> Tensor:
         """Priors (N, 4) of the positives."""
-        return self.geometry.priors[self.place[1]]
+        return self.geometry.priors.rows[self.place[1]]
 
     @property
     def boxes(self) -> Tensor:
         """Ground-truth boxes (N, 4) of the positives, px, in the type of the priors."""
         boxes = self.geometry.gt_boxes[self.place[0], self.box_index]
-        return boxes.to(self.geometry.priors.dtype)
+        return boxes.to(self.geometry.priors.rows.dtype)
 
     @property
     def labels(self) -> Tensor:
@@ -131,7 +131,7 @@ class MatchedBatch:
     def priors_per_image(self) -> Tensor:
         """Return the priors (B, P, 4), with zeros for those that an image does not have."""
         valid = self.geometry.prior_valid
-        priors = self.geometry.priors.expand(len(self.counts), -1, -1)
+        priors = self.geometry.priors.rows.expand(len(self.counts), -1, -1)
         return priors if valid is None else priors.where(valid[..., None], 0)
 
     def sampled(self) -> list[Sampled]:
@@ -152,10 +152,12 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
 
     Attributes:
         gives_levels: whether mmdet's head gives its assigner ``num_level_priors``.
+        gives_points: whether the priors are points (x, y, stride, stride), not anchors.
         uses_mask_centers: whether mmdet's assigner takes the centres of masks where there are any.
     """
 
     gives_levels: bool = False
+    gives_points: bool = False
     uses_mask_centers: bool = False
     _ready: deque[ImageTargets] | None = None
 
@@ -220,6 +222,18 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
             and type(getattr(self, 'sampler', None)) is PseudoSampler
         )
 
+    def batch_priors(self, levels: Sequence[Tensor]) -> Priors:
+        """Return the priors of an image, with the meaning of their numbers.
+
+        Args:
+            levels: priors (P_l, 4) per level, as the head's prior generator gives them.
+        """
+        rows, sizes = torch.cat(list(levels)), tuple(len(level) for level in levels)
+        if self.gives_points:
+            return Priors(points=rows[:, :2], strides=rows[:, 2:], level_sizes=sizes)
+        anchors = tuple(self.prior_generator.num_base_priors)
+        return Priors(corners=rows, level_sizes=sizes, anchors_per_cell=anchors)
+
     def match_anchors(
         self,
         assigner: Any,
@@ -262,12 +276,13 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
         ):
             return None
         flags = torch.stack([torch.cat(list(each)) for each in valid_flag_list])
+        priors = self.batch_priors(levels)
         geometry = batch_geometry(
-            levels,
+            priors,
             batch_gt_instances,
             batch_gt_instances_ignore,
             prior_valid=_prior_valid(
-                torch.cat(list(levels)), flags, batch_img_metas, self.train_cfg['allowed_border']
+                priors.rows, flags, batch_img_metas, self.train_cfg['allowed_border']
             ),
             gt_centers=mask_centers(batch_gt_instances) if self.uses_mask_centers else None,
         )
@@ -345,7 +360,7 @@ def have_tensors(gt_instances: Sequence[InstanceData]) -> bool:
 
 
 def batch_geometry(
-    levels: Sequence[Tensor],
+    priors: Priors,
     gt_instances: Sequence[InstanceData],
     gt_instances_ignore: Sequence[InstanceData | None] | None = None,
     **more: Any,
@@ -353,16 +368,15 @@ def batch_geometry(
     """Build the geometry of a batch from what mmdet's heads have.
 
     Args:
-        levels: priors (P_l, 4) per level, shared by the images.
+        priors: shared by the images.
         gt_instances: boxes and labels per image.
         gt_instances_ignore: ignore regions per image; None for none.
         **more: further arguments of `BatchGeometry.from_lists`.
     """
-    none = levels[0].new_zeros((0, 4))
+    none = priors.rows.new_zeros((0, 4))
     regions = [none if one is None else one.bboxes for one in gt_instances_ignore or ()]
     return BatchGeometry.from_lists(
-        torch.cat(list(levels)),
-        [len(level) for level in levels],
+        priors,
         [instances.bboxes for instances in gt_instances],
         [instances.labels for instances in gt_instances],
         ignore_boxes=regions if any(len(each) for each in regions) else None,

@@ -30,6 +30,8 @@ class FCOSHead(BatchTargets, MMDetFCOSHead):  # type: ignore[misc]
     options. Like mmdet's head, it does not use an assigner of ``train_cfg``.
     """
 
+    gives_points = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.assigner = FCOSAssigner(
@@ -54,7 +56,7 @@ class FCOSHead(BatchTargets, MMDetFCOSHead):  # type: ignore[misc]
         # As in mmdet, options that were set after construction count.
         for name in ('regress_ranges', 'center_sampling', 'center_sample_radius'):
             setattr(self.assigner, name, getattr(self, name))
-        geometry = batch_geometry(levels, batch_gt_instances)
+        geometry = batch_geometry(self.batch_priors(levels), batch_gt_instances)
         matched = MatchedBatch(geometry, self.assigner.match(geometry))
         center, box = matched.priors[:, :2], geometry.gt_boxes[matched.place[0], matched.box_index]
         sides = torch.cat([center - box[:, :2], box[:, 2:] - center], dim=1)

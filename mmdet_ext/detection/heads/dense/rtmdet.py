@@ -17,6 +17,7 @@ from mmdet_ext.registry import MODELS
 class RTMDetTargets(BatchTargets):
     """Mixin for RTMDet's heads, whose targets hold boxes, px, and the IoU of prediction and box."""
 
+    gives_points = True
     uses_mask_centers = True
 
     def batch_targets(
@@ -30,7 +31,7 @@ class RTMDetTargets(BatchTargets):
             *args: further arguments of mmdet's ``get_targets``.
             **kwargs: further keyword arguments of mmdet's ``get_targets``.
         """
-        predictions = Predictions(cls_scores.detach(), bbox_preds.detach())
+        predictions = Predictions(boxes=bbox_preds.detach(), logits=cls_scores.detach())
         matched = self.match_anchors(self.assigner, *args, predictions=predictions, **kwargs)
         if matched is None:
             return None

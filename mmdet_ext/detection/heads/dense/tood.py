@@ -57,7 +57,7 @@ class TOODHead(MMDetTOODHead, ATSSHead):  # type: ignore[misc]
         matched = self.match_anchors(
             assigner,
             *args,
-            predictions=Predictions(cls_scores.detach(), bbox_preds.detach()),
+            predictions=Predictions(boxes=bbox_preds.detach(), probabilities=cls_scores.detach()),
             alpha=self.alpha,
             beta=self.beta,
             **kwargs,

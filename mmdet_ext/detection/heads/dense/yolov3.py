@@ -61,7 +61,9 @@ class YOLOV3Head(TargetsInLoss, MMDetYOLOV3Head):  # type: ignore[misc]
                 for level, stride in zip(levels, self.featmap_strides, strict=True)
             ]
         )
-        geometry = batch_geometry(levels, batch_gt_instances, batch_gt_instances_ignore)
+        geometry = batch_geometry(
+            self.batch_priors(levels), batch_gt_instances, batch_gt_instances_ignore
+        )
         predictions = Predictions(boxes=self._decoded(pred_maps, priors, strides))
         matched = MatchedBatch(geometry, self.assigner.match(geometry, predictions))
         background = matched.assignment.gt_index == BACKGROUND

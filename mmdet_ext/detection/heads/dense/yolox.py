@@ -31,6 +31,8 @@ class YOLOXHead(TargetsInLoss, MMDetYOLOXHead):  # type: ignore[misc]
     mmdet, or a sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
     """
 
+    gives_points = True
+
     def batch_targets(
         self,
         cls_scores: Sequence[Tensor],
@@ -66,8 +68,10 @@ class YOLOXHead(TargetsInLoss, MMDetYOLOXHead):  # type: ignore[misc]
         objectness = _flatten(objectnesses)
         scores = _flatten(cls_scores).sigmoid() * objectness.sigmoid()
         boxes = self._bbox_decode(corners, _flatten(bbox_preds))
-        predictions = Predictions(scores.sqrt_(), boxes)
-        geometry = batch_geometry(middles, batch_gt_instances, batch_gt_instances_ignore)
+        predictions = Predictions(boxes=boxes, probabilities=scores.sqrt_())
+        geometry = batch_geometry(
+            self.batch_priors(middles), batch_gt_instances, batch_gt_instances_ignore
+        )
         matched = MatchedBatch(geometry, self.assigner.match(geometry, predictions))
         return self._image_targets(matched, corners, objectness)
 

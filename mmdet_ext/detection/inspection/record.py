@@ -166,8 +166,9 @@ def _recording_match(
 
     def match(geometry: Any, *args: Any, **kwargs: Any) -> Any:
         assignment = plain(geometry, *args, **kwargs)
-        priors = geometry.priors.detach().cpu()
-        level, centers = grids.level_of(priors, geometry.level_sizes), _centers(priors)
+        priors = geometry.priors
+        level = grids.level_of(priors.rows.detach().cpu(), priors.level_sizes)
+        centers = priors.centers.detach().cpu()
         for image, index in enumerate(assignment.gt_index.cpu()):
             has = torch.ones(len(priors), dtype=torch.bool)
             if geometry.prior_valid is not None:

@@ -1,4 +1,4 @@
-"""Everything stays on the device of its inputs: run on pretended CUDA tensors, without a GPU."""
+"""Results stay on the device of their inputs: runs on pretended CUDA tensors, without a GPU."""
 
 from __future__ import annotations
 

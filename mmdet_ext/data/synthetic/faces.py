@@ -31,7 +31,7 @@ Image = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def face_image(identity: int, number: int, size: tuple[int, int] = ALIGNED_SIZE) -> Image:
-    """Make the image of a face: coloured patches, the same for each image of an identity, and noise.
+    """Make the image of a face: coloured patches, the same for all images of one, and noise.
 
     Args:
         identity: number of the identity, from 0.

@@ -1,4 +1,4 @@
-"""Scikit-learn's real digits, small enough to train on within seconds."""
+"""Data set of scikit-learn's real digits, small enough to train on within seconds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmdet_ext.face.datasets.labelled import LabelledDataset, refuse_options
+from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.registry import DATASETS
 
 #: The largest value of a pixel in scikit-learn's digits.
@@ -16,24 +17,25 @@ _WHITE = 16
 
 @DATASETS.register_module()
 class DigitsDataset(LabelledDataset):
-    """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn.
+    """Data set of the 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn.
 
-    They are held in memory: an entry has ``img``, (8, 8, 3) uint8 of three equal channels, bright
-    ink on black, so that a pipeline begins behind the loading; ``img_shape``, ``ori_shape`` and
-    ``gt_label``. Labels number ``digits`` from 0 in their order; ``metainfo['classes']`` holds
-    them as text. 'train' and 'test' of one seed have no image in common, whatever ``digits``
-    each of them takes, so that a part of the digits can be kept for the test alone.
+    The images are held in memory. An entry has ``img``, (8, 8, 3), uint8, three equal channels,
+    bright ink on black; ``img_shape``, ``ori_shape`` and ``gt_label``. A pipeline may begin with
+    LoadFace, which passes the image on, or without it. Labels number ``digits`` from 0 in their
+    order, and ``metainfo['classes']`` holds the digits as text. 'train' and 'test' of one seed have
+    no image in common, even if they take different ``digits``, so that some digits can be kept for
+    the test.
 
     Args:
-        digits: which digits, different ones of 0 .. 9.
+        digits: the digits to take, different ones of 0 .. 9.
         part: 'train', 'test' or 'all'.
-        test_fraction: share of each digit's images in 'test', in (0, 1).
-        seed: of the split, at least 0.
-        metainfo: as MMEngine's; ``classes`` cannot be given.
-        ann_file: refused, as there is no file; likewise the next two.
+        test_fraction: share of the images of each digit in 'test', in (0, 1).
+        seed: seed of the split, at least 0.
+        metainfo: as in MMEngine; ``classes`` cannot be given.
+        ann_file: refused, because there is no file.
         data_root: refused.
         data_prefix: refused.
-        **kwargs: as MMEngine's BaseDataset: pipeline, test_mode, indices, lazy_init, ...
+        **kwargs: as in MMEngine's BaseDataset: pipeline, test_mode, indices, lazy_init, ...
 
     Raises:
         ImportError: if scikit-learn is not installed.
@@ -68,10 +70,8 @@ class DigitsDataset(LabelledDataset):
             or not (set(self.digits) <= set(range(10)))
         ):
             raise ValueError(f'digits must be different numbers of 0 .. 9, got {self.digits}')
-        if part not in ('train', 'test', 'all'):
-            raise ValueError(f"part must be 'train', 'test' or 'all', got {part!r}")
-        if not 0 < test_fraction < 1:
-            raise ValueError(f'test_fraction must be in (0, 1), got {test_fraction}')
+        check_one_of('part', part, ('train', 'test', 'all'))
+        check_number('test_fraction', test_fraction, 'in (0, 1)', above=0, below=1)
         if metainfo is not None and 'classes' in metainfo:
             raise ValueError('metainfo names classes, but the digits are named by digits=(...)')
         self.part, self.test_fraction, self.seed = part, test_fraction, seed
@@ -83,7 +83,7 @@ class DigitsDataset(LabelledDataset):
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Take the digits, in the order of scikit-learn."""
+        """List the digits, in the order of scikit-learn."""
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
@@ -103,12 +103,12 @@ class DigitsDataset(LabelledDataset):
         ]
 
     def _in_part(self, digits: np.ndarray) -> np.ndarray:
-        """Which images belong to the part, a mask of the shape of ``digits``."""
+        """Return a mask, of the shape of ``digits``, of the images that belong to the part."""
         if self.part == 'all':
             return np.ones(len(digits), bool)
         in_test = np.zeros(len(digits), bool)
         for digit in range(10):
-            # A stream of its own for each digit: its split does not hang on the others.
+            # One random stream per digit, so that its split does not depend on the others.
             shuffled = np.random.default_rng([self.seed, digit]).permutation(
                 np.flatnonzero(digits == digit)
             )

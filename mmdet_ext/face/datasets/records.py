@@ -1,16 +1,14 @@
-"""Faces in InsightFace's ``train.rec``."""
+"""Data set of faces in InsightFace's ``train.rec``."""
 
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 
 from mmdet_ext.data.face.records import (
     FaceRecords,
@@ -20,48 +18,52 @@ from mmdet_ext.data.face.records import (
     read_face_records,
     read_property,
 )
-from mmdet_ext.face.datasets.labelled import image_prefix, refuse_options
+from mmdet_ext.data.reports import listed
+from mmdet_ext.face.datasets.labelled import image_prefix, log_report, refuse_options
+from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.registry import DATASETS
-
-_EXAMPLES = 5
 
 
 @DATASETS.register_module()
 class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
-    """Images in a ``.rec`` file of MXNet as InsightFace publishes them (MS1MV3, Glint360K).
+    """Data set of the images in an MXNet ``.rec`` file, as InsightFace publishes MS1MV3, Glint360K.
 
-    The file is memory-mapped, anew in each worker. Of an image the number of its record, its
-    offset and its label are kept, 20 bytes, in arrays that forked workers share. At the start only
-    the ``.idx``, the identity records and an image of each identity are looked at; a file
-    without identity records has the header of each image read.
+    Each worker memory-maps the file. Only the number of the record, the offset and the label of
+    each image are kept, 20 bytes, in arrays that forked workers share. At the start, only the
+    ``.idx``, the identity records and the header of one image per identity are read. Of a file
+    without identity records, the header of each image is read.
 
-    An entry has ``img``, (H, W, 3) uint8 in BGR, so that a pipeline begins behind the loading;
-    ``img_shape``, ``ori_shape``, ``gt_label``, ``sample_idx``, and ``img_path``, the name of the
-    file and the number of the record, 'train.rec#12'. Where the label in an image's own header
-    is another than its identity's, reading it is an error.
+    An entry has ``img``, (H, W, 3), uint8, BGR; ``img_shape``, ``ori_shape``, ``gt_label``,
+    ``sample_idx``; and ``img_path``, the name of the file and the number of the record:
+    'train.rec#12'. LoadFace passes the image on. Reading an image is an error if the label in its
+    header differs from the label of its identity.
 
     Args:
         data_root: folder of the files.
-        rec_file: the ``.rec``, relative to ``data_root`` and ``data_prefix``; so are the others.
-        idx_file: its ``.idx``, by default the one beside it. Where it is absent or incomplete,
-            the file is read through, which is said.
-        property_file: 'classes,height,width'; by default ``property`` beside the ``.rec``, if it
-            is there.
+        rec_file: the ``.rec``. This and the other files are relative to ``data_root`` and
+            ``data_prefix``.
+        idx_file: its ``.idx``; None for the one beside it. If that is absent or incomplete, the
+            file is read through, and the log says so.
+        property_file: file with 'classes,height,width'; None for ``property`` beside the ``.rec``,
+            if it exists.
         data_prefix: folder within ``data_root``.
-        ann_file: refused: files of records hold their labels.
-        bad_records: what to do with records that are cut, corrupt or out of the classes: raise an
-            'error' that names them, or 'drop' them, counted. What shows only when an image is
-            decoded is, with 'drop' in training, replaced by another image and said.
-        scan: read each header at the start in any case, which finds such records then.
-        indices: as MMEngine's: the first (or, negative, last) so many, or these.
-        serialize_data: without effect: nothing is kept that would need it.
-        **kwargs: as MMEngine's BaseDataset: pipeline, test_mode, lazy_init, metainfo, ...
+        ann_file: refused, because records hold their labels.
+        bad_records: 'error' raises for records that are cut, corrupt or outside of the classes, and
+            names them; 'drop' leaves them out and counts them. An image that turns out to be
+            corrupt when it is decoded is, with 'drop' in training, replaced by another image, and
+            logged.
+        scan: read each header at the start, which finds such records then.
+        indices: as in MMEngine: a number of images from the start (or, if negative, from the end),
+            or a list of images.
+        serialize_data: without effect, because the arrays are not serialised.
+        lazy_init: as in MMEngine.
+        **kwargs: as in MMEngine's BaseDataset: pipeline, test_mode, metainfo, ...
 
     Raises:
-        FileNotFoundError: if the file, or one that was named, is absent.
-        mmdet_ext.data.face.records.RecordError: (a ValueError) if the files are not of that
-            form, records are bad, or none is left.
-        ValueError: if ``bad_records`` is none of the above, or ``ann_file`` is given.
+        FileNotFoundError: if the ``.rec``, or a file that was named, is absent.
+        mmdet_ext.data.face.records.RecordError: (a ValueError) if the files are not of their form,
+            records are bad, or none is left.
+        ValueError: if ``bad_records`` is neither of the two, or ``ann_file`` is given.
 
     References:
         InsightFace, recognition/_datasets_ and recognition/arcface_torch: the files and their use.
@@ -85,8 +87,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         lazy_init: bool = False,
         **kwargs: Any,
     ) -> None:
-        if bad_records not in ('error', 'drop'):
-            raise ValueError(f"bad_records must be 'error' or 'drop', got {bad_records!r}")
+        check_one_of('bad_records', bad_records, ('error', 'drop'))
         refuse_options(
             type(self).__name__,
             dict(ann_file=ann_file),
@@ -116,7 +117,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
             self.full_init()
 
     def full_init(self) -> None:
-        """Find the records and their labels, and say what is odd."""
+        """Find the records and their labels, and log what is odd."""
         if self._fully_initialized:
             return
         file = RecordFile(self._rec_path, self._idx_path)
@@ -125,7 +126,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         self._check(faces)
         self._keys, self._offsets, self._labels = faces.keys, faces.offsets, faces.labels
         self._num_classes = int(self._labels.max()) + 1 if classes is None else classes
-        # What reading needs of the file is its path: the tables are ours.
+        # Reading needs only the path of the file; the tables are kept here.
         file.keys = file.offsets = np.empty(0, np.int64)
         self._file = file
         self._fully_initialized = True
@@ -134,12 +135,12 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
             self.get_subset_(self._indices)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Not in use: a list of millions of dicts is what this data set does without."""
+        """Raise NotImplementedError, because this data set keeps arrays instead of a list."""
         raise NotImplementedError('FaceRecordDataset keeps arrays and has no data_list')
 
     @property
     def num_classes(self) -> int:
-        """Number of classes: that of ``property``, else the largest label and one."""
+        """Number of classes in ``property``; without that file, the largest label plus one."""
         self._ensure_init()
         return self._num_classes
 
@@ -152,7 +153,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
 
         Raises:
             IndexError: if ``idx`` is not in -len .. len - 1.
-            RecordError: naming file and record, if it cannot be read.
+            RecordError: with file and record, if it cannot be read.
         """
         size = len(self)
         if not -size <= idx < size:
@@ -180,33 +181,35 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         )
 
     def prepare_data(self, idx: int) -> Any:
-        """Stock's; with ``bad_records='drop'`` in training, None for what cannot be read."""
+        """Run the pipeline; with 'drop' in training, return None for an image that is corrupt.
+
+        MMEngine then takes another image.
+        """
         try:
             return super().prepare_data(idx)
         except RecordError as error:
             if self._bad_records == 'error' or self.test_mode:
                 raise
             self._undecodable += 1
-            print_log(
-                f'{error}. Another image is taken instead (this happened {self._undecodable} '
-                'times in this process)',
-                logger='current',
-                level=logging.WARNING,
+            log_report(
+                f'{error}. Another image is taken instead (this happened {self._undecodable} times '
+                'in this process)',
+                odd=True,
             )
             return None
 
     def get_gt_labels(self) -> np.ndarray:
-        """The labels of all images, int64 of shape (N,); no image is read."""
+        """Return the labels of all images, int64 of shape (N,), without reading an image."""
         self._ensure_init()
         return self._labels.astype(np.int64)
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The label of an image, in a list, as MMEngine's ClassBalancedDataset asks for it."""
+        """Return the label of an image in a list, as MMEngine's ClassBalancedDataset expects it."""
         self._ensure_init()
         return [int(self._labels[idx])]
 
     def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """Keep the first (or, negative, last) so many images, or those listed, in that order."""
+        """Keep a number of images from the start (or, if negative, the end), or those listed."""
         self._ensure_init()
         chosen: Any
         if isinstance(indices, (int, np.integer)):
@@ -218,7 +221,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
         )
 
     def get_subset(self, indices: Sequence[int] | int) -> FaceRecordDataset:
-        """As `get_subset_`, of a copy."""
+        """Return a copy with the images that `get_subset_` keeps."""
         self._ensure_init()
         subset = copy.copy(self)
         subset._metainfo = copy.deepcopy(self._metainfo)
@@ -231,7 +234,7 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
             self.full_init()
 
     def _check(self, faces: FaceRecords) -> None:
-        """Raise for bad records, by their numbers, unless they are to be dropped."""
+        """Raise for bad records, with their numbers, unless they are to be dropped."""
         if faces.bad and (self._bad_records == 'error' or not len(faces.keys)):
             count = sum(map(len, faces.bad.values()))
             advice = (
@@ -241,43 +244,33 @@ class FaceRecordDataset(BaseDataset):  # type: ignore[misc]
             )
             raise RecordError(
                 f'{self._rec_path}: {count} of {count + len(faces.keys)} records are bad: '
-                f'{_listed(faces.bad)}. {advice}',
+                f'{_bad_records(faces.bad)}. {advice}',
                 next(iter(faces.bad.values()))[0],
             )
         if not len(faces.keys):
             raise RecordError(f'{self._rec_path} has no images')
 
     def _report(self, faces: FaceRecords) -> None:
-        """Say once what the file has and what is odd."""
+        """Log the content of the file, and what is odd."""
         counts = np.bincount(faces.labels, minlength=self._num_classes)
         notes = list(faces.notes)
         if faces.bad:
-            notes.append(f'dropped: {_listed(faces.bad)}')
+            notes.append(f'dropped: {_bad_records(faces.bad)}')
         if (counts == 0).any():
             notes.append(f'{np.sum(counts == 0)} of {len(counts)} classes have no image')
         single = int(np.sum(counts == 1))
         if single:
             notes.append(f'{single} identities have one image, which gives no genuine pair')
-        print_log(
-            '; '.join(
-                [
-                    f'{self._rec_path}: {len(faces.keys)} images of {np.sum(counts > 0)} identities',
-                    *notes,
-                ]
-            ),
-            logger='current',
-            level=logging.WARNING if notes else logging.INFO,
-        )
+        report = f'{self._rec_path}: {len(faces.keys)} images of {np.sum(counts > 0)} identities'
+        log_report('; '.join([report, *notes]), odd=bool(notes))
 
 
-def _listed(bad: dict[str, list[int]]) -> str:
-    """How many records are bad for each reason, and the first of them.
+def _bad_records(bad: dict[str, list[int]]) -> str:
+    """Say how many records are bad for each reason, and list the first of them.
 
-    >>> _listed({'no image in it': [4, 9]})
+    >>> _bad_records({'no image in it': [4, 9]})
     '2 no image in it (record 4, 9)'
     """
     return '; '.join(
-        f'{len(keys)} {reason} (record {", ".join(map(str, keys[:_EXAMPLES]))}'
-        f'{", ..." if len(keys) > _EXAMPLES else ""})'
-        for reason, keys in bad.items()
+        f'{len(keys)} {reason} (record {listed(keys)})' for reason, keys in bad.items()
     )

@@ -1,4 +1,4 @@
-"""Batches of some images each of some identities, as losses between images want them."""
+"""Batches of several images of each of several identities, for losses between images."""
 
 from __future__ import annotations
 
@@ -12,51 +12,52 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.logging import print_log
 from torch.utils.data import Sampler
 
-from mmdet_ext.functional.numerics.checks import check_whole
+from mmdet_ext.functional.numerics.checks import check_one_of, check_whole
 from mmdet_ext.registry import DATA_SAMPLERS
 
-#: Indices that are made Python numbers at a time.
+#: Number of indices that are converted to Python integers at a time.
 _CHUNK = 65_536
 
 
 @DATA_SAMPLERS.register_module()
 class IdentityBalancedSampler(Sampler[int]):
-    """Gives P identities and K images of each of them a batch.
+    """Sampler that fills each batch with K images of each of P identities.
 
-    Every P * K indices in a row, from the first on, are a batch: P different identities, the K
-    images of each together. **The loader's** ``batch_size`` **must be P * K** (a rank): a
-    sampler is not told it, and with another the batches are cut elsewhere.
+    Every P * K consecutive indices, from the first on, are a batch: P different identities, with
+    the K images of each together. **The** ``batch_size`` **of the loader must be P * K** on each
+    rank. The sampler does not know it; with another size, batches begin at other places.
 
-    An epoch is as many batches as it takes to give the number of images of the data set. All
-    identities come in a random order, then all again in another, and so on, so that large and
-    small ones come equally often; each time an identity goes on with the next K of its shuffled
-    images, so that none comes again before all have come. Where it has fewer than K, its
-    images repeat within the batch, as evenly as can be; how many such identities there are is
-    said once.
+    An epoch gives about as many images as the data set has. It goes through all identities in a
+    random order, then through all again in another order, and so on, so that identities with many
+    and with few images occur equally often. Each time, an identity continues with the next K of its
+    shuffled images, so that none is repeated before all have been used. An identity of fewer than
+    K images repeats them within the batch, as evenly as possible. The number of such identities is
+    logged once.
 
-    With several ranks, a step takes P identities a rank of one order that all of them share: ranks
-    have no identity in common within a step. All give equally many batches.
+    All ranks share one order of identities, and each takes P of them per step, so that no identity
+    is on two ranks within a step. All ranks give the same number of batches.
 
-    Beyond the first sort, an epoch costs one sort of a number an image: 5 million images of
-    90,000 identities take about a second.
+    After the first sort, an epoch costs one sort with one number per image: about a second for 5
+    million images of 90,000 identities.
 
     Args:
-        dataset: with ``get_gt_labels()``, or with ``get_data_info(i)['gt_label']``; MMEngine's
-            ConcatDataset of such, whose labels are of one numbering, and RepeatDataset, which
-            makes the epoch longer.
+        dataset: data set with ``get_gt_labels()``, or with ``get_data_info(i)['gt_label']``; or
+            MMEngine's ConcatDataset of such data sets, which must share one numbering of labels;
+            or RepeatDataset, which makes the epoch longer.
         identities_per_batch: P, at least 1.
         pictures_per_identity: K, at least 1.
-        shuffle: whether orders are random; otherwise identities go by label, images by index.
-        seed: of the orders, the same on all ranks; None takes one that all ranks agree on.
-        round_up: whether an epoch gives at least as many images as there are, otherwise at most
-            as many (and at least one batch).
-        single: what to do with identities of one image: 'repeat' it K times, which gives no
-            genuine pair, or 'skip' them.
+        shuffle: draw random orders; otherwise identities are in the order of their labels, and
+            images in the order of their indices.
+        seed: seed of the orders, the same on all ranks; None takes one that all ranks agree on.
+        round_up: give at least as many images per epoch as the data set has; otherwise at most as
+            many, and at least one batch.
+        single: 'repeat' the image of an identity with only one image K times, which gives no
+            genuine pair, or 'skip' these identities.
 
     Raises:
         ValueError: if an option is out of its range, labels are negative or not whole numbers, or
-            there are fewer identities than a step of all ranks takes.
-        TypeError: if the data set does not tell its labels.
+            there are fewer identities than one step of all ranks takes.
+        TypeError: if the data set does not give its labels.
     """
 
     def __init__(
@@ -72,8 +73,7 @@ class IdentityBalancedSampler(Sampler[int]):
     ) -> None:
         check_whole('identities_per_batch', identities_per_batch)
         check_whole('pictures_per_identity', pictures_per_identity)
-        if single not in ('repeat', 'skip'):
-            raise ValueError(f"single must be 'repeat' or 'skip', got {single!r}")
+        check_one_of('single', single, ('repeat', 'skip'))
         self.rank, self.world_size = get_dist_info()
         self.identities_per_batch = identities_per_batch
         self.pictures_per_identity = pictures_per_identity
@@ -88,25 +88,25 @@ class IdentityBalancedSampler(Sampler[int]):
         self.num_batches = max(-(-images // per_step) if round_up else images // per_step, 1)
 
     def __iter__(self) -> Iterator[int]:
-        """The indices of this rank."""
+        """Yield the indices of this rank."""
         indices = self._epoch_indices()
         for start in range(0, len(indices), _CHUNK):
             yield from indices[start : start + _CHUNK].tolist()
 
     def __len__(self) -> int:
-        """The number of indices of this rank."""
+        """Return the number of indices of this rank."""
         return self.num_batches * self.identities_per_batch * self.pictures_per_identity
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the orders of an epoch.
+        """Set the epoch, which selects the random orders.
 
         Args:
-            epoch: from 0.
+            epoch: number of the epoch, from 0.
         """
         self.epoch = epoch
 
     def _sort(self, labels: np.ndarray, *, skip_single: bool) -> None:
-        """Sort the images by identity, and say which identities have too few."""
+        """Sort the images by identity, and log how many identities have too few images."""
         if labels.ndim != 1 or labels.dtype.kind not in 'iu' or (labels < 0).any():
             raise ValueError(
                 'the labels of the data set must be whole numbers of at least 0, one per image; '
@@ -143,11 +143,11 @@ class IdentityBalancedSampler(Sampler[int]):
             )
 
     def _epoch_indices(self) -> np.ndarray:
-        """The indices of this rank in this epoch."""
+        """Compute the indices of this rank in this epoch."""
         rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
         images = self._by_identity
         if rng is not None:
-            # Whole parts keep identities apart, fractions shuffle within them.
+            # The integer parts keep the identities apart, the fractions shuffle their images.
             identity = np.repeat(np.arange(len(self._counts)), self._counts)
             images = images[np.argsort(identity + rng.random(len(images)))]
         identities, visits = self._visits(rng)
@@ -158,7 +158,7 @@ class IdentityBalancedSampler(Sampler[int]):
         return images[self._starts[identities][:, None] + in_row].reshape(-1)
 
     def _visits(self, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-        """The identities of this rank's batches in a row, and how often each came before."""
+        """List the identities of this rank's batches, and how often each was used before."""
         group = self.identities_per_batch * self.world_size
         total = self.num_batches * group
         count = len(self._counts)
@@ -167,7 +167,7 @@ class IdentityBalancedSampler(Sampler[int]):
             order = np.arange(count) if rng is None else rng.permutation(count)
             begun = round_start % group
             if begun:
-                # The step that the last round left unfinished takes none of its identities twice.
+                # Complete the last step of the previous round with identities not yet in it.
                 in_step = np.isin(order, rounds[-1][count - begun :])
                 first = np.flatnonzero(~in_step)[: group - begun]
                 order = np.concatenate([order[first], np.delete(order, first)])
@@ -182,16 +182,16 @@ class IdentityBalancedSampler(Sampler[int]):
 
 
 def identity_labels(dataset: Any) -> np.ndarray:
-    """The labels of all images of a data set.
+    """Return the labels of all images of a data set.
 
     Args:
-        dataset: as `IdentityBalancedSampler` takes it.
+        dataset: as in `IdentityBalancedSampler`.
 
     Returns:
         Labels, shape (N,).
 
     Raises:
-        TypeError: if the data set does not tell them.
+        TypeError: if the data set does not give its labels.
     """
     if isinstance(dataset, ConcatDataset):
         return np.concatenate([identity_labels(part) for part in dataset.datasets])
@@ -205,7 +205,7 @@ def identity_labels(dataset: Any) -> np.ndarray:
         except KeyError as error:
             raise TypeError(
                 f'entries of {type(dataset).__name__} have no {error}, by which '
-                'IdentityBalancedSampler tells identities'
+                'IdentityBalancedSampler distinguishes identities'
             ) from error
     raise TypeError(
         f'IdentityBalancedSampler needs get_gt_labels() or get_data_info(i) of its data set; '

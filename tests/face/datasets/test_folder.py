@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import ClassBalancedDataset
 from mmengine.registry import DATASETS
 
-from mmdet_ext.face.datasets import folder
+from mmdet_ext.face.datasets import labelled
 
 CONFIGS = Path(__file__).resolve().parents[3] / 'configs' / '_base_' / 'datasets'
 
@@ -69,7 +69,7 @@ def test_lazy_init_reads_later(root: Path) -> None:
 
 def test_report_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(folder, 'print_log', lambda text, **_: lines.append(text))
+    monkeypatch.setattr(labelled, 'print_log', lambda text, **_: lines.append(text))
     build(root)
     assert lines == [
         f'{root}: 4 images of 2 identities. To be known: 1 identities of one image, which '

@@ -37,10 +37,10 @@ def lfw(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """What the data set logs, level and text."""
+    """Collect the level and text of each message that the data set logs."""
     logged: list[tuple[int, str]] = []
     monkeypatch.setattr(
-        'mmdet_ext.face.datasets.pairs.print_log',
+        'mmdet_ext.face.datasets.labelled.print_log',
         lambda text, logger, level: logged.append((level, text)),
     )
     return logged

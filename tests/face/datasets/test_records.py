@@ -178,10 +178,10 @@ def test_little_is_kept_of_an_image(tmp_path: Path) -> None:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """What the data set logs, level and text."""
+    """Collect the level and text of each message that the data set logs."""
     logged: list[tuple[int, str]] = []
     monkeypatch.setattr(
-        'mmdet_ext.face.datasets.records.print_log',
+        'mmdet_ext.face.datasets.labelled.print_log',
         lambda text, logger, level: logged.append((level, text)),
     )
     return logged

@@ -15,6 +15,7 @@ from griffe import Extension, Object
 ROLE = re.compile(r':(?:func|class|meth|mod|attr|data):`~?([^`]+)`')
 INLINE = re.compile(r':math:`([^`]+)`')
 BLOCK = re.compile(r'^( *)\.\. math::(.*\n(?:\1 +.*\n|\s*\n)*)', re.MULTILINE)
+DOCTEST = re.compile(r'^( *)(>>> .*\n(?:\1(?! *$).+\n)*)', re.MULTILINE)
 LITERAL = re.compile(r'::(?=\n\n)')
 
 
@@ -28,12 +29,13 @@ class Roles(Extension):
 
 
 def as_markdown(text: str) -> str:
-    """Turn roles into code, formulas into ``$...$``, and the marks of literal blocks into colons.
+    """Turn roles and doctests into code, formulas into ``$...$``, ``::`` into a colon.
 
     >>> as_markdown('See :func:`mmdet_ext.f`, with :math:`x^2`.')
     'See `mmdet_ext.f`, with $x^2$.'
     """
-    text = BLOCK.sub(_display, f'{text}\n').rstrip('\n')
+    text = BLOCK.sub(_display, f'{text}\n')
+    text = DOCTEST.sub(r'\1```pycon\n\1\2\1```\n', text).rstrip('\n')
     return LITERAL.sub(':', INLINE.sub(r'$\1$', ROLE.sub(r'`\1`', text)))
 
 

@@ -165,6 +165,36 @@ def infer_cells(
     return tuple(sizes), tuple(anchors)
 
 
+def have_tensors(gt_instances: Sequence[InstanceData]) -> bool:
+    """Return whether all images' boxes are plain tensors, not of mmdet's box types."""
+    return all(isinstance(instances.bboxes, Tensor) for instances in gt_instances)
+
+
+def batch_geometry(
+    priors: Priors,
+    gt_instances: Sequence[InstanceData],
+    gt_instances_ignore: Sequence[InstanceData | None] | None = None,
+    **more: Any,
+) -> BatchGeometry:
+    """Build the geometry of a batch from what mmdet's heads have.
+
+    Args:
+        priors: shared by the images.
+        gt_instances: boxes and labels per image.
+        gt_instances_ignore: ignore regions per image; None for none.
+        **more: further arguments of `BatchGeometry.from_lists`.
+    """
+    none = priors.rows.new_zeros((0, 4))
+    regions = [none if one is None else one.bboxes for one in gt_instances_ignore or ()]
+    return BatchGeometry.from_lists(
+        priors,
+        [instances.bboxes for instances in gt_instances],
+        [instances.labels for instances in gt_instances],
+        ignore_boxes=regions if any(len(each) for each in regions) else None,
+        **more,
+    )
+
+
 def mask_centers(gt_instances: Sequence[InstanceData]) -> list[Tensor] | None:
     """Return the centres of mass (G, 2) of each image's masks, px; None where masks are missing."""
     if not all('masks' in instances for instances in gt_instances):

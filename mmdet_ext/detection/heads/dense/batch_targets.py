@@ -32,7 +32,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_ext.detection.assigners import BatchAssigner
-from mmdet_ext.detection.host import mask_centers
+from mmdet_ext.detection.host import batch_geometry, have_tensors, mask_centers
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.claims import IGNORE
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
@@ -352,36 +352,6 @@ def per_image(*parts: Tensor | Sequence[Any] | None) -> Iterator[ImageTargets]:
     """
     count = max(len(part) for part in parts if part is not None)
     return zip(*([None] * count if part is None else part for part in parts), strict=True)
-
-
-def have_tensors(gt_instances: Sequence[InstanceData]) -> bool:
-    """Return whether all images' boxes are plain tensors, not of mmdet's box types."""
-    return all(isinstance(instances.bboxes, Tensor) for instances in gt_instances)
-
-
-def batch_geometry(
-    priors: Priors,
-    gt_instances: Sequence[InstanceData],
-    gt_instances_ignore: Sequence[InstanceData | None] | None = None,
-    **more: Any,
-) -> BatchGeometry:
-    """Build the geometry of a batch from what mmdet's heads have.
-
-    Args:
-        priors: shared by the images.
-        gt_instances: boxes and labels per image.
-        gt_instances_ignore: ignore regions per image; None for none.
-        **more: further arguments of `BatchGeometry.from_lists`.
-    """
-    none = priors.rows.new_zeros((0, 4))
-    regions = [none if one is None else one.bboxes for one in gt_instances_ignore or ()]
-    return BatchGeometry.from_lists(
-        priors,
-        [instances.bboxes for instances in gt_instances],
-        [instances.labels for instances in gt_instances],
-        ignore_boxes=regions if any(len(each) for each in regions) else None,
-        **more,
-    )
 
 
 def _prior_valid(

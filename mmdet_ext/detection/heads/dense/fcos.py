@@ -15,10 +15,9 @@ from mmdet_ext.detection.heads.dense.batch_targets import (
     BatchTargets,
     ImageTargets,
     MatchedBatch,
-    batch_geometry,
-    have_tensors,
     per_image,
 )
+from mmdet_ext.detection.host import batch_geometry, have_tensors
 from mmdet_ext.registry import MODELS
 
 

@@ -1,9 +1,10 @@
-"""The benchmarks' own parts: what they require, and the floor they measure against."""
+"""Benchmarks: their requirements, the floor that they compare with, and equal results."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,19 @@ FOLDER = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks'
 
 @contextmanager
 def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Import a benchmark as its folder does, and restore torch's threads afterwards."""
     monkeypatch.syspath_prepend(str(FOLDER))
     threads = torch.get_num_threads()
     yield importlib.import_module(name)
     torch.set_num_threads(threads)
     for module in (name, 'timing'):
         sys.modules.pop(module, None)
+
+
+def test_no_tool_imports_the_tests() -> None:
+    """A script runs without the repository's root on its path, where `tests` may be another."""
+    for path in FOLDER.parent.rglob('*.py'):
+        assert not re.search(r'^\s*(from|import) tests\b', path.read_text(), re.MULTILINE), path
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def margin_head(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         yield module
 
 
-def test_assigners_are_set_against_stock_with_their_floor(
+def test_assigners_are_compared_with_mmdet_and_with_their_floor(
     assigners: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / 'out.json'
@@ -56,7 +64,7 @@ def test_assigners_are_set_against_stock_with_their_floor(
     assert 'x the floor' in printed and '500 boxes in one picture' in printed
 
 
-def test_a_missed_requirement_is_told(assigners: ModuleType) -> None:
+def test_a_missed_requirement_is_reported(assigners: ModuleType) -> None:
     timing = sys.modules['timing'].Timing('mmdet_ext', 10.0, 1.0, 5, 4.0, 9.0, 0.3)
     priors = torch.zeros(10, 4)
     work = assigners.Work('X', {}, priors, (64, 64), {100: 8.0, 300: 10.0}, 0.25)
@@ -65,7 +73,7 @@ def test_a_missed_requirement_is_told(assigners: ModuleType) -> None:
     assert not holds and '9.0 x (at least 10)' in line and 'MISSED' in line
 
 
-def test_heads_give_one_result_and_are_set_against_the_products(
+def test_margin_heads_give_one_result_and_are_compared_with_the_products(
     margin_head: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / 'out.json'
@@ -76,14 +84,14 @@ def test_heads_give_one_result_and_are_set_against_the_products(
     names = [timing['name'] for timing in first['timings']]
     assert names[0] == 'mmpretrain.ArcFaceClsHead' and names[-1] == 'mmdet_ext.MarginHead'
     assert [timing['name'] for timing in many['timings']] == ['mmdet_ext.MarginHead']
-    # Beyond the gradients stock holds several tables of scores, ours parts of one.
+    # Beside the gradients, mmpretrain holds several tables of scores, and ours a part of one.
     assert first['timings'][0]['peak_mib'] > 3 * 8 * 2048 * 4 / 2**20
     assert first['timings'][-1]['memory_share'] < 0.5
     assert all(content['floor_ms'][row['work']] > 0 for row in content['rows'])
     assert 'x the floor' in capsys.readouterr().out
 
 
-def test_heads_that_differ_are_not_timed(
+def test_margin_heads_that_differ_are_not_timed(
     margin_head: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = margin_head.our_step

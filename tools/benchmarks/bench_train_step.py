@@ -1,11 +1,11 @@
-"""A training step of the BCCD configs, ours against the stock twin: time, memory, equal losses.
+"""Time a training step of the BCCD configs, ours against mmdet's, with equal losses.
 
     python tools/benchmarks/bench_train_step.py [--out FILE.json]
     python tools/benchmarks/bench_train_step.py --configs STOCK OTHER ... [--out FILE.json]
 
-Forward and backward on one batch of random pictures of BCCD's size and crowding, both models with
-the same weights. The assigner and the box loss are all that differs. With --configs any configs are
-set against the first, each with its own losses, to see what a step of each costs.
+A step is the forward and backward pass of one batch of random images, with the size of BCCD's and
+as many boxes. Both models have the same weights and differ in the assigner and the box loss alone.
+With --configs, any configs are compared with the first one, each with its own losses.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mmdet_ext.catalog.synthetic import random_boxes
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'detection' / 'atss'
 STOCK, OURS = 'atss_r18_fpn_stock_12e_bccd.py', 'atss_r18_fpn_12e_bccd.py'
 WIDTH, HEIGHT = 320, 240
+Losses = dict[str, Tensor]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,25 +38,26 @@ def main(argv: list[str] | None = None) -> int:
         __doc__,
         argv,
         batch={'type': int, 'default': 8},
-        boxes={'type': int, 'nargs': '+', 'default': [14, 100], 'help': 'a picture'},
+        boxes={'type': int, 'nargs': '+', 'default': [14, 100], 'help': 'per image'},
         configs={'type': Path, 'nargs': '+', 'metavar': 'CONFIG', 'help': 'instead of these two'},
     )
     register_all_modules()
-    models = built(args.configs, args.seed) if args.configs else twins(args.seed)
+    if args.configs:
+        models, same, title = built(args.configs, args.seed), ignored, 'Training step'
+    else:
+        models, same, title = twins(args.seed), differing, 'Training step, ATSS ResNet-18'
     rows: list[tuple[str, list[Timing]]] = []
     for count in args.boxes:
         batch = random_batch(torch.Generator().manual_seed(args.seed), args.batch, count)
         contenders = {name: step(model, batch) for name, model in models.items()}
         work = f'step, {args.batch} pictures {WIDTH} x {HEIGHT}, {count} boxes each'
-        same = anything_goes if args.configs else differing
         rows.append((work, compare(contenders, same, args.runs)))
-    title = 'Training step' if args.configs else 'Training step, ATSS ResNet-18'
     report(title, rows, args.out)
     return 0
 
 
 def twins(seed: int) -> dict[str, Any]:
-    """Stock's detector and ours, of the same weights."""
+    """Build mmdet's detector and ours, with the same weights."""
     torch.manual_seed(seed)
     stock, ours = (MODELS.build(Config.fromfile(CONFIGS / name).model) for name in (STOCK, OURS))
     stock.init_weights()
@@ -64,7 +66,7 @@ def twins(seed: int) -> dict[str, Any]:
 
 
 def built(configs: Sequence[Path], seed: int) -> dict[str, Any]:
-    """The detectors of configs, each begun with the same seed."""
+    """Build the detectors of configs, each with weights of the same seed."""
     models = {}
     for path in configs:
         torch.manual_seed(seed)
@@ -73,20 +75,16 @@ def built(configs: Sequence[Path], seed: int) -> dict[str, Any]:
     return models
 
 
-def anything_goes(one: Any, other: Any) -> None:
-    """Configs with losses of their own are not to agree."""
+def ignored(one: Any, other: Any) -> None:
+    """Accept any losses, as configs with losses of their own do not agree."""
 
 
 def random_batch(
-    generator: torch.Generator,
-    pictures: int,
-    boxes: int,
-    width: int = WIDTH,
-    height: int = HEIGHT,
+    generator: torch.Generator, images: int, boxes: int, width: int = WIDTH, height: int = HEIGHT
 ) -> dict[str, Any]:
-    """Noise for pictures, with boxes, as a data loader hands them on."""
+    """Make images of noise with random boxes, as a data loader gives them."""
     samples = []
-    for _ in range(pictures):
+    for _ in range(images):
         sample = DetDataSample(
             metainfo={'img_shape': (height, width), 'batch_input_shape': (height, width)}
         )
@@ -98,14 +96,14 @@ def random_batch(
             bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64)
         )
         samples.append(sample)
-    noise = torch.randint(256, (pictures, 3, height, width), generator=generator)
+    noise = torch.randint(256, (images, 3, height, width), generator=generator)
     return {'inputs': list(noise.to(torch.uint8)), 'data_samples': samples}
 
 
-def step(model: Any, batch: dict[str, Any]) -> Callable[[], dict[str, Tensor]]:
-    """Forward and backward; gives the losses."""
+def step(model: Any, batch: dict[str, Any]) -> Callable[[], Losses]:
+    """Return a function that runs forward and backward, and returns the losses."""
 
-    def run() -> dict[str, Tensor]:
+    def run() -> Losses:
         model.train()
         model.zero_grad(set_to_none=True)
         data = model.data_preprocessor(batch, training=True)
@@ -117,10 +115,10 @@ def step(model: Any, batch: dict[str, Any]) -> Callable[[], dict[str, Tensor]]:
     return run
 
 
-def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> str | None:
-    """None when all losses agree to 1e-5, else which do not."""
+def differing(one: dict[str, Tensor], other: dict[str, Tensor], most: float = 1e-5) -> str | None:
+    """Return the losses that differ by more than ``most``, as a share, or None without any."""
     gaps = {name: float((one[name] - other[name]).abs() / one[name].abs()) for name in one}
-    wrong = {name: gap for name, gap in gaps.items() if gap > 1e-5}
+    wrong = {name: gap for name, gap in gaps.items() if gap > most}
     return f'relative gaps {wrong}' if wrong else None
 
 

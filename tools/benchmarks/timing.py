@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.utils.files import write_json
-from tests._helpers.memory import peak_bytes
 
 PACKAGES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmdet-ext')
 
@@ -136,7 +136,7 @@ def compare(
 def peak_memory(work: Callable[[], Any]) -> int:
     """Bytes of tensors that ``work`` holds at most, beyond those there before it.
 
-    On a GPU as its allocator counts; on the CPU as :func:`tests._helpers.memory.peak_bytes`.
+    On a GPU as its allocator counts; on the CPU as :func:`mmdet_ext.catalog.memory.peak_bytes`.
     """
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -6,13 +6,11 @@ does a case without a component.
 
 from __future__ import annotations
 
-from typing import Any
-
 from mmdet_ext.catalog import detection_cases, face_cases
 from mmdet_ext.catalog.case import KINDS, Case
 from mmdet_ext.catalog.loss_cases import LOSSES
 
-CASES = (*detection_cases.CASES, *face_cases.CASES)
+CASES = (*LOSSES, *detection_cases.CASES, *face_cases.CASES)
 
 
 def cases_of(*kinds: str) -> tuple[Case, ...]:
@@ -26,9 +24,9 @@ def cases_of(*kinds: str) -> tuple[Case, ...]:
     return tuple(case for case in CASES if case.kind in kinds)
 
 
-def cases_by_registry() -> dict[str, tuple[Any, ...]]:
+def cases_by_registry() -> dict[str, tuple[Case, ...]]:
     """Return all cases by the name of the registry that holds their components."""
-    table: dict[str, tuple[Any, ...]] = {'model': LOSSES}
+    table: dict[str, tuple[Case, ...]] = {}
     for case in CASES:
         table[case.registry] = (*table.get(case.registry, ()), case)
     return table

@@ -14,7 +14,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from mmdet_ext.catalog.loss_cases import LOSSES, LossCase
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.loss_cases import LOSSES
 from mmdet_ext.plots.losses import Curve, Panel
 from mmdet_ext.studies.loss_lines import (
     CLASSIFICATION,
@@ -113,7 +114,7 @@ PATHS: dict[str, tuple[Callable[[], tuple[Tensor, Tensor]], str]] = {
 }
 
 
-def plain_box_cases() -> list[LossCase]:
+def plain_box_cases() -> list[Case]:
     """Return the cases of the box losses with their own options, without those of ``VARIANTS``."""
     found = {}
     for case in LOSSES:
@@ -122,7 +123,7 @@ def plain_box_cases() -> list[LossCase]:
     return list(found.values())
 
 
-def case_label(case: LossCase) -> str:
+def case_label(case: Case) -> str:
     """Return a short text of name and options; a loss of the batch uses the mean of the path."""
     options = [f'{name}={value}' for name, value in case.options.items()] or ['defaults']
     mean = ' (mean of the path)' if case.together else ''

@@ -15,7 +15,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_ext.catalog.loss_cases import LossCase, cast
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.loss_cases import cast
 
 #: Dtypes of predictions and targets.
 PRECISIONS = {
@@ -52,7 +53,7 @@ class Count:
     error: str = ''
 
 
-def count_failures(case: LossCase, scope: str, precision: str, cases: int, seed: int) -> Count:
+def count_failures(case: Case, scope: str, precision: str, cases: int, seed: int) -> Count:
     """Run one loss on its hard cases, with an independent gradient per case.
 
     Args:

@@ -11,12 +11,13 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmdet_ext.catalog.loss_cases import LOSSES, LossCase, cast
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.loss_cases import LOSSES, cast
 from mmdet_ext.functional.numerics.reduction import AVG_FACTOR_EPS
 from tests._helpers.tolerances import TOLERANCES
 
 
-def ids(case: LossCase) -> str:
+def ids(case: Case) -> str:
     return case.name + ''.join(f'-{v}' for v in case.options.values() if not isinstance(v, dict))
 
 
@@ -26,11 +27,11 @@ PRECISIONS = pytest.mark.parametrize(
 )
 
 
-def build(case: LossCase, **options: object) -> nn.Module:
+def build(case: Case, **options: object) -> nn.Module:
     return MODELS.build({'type': f'mmdet_ext.{case.name}', **case.options, **options})
 
 
-def inputs(case: LossCase, count: int = 7, seed: int = 0) -> tuple[Tensor, Any]:
+def inputs(case: Case, count: int = 7, seed: int = 0) -> tuple[Tensor, Any]:
     pred, target = case.inputs(torch.Generator().manual_seed(seed), count)
     return pred.requires_grad_(), target
 
@@ -40,7 +41,7 @@ def beside(weight: Tensor, each: Tensor) -> Tensor:
     return weight.reshape(-1, *(1,) * (each.dim() - 1))
 
 
-def test_reductions_agree_with_the_elements(case: LossCase) -> None:
+def test_reductions_agree_with_the_elements(case: Case) -> None:
     if case.together:
         pytest.skip(f'the elements of {case.name} depend on each other; see its own tests')
     loss = build(case, loss_weight=2.0)
@@ -62,7 +63,7 @@ def test_reductions_agree_with_the_elements(case: LossCase) -> None:
     torch.testing.assert_close(half_weight * 2, loss(pred, target), **tolerance)
 
 
-def test_weights_per_coordinate_count_by_their_mean(case: LossCase) -> None:
+def test_weights_per_coordinate_count_by_their_mean(case: Case) -> None:
     if case.family != 'overlap':
         pytest.skip('heads give such weights only to losses (N,) of boxes (N, 4)')
     loss = build(case)
@@ -71,7 +72,7 @@ def test_weights_per_coordinate_count_by_their_mean(case: LossCase) -> None:
     torch.testing.assert_close(loss(pred, target, weight), loss(pred, target, weight.mean(-1)))
 
 
-def test_no_elements_give_a_zero_with_a_graph(case: LossCase) -> None:
+def test_no_elements_give_a_zero_with_a_graph(case: Case) -> None:
     pred, target = inputs(case, count=0)
     for avg_factor in (None, 0.0, 5.0):
         value = build(case)(pred, target, avg_factor=avg_factor)
@@ -79,7 +80,7 @@ def test_no_elements_give_a_zero_with_a_graph(case: LossCase) -> None:
         value.backward()
 
 
-def test_zero_weights_give_a_zero_with_a_graph(case: LossCase) -> None:
+def test_zero_weights_give_a_zero_with_a_graph(case: Case) -> None:
     pred, target = inputs(case)
     value = build(case)(pred, target, torch.zeros(7), avg_factor=0.0)
     assert value.item() == 0
@@ -87,7 +88,7 @@ def test_zero_weights_give_a_zero_with_a_graph(case: LossCase) -> None:
     assert torch.equal(pred.grad, torch.zeros_like(pred))
 
 
-def test_rows_of_weight_0_change_nothing(case: LossCase) -> None:
+def test_rows_of_weight_0_change_nothing(case: Case) -> None:
     """Pass all anchors, as heads do: ignored anchors have the weight 0."""
     generator = torch.Generator().manual_seed(4)
     pred, target = case.inputs(generator, 7)
@@ -109,12 +110,12 @@ def test_rows_of_weight_0_change_nothing(case: LossCase) -> None:
     assert not among.grad[7:].any()
 
 
-def test_sum_with_avg_factor_is_refused(case: LossCase) -> None:
+def test_sum_with_avg_factor_is_refused(case: Case) -> None:
     with pytest.raises(ValueError, match='avg_factor can not be used'):
         build(case)(*inputs(case), avg_factor=2.0, reduction_override='sum')
 
 
-def test_unknown_reduction_keyword_option_and_weight_are_refused(case: LossCase) -> None:
+def test_unknown_reduction_keyword_option_and_weight_are_refused(case: Case) -> None:
     with pytest.raises(ValueError, match="got 'median'"):
         build(case, reduction='median')
     for error in (ValueError, AssertionError):  # mmdet raises the latter
@@ -131,7 +132,7 @@ def test_unknown_reduction_keyword_option_and_weight_are_refused(case: LossCase)
         build(case)(*inputs(case), torch.ones(6))
 
 
-def test_the_loss_at_the_optimum_is_exactly_0(case: LossCase) -> None:
+def test_the_loss_at_the_optimum_is_exactly_0(case: Case) -> None:
     if not case.zero_at_target:
         pytest.skip(f'{case.name} is not 0 at the target')
     for make in (case.inputs, case.hard_inputs):
@@ -145,7 +146,7 @@ def test_the_loss_at_the_optimum_is_exactly_0(case: LossCase) -> None:
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_gives_the_float64_value_of_its_inputs(
-    case: LossCase, dtype: torch.dtype
+    case: Case, dtype: torch.dtype
 ) -> None:
     pred, target = inputs(case, count=500)
     pred, target = pred.detach().to(dtype), cast(target, dtype)
@@ -161,7 +162,7 @@ def test_half_precision_gives_the_float64_value_of_its_inputs(
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_of_the_hard_cases_is_right_within_rounding(
-    case: LossCase, dtype: torch.dtype
+    case: Case, dtype: torch.dtype
 ) -> None:
     if case.options.get('activated'):
         pytest.skip(f'{case.name}: the logarithm of a probability has a larger floor in float16')
@@ -175,9 +176,7 @@ def test_half_precision_of_the_hard_cases_is_right_within_rounding(
 
 @PRECISIONS
 @pytest.mark.parametrize('mixed', [False, True], ids=['', 'mixed'])
-def test_the_hard_cases_give_finite_numbers(
-    case: LossCase, dtype: torch.dtype, mixed: bool
-) -> None:
+def test_the_hard_cases_give_finite_numbers(case: Case, dtype: torch.dtype, mixed: bool) -> None:
     pred, target = case.hard_inputs(torch.Generator().manual_seed(3), 20_000)
     leaf = pred.to(dtype).requires_grad_()
     each = build(case)(leaf, target if mixed else cast(target, dtype), reduction_override='none')
@@ -186,7 +185,7 @@ def test_the_hard_cases_give_finite_numbers(
     assert torch.isfinite(leaf.grad).all()
 
 
-def test_gradient_by_finite_differences(case: LossCase) -> None:
+def test_gradient_by_finite_differences(case: Case) -> None:
     if case.detaches:
         pytest.skip(f'part of the formula of {case.name} is constant; see its own tests')
     pred, target = inputs(case)
@@ -197,7 +196,7 @@ def test_gradient_by_finite_differences(case: LossCase) -> None:
     )
 
 
-def test_compiles_in_one_graph(case: LossCase) -> None:
+def test_compiles_in_one_graph(case: Case) -> None:
     pred, target = inputs(case)
     loss = build(case)
     compiled = torch.compile(loss.elementwise, fullgraph=True, backend='aot_eager')
@@ -208,7 +207,7 @@ def test_compiles_in_one_graph(case: LossCase) -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_stays_on_the_device_of_its_inputs(case: LossCase) -> None:
+def test_stays_on_the_device_of_its_inputs(case: Case) -> None:
     """Run on fake CUDA tensors, without a GPU."""
     pred, target = inputs(case)
     loss = build(case)
@@ -223,7 +222,7 @@ def test_stays_on_the_device_of_its_inputs(case: LossCase) -> None:
         assert loss(leaf, to_cuda(target)).device.type == 'cuda'
 
 
-def test_inputs_and_state_do_not_change(case: LossCase) -> None:
+def test_inputs_and_state_do_not_change(case: Case) -> None:
     loss = build(case)
     pred, target = inputs(case)
     before = pred.detach().clone(), copy.deepcopy(target)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase, MakeInputs
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.loss_cases.inputs import Inputs, MakeInputs, loss_case
 
 _CLASSES = 5
 #: Sizes of logits at which a logarithm, an exponential or float16 fails, with either sign.
@@ -98,64 +99,64 @@ _SOFTMAX = {'use_sigmoid': False}
 _BATCH = {'type': 'inverse_log', 'counts': 'batch'}
 _COUNTS = {'type': 'inverse_log', 'counts': [90, 9, 1, 0, 400]}
 
-CLASSIFICATION_LOSSES: tuple[LossCase, ...] = (
-    LossCase(
+CLASSIFICATION_LOSSES: tuple[Case, ...] = (
+    loss_case(
         'CrossEntropyLoss',
         labelled_logits(background=False),
         hard_labelled_logits(background=False),
-        twin='CrossEntropyLoss',
+        twin=True,
         bench_inputs=bench_logits(background=False),
     ),
-    LossCase(
+    loss_case(
         'CrossEntropyLoss',
         labelled_logits(background=False),
         hard_labelled_logits(background=False),
         options={'class_weight': _WEIGHTS, 'label_smoothing': 0.1},
     ),
-    LossCase(
+    loss_case(
         'CrossEntropyLoss',
         labelled_logits(background=True),
         hard_labelled_logits(background=True),
         options=_SIGMOID,
-        twin='CrossEntropyLoss',
+        twin=True,
         bench_inputs=bench_logits(background=True),
     ),
-    LossCase(
+    loss_case(
         'CrossEntropyLoss',
         element_targets,
         hard_element_targets,
         options={**_SIGMOID, 'class_weight': _COUNTS},
     ),
-    LossCase('CrossEntropyLoss', masks, hard_masks, options={'use_mask': True}),
-    LossCase(
+    loss_case('CrossEntropyLoss', masks, hard_masks, options={'use_mask': True}),
+    loss_case(
         'FocalLoss',
         labelled_logits(background=True),
         hard_labelled_logits(background=True),
-        twin='FocalLoss',
+        twin=True,
         bench_inputs=bench_logits(background=True),
     ),
-    LossCase(
+    loss_case(
         'FocalLoss',
         labelled_logits(background=True),
         hard_labelled_logits(background=True),
         options={'alpha': _COUNTS, 'gamma': 0.5},
     ),
-    LossCase(
+    loss_case(
         'FocalLoss',
         labelled_logits(background=True),
         hard_labelled_logits(background=True),
         options={'alpha': _BATCH},
         together=True,
     ),
-    LossCase('FocalLoss', element_targets, hard_element_targets, options={'gamma': 1.5}),
-    LossCase(
+    loss_case('FocalLoss', element_targets, hard_element_targets, options={'gamma': 1.5}),
+    loss_case(
         'FocalLoss',
         labelled_logits(background=False),
         hard_labelled_logits(background=False),
         options={**_SOFTMAX, 'gamma': 0.5},
         bench_inputs=bench_logits(background=False),
     ),
-    LossCase(
+    loss_case(
         'FocalLoss', probabilities, hard_probabilities, options={'activated': True, 'gamma': 1.5}
     ),
 )

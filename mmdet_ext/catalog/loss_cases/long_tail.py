@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase, MakeInputs
+from mmdet_ext.catalog.loss_cases.inputs import Inputs, MakeInputs, loss_case
 
 #: Number of foreground classes, and the number of examples of each.
 CLASSES = 5
@@ -57,35 +57,35 @@ def _hard_logits(generator: torch.Generator, count: int, columns: int) -> Tensor
 
 LONG_TAIL_LOSSES = (
     # Softmax: a column for the background, with and without a count of its own.
-    LossCase('LogitAdjustedLoss', *logits_and_labels(CLASSES + 1), options={'counts': COUNTS}),
-    LossCase(
+    loss_case('LogitAdjustedLoss', *logits_and_labels(CLASSES + 1), options={'counts': COUNTS}),
+    loss_case(
         'LogitAdjustedLoss',
         *logits_and_labels(CLASSES + 1),
         options={'counts': [*COUNTS, 5000], 'tau': 0.5, 'ignore_index': 3},
     ),
-    LossCase(
+    loss_case(
         'LogitAdjustedLoss',
         *logits_and_labels(CLASSES),
         options={'counts': COUNTS, 'use_sigmoid': True},
     ),
-    LossCase(
+    loss_case(
         'LogitAdjustedLoss',
         logits_and_table,
         hard_logits_and_table,
         options={'counts': COUNTS, 'use_sigmoid': True},
     ),
-    LossCase('BalancedSoftmaxLoss', *logits_and_labels(CLASSES + 1), options={'counts': COUNTS}),
-    LossCase(
+    loss_case('BalancedSoftmaxLoss', *logits_and_labels(CLASSES + 1), options={'counts': COUNTS}),
+    loss_case(
         'EqualizedFocalLoss',
         *logits_and_labels(CLASSES),
         options={'gradient_ratio': [1.0, 0.5, 0.1, 0.02, 0.0]},
     ),
-    LossCase(
+    loss_case(
         'EqualizedFocalLoss',
         logits_and_table,
         hard_logits_and_table,
         options={'gradient_ratio': [1.0, 0.5, 0.1, 0.02, 0.0]},
     ),
     # The ratio comes from all elements together, and is a constant in the gradient.
-    LossCase('EqualizedFocalLoss', *logits_and_labels(CLASSES), detaches=True, together=True),
+    loss_case('EqualizedFocalLoss', *logits_and_labels(CLASSES), detaches=True, together=True),
 )

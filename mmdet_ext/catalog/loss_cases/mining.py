@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.loss_cases.inputs import Inputs, loss_case
 
 #: Number of classes without the background.
 CLASSES = 4
@@ -47,9 +48,9 @@ def hard_binary(generator: torch.Generator, count: int) -> Inputs:
 SOFTMAX = dict(type='mmdet_ext.CrossEntropyLoss')
 SIGMOID = dict(type='mmdet_ext.CrossEntropyLoss', use_sigmoid=True)
 
-MINING_LOSSES: tuple[LossCase, ...] = (
-    LossCase('OHEMLoss', mined_samples, hard_samples, options={'loss': SOFTMAX}, together=True),
-    LossCase(
+MINING_LOSSES: tuple[Case, ...] = (
+    loss_case('OHEMLoss', mined_samples, hard_samples, options={'loss': SOFTMAX}, together=True),
+    loss_case(
         'OHEMLoss',
         mined_binary,
         hard_binary,

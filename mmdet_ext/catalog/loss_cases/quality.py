@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmdet_ext.catalog.loss_cases.case import Inputs, LossCase
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.loss_cases.inputs import Inputs, loss_case
 
 #: Number of values, 0 to 16, as in GFL.
 VALUES = 17
@@ -92,51 +93,51 @@ def _hard_logits(generator: torch.Generator, count: int, classes: int) -> Tensor
     return logits
 
 
-QUALITY_LOSSES: tuple[LossCase, ...] = (
-    LossCase('GeneralizedFocalLoss', labelled, hard_labelled),
-    LossCase(
+QUALITY_LOSSES: tuple[Case, ...] = (
+    loss_case('GeneralizedFocalLoss', labelled, hard_labelled),
+    loss_case(
         'GeneralizedFocalLoss',
         distributions,
         hard_distributions,
         options={'use_sigmoid': False},
     ),
-    LossCase(
+    loss_case(
         'QualityFocalLoss',
         labelled,
         hard_labelled,
-        twin='QualityFocalLoss',
+        twin=True,
         bench_inputs=partial(labelled, classes=80),
     ),
-    LossCase(
+    loss_case(
         'QualityFocalLoss',
         dense,
         hard_dense,
         options={'beta': 1.5},
-        twin='QualityFocalLoss',
+        twin=True,
         bench_inputs=partial(dense, classes=80),
     ),
-    LossCase(
+    loss_case(
         'QualityFocalLoss',
         probabilities,
         hard_probabilities,
         options={'activated': True},
         zero_at_target=True,
-        twin='QualityFocalLoss',
+        twin=True,
         bench_inputs=partial(probabilities, classes=80),
     ),
-    LossCase(
+    loss_case(
         'DistributionFocalLoss',
         distributions,
         hard_distributions,
-        twin='DistributionFocalLoss',
+        twin=True,
     ),
-    LossCase(
+    loss_case(
         'VarifocalLoss',
         dense,
         hard_dense,
-        twin='VarifocalLoss',
+        twin=True,
         bench_inputs=partial(dense, classes=80),
     ),
-    LossCase('SlideLoss', labelled, hard_labelled, together=True),
-    LossCase('SlideLoss', dense, hard_dense, options={'mu': 0.5}),
+    loss_case('SlideLoss', labelled, hard_labelled, together=True),
+    loss_case('SlideLoss', dense, hard_dense, options={'mu': 0.5}),
 )

@@ -61,7 +61,7 @@ def test_assigners_are_compared_with_mmdet_and_with_their_floor(
     assert content['floor_ms'][row['work']] == pytest.approx(floor)
     assert content['crowd']['rows']['SimOTAAssigner']['peak_mib'] > 0
     printed = capsys.readouterr().out
-    assert 'x the floor' in printed and '500 boxes in one picture' in printed
+    assert 'x the floor' in printed and '500 boxes in one image' in printed
 
 
 def test_a_missed_requirement_is_reported(assigners: ModuleType) -> None:

@@ -7,12 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmdet_ext.face.heads import MarginHead
+from mmdet_ext.registry import MODELS
 
 CLASSES, CHANNELS, SCALE = 13, 6, 16.0
 PATHS = ('plain', 'exact')
+ARC = dict(type='ArcFace')
 
 
 class Sample(SimpleNamespace):
@@ -40,6 +43,18 @@ def make_head(
     head = MarginHead(classes, CHANNELS, dict(type=margin, **options), SCALE, centers, path=path)
     nn.init.normal_(head.weight, std=0.4)
     return head
+
+
+def build_head(margin: Any = ARC, seed: int = 0, **options: Any) -> Any:
+    """Return the registered head for seven classes and eight channels, with further options."""
+    torch.manual_seed(seed)
+    options = {'num_classes': 7, 'in_channels': 8, **options}
+    return MODELS.build(dict(type='mmdet_ext.MarginHead', margin=margin, **options))
+
+
+def elements(number: int) -> list[BaseDataElement]:
+    """Return data samples of MMEngine without labels."""
+    return [BaseDataElement(metainfo=dict(sample_idx=i)) for i in range(number)]
 
 
 def batch(seed: int = 0, number: int = 24) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,7 @@
-"""The margin head in float16: gradients of features without length, from one sample on."""
+"""Margin head in half precision: gradients of short features are finite."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +11,9 @@ from torch.nn import functional as F
 
 from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.face.heads import MarginHead
+from tests._helpers.margin_heads import PATHS, samples, total
 
 CHANNELS = 8
-PATHS = ('plain', 'exact')
 HALVES = (torch.float16, torch.bfloat16)
 NECKS = ('none', 'fc', 'fc-bn', 'bn-fc-bn')
 AUX = (
@@ -24,29 +23,21 @@ AUX = (
 )
 
 
-class Sample(SimpleNamespace):
-    """A data sample that holds a label alone."""
-
-    def __contains__(self, name: str) -> bool:
-        return hasattr(self, name)
-
-
 def make_head(case: Any, classes: int = 7, seed: int = 0, **options: Any) -> Any:
     torch.manual_seed(seed)
     margin = {'type': case.name, **case.options} if case else {'type': 'ArcFace'}
-    # Margins a class of the table are for seven.
+    # The catalog's margins per class are for seven classes.
     classes = 7 if isinstance(margin.get('m'), (list, dict)) else classes
     return MarginHead(classes, CHANNELS, margin, **options)
 
 
 def loss_of(head: MarginHead, x: Tensor) -> Tensor:
     labels = torch.arange(len(x)) // 2 % head.num_classes
-    losses = head.loss((x,), [Sample(gt_label=label.view(1)) for label in labels])
-    return torch.stack([value for key, value in losses.items() if 'loss' in key]).sum()
+    return total(head.loss((x,), samples(labels)))
 
 
 def short_features(head: MarginHead, samples: int) -> list[Tensor]:
-    """Zero, tiny at random, tiny along and against the own centre, one zero among ordinary ones."""
+    """Return zero features, tiny ones at random, along and against centres, and one zero row."""
     generator = torch.Generator().manual_seed(samples)
     x = torch.randn(samples, CHANNELS, generator=generator)
     own = F.normalize(head.weight.detach()[torch.arange(samples) // 2 % len(head.weight)])
@@ -63,7 +54,7 @@ def assert_finite(head: MarginHead, x: Tensor, what: Any) -> None:
 
 @pytest.mark.parametrize('case', cases_of('margin'), ids=repr)
 @pytest.mark.parametrize('path', PATHS)
-def test_short_features_have_a_gradient_that_half_precision_holds(case: Any, path: str) -> None:
+def test_gradients_of_short_features_fit_half_precision(case: Any, path: str) -> None:
     for samples, classes, scale in (
         (1, 1, 64),
         (1, 100, 64),
@@ -83,8 +74,10 @@ def test_short_features_have_a_gradient_that_half_precision_holds(case: Any, pat
 
 @pytest.mark.parametrize('case', cases_of('margin'), ids=repr)
 @pytest.mark.parametrize('neck', NECKS)
-def test_short_features_under_autocast(case: Any, neck: Any) -> None:
-    """Behind a layer of half precision, zero in front of a neck."""
+def test_gradients_of_short_features_fit_half_precision_under_autocast(
+    case: Any, neck: Any
+) -> None:
+    """Features come from a layer under autocast, and zero features stand in front of a neck."""
     for samples, scale in ((2, 64), (4, 30), (4, 64), (64, 64)):
         head = make_head(case, 100, neck=neck, scale=scale, aux_losses=AUX)
         for part in head.neck or ():
@@ -92,8 +85,8 @@ def test_short_features_under_autocast(case: Any, neck: Any) -> None:
                 nn.init.zeros_(part.bias)
         layer = nn.Linear(CHANNELS, CHANNELS, bias=False)
         for dtype in HALVES:
-            # A norm multiplies gradients by 300 where its whole batch is the same: too much for a
-            # layer of float16 in front of it, none for one of float32 (below).
+            # A batch norm multiplies gradients by 300 where its batch is constant. This overflows a
+            # float16 layer in front of it, so that only the mixed batch is tested there.
             first = 0 if 'bn' not in neck else 5
             for kind, short in enumerate(short_features(head, samples)[first:]):
                 x = short.clone().requires_grad_()
@@ -110,8 +103,8 @@ def test_short_features_under_autocast(case: Any, neck: Any) -> None:
 
 
 @pytest.mark.parametrize('path', PATHS)
-def test_gradient_is_exact_down_to_its_shortest_length(path: str) -> None:
-    """Of scale / 1024 in float16; below, that of a feature of this length."""
+def test_gradient_is_exact_down_to_the_shortest_length(path: str) -> None:
+    """The shortest length in float16 is scale / 1024. Shorter features get its gradient."""
     x = F.normalize(torch.randn(12, CHANNELS, generator=torch.Generator().manual_seed(0)))
     x *= torch.logspace(-6, 2, 12, base=2)[:, None]
     half = x.half()
@@ -132,8 +125,8 @@ def test_gradient_is_exact_down_to_its_shortest_length(path: str) -> None:
     torch.testing.assert_close(found[~ordinary], shorter[~ordinary], rtol=2e-3, atol=1e-3)
 
 
-def test_loss_scaler_sees_what_overflows() -> None:
-    """The gradient is bounded, not clamped: scaled by too much it is infinite, as any other."""
+def test_loss_scaler_sees_an_overflow() -> None:
+    """The gradient is bounded, not clamped, so that a loss scale that is too large shows."""
     head = make_head(None)
     for factor, finite in ((1.0, True), (2.0**4, True), (2.0**16, False)):
         x = torch.zeros(1, CHANNELS, dtype=torch.float16, requires_grad=True)
@@ -141,7 +134,7 @@ def test_loss_scaler_sees_what_overflows() -> None:
         assert x.grad is not None and bool(x.grad.isfinite().all()) == finite
 
 
-def test_zero_centres_of_half_precision_have_finite_gradients() -> None:
+def test_zero_centres_in_half_precision_have_finite_gradients() -> None:
     for path in PATHS:
         head = make_head(None, path=path).half()
         nn.init.zeros_(head.weight)
@@ -151,14 +144,14 @@ def test_zero_centres_of_half_precision_have_finite_gradients() -> None:
         assert head.weight.grad.any()
 
 
-def test_neck_under_autocast_is_of_full_precision() -> None:
+def test_neck_keeps_full_precision_under_autocast() -> None:
     x = torch.randn(6, CHANNELS)
     for neck in NECKS[1:]:
         head = make_head(None, neck=neck)
         expected = head.pre_logits(x)
         with torch.autocast('cpu', dtype=torch.bfloat16):
             assert head.pre_logits(x).equal(expected)
-            # What comes from a layer of half precision is taken, too.
+            # Features in half precision are accepted too.
             found = head.pre_logits(x.bfloat16())
         assert found.equal(head.pre_logits(x.bfloat16().float()))
     head = make_head(None, neck='fc').half()

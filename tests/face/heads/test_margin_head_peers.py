@@ -1,4 +1,4 @@
-"""The margin head beside mmpretrain's ArcFaceClsHead, and inside stock ImageClassifier."""
+"""Margin head beside mmpretrain's ArcFaceClsHead, and inside mmpretrain's ImageClassifier."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pair(
     scale: float = 64.0,
     **options: Any,
 ) -> tuple[Any, Any]:
-    """Ours and stock's with the same centres."""
+    """Return our head and mmpretrain's with the same centres."""
     torch.manual_seed(0)
     stock = ArcFaceClsHead(
         CLASSES, CHANNELS, centres, scale, loss=dict(type='mmpretrain.CrossEntropyLoss'), **options
@@ -60,14 +60,13 @@ def batch(number: int = 40) -> tuple[Tensor, Tensor]:
     return x, torch.randint(CLASSES, (number,), generator=generator)
 
 
-# --- Beside stock ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('path', ['plain', 'exact'])
 @pytest.mark.parametrize('centres', [1, 3])
 @pytest.mark.parametrize('easy', [False, True])
 @pytest.mark.parametrize('margins', [0.0, 0.2, 0.5, [0.05 * k for k in range(CLASSES)]], ids=str)
-def test_value_and_gradient_of_stock(path: str, centres: int, easy: bool, margins: Any) -> None:
+def test_value_and_gradient_equal_those_of_mmpretrain(
+    path: str, centres: int, easy: bool, margins: Any
+) -> None:
     ours, stock = pair(
         dict(m=margins, easy_margin=easy), path, centres, margins=margins, easy_margin=easy
     )
@@ -79,7 +78,7 @@ def test_value_and_gradient_of_stock(path: str, centres: int, easy: bool, margin
 
 
 @pytest.mark.parametrize('sign', [1.0, -1.0])
-def test_stock_is_nan_on_collinear_features_where_ours_is_exact(sign: float) -> None:
+def test_collinear_features_are_exact_where_mmpretrain_gives_nan(sign: float) -> None:
     broken = 0
     for seed in range(20):
         ours, stock = pair(dict(m=0.5), margins=0.5)
@@ -90,17 +89,17 @@ def test_stock_is_nan_on_collinear_features_where_ours_is_exact(sign: float) -> 
         x = sign * ours.weight.data.clone()
         assert all(t.isfinite().all() for t in gradients(ours, x, labels))
         broken += not all(t.isfinite().all() for t in gradients(stock, x, labels))
-        # The value is that of float64: cos 0.5, or -1 - 0.5 sin 0.5.
+        # The own score in float64 is cos 0.5, or -1 - 0.5 sin 0.5.
         cosines = F.normalize(x.double()) @ F.normalize(ours.weight.double()).t()
         own = math.cos(0.5) if sign > 0 else -1 - 0.5 * math.sin(0.5)
         cosines.fill_diagonal_(own)
         expected = F.cross_entropy(64 * cosines, labels).item()
-        # A float32 cosine beside 1 stands for angles up to 5e-4: scores of 64 cos(t + 0.5) to 0.02.
+        # A float32 cosine next to 1 belongs to angles up to 5e-4, which changes scores by 0.02.
         assert gradients(ours, x, labels)[0].item() == pytest.approx(expected, rel=2e-2)
     assert broken == 20
 
 
-def test_stock_refuses_whole_margins_which_ours_takes() -> None:
+def test_integer_margins_are_accepted_which_mmpretrain_refuses() -> None:
     with pytest.raises(TypeError, match="'int' object is not iterable"):
         pair({}, margins=1)
     _, stock = pair({}, margins=1.0)
@@ -116,7 +115,7 @@ def test_stock_refuses_whole_margins_which_ours_takes() -> None:
 
 
 def adaptive(counts: list[int], **options: Any) -> Tensor:
-    """The margins that stock's hook sets for these counts."""
+    """Return the margins that mmpretrain's hook sets for class counts."""
     _, stock = pair({}, margins=0.5)
     runner = SimpleNamespace(
         model=SimpleNamespace(head=stock),
@@ -128,7 +127,7 @@ def adaptive(counts: list[int], **options: Any) -> Tensor:
     return stock.margins
 
 
-def test_margins_by_counts_are_those_of_stocks_hook() -> None:
+def test_margins_from_counts_equal_those_of_mmpretrains_hook() -> None:
     counts = [1, 0, 5, 50, 500, 7, 7, 10, 100, 1000, 3, 2]
     for high, low, power in ((0.5, 0.05, -0.25), (0.4, 0.1, -0.5)):
         ours, _ = pair(dict(m=dict(counts=counts, high=high, low=low, power=power)))
@@ -141,15 +140,15 @@ def test_margins_by_counts_are_those_of_stocks_hook() -> None:
 
 
 @pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning')
-def test_balanced_counts_are_nan_in_stock_and_one_margin_in_ours() -> None:
+def test_balanced_counts_give_one_margin_where_mmpretrain_gives_nan() -> None:
     counts = [10] * CLASSES
     assert adaptive(counts).isnan().all()
     ours, _ = pair(dict(m=dict(counts=counts)))
     assert ours.margin.m(torch.arange(CLASSES)).tolist() == [0.5] * CLASSES
 
 
-def test_straight_through_is_the_gradient_of_insightface() -> None:
-    """Its angle is turned outside of autograd, so that scores have the slope s in the cosine."""
+def test_straight_through_gradient_equals_insightface() -> None:
+    """InsightFace adds the margin outside autograd, so that scores have the slope of the cosine."""
     x, labels = batch()
     ours, _ = pair(dict(m=0.5, gradient='straight_through'))
     weight, leaf = ours.weight.detach().clone().requires_grad_(), x.clone().requires_grad_()
@@ -159,7 +158,7 @@ def test_straight_through_is_the_gradient_of_insightface() -> None:
         row = torch.arange(len(x))
         own = cosines[row, labels]
         change[row, labels] = torch.cos(torch.acos(own) + 0.5) - own
-    # Angles of these features stay below pi.
+    # The angles of these features stay below pi.
     assert (torch.acos(own) + 0.5 < math.pi).all()
     value = F.cross_entropy(64 * (cosines + change), labels)
     expected = (value.detach(), *torch.autograd.grad(value, [leaf, weight]))
@@ -169,11 +168,8 @@ def test_straight_through_is_the_gradient_of_insightface() -> None:
     assert not torch.allclose(gradients(analytic, x, labels)[2], expected[2], rtol=1e-2, atol=1e-3)
 
 
-# --- Inside stock ImageClassifier -----------------------------------------------------------------
-
-
 def classifier(head: dict[str, Any], scope: str = 'mmpretrain', **options: Any) -> Any:
-    """A small ResNet-18 of stock with our head, built as a runner in ``scope`` does."""
+    """Build mmpretrain's classifier with a small ResNet-18 and our head, in a scope."""
     prefix = '' if scope == 'mmpretrain' else 'mmpretrain.'
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(scope):
@@ -190,11 +186,11 @@ def classifier(head: dict[str, Any], scope: str = 'mmpretrain', **options: Any) 
 
 def loader_batch(number: int = 4) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
-    pictures = [
+    images = [
         torch.randint(256, (3, 32, 32), generator=generator, dtype=torch.uint8)
         for _ in range(number)
     ]
-    return dict(inputs=pictures, data_samples=samples(torch.arange(number) % 4))
+    return dict(inputs=images, data_samples=samples(torch.arange(number) % 4))
 
 
 HEAD = dict(margin=dict(type='ArcFace', m=0.3), embedding_channels=5, scale=16.0)
@@ -202,7 +198,7 @@ HEAD = dict(margin=dict(type='ArcFace', m=0.3), embedding_channels=5, scale=16.0
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain'])
 @pytest.mark.parametrize('margin', ['AdaFace', 'mmdet_ext.AdaFace'])
-def test_three_modes(scope: str, margin: str) -> None:
+def test_classifier_runs_in_all_three_modes(scope: str, margin: str) -> None:
     model = classifier({**HEAD, 'margin': dict(type=margin)}, scope)
     data = model.data_preprocessor(loader_batch(), training=True)
     losses = model(**data, mode='loss')
@@ -222,13 +218,13 @@ def test_three_modes(scope: str, margin: str) -> None:
     assert model.extract_feat(data['inputs'], stage='pre_logits').equal(embedding)
 
 
-def test_training_step_lowers_the_loss_and_logs_what_is_no_loss() -> None:
+def test_training_steps_lower_the_loss_and_log_the_rest() -> None:
     model = classifier({**HEAD, 'aux_losses': [dict(type='TripletLoss', loss_weight=0.1)]})
     optim = OptimWrapper(torch.optim.SGD(model.parameters(), 0.05))
     logs = [model.train_step(loader_batch(), optim) for _ in range(12)]
     assert logs[-1]['loss'] < logs[0]['loss'] - 1
     assert logs[-1]['own_cosine'] > logs[0]['own_cosine'] + 0.2
-    # The sum of all losses, and of nothing else, is what falls.
+    # The runner minimises the sum of all losses, and of nothing else.
     step = model.data_preprocessor(loader_batch(), training=True)
     losses = model(**step, mode='loss')
     whole, logged = model.parse_losses(losses)
@@ -237,17 +233,17 @@ def test_training_step_lowers_the_loss_and_logs_what_is_no_loss() -> None:
 
 
 @pytest.mark.parametrize('fusion', ['concat', 'sum'])
-def test_mirror_images_in_a_test_step(fusion: str) -> None:
+def test_mirror_images_are_fused_in_a_test_step(fusion: str) -> None:
     model = classifier(
         {**HEAD, 'flip_fusion': fusion},
         data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True),
     ).eval()
     found = torch.stack([sample.embedding for sample in model.test_step(loader_batch())])
     mirrored = loader_batch()
-    mirrored['inputs'] = [picture.flip(-1) for picture in mirrored['inputs']]
+    mirrored['inputs'] = [image.flip(-1) for image in mirrored['inputs']]
     again = torch.stack([sample.embedding for sample in model.test_step(mirrored)])
     if fusion == 'sum':
-        # A picture and its mirror image are one.
+        # An image and its mirror image have one embedding.
         assert found.shape == (4, 5)
         torch.testing.assert_close(found, again, rtol=1e-4, atol=1e-5)
     else:
@@ -256,18 +252,22 @@ def test_mirror_images_in_a_test_step(fusion: str) -> None:
     assert not torch.allclose(found[0], found[1])
 
 
-def test_fusion_without_mirror_images_is_told() -> None:
+def test_flip_at_test_alone_switches_mirror_fusion_on() -> None:
     model = classifier({**HEAD, 'flip_fusion': 'sum'}).eval()
-    with pytest.raises(ValueError, match='wants 8 embeddings for 4 pictures, got 4.*flip_at_test'):
+    with pytest.raises(ValueError, match='wants 8 embeddings for 4 images, got 4.*flip_at_test'):
         model.test_step(loader_batch())
-    model = classifier(
-        HEAD, data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True)
-    )
-    with pytest.raises(ValueError, match='flip_fusion=None wants 4 .* got 8'):
-        model.eval().test_step(loader_batch())
+    flipping = dict(type='mmdet_ext.FaceDataPreprocessor', flip_at_test=True)
+    found = [
+        torch.stack([sample.embedding for sample in model.eval().test_step(loader_batch())])
+        for model in (
+            classifier(HEAD, data_preprocessor=flipping),
+            classifier({**HEAD, 'flip_fusion': 'sum'}, data_preprocessor=flipping),
+        )
+    ]
+    assert found[0].equal(found[1])
 
 
-def test_stock_preprocessor_and_its_mixing() -> None:
+def test_preprocessor_of_mmpretrain_gives_the_same_loss_and_its_mixing_is_refused() -> None:
     plain = dict(type='ClsDataPreprocessor', mean=[127.5] * 3, std=[128.0] * 3, to_rgb=True)
     ours, stock = classifier(HEAD), classifier(HEAD, data_preprocessor=plain)
     values = []
@@ -283,7 +283,7 @@ def test_stock_preprocessor_and_its_mixing() -> None:
         model(**model.data_preprocessor(loader_batch(), training=True), mode='loss')
 
 
-def test_labels_beyond_the_classes_name_the_picture() -> None:
+def test_labels_beyond_the_classes_name_the_image() -> None:
     model = classifier(HEAD)
     data = loader_batch()
     data['data_samples'][2].set_gt_label(4)
@@ -293,7 +293,7 @@ def test_labels_beyond_the_classes_name_the_picture() -> None:
         model(**model.data_preprocessor(data, training=True), mode='loss')
 
 
-def test_misspelt_head_under_each_host() -> None:
+def test_misspelt_options_are_named_in_each_scope() -> None:
     for scope in ('mmdet', 'mmpretrain'):
         with pytest.raises(KeyError, match="did you mean 'ArcFace'"):
             classifier({**HEAD, 'margin': dict(type='ArcFac')}, scope)

@@ -1,9 +1,9 @@
-"""Whether two assignments of one image differ by rounding alone, told by bounds in float64.
+"""Check that two assignments of one image differ by rounding alone, by bounds in float64.
 
-A value that is computed in float32 lies between its bounds: the exact one less and plus what
-rounding does to it. What bounds leave open is a tie; what they do not is a rule, and an assignment
-that breaks it is wrong. So each of two that differ is held against the rule, and both can stand
-only where the bounds overlap.
+A value that is computed in float32 lies between bounds: the exact value minus and plus the error
+of rounding. A choice that the bounds leave open is a tie. A choice that they decide must follow
+the rule, or the assignment is wrong. So each of two assignments that differ is checked against
+the rule, and both pass only where the bounds overlap.
 """
 
 from __future__ import annotations
@@ -15,34 +15,33 @@ from torch import Tensor
 
 from mmdet_ext.catalog.scenes import scene
 
-#: Distance of neighbouring float32 numbers, relative to them.
+#: Relative distance of neighbouring float32 numbers.
 ROUNDING = 2.0**-23
 
-#: What rounding does to an IoU, relative to it: of two areas, their sum and a quotient.
+#: Relative error of an IoU by rounding: of two areas, their sum and a quotient.
 IOU_ROUNDING = 8 * ROUNDING
 
-#: Most boxes of `crowded_scene`, in turn: few where a case is to be seen, and up to 500. Their
-#: number has no divisor in common with those of the scene's kinds and sides.
+#: Largest number of boxes of `crowded_scene`, in turn. The length of this list has no divisor in
+#: common with those of the scene's kinds and sides, so that all combinations occur.
 MOST_BOXES = (25, 60, 25, 120, 25, 250, 25, 500, 25)
 
 
 def crowded_scene(case: int) -> tuple[Tensor, Tensor]:
-    """As `scene`, of up to 500 boxes: in a third of the images more than some tens."""
+    """Draw a `scene` of up to 500 boxes; a third of the scenes have more than some tens."""
     return scene(case, most=MOST_BOXES[case % len(MOST_BOXES)])
 
 
 class Bounds(NamedTuple):
-    """Between what a table of float32 numbers lies."""
+    """Bounds of a table of float32 numbers."""
 
     least: Tensor
     most: Tensor
 
 
 def bounds(exact: Tensor, slack: Tensor | float) -> Bounds:
-    """Bounds of what is within ``slack`` of ``exact`` (float64) before it is rounded once more.
+    """Bound the values within ``slack`` of ``exact`` (float64), after rounding to float32.
 
-    Large numbers stand for all that is rounded to them, and what is too large for float32 is
-    infinity: of two such costs, none is less.
+    Values too large for float32 become infinity: of two such costs, neither is less.
 
     >>> [part.tolist() for part in bounds(torch.tensor([1e5 + 3e-3, 1e39]).double(), 1e-4)]
     [[100000.0, inf], [100000.0, inf]]
@@ -52,14 +51,14 @@ def bounds(exact: Tensor, slack: Tensor | float) -> Bounds:
 
 
 class Claims(NamedTuple):
-    """Who claims what: certainly, and possibly."""
+    """Claims of boxes on priors (G, N) bool: the certain ones, and the possible ones."""
 
     sure: Tensor
     possible: Tensor
 
 
 def smallest(values: Bounds, fewest: Tensor | int, most: Tensor | int) -> Claims:
-    """What is among the k smallest of each row (R, N), with k from ``fewest`` to ``most`` (R,).
+    """Find the k smallest values of each row (R, N), with k from ``fewest`` to ``most`` (R,).
 
     >>> rows = torch.tensor([[1.0, 2.0, 2.0, 3.0]])
     >>> [part.tolist() for part in smallest(bounds(rows, 1e-6), 2, 2)]
@@ -72,15 +71,16 @@ def smallest(values: Bounds, fewest: Tensor | int, most: Tensor | int) -> Claims
 
 
 def follows_claims(chosen: Tensor, claims: Claims, cost: Bounds, of_all: bool) -> Tensor:
-    """Whether priors (N,) have gone where a rule sends them, bool (N,).
+    """Return for each prior (N,) whether its box can follow from the claims, bool (N,).
 
-    A prior that nobody claims is background, and one of several boxes goes to that of least cost.
+    A prior without claims is background. A prior of several boxes goes to that of least cost.
 
     Args:
-        chosen: (N,), the box from 1; 0 is background.
-        claims: (G, N).
-        cost: (G, N).
-        of_all: the least cost of all boxes counts once several claim a prior, not of these alone.
+        chosen: (N,) box from 1; 0 for background.
+        claims: of G boxes on the priors.
+        cost: bounds (G, N).
+        of_all: True for a disputed prior to go to the box of least cost of all boxes, False for
+            that of the boxes that claim it.
     """
     if len(claims.sure) == 0:
         return chosen == 0

@@ -115,7 +115,7 @@ def test_permuting_boxes_permutes_indices(case: Case) -> None:
     assert torch.equal(back, plain.gt_index)
 
 
-def test_no_boxes_make_all_background(case: Case) -> None:
+def test_images_without_boxes_are_all_background(case: Case) -> None:
     result = match(case, geometry(case, (0, 0)))
     assert torch.equal(result.gt_index, torch.full_like(result.gt_index, BACKGROUND))
     assert torch.equal(result.overlap, torch.zeros_like(result.overlap))
@@ -131,7 +131,7 @@ def test_priors_that_an_image_lacks_are_ignored(case: Case) -> None:
     assert (result.gt_index[~valid] == IGNORE).all()
     assert result.positive_mask[0].any()
     if case.priors in ('heatmap', 'cells'):
-        return  # whose rules need all the cells of a level
+        return  # these rules need all cells of a level
     kept = valid[0]
     sizes = tuple(int(level.sum()) for level in kept.split(batch.priors.sizes))
     priors = replace(
@@ -152,7 +152,7 @@ def test_priors_that_an_image_lacks_are_ignored(case: Case) -> None:
 def test_chunks_of_boxes_give_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = geometry(case, (40, 3))
     if case.priors == 'anchors':
-        # Off any grid, so that the table of distances is taken at all.
+        # Not on a grid, so that the table of all distances is computed.
         shift = torch.rand(len(batch.priors), 2, generator=torch.Generator().manual_seed(2))
         corners = batch.priors.as_corners() + shift.repeat(1, 2)
         batch = replace(batch, priors=replace(batch.priors, corners=corners))
@@ -161,7 +161,7 @@ def test_chunks_of_boxes_give_the_same(case: Case, monkeypatch: pytest.MonkeyPat
     assert_same(match(case, batch), whole)
 
 
-def test_inputs_are_left_alone(case: Case) -> None:
+def test_inputs_are_unchanged(case: Case) -> None:
     batch = geometry(case)
     found = predictions(case, batch)
     inputs = [batch.priors.rows, batch.gt_boxes, batch.gt_labels, batch.gt_valid]
@@ -173,7 +173,7 @@ def test_inputs_are_left_alone(case: Case) -> None:
 
 
 @pytest.mark.parametrize('named', [False, True], ids=['by position', 'by name'])
-def test_mmdets_call_with_levels_is_the_batch_of_one(case: Case, named: bool) -> None:
+def test_the_call_of_mmdet_with_levels_is_a_batch_of_one(case: Case, named: bool) -> None:
     assigner, batch = build(case), geometry(case, (12,))
     pred, gt = instances(case, batch)
     if named:
@@ -188,7 +188,7 @@ def test_mmdets_call_with_levels_is_the_batch_of_one(case: Case, named: bool) ->
     assert result.num_gts == 12
 
 
-def test_mmdets_call_without_levels(case: Case) -> None:
+def test_the_call_of_mmdet_without_levels(case: Case) -> None:
     assigner, batch = build(case), geometry(case, (12,))
     pred, gt = instances(case, batch)
     if assigner.needs_levels:

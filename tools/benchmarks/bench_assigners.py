@@ -1,14 +1,14 @@
-"""Label assignment against mmdet: time, peak memory, equal assignments, distance to the floor.
+"""Compare label assignment with mmdet: time, peak memory, equal results, distance to the floor.
 
     python tools/benchmarks/bench_assigners.py [--out FILE.json]
 
-Through mmdet's own call, one image, one thread. SimOTA and dynamic soft label: 8,400 points of a
-640 x 640 image, 80 classes. Task-aligned and ATSS: 22,400 anchors of 1344 x 800. Max-IoU: 201,600
-anchors, nine a place. A last group moves ATSS's anchors off the grid, so that all distances are
-taken.
+Both run through mmdet's call, on one image and one thread. SimOTA and dynamic soft label: 8,400
+points of a 640 x 640 image, 80 classes. Task-aligned and ATSS: 22,400 anchors of 1344 x 800.
+Max-IoU: 201,600 anchors, nine per place. A last group moves ATSS's anchors off the grid, so that
+all distances are computed.
 
-The floor is what no way can go below: the time to read all inputs and write all outputs once, at
-the speed with which this machine copies memory.
+The floor is a lower bound of any implementation: the time to read all inputs and write all outputs
+once, at the speed with which this machine copies memory.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
@@ -27,8 +27,9 @@ from mmengine.structures import InstanceData
 from timing import Timing, compare, parse_arguments, report
 from torch import Tensor
 
-from mmdet_ext.catalog.scenes import pyramid_points
-from mmdet_ext.catalog.synthetic import pyramid_anchors, random_boxes
+from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points
+from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
+from mmdet_ext.functional.assignment.geometry import Priors
 
 WIDTH, HEIGHT = 1344, 800
 SIDE = 640
@@ -37,36 +38,37 @@ CLASSES = 80
 
 @dataclass(frozen=True)
 class Work:
-    """What is assigned.
+    """One assigner with its priors, and the figures that are required of it.
 
     Attributes:
         assigner: registered name in both scopes.
         options: of the assigner.
-        priors: (P, 4).
-        sizes: priors a level, for assigners that take them.
+        priors: of an image.
         image: width and height, px.
-        scores: 'probabilities', 'logits' or None where the rule goes by priors alone.
-        least: required ratios of times, by boxes.
+        least: required ratio of the times, by number of boxes.
         share: largest share of mmdet's peak memory at 300 boxes.
+        with_levels: whether the call gives the number of priors per level.
+        scores: form of the class scores; None where the rule uses priors alone.
         note: on the priors, for the table.
     """
 
     assigner: str
     options: dict[str, Any]
-    priors: Tensor
-    picture: tuple[int, int]
+    priors: Priors
+    image: tuple[int, int]
     least: dict[int, float]
     share: float
-    sizes: list[int] | None = None
-    scores: str | None = None
+    with_levels: bool = False
+    scores: Literal['probabilities', 'logits'] | None = None
     note: str = ''
 
 
 def works(generator: torch.Generator) -> list[Work]:
-    """All that is measured."""
-    points, _ = pyramid_points(SIDE, SIDE, (8, 16, 32), 0.0)
-    grid, sizes = pyramid_anchors(WIDTH, HEIGHT)
-    moved = grid + torch.rand(len(grid), 2, generator=generator).repeat(1, 2)
+    """List all that is measured."""
+    points = points_as_priors(*pyramid_points(SIDE, SIDE, (8, 16, 32), 0.0))
+    grid = anchors_as_priors(*pyramid_anchors(WIDTH, HEIGHT))
+    shift = torch.rand(len(grid), 2, generator=generator).repeat(1, 2)
+    moved = replace(grid, corners=grid.as_corners() + shift)
     anchors = AnchorGenerator(
         strides=[8, 16, 32, 64, 128],
         ratios=[0.5, 1.0, 2.0],
@@ -74,7 +76,7 @@ def works(generator: torch.Generator) -> list[Work]:
         scales_per_octave=3,
     )
     maps = [(-(-HEIGHT // stride), -(-WIDTH // stride)) for stride in (8, 16, 32, 64, 128)]
-    nine = torch.cat(anchors.grid_priors(maps, device='cpu'))
+    nine = Priors(corners=torch.cat(anchors.grid_priors(maps, device='cpu')))
     small, wide = (SIDE, SIDE), (WIDTH, HEIGHT)
     quick = {10: 3.0, 100: 30.0, 300: 30.0}
     atss = {'topk': 9}
@@ -91,14 +93,14 @@ def works(generator: torch.Generator) -> list[Work]:
             1 / 4,
             scores='probabilities',
         ),
-        Work('ATSSAssigner', atss, grid, wide, {10: 2.0, 100: 8.0, 300: 10.0}, 1 / 5, sizes),
+        Work('ATSSAssigner', atss, grid, wide, {10: 2.0, 100: 8.0, 300: 10.0}, 1 / 5, True),
         Work('MaxIoUAssigner', retina, nine, wide, {10: 3.0, 100: 12.0, 300: 15.0}, 1 / 8),
-        Work('ATSSAssigner', atss, moved, wide, {}, 1.0, sizes, note=' off any grid'),
+        Work('ATSSAssigner', atss, moved, wide, {}, 1.0, True, note=' off any grid'),
     ]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; returns 1 if a required figure is missed."""
+    """Run the benchmark; return 1 if a required figure is missed."""
     args = parse_arguments(
         __doc__,
         argv,
@@ -141,11 +143,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def inputs(work: Work, count: int, generator: torch.Generator) -> tuple[InstanceData, InstanceData]:
-    """Priors with what a half-trained head predicts for them, and boxes of a image."""
-    width, height = work.picture
+    """Return priors with the predictions of a half-trained head, and the boxes of an image."""
+    width, height = work.image
     boxes = random_boxes(generator, count, width, height, 12, 400)
     gt = InstanceData(bboxes=boxes, labels=torch.randint(CLASSES, (count,), generator=generator))
-    pred = InstanceData(priors=work.priors)
+    pred = InstanceData(priors=work.priors.rows)
     if work.scores is not None:
         pred.bboxes = predicted(work.priors, boxes, generator)
         logits = 2 * torch.randn(len(work.priors), CLASSES, generator=generator) - 2
@@ -153,12 +155,12 @@ def inputs(work: Work, count: int, generator: torch.Generator) -> tuple[Instance
     return pred, gt
 
 
-def predicted(priors: Tensor, boxes: Tensor, generator: torch.Generator) -> Tensor:
-    """Each prior's box: somewhere between one about itself and the nearest box."""
-    center, side = priors[:, :2], priors[:, 2:]
-    if not torch.equal(priors[:, 2], priors[:, 3]):  # anchors, not points with strides
-        center, side = (priors[:, :2] + priors[:, 2:]) / 2, (priors[:, 2:] - priors[:, :2]) / 8
-    total = len(priors)
+def predicted(priors: Priors, boxes: Tensor, generator: torch.Generator) -> Tensor:
+    """Predict for each prior a box between one of a stride about it and the nearest box."""
+    center, side, total = priors.centers, priors.strides, len(priors)
+    if side is None:
+        corners = priors.as_corners()
+        side = (corners[:, 2:] - corners[:, :2]) / 8  # anchors of eight strides
     side = side * (torch.randn(total, 2, generator=generator) * 0.7 + 1).exp()
     own = torch.cat([center - side / 2, center + side / 2], 1)
     near = torch.cdist(center, (boxes[:, :2] + boxes[:, 2:]) / 2).argmin(1)
@@ -166,8 +168,8 @@ def predicted(priors: Tensor, boxes: Tensor, generator: torch.Generator) -> Tens
 
 
 def contenders(work: Work, pred: InstanceData, gt: InstanceData) -> dict[str, Callable[[], Any]]:
-    """mmdet's assigner and ours on one image, by mmdet's call."""
-    levels = [] if work.sizes is None else [work.sizes]
+    """Return mmdet's assigner and ours on one image, through mmdet's call."""
+    levels = [list(work.priors.sizes)] if work.with_levels else []
     calls: dict[str, Callable[[], Any]] = {}
     for name, scope in (('stock', 'mmdet'), ('mmdet_ext', 'mmdet_ext')):
         assigner = TASK_UTILS.build({'type': f'{scope}.{work.assigner}', **work.options})
@@ -176,13 +178,13 @@ def contenders(work: Work, pred: InstanceData, gt: InstanceData) -> dict[str, Ca
 
 
 def differing(one: Any, other: Any) -> str | None:
-    """None when two assignments are equal, else how many priors differ."""
+    """Return None for equal assignments, otherwise the number of priors that differ."""
     count = int((one.gt_inds != other.gt_inds).sum())
     return f'{count} priors' if count else None
 
 
 def verdict(work: Work, count: int, ours: Timing) -> tuple[str, bool]:
-    """What was reached, beside what is required, and whether it holds."""
+    """Return the figures beside the required ones, and whether they hold."""
     least = work.least.get(count)
     share = work.share if count == 300 else None
     holds = (least is None or ours.ratio >= least) and (share is None or ours.memory_share <= share)
@@ -193,7 +195,7 @@ def verdict(work: Work, count: int, ours: Timing) -> tuple[str, bool]:
 
 
 def copy_speed(mib: int = 256, times: int = 5) -> float:
-    """Bytes a second that a copy reads and writes, the best of some."""
+    """Return the bytes per second that a copy reads and writes, the best of some runs."""
     source = torch.zeros(mib * 2**20, dtype=torch.uint8)
     target = torch.empty_like(source)
     best = 0.0
@@ -205,14 +207,14 @@ def copy_speed(mib: int = 256, times: int = 5) -> float:
 
 
 def floor_ms(pred: InstanceData, gt: InstanceData, speed: float) -> float:
-    """Time to read all inputs, and write an index and an overlap a prior, at that speed."""
+    """Return the time to read all inputs and write index and overlap of each prior, ms."""
     read = sum(t.numel() * t.element_size() for part in (pred, gt) for t in part.values())
     written = len(pred.priors) * (8 + 4)
     return (read + written) / speed * 1e3
 
 
 def crowd(found: list[Work], args: Any, generator: torch.Generator) -> dict[str, Any]:
-    """A image of so many boxes, for each assigner of ours: seconds and peak memory."""
+    """Measure each assigner of ours on an image of very many boxes: seconds and peak memory."""
     rows: dict[str, Any] = {}
     for work in found[:5]:
         if args.assigners and work.assigner not in args.assigners:

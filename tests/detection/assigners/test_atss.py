@@ -1,4 +1,4 @@
-"""ATSSAssigner against mmdet's, on random images and on the edges."""
+"""ATSSAssigner against mmdet's, on random images and in edge cases."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def call(assigner: object, boxes: Tensor, **more: object) -> AssignResult:
 
 
 class Exact(NamedTuple):
-    """What the rule gives for boxes (G,) and priors (P,), within the rounding of float32."""
+    """Outcomes of the rule for boxes (G,) and priors (P,) that rounding to float32 allows."""
 
     claims: Claims
     overlap: Bounds
-    open: Tensor  # (G,), candidates of which are as near as priors that are none
+    open: Tensor  # (G,) bool: a candidate is as near as a prior that is none
 
 
 def exact(boxes: Tensor, ignored: Tensor | None = None) -> Exact:
-    """The rule in float64, box by prior."""
+    """Compute the rule in float64, for all pairs of box and prior."""
     centers = box_centers(PRIORS)
     gap = (box_centers(boxes)[:, None].double() - centers.double()).square().sum(-1)
     if ignored is not None:
@@ -61,7 +61,7 @@ def exact(boxes: Tensor, ignored: Tensor | None = None) -> Exact:
     undecided = (sure != possible).any(1)
     overlap = box_iou(PRIORS.double(), boxes[:, None].double())
     number = sum(min(TOPK, size) for size in SIZES)
-    # Of the boxes whose candidates are beyond doubt; the others' may be any of the possible ones.
+    # Thresholds of the boxes whose candidates are beyond doubt; others may have several.
     candidates = overlap[~undecided][sure[~undecided]].view(-1, number)
     threshold = overlap.new_zeros(len(boxes))
     if len(candidates):
@@ -69,20 +69,20 @@ def exact(boxes: Tensor, ignored: Tensor | None = None) -> Exact:
     threshold = bounds(threshold, 32 * ROUNDING * threshold)
     least, most = bounds(overlap, IOU_ROUNDING * overlap)
     inside = torch.cat([centers - boxes[:, None, :2], boxes[:, None, 2:] - centers], -1).amin(-1)
-    inside = inside > 0.01  # as float32 has it
+    inside = inside > 0.01  # computed in float32, as in the rule
     sure = sure & inside & ~undecided[:, None] & (least >= threshold.most[:, None])
     possible = possible & inside & (most >= threshold.least[:, None])
     return Exact(Claims(sure, possible), Bounds(-most, -least), undecided)
 
 
 def untied(boxes: Tensor, result: AssignResult, ignored: Tensor | None = None) -> list[int]:
-    """Priors of which no rounding makes an assignment right."""
+    """List the priors whose assignment no rounding explains."""
     rule = exact(boxes.float(), ignored)
     right = follows_claims(result.gt_inds.clamp(min=0), rule.claims, rule.overlap, of_all=False)
     return (~right).nonzero().flatten().tolist()
 
 
-def test_indices_equal_mmdets_on_a_thousand_images_ties_apart() -> None:
+def test_indices_equal_mmdet_on_a_thousand_images_except_ties() -> None:
     ours, theirs = ATSSAssigner(topk=TOPK), MMDetATSSAssigner(topk=TOPK)
     assigned = differing = 0
     for case in range(1000):
@@ -96,9 +96,9 @@ def test_indices_equal_mmdets_on_a_thousand_images_ties_apart() -> None:
         )
         if not same.all():
             differing += int((~same).sum())
-            for whose, result in (('stock', other), ('ours', one)):
+            for whose, result in (('mmdet', other), ('ours', one)):
                 wrong = untied(boxes, result)
-                assert not wrong, f"image {case}: {whose}'s choice of priors {wrong} is no tie"
+                assert not wrong, f'image {case}: the choice of priors {wrong} by {whose} is no tie'
     print(f'{differing} of {assigned} assigned priors differ, each tied')
     assert assigned > 50_000
     assert differing < 0.01 * assigned
@@ -107,7 +107,7 @@ def test_indices_equal_mmdets_on_a_thousand_images_ties_apart() -> None:
 def test_a_threshold_that_is_wrong_by_a_hundredth_is_no_tie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The proof of ties proves something: what is no rounding does not pass for it."""
+    """The check of ties detects errors that are larger than rounding."""
     right, ours = atss._mean_and_spread, ATSSAssigner(topk=TOPK)
 
     def wrong(quality: Tensor, valid: Tensor | None) -> Tensor:
@@ -124,7 +124,7 @@ def test_a_threshold_that_is_wrong_by_a_hundredth_is_no_tie(
     assert seen >= 5
 
 
-def test_ties_are_seen_as_ties_and_nothing_else_is() -> None:
+def test_only_ties_count_as_ties() -> None:
     symmetric = torch.tensor([[60.0, 60.0, 100.0, 100.0]])  # its centre is a prior's
     ordinary = torch.tensor([[61.3, 57.9, 103.1, 99.4]])
     assert exact(symmetric).open.all() and not exact(ordinary).open.any()
@@ -169,14 +169,14 @@ def test_dynamic_cost_form_as_mmdet(alpha: float) -> None:
     assert total > 500
 
 
-def test_dynamic_cost_form_says_what_it_lacks() -> None:
+def test_dynamic_cost_form_names_missing_predictions() -> None:
     with pytest.raises(ValueError, match='needs the head to give scores and boxes'):
         call(ATSSAssigner(topk=TOPK, alpha=0.8), random_boxes(torch.Generator(), 3))
     with pytest.warns(UserWarning, match='alpha is None'):
         call(ATSSAssigner(topk=TOPK), PRIORS[:2], scores=torch.zeros(len(PRIORS), 7))
 
 
-def test_another_overlap_measure() -> None:
+def test_other_overlap_measures_as_mmdet() -> None:
     boxes = random_boxes(torch.Generator().manual_seed(7), 20)
     config = {'type': 'mmdet.BboxOverlaps2D'}
     named = ATSSAssigner(topk=TOPK, iou_calculator=config)
@@ -184,7 +184,7 @@ def test_another_overlap_measure() -> None:
     ours, theirs = ATSSAssigner(topk=TOPK, iou_calculator=config), MMDetATSSAssigner(topk=TOPK)
 
     def squared(one: Tensor, other: Tensor, is_aligned: bool = False) -> Tensor:
-        """Tells itself from the IoU by its values."""
+        """Measure the square of the IoU, which differs from the IoU."""
         return bbox_overlaps(one, other, is_aligned=is_aligned).square()
 
     ours.iou_calculator = theirs.iou_calculator = squared
@@ -211,7 +211,7 @@ def test_options_out_of_range_are_named() -> None:
         ATSSAssigner(top_k=9)
 
 
-def test_nothing_is_computed_with_a_graph_or_warned_of() -> None:
+def test_no_gradient_graph_and_no_warning() -> None:
     boxes = random_boxes(torch.Generator().manual_seed(9), 4).requires_grad_()
     with warnings.catch_warnings():
         warnings.simplefilter('error')

@@ -1,4 +1,4 @@
-"""Assigners with overlap measures that give all pairs, whatever is asked of them."""
+"""Assigners with overlap measures that give all pairs, whatever the arguments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_calculator_of_all_pairs_gives_the_assignment_of_mmdet(name: str) -> N
     positives = 0
     for case in range(1, 60):
         boxes, labels = scene(case, most=30)
-        # Off whole pixels, so that no two priors are equally far; no box twice.
+        # Not on whole pixels, so that no two priors are equally far and no box is repeated.
         boxes = boxes.float() + 0.3 * torch.rand(len(boxes), 4, generator=generator)
         pred = InstanceData(priors=ANCHORS)
         if 'alpha' in options:

@@ -21,7 +21,7 @@ def geometry(boxes: list[Tensor], labels: list[Tensor], **more: object) -> Batch
 
 
 def inner_scene(case: int) -> tuple[Tensor, Tensor]:
-    """Boxes whose centres lie in the image, as mmdet needs them."""
+    """Draw boxes whose centres lie in the image, as mmdet needs them."""
     boxes, labels = scene(case)
     boxes = boxes.float()
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -29,7 +29,7 @@ def inner_scene(case: int) -> tuple[Tensor, Tensor]:
     return boxes[inside], labels[inside]
 
 
-def test_targets_equal_mmdets_head_on_random_images() -> None:
+def test_targets_equal_the_head_of_mmdet_on_random_images() -> None:
     head = CenterNetHead(1, 1, 7)
     assigner, positives = CenterNetAssigner(shared='last'), 0
     for first in range(0, 300, 3):
@@ -43,7 +43,7 @@ def test_targets_equal_mmdets_head_on_random_images() -> None:
         result = assigner.match(batch)
         there = theirs['wh_offset_target_weight'][:, 0].flatten(1) == 1
         assert torch.equal(result.positive_mask, there)
-        # The box of each cell is told by its sides and its centre's offset.
+        # Sides and offset of the centre identify the box of each cell.
         index = result.gt_index.clamp(min=0)[..., None].expand(-1, -1, 4)
         if batch.gt_boxes.shape[1] == 0:
             continue
@@ -57,7 +57,7 @@ def test_targets_equal_mmdets_head_on_random_images() -> None:
     assert positives > 3000
 
 
-def test_the_batch_and_mmdets_call_give_the_same_with_levels_or_without() -> None:
+def test_batch_and_call_of_mmdet_agree_with_levels_or_without() -> None:
     images = [scene(case) for case in (3, 20, 12)]
     boxes, labels = (list(part) for part in zip(*images, strict=True))
     assigner = CenterNetAssigner()
@@ -72,7 +72,7 @@ def test_the_batch_and_mmdets_call_give_the_same_with_levels_or_without() -> Non
             assert torch.equal(result.labels, own.where(whole.positive_mask[image], -1))
 
 
-def test_half_precision_no_boxes_absent_priors_and_inputs() -> None:
+def test_half_precision_empty_images_and_absent_priors() -> None:
     boxes, labels = scene(28)
     assigner = CenterNetAssigner()
     half = geometry([boxes.half()], [labels])
@@ -99,7 +99,7 @@ def test_a_larger_overlap_makes_smaller_peaks() -> None:
     assert areas[0] > areas[1] > areas[2]
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_bad_options_and_priors_are_named() -> None:
     with pytest.raises(ValueError, match='min_overlap must be above 0 and below 1, got 1'):
         CenterNetAssigner(min_overlap=1)
     with pytest.raises(ValueError, match="'smallest' or 'last', got 'first'"):

@@ -1,4 +1,4 @@
-"""SimOTA and dynamic soft label against mmdet's, on random images and on the edges."""
+"""SimOTA and dynamic soft label against mmdet's, on random images and in edge cases."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ BOTH = pytest.mark.parametrize('name', PAIRS)
 
 
 def predicted(name: str, case: int, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes (P, 4) about the points, part of them near to a box, and scores (P, C).
+    """Draw boxes (P, 4) about the points, some of them near a box, and scores (P, C).
 
-    These are probabilities for SimOTA, else logits; all are of the boxes' precision.
+    Scores are probabilities for SimOTA, logits otherwise. All have the dtype of the boxes.
     """
     generator = torch.Generator().manual_seed(case)
     side = POINTS[:, 2:] * (torch.randn(len(POINTS), 2, generator=generator) * 0.7 + 1).exp()
@@ -71,9 +71,9 @@ def call(
 
 
 class Pairs(NamedTuple):
-    """All pairs of boxes and priors that take part (G, N), by the formula in float64.
+    """Pairs of G boxes and the N priors that take part, by the formula in float64.
 
-    The slack is what float32 may add to a cost or take from it: some roundings of each term.
+    The slack bounds the error of a cost in float32: some roundings of each term.
     """
 
     used: Tensor  # (P,) bool, N of them True
@@ -90,7 +90,7 @@ def log_overlap_cost(overlap: Tensor, weight: float) -> tuple[Tensor, Tensor]:
 def simota_pairs(
     theirs: MMDetSimOTAAssigner, boxes: Tensor, labels: Tensor, found: Tensor, scores: Tensor
 ) -> Pairs:
-    # What lies inside is told by signs of differences, in float32 as mmdet takes them.
+    # The signs of differences decide what lies inside, in float32 as in mmdet.
     point, reach = POINTS[:, :2], theirs.center_radius * POINTS[:, 2:]
     center = box_centers(boxes)[:, None]
     gap = torch.cat([point - boxes[:, None, :2], boxes[:, None, 2:] - point], -1).amin(-1)
@@ -139,7 +139,7 @@ def untied(
     scores: Tensor,
     chosen: Tensor,
 ) -> list[int]:
-    """Priors of which no rounding makes an assignment (P,), box from 1, right."""
+    """List the priors whose box (P,), from 1, no rounding explains."""
     exact, topk = (
         (simota_pairs, getattr(theirs, 'candidate_topk', 0))
         if isinstance(theirs, MMDetSimOTAAssigner)
@@ -159,7 +159,7 @@ def untied(
 def compare(
     ours: Any, theirs: Any, name: str, case: int, boxes: Tensor, labels: Tensor
 ) -> tuple[int, int]:
-    """Hold ours against mmdet's, ties apart; how many priors mmdet assigns, how many differ."""
+    """Compare both assigners except for ties; count priors that mmdet assigns and that differ."""
     given = (boxes, labels, *predicted(name, case, boxes))
     single = (given[0].float(), labels, given[2].float(), given[3].float())
     one, other = call(ours, *given), call(theirs, *single)
@@ -167,14 +167,14 @@ def compare(
     assert torch.equal(one.labels[same], other.labels[same])
     torch.testing.assert_close(one.max_overlaps[same], other.max_overlaps[same], rtol=1e-6, atol=0)
     if not same.all():
-        for whose, result in (('stock', other), ('ours', one)):
+        for whose, result in (('mmdet', other), ('ours', one)):
             wrong = untied(theirs, *single, result.gt_inds)
-            assert not wrong, f"image {case}: {whose}'s choice of priors {wrong} is no tie"
+            assert not wrong, f'image {case}: the choice of priors {wrong} by {whose} is no tie'
     return int((other.gt_inds > 0).sum()), int((~same).sum())
 
 
 @BOTH
-def test_indices_equal_mmdets_on_a_thousand_images_ties_apart(name: str) -> None:
+def test_indices_equal_mmdet_on_a_thousand_images_except_ties(name: str) -> None:
     ours, theirs = (cls() for cls in PAIRS[name])
     assigned = differing = 0
     for case in range(1000):
@@ -192,10 +192,10 @@ def test_indices_equal_mmdets_on_a_thousand_images_ties_apart(name: str) -> None
         ('soft label', SoftLabelCosts),
     ],
 )
-def test_a_cost_that_is_wrong_by_three_thousandths_is_seen(
+def test_a_cost_that_is_wrong_by_three_thousandths_is_detected(
     name: str, costs: type[PairCosts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proof of ties proves something: what is no rounding does not pass for it."""
+    """The check of ties detects errors that are larger than rounding."""
     right: Callable[..., Tensor] = costs.cost
 
     def wrong(self: PairCosts, part: slice, overlap: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""FCOSAssigner against mmdet's FCOSHead, on random images and on the edges."""
+"""FCOSAssigner against mmdet's FCOSHead, on random images and in edge cases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmdet_ext.functional.assignment.geometry import BatchGeometry
 
 POINTS, SIZES = pyramid_points()
 STRIDES = (8, 16, 32, 64, 128)
-#: Of a size that a image of 320 x 256 uses all levels.
+#: Ranges for which an image of 320 x 256 uses all levels.
 RANGES = ((-1, 32), (32, 64), (64, 128), (128, 200), (200, 1e8))
 MODES = [
     {'center_sampling': False},
@@ -30,8 +30,8 @@ def geometry(boxes: list[Tensor], sizes: list[int] = SIZES, **more: object) -> B
 
 
 def mmdet_indices(boxes: Tensor, mode: dict[str, object]) -> Tensor:
-    """What box each point learns in mmdet's head, -1 for none."""
-    # Each box is its own class, so that labels tell boxes.
+    """Return the box that each point learns in mmdet's head, -1 for none."""
+    # Each box is its own class, so that labels identify boxes.
     head = FCOSHead(
         len(boxes) or 1,
         1,
@@ -47,7 +47,7 @@ def mmdet_indices(boxes: Tensor, mode: dict[str, object]) -> Tensor:
     return found.where(found < head.num_classes, -1)
 
 
-def test_points_are_those_of_mmdets_generator() -> None:
+def test_points_are_those_of_the_generator_of_mmdet() -> None:
     generator = MlvlPointGenerator(STRIDES)
     shapes = [(-(-256 // stride), -(-320 // stride)) for stride in STRIDES]
     theirs = generator.grid_priors(shapes, device='cpu', with_stride=True)
@@ -55,12 +55,12 @@ def test_points_are_those_of_mmdets_generator() -> None:
 
 
 @pytest.mark.parametrize('mode', MODES, ids=str)
-def test_indices_equal_mmdets_on_random_images(mode: dict[str, object]) -> None:
+def test_indices_equal_mmdet_on_random_images(mode: dict[str, object]) -> None:
     assigner, assigned = FCOSAssigner(RANGES, **mode), 0
     for case in range(300):
         boxes, _ = scene(case)
         index = assigner.match(geometry([boxes])).gt_index[0]
-        # Equal areas too: both take the first.
+        # They agree for equal areas too: both take the first box.
         assert torch.equal(index, mmdet_indices(boxes.float(), mode)), case
         assigned += int((index >= 0).sum())
     print(f'{assigned} points assigned')
@@ -81,7 +81,7 @@ def test_a_box_of_more_than_a_hundred_million_pixels_still_counts() -> None:
     assert torch.equal(index >= 0, POINTS[:, 2] == 128)
 
 
-def test_the_batch_and_mmdets_call_give_the_same_with_levels_or_without() -> None:
+def test_batch_and_call_of_mmdet_agree_with_levels_or_without() -> None:
     images = [scene(case)[0].float() for case in (3, 20, 12)]
     assigner = FCOSAssigner(RANGES, center_sampling=True)
     whole = assigner.match(geometry(images))
@@ -103,7 +103,7 @@ def test_permuting_boxes_permutes_indices() -> None:
     assert torch.equal(order[moved.clamp(min=0)].where(moved >= 0, moved), plain)
 
 
-def test_absent_points_and_inputs() -> None:
+def test_absent_points_are_ignored_and_inputs_unchanged() -> None:
     boxes = scene(4)[0].float()
     present = torch.rand(1, len(POINTS), generator=torch.Generator().manual_seed(0)) < 0.5
     batch = geometry([boxes], prior_valid=present)

@@ -1,4 +1,4 @@
-"""The distance of Gaussians as an overlap measure of mmdet's and our assigners."""
+"""Distance of Gaussians as an overlap measure, in mmdet's assigners and in ours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NWD = {'type': 'mmdet_ext.NWDCalculator', 'constant': 20.0}
 
 
 def slow_nwd(box: list[float], other: list[float], constant: float) -> float:
-    """From centres and sides, as the paper has it."""
+    """Compute the measure from centres and sides, as in the paper."""
     (x, y, w, h), (p, q, u, v) = (
         ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2, b[2] - b[0], b[3] - b[1]) for b in (box, other)
     )
@@ -64,10 +64,10 @@ def test_aligned_pairs_are_the_diagonal_and_batches_the_stack() -> None:
 
 
 @pytest.mark.parametrize('is_aligned', [False, True])
-def test_iof_is_mmdets(is_aligned: bool) -> None:
+def test_iof_equals_mmdet(is_aligned: bool) -> None:
     shared = 0
     for case in range(60):
-        # Sides of at least a pixel: mmdet's share of a box without area is as ours, 0.
+        # Sides of at least a pixel, and boxes without area, whose share is 0 in both.
         boxes, others = scene(case)[0].float(), scene(case + 7)[0].float()
         if is_aligned:
             count = min(len(boxes), len(others))
@@ -97,7 +97,7 @@ def test_scores_box_types_and_half_precision() -> None:
         assert calculator(boxes[:0], boxes[:0], mode, is_aligned=True).shape == (0,)
 
 
-def test_mmdets_assigner_takes_it() -> None:
+def test_an_assigner_of_mmdet_takes_it() -> None:
     config = {'pos_iou_thr': 0.6, 'neg_iou_thr': 0.4, 'min_pos_iou': 0.3, 'ignore_iof_thr': 0.5}
     assigner = MaxIoUAssigner(**config, iou_calculator=NWD)
     boxes = scene(12, width=96, height=80)[0]
@@ -115,7 +115,7 @@ def test_mmdets_assigner_takes_it() -> None:
     assert (result.gt_inds[~inside & (best >= 0.6)] > 0).all()
 
 
-def test_our_atss_takes_it_and_equals_mmdets() -> None:
+def test_our_atss_takes_it_and_equals_mmdet() -> None:
     found = []
     boxes = scene(12, width=96, height=80)[0]
     gt = InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.int64))
@@ -128,18 +128,18 @@ def test_our_atss_takes_it_and_equals_mmdets() -> None:
     assert torch.equal(found[0].gt_inds, found[1].gt_inds)
 
 
-def test_no_more_memory_than_a_few_tables() -> None:
+def test_memory_is_little_more_than_the_result() -> None:
     boxes = torch.rand(3000, 4, generator=torch.Generator().manual_seed(0)) * 100
     others = torch.rand(5000, 4, generator=torch.Generator().manual_seed(1)) * 100
     for mode in ('iou', 'iof'):
         peak = peak_bytes(lambda mode=mode: NWDCalculator()(boxes, others, mode))
         table = NWDCalculator()(boxes, others, mode)
         assert peak < table.numel() * 4 + 8 * chunks.TABLE_ELEMENTS * 4 < 2 * table.numel() * 4
-        # Rows some at a time are as good as all at once.
+        # Chunks of rows give the same as all rows at once.
         assert torch.equal(table[::500], NWDCalculator()(boxes[::500], others, mode))
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_bad_options_and_arguments_are_named() -> None:
     boxes = torch.rand(3, 4)
     with pytest.raises(ValueError, match='constant must be above 0, got 0'):
         NWDCalculator(constant=0)

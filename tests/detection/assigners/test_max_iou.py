@@ -1,4 +1,4 @@
-"""MaxIoUAssigner against mmdet's, on random images and on the edges."""
+"""MaxIoUAssigner against mmdet's, on random images and in edge cases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests._helpers.ties import crowded_scene
 
 PRIORS, SIZES = yolo_anchors()
 
-#: RPN's, Faster R-CNN's second stage, RetinaNet's and SSD's of mmdet's configs, and the others.
+#: Options of mmdet's configs of RPN, Faster R-CNN's second stage, RetinaNet and SSD, and a range.
 OPTIONS: dict[str, dict[str, Any]] = {
     'RPN': dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=True),
     'RoI': dict(pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5, match_low_quality=False),
@@ -46,7 +46,7 @@ def assert_same(one: AssignResult, other: AssignResult) -> None:
 
 @pytest.mark.parametrize('name', OPTIONS)
 def test_equal_to_mmdet_on_a_thousand_images(name: str) -> None:
-    """To the last bit: what is measured is computed alike. The crowds are shared out."""
+    """Results are equal to the last bit. Each option gets a share of the crowded images."""
     ours, theirs = MaxIoUAssigner(**OPTIONS[name]), MMDetMaxIoUAssigner(**OPTIONS[name])
     turn, assigned = list(OPTIONS).index(name), 0
     for case in range(1000):
@@ -73,14 +73,14 @@ def test_ignore_regions_as_mmdet(candidates: bool) -> None:
     everything = torch.tensor([[-600.0, -600.0, 900.0, 900.0]])
     if candidates:
         assert_same(call(ours, boxes, everything), call(theirs, boxes, everything))
-        # The one difference: regions count in a image without boxes too.
+        # The one difference: in an image without boxes, ignore regions count too.
         assert (call(ours, boxes[:0], everything).gt_inds == -1).all()
         assert (call(theirs, boxes[:0], everything).gt_inds == 0).all()
 
 
 @pytest.mark.parametrize('every', [True, False])
 def test_a_box_that_touches_nothing_as_mmdet(every: bool) -> None:
-    """With no least overlap it takes all priors (or the first), being as near to one as another."""
+    """Without a least overlap, it takes all priors, or the first: its overlap with each is 0."""
     options = dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.0, gt_max_assign_all=every)
     boxes = torch.tensor([[50.0, 50, 90, 100], [900, 900, 950, 950], [20, 20, 60, 90]])
     for chosen in (boxes, boxes[1:2], boxes[[1, 0]], boxes[[1, 1]]):
@@ -89,7 +89,7 @@ def test_a_box_that_touches_nothing_as_mmdet(every: bool) -> None:
     assert (one.gt_inds > 0).sum() == (len(PRIORS) if every else 1)
 
 
-def test_proposals_in_no_order_as_mmdet() -> None:
+def test_shuffled_proposals_as_mmdet() -> None:
     generator = torch.Generator().manual_seed(6)
     options = OPTIONS['RoI']
     boxes = random_boxes(generator, 40)
@@ -102,7 +102,7 @@ def test_proposals_in_no_order_as_mmdet() -> None:
     assert (one.gt_inds > 0).sum() > 30
 
 
-def test_other_measures() -> None:
+def test_other_measures_as_mmdet() -> None:
     generator = torch.Generator().manual_seed(7)
     options = dict(OPTIONS['RetinaNet'], pos_iou_thr=0.6, neg_iou_thr=0.5)
     calculator = dict(type='mmdet_ext.NWDCalculator', constant=30.0)
@@ -135,6 +135,6 @@ def test_ten_thousand_boxes_in_bounded_memory() -> None:
     assert peak_bytes(lambda: assigner.match(batch)) < 2**27
 
 
-def test_bad_options() -> None:
+def test_a_bad_range_is_named() -> None:
     with pytest.raises(ValueError, match=r'neg_iou_thr must be a number or \(from, below\)'):
         MaxIoUAssigner(pos_iou_thr=0.5, neg_iou_thr=(0.4, 0.1))

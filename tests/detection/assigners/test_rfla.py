@@ -65,7 +65,7 @@ def test_the_size_of_fields_reaches_the_rule() -> None:
     torch.testing.assert_close(sides[-1], torch.full((2,), 185.0))
 
 
-def test_the_batch_and_mmdets_call_give_the_same_with_levels_or_without() -> None:
+def test_batch_and_call_of_mmdet_agree_with_levels_or_without() -> None:
     images = [scene(case)[0].float() for case in (3, 20, 12)]
     assigner = RFLAAssigner()
     whole = assigner.match(geometry(images))
@@ -84,7 +84,9 @@ def test_half_precision_boxes_are_assigned_as_their_float32_values() -> None:
 
 
 @pytest.mark.parametrize('receptive_fields', [None, (91, 267, 427, 555, 811)])
-def test_absent_priors_no_boxes_and_inputs(receptive_fields: tuple[float, ...] | None) -> None:
+def test_absent_priors_empty_images_and_unchanged_inputs(
+    receptive_fields: tuple[float, ...] | None,
+) -> None:
     boxes = scene(28)[0]
     present = torch.rand(2, len(POINTS), generator=torch.Generator().manual_seed(0)) < 0.5
     priors = PRIORS if receptive_fields else FIELD_PRIORS
@@ -95,7 +97,7 @@ def test_absent_priors_no_boxes_and_inputs(receptive_fields: tuple[float, ...] |
     assert result.positive_mask.any(1).tolist() == [True, False]
     assert (result.gt_index[1][present[1]] == -1).all()
     after = (batch.priors.rows, batch.gt_boxes, present)
-    # The authors' code shrinks the priors it is given.
+    # The authors' code shrinks the priors that it gets.
     assert all(torch.equal(one, other) for one, other in zip(after, kept, strict=True))
 
 
@@ -110,7 +112,7 @@ def test_fields_in_ignore_regions_are_ignored() -> None:
     assert torch.equal(off.gt_index, RFLAAssigner().match(geometry([boxes])).gt_index)
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_bad_options_and_levels_are_named() -> None:
     for options, message in (
         ({'topk': 0}, 'topk must be at least 1, got 0'),
         ({'topk_decayed': 0}, 'topk_decayed must be at least 1, got 0'),

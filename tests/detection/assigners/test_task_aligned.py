@@ -37,9 +37,9 @@ CENTER, STRIDE = box_centers(PRIORS), (PRIORS[:, 2:] - PRIORS[:, :2]) / 8
 
 
 def predicted(case: int, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes (P, 4) about the priors, part of them near to a box, and probabilities (P, C).
+    """Draw boxes (P, 4) about the priors, some of them near a box, and probabilities (P, C).
 
-    Both are of the boxes' precision.
+    Both have the dtype of the boxes.
     """
     generator = torch.Generator().manual_seed(case)
     side = STRIDE * (torch.randn(len(PRIORS), 2, generator=generator) * 0.7 + 1).exp()
@@ -72,12 +72,12 @@ def untied(
     own: tuple[float, ...],
     chosen: Tensor,
 ) -> list[int]:
-    """Priors of which no rounding makes an assignment (P,), box from 1, right."""
+    """List the priors whose box (P,), from 1, no rounding explains."""
     alpha, beta = own or (1, 6)
     overlap = box_iou(found.double(), boxes[:, None].double())
     alignment = scores.double().T[labels] ** alpha * overlap**beta
-    # Powers take the relative error of their base that many times; the least numbers of float32
-    # have few digits.
+    # A power multiplies the relative error of its base by the exponent. The smallest numbers of
+    # float32 have few digits.
     slack = alignment * (beta * IOU_ROUNDING + (4 + alpha + beta) * ROUNDING) + 1e-42
     alignment = bounds(alignment, slack)
     claims = smallest(Bounds(-alignment.most, -alignment.least), TOPK, TOPK)
@@ -93,7 +93,7 @@ def untied(
 
 
 @pytest.mark.parametrize('own', [(), (0.5, 4), (1, 2.5)], ids=str)
-def test_equal_to_mmdet_on_a_thousand_images_ties_apart(own: tuple[float, ...]) -> None:
+def test_equal_to_mmdet_on_a_thousand_images_except_ties(own: tuple[float, ...]) -> None:
     ours, theirs = TaskAlignedAssigner(topk=TOPK), MMDetTaskAlignedAssigner(topk=TOPK)
     assigned = differing = 0
     for case in range(1000):
@@ -111,16 +111,16 @@ def test_equal_to_mmdet_on_a_thousand_images_ties_apart(own: tuple[float, ...]) 
         torch.testing.assert_close(one.assign_metrics[same], other.assign_metrics[same])
         if not same.all():
             differing += int((~same).sum())
-            for whose, result in (('stock', other), ('ours', one)):
+            for whose, result in (('mmdet', other), ('ours', one)):
                 wrong = untied(*single, own, result.gt_inds)
-                assert not wrong, f"image {case}: {whose}'s choice of priors {wrong} is no tie"
+                assert not wrong, f'image {case}: the choice of priors {wrong} by {whose} is no tie'
     print(f'{differing} of {assigned} assigned priors differ, each tied')
     assert assigned > 100_000
     assert differing < 0.001 * assigned
 
 
 def test_an_alignment_that_is_wrong_by_a_hundredth_is_no_tie() -> None:
-    """The proof of ties proves something: what is no rounding does not pass for it."""
+    """The check of ties detects errors that are larger than rounding."""
     ours = TaskAlignedAssigner(topk=TOPK)
     seen = 0
     for case in range(7, 200, 9):  # up to 500 boxes each
@@ -136,7 +136,7 @@ def test_an_alignment_that_is_wrong_by_a_hundredth_is_no_tie() -> None:
 
 
 def test_one_to_one_takes_the_prior_of_best_alignment() -> None:
-    """Against a loop over boxes, from the definition."""
+    """The reference is a loop over boxes, from the definition."""
     assigner = OneToOneTaskAlignedAssigner(alpha=0.5, beta=6.0)
     positives = 0
     for case in range(100):
@@ -183,7 +183,7 @@ def test_ten_thousand_boxes_in_bounded_memory() -> None:
     ('total', 'number', 'topk'), [(5, 3, 13), (50, 8, 4), (333, 20, 13), (1500, 40, 1)]
 )
 def test_blocks_give_what_all_pairs_do(total: int, number: int, topk: int) -> None:
-    """Few and many priors, blocks that are not full, scores of 0 or above 1, priors left out."""
+    """Cases: few and many priors, partial blocks, scores of 0 or above 1, absent priors."""
     positives = 0
     for case in range(24):
         generator = torch.Generator().manual_seed(case)
@@ -192,7 +192,7 @@ def test_blocks_give_what_all_pairs_do(total: int, number: int, topk: int) -> No
         near = torch.randint(number, (2, total // 2, 1), generator=generator).expand(-1, -1, 4)
         found[:, : total // 2] = torch.lerp(found[:, : total // 2], boxes.gather(1, near), 0.8)
         scores = torch.rand(2, total, CLASSES, generator=generator)
-        if case % 3 == 0:  # for most priors no class at all: no block tells what is reached
+        if case % 3 == 0:  # most priors have no class, so that no block gives a bound
             scores *= torch.rand(scores.shape, generator=generator) < 0.05
         if case % 4 == 0:
             scores[1] *= 30
@@ -211,9 +211,11 @@ def test_blocks_give_what_all_pairs_do(total: int, number: int, topk: int) -> No
     assert positives > 10
 
 
-def test_a_image_of_boxes_that_touch_nothing() -> None:
+def test_boxes_that_touch_no_prediction() -> None:
     found = torch.tensor([[0.0, 0, 10, 10], [90, 90, 100, 100]])[None]
-    boxes = torch.tensor([[[40.0, 40, 50, 50], [5, 50, 95, 60]]])  # the second meets their bounds
+    boxes = torch.tensor(
+        [[[40.0, 40, 50, 50], [5, 50, 95, 60]]]
+    )  # the second touches the rectangle around them
     geometry = geometry_of(anchors_as_priors(found[0]), boxes)
     predictions = Predictions(boxes=found, probabilities=torch.ones(1, 2, 1))
     result = task_aligned_match(geometry, predictions)
@@ -222,13 +224,13 @@ def test_a_image_of_boxes_that_touch_nothing() -> None:
 
 
 def test_bad_options() -> None:
-    for error in (ValueError, AssertionError):  # the latter is mmdet's
+    for error in (ValueError, AssertionError):  # mmdet raises the latter
         with pytest.raises(error, match='topk must be at least 1, got 0'):
             TaskAlignedAssigner(topk=0)
 
 
-def test_priors_that_are_not_there_are_nobodys_whatever_the_score_counts() -> None:
-    """With alpha 0 a score of 0 counts as 1."""
+def test_absent_priors_are_ignored_with_any_exponent() -> None:
+    """With alpha 0, a score of 0 counts as 1."""
     boxes, labels = torch.tensor([[20.0, 20, 120, 120]]), torch.tensor([1])
     found, scores = predicted(4, boxes)
     assigner = TaskAlignedAssigner(topk=13)

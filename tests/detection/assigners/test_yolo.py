@@ -32,7 +32,7 @@ def predicted(images: int, seed: int = 0) -> Predictions:
     return Predictions(boxes=PRIORS + torch.randn(images, len(PRIORS), 4, generator=generator) * 6)
 
 
-def test_priors_are_those_of_mmdets_generator() -> None:
+def test_priors_are_those_of_the_generator_of_mmdet() -> None:
     sides = [list(level) for level in YOLO_SIDES.values()]
     generator = YOLOAnchorGenerator(list(YOLO_SIDES), sides)
     shapes = [(256 // stride, 320 // stride) for stride in YOLO_SIDES]
@@ -51,7 +51,7 @@ def test_overlapping_predictions_are_ignored_and_nothing_else_is(kind: type) -> 
             best = torch.maximum(best, box_iou(predictions.boxes[0], box))
         expected = (best > 0.4) & ~result.positive_mask[0]
         assert torch.equal(result.ignore_mask[0], expected)
-        # Which box a prior has does not depend on the predictions.
+        # The box of a prior does not depend on the predictions.
         alone = kind(ignore_iou_thr=1).match(geometry([boxes]), predictions)
         assert torch.equal(alone.positive_mask, result.positive_mask)
         assert not alone.ignore_mask.any()
@@ -59,7 +59,7 @@ def test_overlapping_predictions_are_ignored_and_nothing_else_is(kind: type) -> 
     assert ignored > 200
 
 
-def test_ignoring_by_priors_is_mmdets_grid_assigner() -> None:
+def test_ignoring_by_priors_equals_the_grid_assigner_of_mmdet() -> None:
     theirs = GridAssigner(pos_iou_thr=0.5, neg_iou_thr=0.5)
     ours, ignored = YOLOv3Assigner(ignore_by='prior'), 0
     head = YOLOV3Head(
@@ -76,7 +76,7 @@ def test_ignoring_by_priors_is_mmdets_grid_assigner() -> None:
     for case in range(120):
         boxes = scene(case)[0].float()
         center = (boxes[:, :2] + boxes[:, 2:]) / 2
-        # mmdet takes a centre outside the image for one of another row.
+        # In mmdet, a centre outside the image falls into a cell of another row.
         boxes = boxes[((center > 0) & (center < torch.tensor([320.0, 256.0]))).all(1)]
         flags = torch.cat(head.responsible_flags(shapes, boxes, 'cpu'))
         gt = InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.int64))
@@ -85,14 +85,14 @@ def test_ignoring_by_priors_is_mmdets_grid_assigner() -> None:
         one = ours.assign(pred, gt).gt_inds
         either = (one > 0) | (other > 0)
         assert torch.equal(one[~either], other[~either])
-        # A prior that only we give to a box lies in its cell, as mmdet's do.
+        # Priors with a box lie in a responsible cell, by either assigner.
         assert flags[one > 0].all() and flags[other > 0].all()
         ignored += int((one == -1).sum())
     assert ignored > 200
 
 
 @pytest.mark.parametrize('kind', ASSIGNERS)
-def test_the_batch_and_mmdets_call_give_the_same_with_levels_or_without(kind: type) -> None:
+def test_batch_and_call_of_mmdet_agree_with_levels_or_without(kind: type) -> None:
     images = [scene(case)[0].float() for case in (3, 20, 12)]
     predictions, assigner = predicted(3), kind()
     whole = assigner.match(geometry(images), predictions)
@@ -117,7 +117,7 @@ def test_half_precision_boxes_are_assigned_as_their_float32_values(kind: type) -
 
 
 @pytest.mark.parametrize('kind', ASSIGNERS)
-def test_no_boxes_absent_priors_and_inputs(kind: type) -> None:
+def test_empty_images_absent_priors_and_unchanged_inputs(kind: type) -> None:
     boxes, predictions = scene(28)[0], predicted(2)
     present = torch.rand(2, len(PRIORS), generator=torch.Generator().manual_seed(0)) < 0.5
     batch = geometry([boxes, boxes[:0]], prior_valid=present)
@@ -132,7 +132,7 @@ def test_no_boxes_absent_priors_and_inputs(kind: type) -> None:
     assert (nothing.gt_index == -1).all() and (nothing.overlap == 0).all()
 
 
-def test_v4_has_v3s_priors_and_more_where_no_boxes_meet() -> None:
+def test_v4_has_the_priors_of_v3_and_more_for_a_single_box() -> None:
     box = scene(28)[0][:1]
     three, four = (
         kind(ignore_by='prior').match(geometry([box])).positive_mask for kind in IGNORING
@@ -150,7 +150,7 @@ def test_many_boxes_take_bounded_memory(kind: type) -> None:
     assert peak_bytes(lambda: kind().match(batch, predictions)) < 20e6
 
 
-def test_what_lacks_or_does_not_fit_is_named() -> None:
+def test_missing_predictions_and_bad_options_are_named() -> None:
     batch = geometry([scene(28)[0]])
     for kind in IGNORING:
         message = f"{kind.__name__} goes by what the head predicts.* ignore_by='prior'"
@@ -168,7 +168,7 @@ def test_what_lacks_or_does_not_fit_is_named() -> None:
 
 
 @pytest.mark.parametrize('kind', ASSIGNERS)
-def test_cells_in_bfloat16_are_found_or_the_type_is_named(kind: type) -> None:
+def test_cells_in_bfloat16_are_found_or_the_dtype_is_named(kind: type) -> None:
     boxes = torch.tensor([[20.0, 20, 60, 50]])
     assigner = kind() if kind is YOLOv5Assigner else kind(ignore_by='prior')
 

@@ -1,4 +1,4 @@
-"""Nearest priors and the ATSS rule, against slow references."""
+"""Nearest priors and the rule of ATSS, against slow references."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmdet_ext.functional.boxes.overlap import box_centers
 from tests._helpers.assigners import geometry_of, indices
 
 
-def test_grid_is_found_and_nothing_else() -> None:
+def test_a_grid_is_found_and_other_orders_are_not() -> None:
     priors, sizes = pyramid_anchors(72, 40, strides=(8, 16))
     fine, coarse = box_centers(priors).split(sizes)
     grid = find_grid(fine)
@@ -81,7 +81,7 @@ def test_excluded_rows_belong_to_equal_runs_of_points(monkeypatch: pytest.Monkey
     assert torch.equal(nearest_priors(points, centers, [30, 20], 4, excluded_mask=mask), whole)
 
 
-def test_ignore_mask_by_hand_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ignore_mask_is_the_share_computed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     priors, _ = pyramid_anchors(96, 72, strides=(8, 16))
     regions = random_boxes(generator, 6, 96, 72).view(2, 3, 4)
@@ -107,7 +107,7 @@ def match(
 
 
 def slow_atss(priors: Tensor, sizes: list[int], gts: Tensor, topk: int) -> list[int]:
-    """The paper's algorithm 1 with loops over boxes, levels and candidates, in Python numbers."""
+    """Compute the paper's algorithm 1 with loops over boxes, levels and candidates."""
     anchors, boxes = priors.double().tolist(), gts.double().tolist()
 
     def center(box: list[float]) -> tuple[float, float]:
@@ -164,7 +164,7 @@ def test_a_prior_claimed_twice_goes_to_the_larger_overlap_then_to_the_first() ->
     assert 1 in claimed and 2 not in claimed
 
 
-def test_ignored_priors_are_marked_unless_claimed() -> None:
+def test_ignored_priors_are_marked_unless_a_box_claims_them() -> None:
     priors, sizes = pyramid_anchors(64, 64, strides=(8,), scale=4)
     ignore = torch.zeros(1, len(priors), dtype=torch.bool)
     ignore[0, :20] = True
@@ -183,7 +183,7 @@ def test_ignored_priors_are_marked_unless_claimed() -> None:
     assert torch.equal(none == IGNORE, ignore)
 
 
-def test_one_candidate_in_all_is_its_own_threshold() -> None:
+def test_a_single_candidate_is_its_own_threshold() -> None:
     prior = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     box = torch.tensor([[[1.0, 1.0, 9.0, 9.0]]])
     index, overlap = match(prior, [1], box)

@@ -31,7 +31,7 @@ CLASSES = 7
 
 
 def draw(boxes: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Heatmaps of images (B, G, 4) on the grid."""
+    """Draw the heatmaps of boxes (B, G, 4) on the grid."""
     cells, inside = center_cells(GRID, boxes)
     radius = gaussian_radius((boxes[..., 2:] - boxes[..., :2]) / 4, 0.3)
     valid = inside if valid is None else valid & inside
@@ -44,7 +44,7 @@ def match(boxes: Tensor, valid: Tensor | None = None, **more: object) -> tuple[T
 
 
 def slow_heatmaps(boxes: Tensor, labels: Tensor) -> Tensor:
-    """Mmdet's loop over boxes."""
+    """Draw the heatmaps by mmdet's functions, in a loop over boxes."""
     heatmaps = torch.zeros(CLASSES, 64, 80)
     for box, label in zip(boxes, labels.tolist(), strict=True):
         x, y = ((box[:2] + box[2:]) / 2 / 4).floor().int().tolist()
@@ -54,7 +54,7 @@ def slow_heatmaps(boxes: Tensor, labels: Tensor) -> Tensor:
     return heatmaps
 
 
-def test_heatmaps_equal_mmdets_loop_on_random_images() -> None:
+def test_heatmaps_equal_the_loop_of_mmdet_on_random_images() -> None:
     drawn = 0
     for case in range(400):
         boxes, labels = scene(case)
@@ -68,7 +68,7 @@ def test_heatmaps_equal_mmdets_loop_on_random_images() -> None:
     assert drawn > 500_000
 
 
-def test_a_heatmap_is_the_equation() -> None:
+def test_a_heatmap_equals_the_equation() -> None:
     cells = torch.tensor([[[3, 2], [6, 2], [0, 0]]])
     radius, labels = torch.tensor([[2.9, 1.0, 0.0]]), torch.tensor([[1, 1, 0]])
     heatmaps = gaussian_heatmaps(cells, radius, labels, labels >= 0, 2, (5, 9))
@@ -86,7 +86,7 @@ def test_a_heatmap_is_the_equation() -> None:
     )
 
 
-def test_radius_is_mmdets_and_keeps_the_overlap() -> None:
+def test_the_radius_equals_that_of_mmdet_and_keeps_the_overlap() -> None:
     generator = torch.Generator().manual_seed(0)
     sides = torch.rand(500, 2, generator=generator) * 60
     for overlap in (0.1, 0.3, 0.7):
@@ -113,7 +113,7 @@ def test_radius_is_mmdets_and_keeps_the_overlap() -> None:
 
 
 def slow_match(boxes: Tensor, shared: str) -> dict[int, int]:
-    """The box of each cell that has one."""
+    """Return the box of each cell that has one."""
     owner: dict[int, int] = {}
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in boxes.tolist()]
     for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
@@ -181,7 +181,7 @@ def test_permuting_boxes_permutes_indices_and_leaves_heatmaps() -> None:
     assert torch.equal(one, other)
 
 
-def test_who_has_a_shared_cell() -> None:
+def test_a_shared_cell_goes_to_the_smallest_box_or_to_the_last() -> None:
     box = torch.tensor([100.0, 100.0, 120.0, 120.0])
     larger = box + torch.tensor([-2.0, -2.0, 2.0, 2.0])
     boxes = torch.stack([larger, box, box, larger])[None]
@@ -189,7 +189,7 @@ def test_who_has_a_shared_cell() -> None:
     assert match(boxes, shared='last')[0].amax() == 3
 
 
-def test_absent_cells_are_nobodys_and_ignored() -> None:
+def test_absent_cells_get_no_box_and_are_ignored() -> None:
     boxes = scene(28)[0][None]
     present = torch.rand(1, len(POINTS), generator=torch.Generator().manual_seed(0)) < 0.5
     (index, overlap), (full, _) = match(boxes, prior_valid=present), match(boxes)
@@ -219,7 +219,7 @@ def test_many_boxes_take_bounded_memory() -> None:
     assert peak_bytes(lambda: match(boxes)) < 4e6
 
 
-def test_cells_and_what_forms_none() -> None:
+def test_points_form_cells_or_are_refused() -> None:
     for offset in (0.0, 0.5):
         grid = heatmap_grid(points_as_priors(pyramid_points(strides=(4,), offset=offset)[0]))
         assert grid[:2] == (80, 64)

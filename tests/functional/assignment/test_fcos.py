@@ -1,4 +1,4 @@
-"""FCOS's rule against a slow reference, and the facts that its parts obey."""
+"""The rule of FCOS against a slow reference, and the properties of its parts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def match(boxes: Tensor, valid: Tensor | None = None, **more: object) -> tuple[T
 
 
 def slow_match(boxes: Tensor, radius: float | None) -> list[int]:
-    """The rule, point by point and box by box, in float64."""
+    """Compute the rule point by point and box by box, in float64."""
     result = []
     for (x, y, stride, _), level in zip(POINTS.tolist(), LEVELS.tolist(), strict=True):
         best, best_area = BACKGROUND, math.inf
@@ -46,7 +46,7 @@ def slow_match(boxes: Tensor, radius: float | None) -> list[int]:
 
 
 def choice_is_open(point: int, boxes: Tensor, found: list[int], radius: float | None) -> bool:
-    """Whether rounding decides for a point: equal areas, or a distance on its limit."""
+    """Return whether rounding decides for a point: by equal areas, or a distance on its limit."""
     areas = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).double()
     if min(found) >= 0 and math.isclose(*areas[found].tolist(), rel_tol=1e-6):
         return True
@@ -103,7 +103,7 @@ def test_chunks_of_boxes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(one, other)
 
 
-def test_of_equal_boxes_the_first_wins_and_of_others_the_smallest() -> None:
+def test_the_smallest_box_wins_and_of_equal_ones_the_first() -> None:
     box = torch.tensor([[10.0, 10.0, 30.0, 30.0]])
     larger = torch.tensor([[9.0, 9.0, 31.0, 31.0]])
     index, _ = match(torch.cat([larger, box, box])[None])
@@ -113,7 +113,7 @@ def test_of_equal_boxes_the_first_wins_and_of_others_the_smallest() -> None:
     assert (index[0][inside] == 1).all()
 
 
-def test_absent_points_are_nobodys_and_ignored() -> None:
+def test_absent_points_get_no_box_and_are_ignored() -> None:
     boxes = scene(5, width=96, height=80)[0].float()[None]
     present = torch.rand(1, len(POINTS), generator=torch.Generator().manual_seed(0)) < 0.5
     (index, overlap), (full, full_overlap) = match(boxes, prior_valid=present), match(boxes)
@@ -136,7 +136,7 @@ def test_many_boxes_take_bounded_memory() -> None:
     assert peak < 20 * chunks.TABLE_ELEMENTS * 4
 
 
-def test_levels_by_sizes_or_by_strides() -> None:
+def test_levels_follow_the_sizes_or_the_strides() -> None:
     assert torch.equal(points_as_priors(POINTS).level_index(5), LEVELS)
     assert torch.equal(LEVELS.bincount(), torch.tensor(SIZES))
     shuffled = torch.randperm(len(POINTS), generator=torch.Generator().manual_seed(0))

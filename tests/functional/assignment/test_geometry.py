@@ -39,7 +39,7 @@ def test_labels_of_no_box_may_have_any_empty_shape(geometry: BatchGeometry, othe
         BatchGeometry.from_lists(geometry.priors, boxes, [torch.zeros(2, 2, dtype=torch.int64)])
 
 
-def test_terms_are_computed_once(geometry: BatchGeometry) -> None:
+def test_derived_tensors_are_computed_once(geometry: BatchGeometry) -> None:
     priors = geometry.priors
     assert priors.grids is priors.grids
     assert priors.centers is priors.centers
@@ -60,7 +60,9 @@ def test_terms_are_computed_once(geometry: BatchGeometry) -> None:
         (lambda g: {'gt_centers': g.gt_boxes}, r'gt_centers must have shape \(3, 3, 2\)'),
     ],
 )
-def test_what_does_not_fit_is_named(geometry: BatchGeometry, change, message: str) -> None:
+def test_shapes_and_types_that_do_not_fit_are_named(
+    geometry: BatchGeometry, change, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         replace(geometry, **change(geometry))
 

@@ -37,7 +37,7 @@ def match(boxes: Tensor, **more: object) -> tuple[Tensor, Tensor]:
 
 
 def slow_similarity(box: Tensor, scale: float, distance: str) -> Tensor:
-    """Of one box with all fields, in float64, written out."""
+    """Compute the similarity of one box with all fields by the formula, in float64."""
     fields = FIELDS.double()
     x, y = ((fields[:, i] + fields[:, i + 2]) / 2 for i in (0, 1))
     w, h = ((fields[:, i + 2] - fields[:, i]) * scale for i in (0, 1))
@@ -65,7 +65,7 @@ class Ranking:
         order = table.sort(1, descending=True).values
         claimed = table >= order[:, k - 1 : k]
         below = table.masked_fill(claimed, -1).amax(1)
-        # To within what float32 keeps of 1 + D, relative to D.
+        # Within the precision that float32 keeps of D in 1 + D.
         near = (1 / below - 1) <= (1 / order[:, k - 1] - 1) * (1 + 1e-5) + 1e-6
         near |= claimed.sum(1) > k
         return cls(table, claimed, near)
@@ -80,7 +80,7 @@ class Ranking:
 
 
 def slow_match(boxes: Tensor, k: int, distance: str, shared: str) -> tuple[Tensor, list[Ranking]]:
-    """As the authors' code has it, box by box and prior by prior."""
+    """Assign as the authors' code does, box by box and prior by prior."""
     result = torch.full((len(FIELDS),), BACKGROUND)
     if len(boxes) == 0:
         return result, []
@@ -93,7 +93,7 @@ def slow_match(boxes: Tensor, k: int, distance: str, shared: str) -> tuple[Tenso
 
 
 def choice_is_open(prior: int, pair: list[int], ranked: list[Ranking]) -> bool:
-    """Whether rounding decides for a prior that two ways of computing give to different boxes."""
+    """Return whether rounding decides between two boxes for a prior."""
     for ranking in ranked:
         claimers = ranking.claimed[:, prior].nonzero().flatten().tolist()
         involved = {box for box in (*pair, *claimers) if box >= 0}
@@ -129,7 +129,7 @@ def test_indices_equal_the_slow_reference_on_random_images(
 
 
 @pytest.mark.parametrize('distance', ['kl', 'wasserstein'])
-def test_similarity_is_the_slow_reference(distance: str) -> None:
+def test_similarity_equals_the_slow_reference(distance: str) -> None:
     for case in range(20):
         for box in scene(case, most=10)[0].float():
             table = field_similarity(FIELDS, box, distance)
@@ -221,7 +221,7 @@ def test_of_equal_boxes_the_first_wins_or_the_last(shared: str) -> None:
     assert set(index[index >= 0].tolist()) == {int(index.amax())}
 
 
-def test_absent_fields_are_nobodys_and_boxes_take_others() -> None:
+def test_absent_fields_are_ignored_and_boxes_take_others() -> None:
     boxes = scene(28)[0][None]
     present = torch.rand(1, len(FIELDS), generator=torch.Generator().manual_seed(0)) < 0.5
     index, overlap = match(boxes, prior_valid=present)

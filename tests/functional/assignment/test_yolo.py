@@ -1,4 +1,4 @@
-"""The YOLO rules against slow references, and cells worked out from priors."""
+"""The rules of the YOLO detectors against slow references."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def match(rule: str, boxes: Tensor, **more: object) -> tuple[Tensor, Tensor]:
 
 
 def levels() -> Iterator[tuple[int, int, tuple[tuple[int, int], ...]]]:
-    """First prior, stride and anchors of each level."""
+    """Yield the first prior, stride and anchors of each level."""
     start = 0
     for stride, anchors in YOLO_SIDES.items():
         yield start, stride, anchors
@@ -49,7 +49,7 @@ def levels() -> Iterator[tuple[int, int, tuple[tuple[int, int], ...]]]:
 
 
 def slow_claims(box: list[float], iou_thr: float | None) -> dict[int, float]:
-    """Priors that a box claims by YOLOv3 or YOLOv4, with the overlap of shapes."""
+    """Find the priors that a box claims by YOLOv3 or YOLOv4, with the IoU of shapes."""
     x1, y1, x2, y2 = box
     x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
     found = []
@@ -69,7 +69,7 @@ def slow_claims(box: list[float], iou_thr: float | None) -> dict[int, float]:
 
 
 def slow_claims_v5(box: list[float], ratio_thr: float = 4.0) -> dict[int, float]:
-    """Priors that a box claims by YOLOv5, by coordinates counted from either border."""
+    """Find the priors that a box claims by YOLOv5, with coordinates from both borders."""
     x1, y1, x2, y2 = box
     w, h = x2 - x1, y2 - y1
     claims = {}
@@ -98,7 +98,7 @@ def slow_claims_v5(box: list[float], ratio_thr: float = 4.0) -> dict[int, float]
 
 
 def slow_match(rule: str, boxes: Tensor) -> tuple[dict[int, int], list[dict[int, float]]]:
-    """The box of each prior that has one, and all claims of the boxes."""
+    """Return the box of each prior that has one, and all claims of the boxes."""
     every = [
         slow_claims_v5(box) if rule == 'v5' else slow_claims(box, dict(v3=None, v4=0.213)[rule])
         for box in boxes.tolist()
@@ -112,7 +112,7 @@ def slow_match(rule: str, boxes: Tensor) -> tuple[dict[int, int], list[dict[int,
 
 
 def near_a_border(box: list[float]) -> bool:
-    """Whether rounding decides for a cell, or for a half of one."""
+    """Return whether rounding decides for a cell, or for a half of one."""
     center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     return any(abs(c / 4 - round(c / 4)) < 1e-4 for c in center)
 
@@ -195,7 +195,7 @@ def test_permuting_boxes_permutes_indices(rule: str) -> None:
 
 
 @pytest.mark.parametrize('rule', ['v3', 'v4', 'v5'])
-def test_absent_priors_are_nobodys_and_ignored(rule: str) -> None:
+def test_absent_priors_get_no_box_and_are_ignored(rule: str) -> None:
     boxes = scene(28)[0].float()[None]
     present = torch.rand(1, TOTAL, generator=torch.Generator().manual_seed(0)) < 0.5
     (index, overlap), (full, whole) = match(rule, boxes, prior_valid=present), match(rule, boxes)
@@ -207,7 +207,7 @@ def test_absent_priors_are_nobodys_and_ignored(rule: str) -> None:
     assert torch.equal(nothing == IGNORE, ~present) and (nothing[present] == BACKGROUND).all()
 
 
-def test_ignored_priors_are_background_no_more_unless_a_box_has_them() -> None:
+def test_priors_of_the_ignore_mask_are_ignored_unless_a_box_has_them() -> None:
     boxes = scene(28)[0].float()[None]
     mask = torch.rand(1, TOTAL, generator=torch.Generator().manual_seed(0)) < 0.5
     plain, _ = match('v3', boxes)
@@ -219,7 +219,7 @@ def test_ignored_priors_are_background_no_more_unless_a_box_has_them() -> None:
     assert torch.equal(index == IGNORE, mask)
 
 
-def test_a_box_of_an_anchors_shape_has_that_anchor_of_its_cell() -> None:
+def test_a_box_of_the_shape_of_an_anchor_gets_that_anchor_of_its_cell() -> None:
     boxes = PRIORS[::7][None]
     centers = (boxes[0, :, :2] + boxes[0, :, 2:]) / 2
     index, overlap = match('v3', boxes)
@@ -228,7 +228,7 @@ def test_a_box_of_an_anchors_shape_has_that_anchor_of_its_cell() -> None:
     assert (index >= 0).sum() == len(centers)
 
 
-def test_boxes_on_the_middle_have_no_neighbours_and_none_lie_beyond_the_border() -> None:
+def test_neighbours_are_none_for_the_middle_and_none_beyond_the_border() -> None:
     level = CELLS[2]  # 40 x 32 cells of 8 px
     u, v = level.sides[1].tolist()
 
@@ -272,7 +272,7 @@ def test_chunks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole.any() and torch.equal(overlapping_mask(PRIORS, geometry, 0.3), whole)
 
 
-def test_shapes() -> None:
+def test_measures_of_shape() -> None:
     generator = torch.Generator().manual_seed(0)
     sides = torch.rand(500, 2, generator=generator) * 50
     others = torch.rand(500, 2, generator=generator) * 50 + 0.1

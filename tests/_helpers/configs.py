@@ -1,4 +1,4 @@
-"""Configs made small: any leaf trains two iterations on a CPU, on a few made pictures."""
+"""Small configs: any leaf trains two iterations on a CPU, on a few made images."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mmdet_ext.data.synthetic import faces
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
-#: Longer and shorter side, px, that pictures are resized to.
+#: Longer and shorter side to which images are resized, px.
 SCALE = (96, 72)
 ITERATIONS = 2
 BATCH_SIZE = 2
-#: Of faces: two pictures each of two people, where a sampler balances them.
+#: Batch size of faces: two images of each of two identities, where a sampler balances them.
 FACE_BATCH_SIZE = 4
-#: Validation pictures of real digits, so that there are some of each.
+#: Number of validation images of real digits, enough to have some of each digit.
 DIGITS = 60
-#: What is left of the width of a ResNet and of what follows it: a quarter.
+#: Divisor of the channels of a ResNet and of all that follows it.
 NARROWER = 4
 WIDTHS = ('in_channels', 'out_channels', 'feat_channels')
 FPN_WIDTH = 256
-#: The most that is left of an IResNet.
+#: Largest depth and number of channels of an IResNet.
 IRESNET = dict(depth=18, base_channels=16)
 
 
 def leaf_configs() -> list[Path]:
-    """All configs of the checkout that train a detector, i.e. all but the fragments and faces.
+    """List the configs of the checkout that train a detector: all but fragments and face configs.
 
     Raises:
         FileNotFoundError: if there are none, as in an installed package.
@@ -40,7 +40,7 @@ def leaf_configs() -> list[Path]:
 
 
 def face_leaf_configs() -> list[Path]:
-    """All configs of the checkout that train a face recogniser.
+    """List the configs of the checkout that train a face recogniser.
 
     Raises:
         FileNotFoundError: if there are none, as in an installed package.
@@ -65,19 +65,19 @@ def _leaves(of_faces: bool) -> list[Path]:
 
 
 def shrink(config: str | Path, data_root: str | Path, **options: Any) -> Config:
-    """Load a detection config, made small enough for a test and otherwise as it is.
+    """Load a detection config, and make it small enough for a test.
 
-    Data, sizes and lengths change; types, losses, assigners, optimiser and hooks do not. An epoch
-    is two iterations of two pictures, there is one epoch, and validation takes two pictures. No
-    score is too low for a detection, so that an untrained model has some to evaluate.
+    Data, sizes and lengths change; types, losses, assigners, optimiser and hooks do not. There is
+    one epoch of two iterations with two images, and validation takes two images. No score is too
+    low for a detection, so that an untrained model has some to evaluate.
 
     Args:
         config: a leaf config.
-        data_root: folder that `mmdet_ext.data.synthetic.shapes.make_shapes` wrote.
-        **options: what to set afterwards, by dotted key as for ``--cfg-options``.
+        data_root: folder written by `mmdet_ext.data.synthetic.shapes.make_shapes`.
+        **options: options to set afterwards, by dotted key as in ``--cfg-options``.
 
     Returns:
-        Config: to be given a ``work_dir``.
+        Config: the config, which needs a ``work_dir``.
     """
     cfg = Config.fromfile(config)
     root = Path(data_root)
@@ -86,7 +86,7 @@ def shrink(config: str | Path, data_root: str | Path, **options: Any) -> Config:
         loader, evaluator = cfg.get(f'{split}_dataloader'), cfg.get(f'{split}_evaluator')
         # The drawn set has two parts.
         part = 'train' if split == 'train' else 'val'
-        pictures = ITERATIONS * BATCH_SIZE if split == 'train' else ITERATIONS
+        images = ITERATIONS * BATCH_SIZE if split == 'train' else ITERATIONS
         if loader is not None:
             loader.update(num_workers=0, persistent_workers=False)
             if split == 'train':
@@ -97,7 +97,7 @@ def shrink(config: str | Path, data_root: str | Path, **options: Any) -> Config:
                     ann_file=f'annotations/instances_{part}.json',
                     data_prefix=dict(img=f'images/{part}/'),
                     metainfo=dict(classes=classes),
-                    indices=pictures,
+                    indices=images,
                 )
         for metric in _dicts_with(evaluator, 'ann_file'):
             metric.ann_file = str(root / 'annotations' / f'instances_{part}.json')
@@ -109,23 +109,23 @@ def shrink(config: str | Path, data_root: str | Path, **options: Any) -> Config:
 
 
 def shrink_face(config: str | Path, data_root: str | Path, **options: Any) -> Config:
-    """Load a face config, made small enough for a test and otherwise as it is.
+    """Load a face config, and make it small enough for a test.
 
-    Data, sizes and lengths change; types, margins, losses, optimiser and hooks do not. An epoch
-    is two iterations of four pictures, there is one epoch, in full precision. Data sets read the
-    made faces in the form that they read anyway; real digits are few. An IResNet with an embedding
-    has 18 layers and fewer channels.
+    Data, sizes and lengths change; types, margins, losses, optimiser and hooks do not. There is
+    one epoch of two iterations with four images, in full precision. Data sets read the made faces
+    in their own form; of the real digits they read a few. An IResNet with an embedding has 18
+    layers and fewer channels.
 
     Args:
         config: a leaf config.
-        data_root: folder that `mmdet_ext.data.synthetic.faces.make_faces` wrote.
-        **options: what to set afterwards, by dotted key as for ``--cfg-options``.
+        data_root: folder written by `mmdet_ext.data.synthetic.faces.make_faces`.
+        **options: options to set afterwards, by dotted key as in ``--cfg-options``.
 
     Returns:
-        Config: to be given a ``work_dir``.
+        Config: the config, which needs a ``work_dir``.
 
     Raises:
-        ValueError: if a loader has none of the data sets of faces.
+        ValueError: if a loader has no data set of faces.
     """
     cfg = Config.fromfile(config)
     for split in ('train', 'val', 'test'):
@@ -188,19 +188,19 @@ def _of_digits(dataset: Any, train: bool, root: Path) -> dict[str, Any]:
     return dict(**kept, indices=ITERATIONS * FACE_BATCH_SIZE if train else DIGITS)
 
 
-#: What each data set reads in place of its own files.
+#: Function per data set that returns its options for the made files.
 _FACE_DATASETS = {
     'FaceFolderDataset': _of_folder,
     'FaceRecordDataset': _of_records,
     'FacePairsDataset': _of_pairs,
     'DigitsDataset': _of_digits,
 }
-#: Options of data sets that do not choose pictures.
+#: Options of data sets that stay, as they do not choose images.
 _KEPT = ('type', 'pipeline', 'test_mode', 'bad_images', 'bad_records', 'lazy_init')
 
 
 def _shrink_face_evaluator(evaluator: Any) -> None:
-    # So few pictures show no lower rate, and have no such names.
+    # So few images show no lower rate, and lack the identities that a config names.
     for key in ('fars', 'fpirs'):
         for metric in _dicts_with(evaluator, key):
             metric[key] = (0.5,)
@@ -219,7 +219,7 @@ def _drop_pretrained(cfg: Config) -> None:
 
 
 def _full_precision(cfg: Config) -> None:
-    """Half precision wants a GPU."""
+    """Train in full precision, as half precision needs a GPU."""
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         cfg.optim_wrapper.type = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fp16_params'):
@@ -231,8 +231,8 @@ def _one_epoch(cfg: Config, name: str) -> None:
     cfg.train_cfg.pop('val_begin', None)
     cfg.default_hooks.logger.interval = 1
     cfg.log_level = 'WARNING'
-    # The runner names its logger, hub and visualizer by the experiment: several runners of one
-    # process must share none.
+    # The runner names its logger, hub and visualizer after the experiment. Several runners of one
+    # process must not share them.
     cfg.experiment_name = f'{name}-{uuid.uuid4().hex[:8]}'
     cfg.visualizer.pop('name', None)
 
@@ -242,7 +242,7 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
         part.num_classes = num_classes
     _drop_pretrained(cfg)
     for part in _dicts_with(cfg, 'scale'):
-        # One that does not keep the ratio feeds a network of one input size.
+        # A resize that does not keep the ratio feeds a network of a fixed input size.
         if str(part.get('type')).endswith('Resize') and part.get('keep_ratio', False):
             part.scale = SCALE
     for part in _dicts_with(cfg, 'times'):
@@ -272,7 +272,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
 
 
 def _dicts_with(node: Any, key: str) -> Iterator[Any]:
-    """All dicts that have the key, in a config however deep."""
+    """Yield all dicts of a config, at any depth, that have the key."""
     if isinstance(node, Config):
         node = node._cfg_dict
     if isinstance(node, dict):
@@ -286,10 +286,10 @@ def _dicts_with(node: Any, key: str) -> Iterator[Any]:
 
 
 def _bare(name: Any) -> str:
-    """A type's name without its scope."""
+    """Return the name of a type without its scope."""
     return str(name).rpartition('.')[2]
 
 
 def _of_types(node: Any, *names: str) -> list[Any]:
-    """All dicts whose type, scope apart, is one of the names."""
+    """List all dicts whose type, without its scope, is one of the names."""
     return [part for part in _dicts_with(node, 'type') if _bare(part['type']) in names]

@@ -1,4 +1,4 @@
-"""Every leaf config builds with the stock runner, trains and validates."""
+"""Every leaf config trains and validates with the stock runner."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from mmengine.runner import Runner
 from tests._helpers.configs import CONFIGS, leaf_configs, shrink
 
 BCCD = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_12e_bccd.py'
-#: What heads make themselves, where the config does not say it.
+#: Components that heads build themselves, without a config that names them.
 MADE_BY_HEADS = {
     'FCOSHead': {'FCOSAssigner'},
     'SSDHead': {'OHEMLoss', 'CrossEntropyLoss', 'SmoothL1Loss'},
 }
-STOCK_BCCD = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_stock_12e_bccd.py'
+MMDET_BCCD = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_stock_12e_bccd.py'
 
 
 class Recorder(Hook):
-    """Keeps the weights before training, the losses of each iteration, and what they pull at."""
+    """Hook that keeps the first weights, the losses, and the names of weights with a gradient."""
 
     def __init__(self) -> None:
         self.weights: dict[str, torch.Tensor] = {}
@@ -56,13 +56,14 @@ class Recorder(Hook):
 
 @dataclass
 class Run:
-    """A finished run of a shrunk leaf."""
+    """Finished run of a small leaf config."""
 
     leaf: Path
     runner: Runner
     recorder: Recorder
 
     def scalars(self) -> list[dict[str, Any]]:
+        """Return the lines that the runner logged."""
         lines = (Path(self.runner.log_dir) / 'vis_data' / 'scalars.json').read_text().splitlines()
         return [json.loads(line) for line in lines]
 
@@ -74,7 +75,7 @@ class Run:
 def run(
     request: pytest.FixtureRequest, shapes_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Run]:
-    """Each leaf, trained for an epoch of two iterations and validated."""
+    """Train each leaf for an epoch of two iterations, and validate it."""
     work_dir = tmp_path_factory.mktemp(request.param.stem)
     cfg = shrink(request.param, shapes_root, work_dir=str(work_dir))
     recorder = Recorder()
@@ -91,7 +92,7 @@ def test_two_iterations_with_finite_losses(run: Run) -> None:
     assert [line['step'] for line in logged] == [1, 2]
     assert len(run.recorder.losses) == 2
     assert all(math.isfinite(loss) and loss > 0 for loss in run.recorder.losses)
-    # The logged loss is the mean so far.
+    # The logged loss is the mean of the iterations so far.
     first, second = run.recorder.losses
     assert logged[0]['loss'] == pytest.approx(first, rel=1e-6)
     assert logged[1]['loss'] == pytest.approx((first + second) / 2, rel=1e-6)
@@ -99,7 +100,7 @@ def test_two_iterations_with_finite_losses(run: Run) -> None:
     assert len(parts) >= 4 and all(math.isfinite(value) for value in parts)
 
 
-def test_weights_change_where_they_should(run: Run) -> None:
+def test_weights_of_backbone_neck_and_heads_change(run: Run) -> None:
     before = run.recorder.weights
     moved: list[str] = []
     in_head: list[str] = []
@@ -108,30 +109,31 @@ def test_weights_change_where_they_should(run: Run) -> None:
         assert torch.isfinite(parameter).all(), name
         if not parameter.requires_grad:
             assert not changed, name
-        # Elsewhere a step may be none or lost in rounding: levels without boxes feel little, a
-        # backbone's residual branches begin at zero, gains of norms and scales at one.
+        # Other weights may stay as they are: gradients of levels without boxes are small,
+        # residual branches of a backbone begin at zero, and a small step from a gain of one is
+        # lost in rounding.
         elif parameter.ndim > 1 and 'head' in name:
             assert changed or name not in run.recorder.pulled, name
             in_head += [name]
         moved += [name.partition('.')[0]] * changed
     assert {'backbone', 'neck'} <= set(moved)
-    # Mining may leave out a level: of its convolutions none is pulled.
+    # Mining may leave out all priors of a level, whose convolutions then have no gradient.
     mined = bool({'OHEMLoss', 'SSDHead'} & named_types(run.leaf))
     assert len(run.recorder.pulled & set(in_head)) >= len(in_head) * (0.5 if mined else 1)
 
 
-def test_validation_gives_map(run: Run) -> None:
+def test_validation_reports_map(run: Run) -> None:
     (val,) = [line for line in run.scalars() if 'coco/bbox_mAP' in line]
     assert val['step'] == 1
     assert 0 <= val['coco/bbox_mAP'] <= 1
 
 
-def test_holds_the_types_that_the_config_names(run: Run) -> None:
+def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
     named = named_types(run.leaf)
     objects: list[Any] = [run.runner.train_dataloader.dataset]
     for module in run.runner.model.modules():
         objects += [module, *vars(module).values()]
-    # What an assigner holds, such as an overlap measure, counts too.
+    # Parts of an assigner, such as an overlap measure, count too.
     assigners = [item for item in objects if type(item).__name__.endswith('Assigner')]
     objects += [part for assigner in assigners for part in vars(assigner).values()]
     held = {type(item).__name__ for item in objects if _is_ours(type(item))}
@@ -140,7 +142,7 @@ def test_holds_the_types_that_the_config_names(run: Run) -> None:
 
 
 def named_types(leaf: Path) -> set[str]:
-    """The types of ours that a config names."""
+    """Return the names of our types in a config."""
     return set(re.findall(r"'mmdet_ext\.(\w+)'", str(Config.fromfile(leaf).to_dict())))
 
 
@@ -148,14 +150,14 @@ def _is_ours(cls: type) -> bool:
     return cls.__module__.partition('.')[0] == 'mmdet_ext'
 
 
-def test_leaves_name_something_of_ours() -> None:
+def test_every_leaf_but_those_of_mmdet_names_a_type_of_ours() -> None:
     for leaf in leaf_configs():
         ours = named_types(leaf) - {'CocoDataset'}
         assert bool(ours) is ('stock' not in leaf.stem), (leaf, ours)
 
 
 def differences(a: Any, b: Any, path: str = '') -> dict[str, tuple[Any, Any]]:
-    """The leaves in which two configs differ, by dotted key."""
+    """Return the values in which two configs differ, by dotted key."""
     if isinstance(a, dict) and isinstance(b, dict):
         pairs = [(str(key), a.get(key, '<none>'), b.get(key, '<none>')) for key in {*a, *b}]
     elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
@@ -168,15 +170,15 @@ def differences(a: Any, b: Any, path: str = '') -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def test_bccd_twins_differ_in_two_types_only() -> None:
-    ours, stock = (Config.fromfile(path).to_dict() for path in (BCCD, STOCK_BCCD))
-    assert differences(ours, stock) == {
+def test_bccd_configs_of_ours_and_of_mmdet_differ_in_two_types() -> None:
+    ours, theirs = (Config.fromfile(path).to_dict() for path in (BCCD, MMDET_BCCD))
+    assert differences(ours, theirs) == {
         'model.bbox_head.loss_bbox.type': ('mmdet_ext.CIoULoss', 'CIoULoss'),
         'model.train_cfg.assigner.type': ('mmdet_ext.ATSSAssigner', 'ATSSAssigner'),
     }
 
 
-def test_differences_sees_added_changed_and_reordered() -> None:
+def test_differences_of_configs_are_found() -> None:
     a = {'x': {'y': 1, 'z': [1, 2]}, 'only': 0}
     b = {'x': {'y': 1.0, 'z': [2, 1]}}
     assert differences(a, b) == {

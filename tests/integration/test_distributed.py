@@ -1,4 +1,4 @@
-"""Two processes with half the batch each do what one process with the batch does."""
+"""Distributed training: two processes with half the batch each equal one with the whole."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 import torch
 from mmengine.config import Config
 
-import mmdet_ext.registry  # noqa: F401  makes checkpoints load
+import mmdet_ext.registry  # noqa: F401  lets MMEngine load checkpoints
 from mmdet_ext.compat.checkpoint import load_from_local
 from tests._helpers.configs import CONFIGS, shrink
 
 LEAF = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_demo_shapes.py'
 REPO = CONFIGS.parent
 
-# MMEngine's own start of a process group sets a CUDA device first, which a CPU has not; it leaves
-# alone a group that is there. The training script after that is mmdet's, as installed.
+# MMEngine sets a CUDA device before it starts a process group, which fails on a CPU. It keeps a
+# group that is there already. Then the installed training script of mmdet runs.
 WORKER = """
 import runpy, sys
 import torch
@@ -32,10 +32,10 @@ runpy.run_path(sys.argv.pop(1), run_name='__main__')
 
 
 def recipe(shapes_root: Path, batch_size: int) -> Config:
-    """Two steps of plain SGD over the same eight pictures, in file order.
+    """Make a config of two steps of plain SGD over eight images, in the order of the file.
 
-    Batch statistics would differ between one batch of four and two of two, so the backbone's
-    norms stay in evaluation mode; the heads' norms go by picture. Nothing is random.
+    Statistics of one batch of four and of two batches of two would differ, so that the backbone's
+    norms stay in evaluation mode. The norms of the head work per image. Nothing is random.
     """
     cfg = shrink(LEAF, shapes_root)
     cfg.model.backbone.norm_eval = True
@@ -46,7 +46,7 @@ def recipe(shapes_root: Path, batch_size: int) -> Config:
     cfg.train_dataloader.sampler.shuffle = False
     cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
     cfg.param_scheduler = []
-    # The runner's default names a CUDA device.
+    # The default of the runner names a CUDA device.
     cfg.model_wrapper_cfg = dict(device_ids=None, broadcast_buffers=False)
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     cfg.merge_from_dict(dict(val_cfg=None, val_dataloader=None, val_evaluator=None))
@@ -54,7 +54,7 @@ def recipe(shapes_root: Path, batch_size: int) -> Config:
 
 
 def train(cfg: Config, folder: Path, processes: int) -> dict[str, Any]:
-    """Train by mmdet's own script in new processes; returns the checkpoint."""
+    """Train by mmdet's script in new processes, and return the checkpoint."""
     folder.mkdir()
     cfg.dump(folder / 'config.py')
     spec = importlib.util.find_spec('mmdet')
@@ -72,8 +72,8 @@ def train(cfg: Config, folder: Path, processes: int) -> dict[str, Any]:
             str(worker),
         ]
         words = [*launch, *words, '--launcher', 'pytorch']
-    # The config is a file of its own: the package must be found from any folder. One thread a
-    # process, so that sums are taken in the same order.
+    # The config is outside of the repository, so that the package must be on the path. With one
+    # thread per process, sums are taken in the same order.
     env = {
         **os.environ,
         'PYTHONPATH': str(REPO),
@@ -94,6 +94,7 @@ def train(cfg: Config, folder: Path, processes: int) -> dict[str, Any]:
 
 
 def free_port() -> int:
+    """Return a port of this machine that is free."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return int(probe.getsockname()[1])

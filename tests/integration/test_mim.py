@@ -1,4 +1,4 @@
-"""`mim train mmdet`, `mim test mmdet` and `--resume`, as a user types them."""
+"""Commands of a user: `mim train mmdet`, `mim test mmdet` and `--resume`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import mmdet_ext.registry  # noqa: F401  makes checkpoints load
+import mmdet_ext.registry  # noqa: F401  lets MMEngine load checkpoints
 from mmdet_ext.compat.checkpoint import load_from_local
 from tests._helpers.configs import CONFIGS, shrink
 
@@ -18,7 +18,7 @@ LEAF = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_demo_shapes.py'
 
 
 def mim(*words: str | Path, cwd: Path) -> str:
-    """Run mim in a new process; returns what it printed."""
+    """Run mim in a new process, and return its output."""
     env = {
         **os.environ,
         'PYTHONPATH': str(CONFIGS.parent),
@@ -78,7 +78,7 @@ def test_train_test_resume(shapes_root: Path, tmp_path: Path) -> None:
     )
     second = load_from_local(str(run / 'epoch_2.pth'), 'cpu')
     assert second['meta']['epoch'] == 2 and second['meta']['iter'] == 4
-    # What the first epoch logged is still there: it was gone on from, not begun anew.
+    # The log of the first epoch is still there: the second run continued the first.
     logged = [
         checkpoint['message_hub']['log_scalars']['train/loss'].data[0].tolist()
         for checkpoint in (first, second)

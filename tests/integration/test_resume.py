@@ -1,4 +1,4 @@
-"""Going on from stock MMEngine's own checkpoints."""
+"""Training that continues from a checkpoint of the unmodified MMEngine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-import mmdet_ext.registry  # noqa: F401  makes checkpoints load
+import mmdet_ext.registry  # noqa: F401  lets MMEngine load checkpoints
 from mmdet_ext.compat.checkpoint import load_from_local
 from tests._helpers.configs import CONFIGS, shrink
 from tests._helpers.same import assert_same
@@ -19,10 +19,10 @@ LEAF = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_demo_shapes.py'
 
 
 def two_epochs(shapes_root: Path, work_dir: Path, **options: Any) -> Config:
-    """A run of two epochs in which nothing hangs on the state of a random generator.
+    """Make a config of two epochs that does not depend on the state of a random generator.
 
-    A checkpoint holds no such state, so that a resumed run flips other pictures; the order of
-    pictures goes by seed and epoch and is kept.
+    A checkpoint does not hold that state, so that a resumed run would flip other images. The order
+    of images follows from seed and epoch, and stays the same.
     """
     cfg = shrink(LEAF, shapes_root, work_dir=str(work_dir), **options)
     cfg.train_cfg.max_epochs = 2
@@ -36,17 +36,20 @@ def two_epochs(shapes_root: Path, work_dir: Path, **options: Any) -> Config:
 
 @pytest.fixture(scope='module')
 def straight(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the checkpoints of both epochs of an uninterrupted run."""
+    """Return the folder with the checkpoints of both epochs of an uninterrupted run."""
     work_dir = tmp_path_factory.mktemp('straight')
     Runner.from_cfg(two_epochs(shapes_root, work_dir)).train()
     return work_dir
 
 
 def load(path: Path) -> dict[str, Any]:
+    """Load a checkpoint."""
     return load_from_local(str(path), 'cpu')
 
 
-def test_resume_equals_going_on(straight: Path, shapes_root: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    straight: Path, shapes_root: Path, tmp_path: Path
+) -> None:
     cfg = two_epochs(shapes_root, tmp_path, resume=True, load_from=str(straight / 'epoch_1.pth'))
     Runner.from_cfg(cfg).train()
     assert not (tmp_path / 'epoch_1.pth').exists()
@@ -60,13 +63,13 @@ def test_resume_equals_going_on(straight: Path, shapes_root: Path, tmp_path: Pat
         for checkpoint in (whole, resumed)
     ]
     assert len(losses[0]) == 4 and losses[0] == losses[1]
-    # The second epoch did something: the equality above is not that of two standstills.
+    # The second epoch changed the weights, so that the equality above says something.
     first = load(straight / 'epoch_1.pth')['state_dict']
     key = 'bbox_head.atss_cls.weight'
     assert not torch.equal(first[key], whole['state_dict'][key])
 
 
-def test_load_from_takes_the_weights_alone(
+def test_load_from_loads_the_weights_alone(
     straight: Path, shapes_root: Path, tmp_path: Path
 ) -> None:
     cfg = two_epochs(shapes_root, tmp_path, load_from=str(straight / 'epoch_2.pth'))

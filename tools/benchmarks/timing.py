@@ -1,8 +1,8 @@
-"""One way to time things against each other: same process, same threads, equal results.
+"""Timing of contenders against each other, in one process, with equal results.
 
-A benchmark hands `compare` its contenders. They run in turn, A B A B, so that a machine that slows
-down slows all; medians and interquartile ranges are kept, and the peak of extra memory is traced in
-a run of its own. Results must be equal, or there is no timing.
+A benchmark gives `compare` its contenders. They run in turn, A B A B, so that a machine that slows
+down slows all of them. Medians and interquartile ranges are kept, and the peak of extra memory is
+traced in a separate run. If results differ, there is no timing.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ PACKAGES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmdet-
 
 
 class ResultsDifferError(AssertionError):
-    """Two contenders gave different results, so that their times say nothing."""
+    """Error for contenders with different results, whose times cannot be compared."""
 
 
 def parse_arguments(
     description: str | None, argv: list[str] | None, **own: dict[str, Any]
 ) -> argparse.Namespace:
-    """The options of every benchmark, and its own: name -> `add_argument`'s keywords.
+    """Parse the options of every benchmark and those of one, and set torch's number of threads.
 
-    Sets torch's number of threads.
+    Args:
+        description: text of the help.
+        argv: arguments; None for those of the command line.
+        **own: options of this benchmark, name -> keywords of `add_argument`.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -54,16 +57,16 @@ def parse_arguments(
 
 @dataclass(frozen=True)
 class Timing:
-    """How one contender did.
+    """Times and memory of one contender.
 
     Attributes:
-        name: of the contender.
-        median_ms: median of the runs.
-        iqr_ms: range of their middle half.
-        runs: how many.
-        peak_mib: most memory that a run held beyond what it started with.
-        ratio: the reference's median over this one's: above 1 is faster than the reference.
-        memory_share: this peak over the reference's.
+        name: name of the contender.
+        median_ms: median of the runs, ms.
+        iqr_ms: interquartile range of the runs, ms.
+        runs: number of runs.
+        peak_mib: peak of the memory of a run beyond that before it, MiB.
+        ratio: median of the reference over this median; above 1 is faster than the reference.
+        memory_share: this peak over that of the reference.
     """
 
     name: str
@@ -85,7 +88,8 @@ def compare(
 
     Args:
         contenders: name -> work without arguments.
-        same: (reference's result, other's result) -> None, or in what they differ.
+        same: function of the reference's result and another's that returns None if they are
+            equal, and a text about the difference otherwise.
         runs: counted runs of each.
         warmup: uncounted runs of each, first.
 
@@ -134,9 +138,9 @@ def compare(
 
 
 def peak_memory(work: Callable[[], Any]) -> int:
-    """Bytes of tensors that ``work`` holds at most, beyond those there before it.
+    """Measure the peak of memory that ``work`` allocates, in bytes.
 
-    On a GPU as its allocator counts; on the CPU as :func:`mmdet_ext.catalog.memory.peak_bytes`.
+    A GPU's peak is that of its allocator, a CPU's that of `mmdet_ext.catalog.memory.peak_bytes`.
     """
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -149,7 +153,7 @@ def peak_memory(work: Callable[[], Any]) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """What the figures depend on: processor, threads, device and versions."""
+    """Return all that the figures depend on: processor, threads, device and versions."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -168,7 +172,7 @@ def environment() -> dict[str, Any]:
 
 
 def table(rows: Sequence[tuple[str, Sequence[Timing]]]) -> str:
-    """A Markdown table: one line a contender, grouped by work."""
+    """Format a Markdown table with one line per contender, grouped by work."""
     lines = [
         '| work | contender | median ms | IQR ms | faster by | peak MiB | of reference |',
         '| --- | --- | ---: | ---: | ---: | ---: | ---: |',
@@ -185,13 +189,13 @@ def table(rows: Sequence[tuple[str, Sequence[Timing]]]) -> str:
 def report(
     title: str, rows: Sequence[tuple[str, Sequence[Timing]]], out: Path | None, **more: Any
 ) -> None:
-    """Print the environment and the table; with ``out`` write them as JSON too, atomically.
+    """Print the environment and the table, and write them as JSON if ``out`` is given.
 
     Args:
-        title: of the benchmark.
+        title: title of the benchmark.
         rows: work and the timings of its contenders.
-        out: the JSON file.
-        **more: what else the file is to hold.
+        out: JSON file, which is written whole or not at all; None for none.
+        **more: further contents of the file.
     """
     print(f'# {title}\n')
     print(', '.join(f'{key} {value}' for key, value in environment().items()))

@@ -1,7 +1,7 @@
 """Build script: metadata with version ranges, and the `.mim` extension.
 
 `mim` looks for a package's configs, tools and model index in `<package>/.mim`. Wheels and sdists
-carry copies of them there, an editable install links to them, so that edits are seen at once.
+have copies of them there. An editable install has links instead, so that edits take effect at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOT_SHIPPED = shutil.ignore_patterns('__pycache__', '*.py[cod]', '.*')
 
 
 def read_version() -> str:
-    """Read `__version__` as text: importing the package could need what is not installed yet."""
+    """Read `__version__` as text, because an import could need packages that are not installed."""
     text = (ROOT / PACKAGE / 'version.py').read_text(encoding='utf-8')
     found = re.search(r"^__version__(?:: \w+)? = '([^']+)'", text, re.MULTILINE)
     if found is None:
@@ -37,7 +37,7 @@ def read_requirements(name: str) -> list[str]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if there is one."""
+    """Remove a file, a link or a folder, if it exists."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.is_dir():
@@ -62,7 +62,7 @@ def copy_mim_extension(package_dir: Path) -> None:
 
 
 def link_mim_extension(package_dir: Path) -> None:
-    """Fill `package_dir/.mim` with links, or with copies where links are not allowed."""
+    """Fill `package_dir/.mim` with links, or with copies if links are not allowed."""
     folder = package_dir / '.mim'
     folder.mkdir(exist_ok=True)
     for part in MIM_PARTS:
@@ -83,7 +83,7 @@ class BuildPy(build_py):
             super().run()
             link_mim_extension(ROOT / PACKAGE)
             return
-        # Files of an earlier build would otherwise get into this wheel.
+        # Otherwise this wheel would include files of an earlier build.
         remove(Path(self.build_lib) / PACKAGE)
         super().run()
         copy_mim_extension(Path(self.build_lib) / PACKAGE)

@@ -1,4 +1,4 @@
-"""The sdist, the wheel made from it, and an editable install: what they hold and that they work."""
+"""Tests of the sdist, the wheel built from it, and an editable install: contents and use."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ print(mmengine.utils.get_installed_path('mmdet_ext'))
 
 
 def call(command: list[str | Path], cwd: Path) -> str:
-    """Run a command away from the source tree; return its stdout."""
+    """Run a command outside the source tree; return its stdout."""
     env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-    # No index is asked: what a build needs is in this environment.
+    # No package index is used: this environment has everything that a build needs.
     env |= {'PIP_NO_INDEX': '1', 'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PYTHONWARNINGS': 'ignore'}
     done = subprocess.run(
         [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True
@@ -53,7 +53,7 @@ def call(command: list[str | Path], cwd: Path) -> str:
 
 
 def source_files() -> set[str]:
-    """Files of the source tree, as git sees them where there is git."""
+    """List the files of the source tree that git knows; skip the test without git."""
     listing = subprocess.run(
         ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
         cwd=ROOT,
@@ -66,7 +66,7 @@ def source_files() -> set[str]:
 
 
 def mim_files() -> set[str]:
-    """What `.mim` has to hold."""
+    """List the files that `.mim` must hold."""
     return {
         name
         for name in source_files()
@@ -77,7 +77,7 @@ def mim_files() -> set[str]:
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the source tree, since builds leave files behind; with litter to be left out."""
+    """Copy the source tree, because builds leave files behind; add litter that must be left out."""
     copy = tmp_path_factory.mktemp('source') / 'checkout'
     for name in source_files():
         target = copy / name
@@ -91,7 +91,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution, unpacked."""
+    """Build the source distribution and unpack it."""
     folder = tmp_path_factory.mktemp('sdist')
     call([sys.executable, '-c', BUILD.format(hook='build_sdist'), folder], cwd=source)
     archive = folder / f'mmdet_ext-{__version__}.tar.gz'
@@ -108,7 +108,7 @@ def build_wheel(source: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope='module')
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the sdist."""
+    """Build the wheel from the sdist."""
     return build_wheel(sdist, tmp_path_factory.mktemp('wheel'))
 
 
@@ -118,14 +118,14 @@ def names_in(wheel: Path) -> set[str]:
 
 
 def fresh_environment(folder: Path) -> Path:
-    """A venv that sees the hosts of this environment, but not this checkout; its Python."""
+    """Make a venv with the hosts of this environment but not this checkout; return its Python."""
     venv.create(folder, with_pip=False)
     python = folder / 'bin' / 'python'
     here = call([sys.executable, '-c', 'import numpy; print(numpy.__path__[0])'], cwd=folder)
     version = f'python{sys.version_info.major}.{sys.version_info.minor}'
     site = folder / 'lib' / version / 'site-packages'
-    # A plain path line: the .pth files of that folder, an editable mmdet_ext among them, are not
-    # read. It comes after the venv's own site-packages.
+    # A plain line with a path: Python does not read the .pth files of that folder, one of which
+    # may belong to an editable mmdet_ext. The folder follows the venv's own site-packages.
     (site / 'hosts.pth').write_text(f'{Path(here.strip()).parent}\n')
     return python
 
@@ -136,7 +136,7 @@ def pip_install(python: Path, *what: str | Path) -> None:
 
 
 @pytest.mark.subprocess
-def test_sdist_holds_what_a_build_needs_and_the_mim_extension(sdist: Path) -> None:
+def test_sdist_holds_the_files_of_a_build_and_the_mim_extension(sdist: Path) -> None:
     names = {path.relative_to(sdist).as_posix() for path in sdist.rglob('*') if path.is_file()}
     lists = {name for name in source_files() if name.startswith('requirements/')}
     wanted = {'LICENSE', 'README.md', 'setup.py', 'pyproject.toml', *lists, *mim_files()}
@@ -148,11 +148,13 @@ def test_sdist_holds_what_a_build_needs_and_the_mim_extension(sdist: Path) -> No
 @pytest.mark.subprocess
 def test_wheel_holds_the_package_and_copies_of_configs_and_tools(wheel: Path) -> None:
     package = {
-        name for name in source_files() if name.startswith('mmdet_ext/') and name.endswith('.py')
+        name
+        for name in source_files()
+        if name.startswith('mmdet_ext/') and name.endswith(('.py', '/py.typed'))
     }
     assert package
     wanted = package | {f'mmdet_ext/.mim/{name}' for name in mim_files()}
-    assert names_in(wheel) - {'mmdet_ext/py.typed'} == wanted
+    assert names_in(wheel) == wanted
 
 
 @pytest.mark.subprocess
@@ -200,7 +202,7 @@ def test_editable_install_is_found_by_the_hosts_and_follows_edits(
     assert not (package / '.mim' / 'configs' / 'stale.py').exists()
 
 
-def test_model_index_has_no_errors_and_names_configs_that_exist() -> None:
+def test_model_index_is_valid_and_names_existing_configs() -> None:
     modelindex = pytest.importorskip('modelindex')
     index = modelindex.load(str(ROOT / 'model-index.yml'))
     assert index.check(silent=True) == []

@@ -1,4 +1,4 @@
-"""The scope `mmdet_ext`: found from anywhere, cheap, and clear about what lacks."""
+"""Tests of the scope `mmdet_ext`: it resolves everywhere, is cheap, and names what is missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmdet_ext.catalog.cases import cases_by_registry
 REPO = Path(mmdet_ext.__file__).resolve().parents[1]
 OURS = [nodes for nodes in vars(registry).values() if isinstance(nodes, registry.ExtRegistry)]
 
-# Puts a host out of reach, as if it were not installed.
+# Makes the import of a host fail, as if it were not installed.
 BLOCK = """
 import sys
 class Block:
@@ -34,7 +34,7 @@ sys.meta_path.insert(0, Block(*%r))
 
 
 def fresh(script: str, *blocked: str) -> Any:
-    """Run a script in a new interpreter; its last line of output, read as JSON."""
+    """Run a script in a new interpreter; return its last line of output, read as JSON."""
     env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', BLOCK % (blocked,) + script],
@@ -69,7 +69,7 @@ print(json.dumps([type(loss).__module__, loss.loss_weight, type(assigner).__modu
     ],
 )
 def test_types_resolve_without_custom_imports(scope: str, blocked: list[str]) -> None:
-    # As a runner does that reads the config's default_scope.
+    # A runner that reads default_scope from its config does the same.
     before = (
         ''
         if scope == 'mmengine'
@@ -113,7 +113,7 @@ print(json.dumps([type(item).__module__ for item in [*built, *parts]]))
         ('mmengine', ['mmdet', 'mmpretrain']),
     ],
 )
-def test_recognition_resolves_from_any_scope_and_needs_neither_host(
+def test_face_components_resolve_from_any_scope_without_detection_or_mmpretrain(
     scope: str, blocked: list[str]
 ) -> None:
     before = (
@@ -169,7 +169,7 @@ answers = [attempt(MODELS, type='mmdet_ext.CIoULoss'),
         ('mmcv._ext', 'without its compiled operators'),
     ],
 )
-def test_a_missing_host_hides_only_what_needs_it(blocked: str, hint: str) -> None:
+def test_a_missing_host_hides_only_components_that_need_it(blocked: str, hint: str) -> None:
     use = """
 import torch
 loss = MODELS.build(dict(type='mmdet_ext.CIoULoss'))
@@ -178,7 +178,7 @@ print(json.dumps([*answers, value]))
 """
     loss, assigner, dataset, value = fresh(TRY + use, blocked)
     assert loss == 'CIoULoss'
-    # IoU 1/3; centres 1 apart, diagonal of the hull sqrt(3**2 + 2**2); aspects are equal.
+    # IoU 1/3, distance of the centres 1, diagonal of the outer box sqrt(3**2 + 2**2), one aspect.
     assert value == pytest.approx(1 - 1 / 3 + 1 / 13, rel=1e-5)
     for name, (kind, message) in (('ATSSAssigner', assigner), ('CocoDataset', dataset)):
         assert kind == 'ImportError'
@@ -186,7 +186,7 @@ print(json.dumps([*answers, value]))
         assert f'{blocked} could not be imported' in message
 
 
-def test_an_import_error_of_our_own_is_not_taken_for_a_missing_host(
+def test_an_import_error_of_our_own_code_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nodes = registry.ExtRegistry('model', parent=Registry('test', scope='test'))
@@ -195,7 +195,7 @@ def test_an_import_error_of_our_own_is_not_taken_for_a_missing_host(
         nodes.get('CIoULoss')
 
 
-def test_misspelt_type_is_answered_with_the_nearest() -> None:
+def test_message_for_a_misspelt_type_names_the_nearest() -> None:
     from mmdet.registry import MODELS
 
     with pytest.raises(KeyError, match=r"no model named 'CIouLos'; did you mean 'CIoULoss'\?"):
@@ -227,7 +227,9 @@ def test_misspelt_type_is_answered_with_the_nearest() -> None:
         ('HOOKS', dict(type='mmdet_ext.MarginScheduleHook', stopp=0.5), 'stopp', 'stop'),
     ],
 )
-def test_misspelt_option_is_named(kind: str, cfg: dict[str, Any], wrong: str, right: str) -> None:
+def test_message_for_a_misspelt_option_names_the_nearest(
+    kind: str, cfg: dict[str, Any], wrong: str, right: str
+) -> None:
     import mmdet.registry
 
     message = f'{cfg["type"]} has no option {wrong!r}; did you mean {right!r}'
@@ -235,13 +237,13 @@ def test_misspelt_option_is_named(kind: str, cfg: dict[str, Any], wrong: str, ri
         getattr(mmdet.registry, kind).build(cfg)
 
 
-def test_options_far_from_any_are_listed() -> None:
+def test_message_for_a_strange_option_lists_all_options() -> None:
     with pytest.raises(TypeError, match=r"'zzz'\. Its options: topk, alpha, "):
         registry.TASK_UTILS.build(dict(type='mmdet_ext.ATSSAssigner', topk=9, zzz=1))
 
 
-def test_signatures_stay_as_written() -> None:
-    """The check of options must not hide them from help and from editors."""
+def test_signatures_are_not_changed_by_the_check_of_options() -> None:
+    """Keep the options visible in help and editors."""
     import inspect
 
     from mmdet_ext.losses.iou import CIoULoss
@@ -255,7 +257,7 @@ def test_signatures_stay_as_written() -> None:
     ]
 
 
-def test_in_asks_without_raising() -> None:
+def test_membership_does_not_raise() -> None:
     assert 'CIoULoss' in registry.MODELS
     assert 'mmdet_ext.CIoULoss' in registry.MODELS
     assert 'CIoULos' not in registry.MODELS
@@ -265,8 +267,8 @@ def test_in_asks_without_raising() -> None:
 @pytest.mark.parametrize(
     'row', [row for rows in cases_by_registry().values() for row in rows], ids=lambda row: row.name
 )
-def test_twins_say_so(row: Any) -> None:
-    """A drop-in replacement says how it differs from the component of that name; others are new."""
+def test_drop_in_replacements_name_the_replaced_component(row: Any) -> None:
+    """Check that the docstring of a drop-in replacement compares it with the replaced component."""
     (cls,) = [nodes.module_dict[row.name] for nodes in OURS if row.name in nodes]
     assert cls.__name__ == row.name
     if row.twin is not None:
@@ -295,7 +297,7 @@ print(json.dumps([len(nodes), sum(map(len, before.values())), changed, len(names
                    if isinstance(n, registry.ExtRegistry)}]))
 """
     registries, stock, changed, modules, ours = fresh(script)
-    # It looked at something, and at all of ours.
+    # The walk has covered the registries of the hosts and all of our modules.
     assert registries > 40 and stock > 500 and modules > 15
     assert ours == {
         name: len({row.name for row in rows}) for name, rows in cases_by_registry().items()

@@ -1,4 +1,4 @@
-"""The set-up's decisions: versions, the cache's keys, progress, and what it says when it can't."""
+"""Tests of the set-up: versions, keys of the cache, progress, and messages of failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = str(ROOT / 'tools')
-# The tools import each other as scripts do; the path is not left behind, it holds a `test.py`.
+# The tools import each other like scripts. The path is removed again, because it has a `test.py`.
 sys.path.insert(0, TOOLS)
 try:
     import setup_common
@@ -44,7 +44,7 @@ def test_torchvision_follows_torch(torch: str, vision: str) -> None:
 
 
 @pytest.mark.parametrize('torch', ['2.11', '1.13.1', '2.3.1', 'latest', '2.11.0; rm'])
-def test_unfit_torch_is_refused_by_name(torch: str) -> None:
+def test_other_forms_of_a_torch_release_are_refused(torch: str) -> None:
     with pytest.raises(setup_common.SetupError, match=r'TORCH=.*three numbers, like TORCH=2.11.0'):
         setup_env.torchvision_version(torch)
 
@@ -57,7 +57,7 @@ def test_constraints_keep_all_lines_for_the_pinned_torch() -> None:
     assert len(lines) == len(CONSTRAINTS.splitlines())
 
 
-def test_constraints_give_way_for_another_torch() -> None:
+def test_constraints_drop_the_dependencies_of_another_torch() -> None:
     lines = setup_env.effective_constraints(CONSTRAINTS, '2.6.0').splitlines()
     assert [line for line in lines if line.startswith('torch')] == [
         'torch===2.6.0',
@@ -68,7 +68,7 @@ def test_constraints_give_way_for_another_torch() -> None:
     assert 'mmdet==3.3.0' in lines
 
 
-def test_constraints_pin_what_the_lists_ask_for_and_no_cuda_library() -> None:
+def test_constraints_pin_all_requirements_and_no_cuda_library() -> None:
     names = {line.split('==')[0].lower() for line in CONSTRAINTS.splitlines() if '==' in line}
     for path in (ROOT / 'requirements').glob('*.txt'):
         for line in path.read_text().splitlines():
@@ -77,7 +77,7 @@ def test_constraints_pin_what_the_lists_ask_for_and_no_cuda_library() -> None:
     assert [name for name in names if name.startswith(('nvidia', 'cuda', 'triton'))] == []
 
 
-def test_fingerprint_tells_torch_and_python_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprint_differs_by_torch_and_by_python(monkeypatch: pytest.MonkeyPatch) -> None:
     first = setup_env.digest('2.11.0')
     assert setup_env.digest('2.11.0') == first
     assert setup_env.digest('2.10.0') != first
@@ -85,7 +85,7 @@ def test_fingerprint_tells_torch_and_python_apart(monkeypatch: pytest.MonkeyPatc
     assert setup_env.digest('2.11.0') != first
 
 
-def test_cache_follows_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.delenv('MMDET_EXT_CACHE', raising=False)
     monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
@@ -96,7 +96,7 @@ def test_cache_follows_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert setup_mmcv.cache_root() == tmp_path / 'mine'
 
 
-def test_key_names_everything_a_compiled_wheel_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_names_all_that_a_compiled_wheel_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysconfig, 'get_platform', lambda: 'linux-x86_64')
     python = f'cp{sys.version_info.major}{sys.version_info.minor}'
     key = setup_mmcv.wheel_key('2.1.0', '2.11.0+cpu', 'cpu')
@@ -125,19 +125,19 @@ def test_wheel_is_found_under_its_own_key_only(cache: Path) -> None:
         ('', None),
     ],
 )
-def test_progress_is_read_from_ninja(line: str, step: tuple[int, int] | None) -> None:
+def test_progress_is_read_from_the_lines_of_ninja(line: str, step: tuple[int, int] | None) -> None:
     assert setup_mmcv.parse_step(line) == step
 
 
-def test_progress_line_estimates_from_what_is_done() -> None:
-    # 11 files after the first took 45 s; the 65 that are left take 65 * 45 / 11 s = 265.9 s.
+def test_progress_line_estimates_the_remaining_time() -> None:
+    # 11 files after the first took 45 s, so the remaining 65 take 65 * 45 / 11 s = 265.9 s.
     assert setup_mmcv.progress_line(12, 77, 45.0) == (
         '  mmcv: compiling 12/77, 0:45 elapsed, about 4:25 left'
     )
     assert setup_mmcv.progress_line(77, 77, 600.0).endswith('10:00 elapsed, about 0:00 left')
 
 
-def test_jobs_are_bounded_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_are_limited_by_processors_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {'SC_PHYS_PAGES': 1_250_000, 'SC_PAGE_SIZE': 4000}
     monkeypatch.setattr('os.sysconf', sizes.__getitem__)
     monkeypatch.setattr('os.sched_getaffinity', lambda _: range(64), raising=False)
@@ -148,7 +148,7 @@ def test_jobs_are_bounded_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert setup_mmcv.parallel_jobs() == 64
 
 
-def test_cpu_build_hides_a_gpu_from_mmcv(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_for_the_cpu_hides_a_gpu_from_mmcv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup_mmcv, 'find_compiler', lambda: 'clang++')
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
     monkeypatch.setenv('CFLAGS', '-O1')
@@ -170,7 +170,7 @@ def test_cpu_build_hides_a_gpu_from_mmcv(monkeypatch: pytest.MonkeyPatch) -> Non
         ({'gpu': True, 'cuda': '13.0', 'nvcc': '13.1', 'arch': 'sm90'}, 'cuda13.0-sm90'),
     ],
 )
-def test_cuda_operators_need_a_gpu_and_a_fitting_nvcc(
+def test_operators_for_cuda_need_a_gpu_and_a_fitting_nvcc(
     facts: dict[str, object], device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = subprocess.CompletedProcess([], 0, stdout=json.dumps(facts) + '\n', stderr='')
@@ -189,7 +189,7 @@ def test_failed_compilation_shows_its_last_lines_and_its_log(tmp_path: Path) -> 
     assert log.read_text() == '[1/2] c++ a\na.cpp:1: error: no such thing\n'
 
 
-def test_missing_compiler_is_said_before_anything_is_made(
+def test_missing_compiler_is_reported_before_any_change(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv('PATH', str(tmp_path))
@@ -201,7 +201,7 @@ def test_missing_compiler_is_said_before_anything_is_made(
     assert not (tmp_path / 'env').exists()
 
 
-def test_missing_compiler_is_no_matter_with_a_cached_wheel(
+def test_a_cached_wheel_needs_no_compiler(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = setup_mmcv.wheel_key('2.1.0', '2.11.0', 'cpu')
@@ -212,9 +212,7 @@ def test_missing_compiler_is_no_matter_with_a_cached_wheel(
     setup_env.preflight(tmp_path / 'env', '2.1.0', '2.11.0')
 
 
-def test_compiler_that_cannot_compile_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_compiler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / 'broken++'
     broken.write_text('#!/bin/sh\nexit 1\n')
     broken.chmod(0o755)
@@ -229,12 +227,12 @@ def test_missing_headers_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         setup_mmcv.check_headers()
 
 
-def test_small_disk_is_said_with_both_figures(
+def test_message_for_a_small_disk_has_free_and_needed_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: Usage(0, 0, 6_500_000_000))
     setup_env.check_disk([(tmp_path / 'a' / 'b', 6.0)])
-    # Two places on one file system share its space.
+    # Two folders on one file system share its space.
     with pytest.raises(setup_common.SetupError, match=r'6\.5 GB free, about 7\.0 GB needed'):
         setup_env.check_disk([(tmp_path / 'a', 6.0), (tmp_path / 'c', 1.0)])
 
@@ -245,7 +243,7 @@ def test_old_python_is_refused() -> None:
         setup_env.check_python((3, 9))
 
 
-def test_failing_pip_shows_its_reason_without_noise(tmp_path: Path) -> None:
+def test_failed_pip_shows_its_reason_alone(tmp_path: Path) -> None:
     python = tmp_path / 'bin' / 'python'
     python.parent.mkdir()
     noise = "WARNING: Location 'file:///x/' is ignored: it is neither a file nor a directory."
@@ -260,7 +258,7 @@ def test_failing_pip_shows_its_reason_without_noise(tmp_path: Path) -> None:
     assert 'is ignored' not in message
 
 
-def test_folder_that_is_no_venv_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_venv_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / 'thesis.tex').write_text('text')
     with pytest.raises(setup_common.SetupError, match='holds other files'):
         setup_env.discard_unfit(tmp_path)
@@ -268,7 +266,7 @@ def test_folder_that_is_no_venv_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('mine', [False, True])
-def test_venv_of_another_python_goes_only_if_it_is_ours(
+def test_venv_of_another_python_is_deleted_only_if_the_set_up_made_it(
     mine: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / 'env'
@@ -288,7 +286,7 @@ def test_venv_of_another_python_goes_only_if_it_is_ours(
     assert folder.exists() is not mine
 
 
-def test_finished_environment_is_recognised_without_running_pip(
+def test_a_finished_environment_is_recognised_without_pip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
@@ -301,14 +299,14 @@ def test_finished_environment_is_recognised_without_running_pip(
     monkeypatch.setattr(setup_env, 'digest', lambda torch: f'print of {torch}')
     (tmp_path / 'mmdet_ext' / '.mim' / 'configs').mkdir(parents=True)
     setup_env.write_state(tmp_path, {'torch': '2.10.0', 'done': 'print of 2.10.0'})
-    # The torch that was chosen for this environment stays chosen.
+    # The set-up keeps the torch that was chosen for this environment.
     assert setup_env.main(['--venv', str(tmp_path)]) == 0
     assert 'is up to date' in capsys.readouterr().out
     with pytest.raises(AssertionError, match='went to work'):
         setup_env.main(['--venv', str(tmp_path), '--torch', '2.11.0'])
 
 
-def test_make_refuses_an_old_python_and_shows_help_by_default() -> None:
+def test_make_refuses_an_absent_python_and_shows_help_by_default() -> None:
     if shutil.which('make') is None:
         pytest.skip('make is not installed')
     old = subprocess.run(

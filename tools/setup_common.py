@@ -1,4 +1,4 @@
-"""What the parts of the set-up share: messages, errors, pip."""
+"""Messages, errors and pip runs of the set-up."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ START = time.monotonic()
 
 
 class SetupError(Exception):
-    """Something the user can put right; the message says what."""
+    """Problem that the user can solve; the message says how."""
 
 
 def clock(seconds: float) -> str:
-    """Write a duration as minutes and seconds: `1:05`."""
+    """Format a duration in seconds as minutes and seconds, such as `1:05`."""
     return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
 
 
@@ -31,7 +31,7 @@ def venv_python(venv: Path) -> Path:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what would make another Python's packages visible."""
+    """Return the environment without variables that make packages of another Python visible."""
     env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'PYTHONHOME')}
     return env | {
         'PYTHONNOUSERSITE': '1',
@@ -42,13 +42,17 @@ def clean_environment() -> dict[str, str]:
 
 
 def last_lines(text: str, count: int) -> str:
-    """Return the last lines of pip's output, without its remarks on empty local indexes."""
+    """Return the last lines of an output, without pip's remarks on absent local indexes."""
     lines = [line for line in text.splitlines() if line.strip() and 'is ignored: it is' not in line]
     return '\n'.join(f'    {line}' for line in lines[-count:])
 
 
 def run_pip(venv: Path, *arguments: str) -> None:
-    """Run pip in the venv, quietly; say from time to time that it is still at work."""
+    """Run pip in the venv without output; report once per minute that it is still at work.
+
+    Raises:
+        SetupError: If pip fails, with its last lines.
+    """
     command = [str(venv_python(venv)), '-m', 'pip', *arguments, '-q', '--progress-bar', 'off']
     with subprocess.Popen(
         command,

@@ -1,8 +1,8 @@
 """Set up the development environment: a venv with pinned hosts, mmcv's operators and this package.
 
-Runs on the standard library alone. Every step can be repeated: what is there already is kept, so
-an interrupted set-up goes on where it stopped, and a finished one is recognised at once.
-The compiled mmcv wheel is kept in the user's cache directory, for other clones.
+It needs the standard library alone. Every step can be repeated and keeps existing results, so an
+interrupted set-up continues where it stopped, and a finished one is recognised at once. The
+compiled mmcv wheel stays in the user's cache directory, for other clones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from setup_mmcv import (
 
 CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
 REQUIREMENT_LISTS = ('build', 'runtime', 'det', 'cls', 'face', 'mim', 'test', 'dev', 'docs')
-# A change in one of these means that the environment must be looked at again.
+# After a change in one of these files, the environment is checked again.
 STAMPED_FILES = (
     'tools/setup_env.py',
     'tools/setup_common.py',
@@ -66,7 +66,7 @@ print(', '.join(['Python ' + platform.python_version(), *(f'{n} {version(n)}' fo
 
 
 def pinned(name: str, constraints: str) -> str:
-    """Return the version that the constraints give to a package."""
+    """Return the version of a package in the constraints."""
     found = re.search(rf'^{re.escape(name)}==([^\s;]+)', constraints, re.MULTILINE)
     if found is None:
         raise SetupError(f'{name} has no line in {CONSTRAINTS}: put it back')
@@ -74,7 +74,7 @@ def pinned(name: str, constraints: str) -> str:
 
 
 def torchvision_version(torch: str) -> str:
-    """Return the torchvision that belongs to a torch: 2.11.0 goes with 0.26.0."""
+    """Return the version of torchvision for a version of torch, such as 0.26.0 for 2.11.0."""
     found = re.fullmatch(r'2\.(\d+)\.(\d+)(\+[\w.]+)?', torch)
     if found is None or int(found.group(1)) < MIN_TORCH_MINOR:
         raise SetupError(
@@ -86,10 +86,11 @@ def torchvision_version(torch: str) -> str:
 
 
 def effective_constraints(constraints: str, torch: str) -> str:
-    """Fit the constraints to the torch that was asked for.
+    """Adapt the constraints to the requested torch.
 
-    `===` compares as text, so that a build with a local tag (`+cpu`) in a user's wheel folder is
-    not taken for the plain one. Another torch brings its own versions of what it depends on.
+    `===` compares versions as text, so that a build with a local tag (`+cpu`) in a user's wheel
+    folder does not count as the plain one. Another torch than the pinned one chooses the versions
+    of its own dependencies.
     """
     dropped = ['torch', 'torchvision']
     if torch != pinned('torch', constraints):
@@ -100,14 +101,14 @@ def effective_constraints(constraints: str, torch: str) -> str:
 
 
 def digest(torch: str) -> str:
-    """Fingerprint of everything that decides what a finished environment holds."""
+    """Compute a fingerprint of everything that determines a finished environment."""
     parts = [torch, platform.python_version(), str(ROOT)]
     lists = [f'requirements/{name}.txt' for name in ('constraints', *REQUIREMENT_LISTS)]
     parts += [(ROOT / name).read_text(encoding='utf-8') for name in (*STAMPED_FILES, *lists)]
     return hashlib.sha256('\0'.join(parts).encode()).hexdigest()
 
 
-# Checks before anything is changed
+# Checks before any change
 
 
 def check_python(version: tuple[int, int]) -> None:
@@ -120,7 +121,11 @@ def check_python(version: tuple[int, int]) -> None:
 
 
 def check_disk(needs: list[tuple[Path, float]]) -> None:
-    """Compare what is needed at each place (in GB) with what its file system has free."""
+    """Raise unless each file system has enough free space.
+
+    Args:
+        needs: Pairs of a path and the space needed there, in GB.
+    """
     wanted: dict[int, float] = {}
     for path, gigabytes in needs:
         while not path.exists():
@@ -137,7 +142,7 @@ def check_disk(needs: list[tuple[Path, float]]) -> None:
 
 
 def preflight(venv: Path, mmcv: str, torch: str) -> None:
-    """Find out what is missing before the long steps start."""
+    """Raise if disk space, a compiler or headers are missing, before the long steps start."""
     needs = []
     if installed_torch(venv) != torch:
         needs += [(venv, VENV_GB), (Path(tempfile.gettempdir()), TORCH_DOWNLOAD_GB)]
@@ -152,7 +157,7 @@ def preflight(venv: Path, mmcv: str, torch: str) -> None:
 
 
 def read_state(venv: Path) -> dict[str, str]:
-    """Return what an earlier set-up left in the venv; empty when it is not ours."""
+    """Return the state that an earlier set-up wrote into the venv; empty for any other venv."""
     try:
         state = json.loads((venv / STATE_FILE).read_text(encoding='utf-8'))
     except (OSError, ValueError):
@@ -161,20 +166,20 @@ def read_state(venv: Path) -> dict[str, str]:
 
 
 def write_state(venv: Path, state: dict[str, str]) -> None:
-    """Leave a note in the venv: the chosen torch and, when all is done, the fingerprint."""
+    """Write the state into the venv: the chosen torch and, at the end, the fingerprint."""
     partial = venv / (STATE_FILE + '.tmp')
     partial.write_text(json.dumps(state) + '\n', encoding='utf-8')
     os.replace(partial, venv / STATE_FILE)
 
 
 def installed_torch(venv: Path) -> str | None:
-    """Return the version of the torch in a venv, without importing it."""
+    """Return the version of torch in a venv, without importing it."""
     found = sorted(venv.glob('lib/python3*/site-packages/torch-*.dist-info'))
     return found[0].name[len('torch-') : -len('.dist-info')] if found else None
 
 
 def python_of(venv: Path) -> str | None:
-    """Return the Python version of a venv, or None when it or its pip does not work."""
+    """Return the Python version of a venv, or None if its Python or pip does not work."""
     code = 'import pip, platform; print(platform.python_version())'
     try:
         done = subprocess.run([venv_python(venv), '-c', code], capture_output=True, text=True)
@@ -184,7 +189,10 @@ def python_of(venv: Path) -> str | None:
 
 
 def discard_unfit(venv: Path) -> None:
-    """Delete a venv of ours that is broken or of another Python; never a folder of the user's."""
+    """Delete a venv of an earlier set-up if it is broken or has another Python.
+
+    A folder that this set-up did not make is never deleted.
+    """
     mine = (venv / STATE_FILE).is_file()
     if not mine and not (venv / 'pyvenv.cfg').is_file():
         raise SetupError(f'VENV={venv} holds other files: name a folder that is new, or a venv')
@@ -202,7 +210,7 @@ def discard_unfit(venv: Path) -> None:
 
 
 def prepare_venv(venv: Path, state: dict[str, str]) -> None:
-    """Make the venv, or keep the one that is there."""
+    """Make the venv, or keep an existing one."""
     if venv.is_dir() and any(venv.iterdir()):
         discard_unfit(venv)
     venv.mkdir(parents=True, exist_ok=True)
@@ -220,11 +228,11 @@ def prepare_venv(venv: Path, state: dict[str, str]) -> None:
         )
 
 
-# The whole
+# The whole set-up
 
 
 def check_installation(venv: Path, wheel: Path) -> None:
-    """Import every host and the package in the venv, away from the source tree."""
+    """Import every host and the package in the venv, outside the source tree."""
     command = [str(venv_python(venv)), '-W', 'ignore', '-c', CHECK]
     env = clean_environment()
     done = subprocess.run(command, cwd=venv, env=env, capture_output=True, text=True)
@@ -237,7 +245,7 @@ def check_installation(venv: Path, wheel: Path) -> None:
 
 
 def install(venv: Path, mmcv: str, torch: str, constraints: str) -> Path:
-    """Install everything, in the order that builds need; return mmcv's wheel."""
+    """Install everything, in the order that the builds need; return the wheel of mmcv."""
     file = venv / 'constraints.txt'
     file.write_text(effective_constraints(constraints, torch), encoding='utf-8')
     pins = ('-c', str(file))
@@ -249,7 +257,7 @@ def install(venv: Path, mmcv: str, torch: str, constraints: str) -> Path:
     if before not in (None, torch):
         report(f'torch {before} is installed, {torch} is asked for: exchanging it')
     report(f'torch {torch}, torchvision {vision}' + (', some GB to load' if not before else ''))
-    # Alone first: pip then names the releases there are when the asked one is not among them.
+    # torch comes first and alone, so that pip lists the existing releases if this one is absent.
     run_pip(venv, 'install', '--no-deps', f'torch==={torch}', f'torchvision==={vision}')
     run_pip(venv, 'install', 'torch', 'torchvision', 'numpy', *pins)
     wheel = provide_wheel(venv, mmcv, torch)
@@ -262,7 +270,12 @@ def install(venv: Path, mmcv: str, torch: str, constraints: str) -> Path:
 
 
 def set_up(venv: Path, torch_choice: str) -> None:
-    """Bring a venv to the state that the pinned versions describe."""
+    """Set up a venv with the pinned versions.
+
+    Args:
+        venv: Folder of the venv.
+        torch_choice: Release of torch; empty keeps the earlier choice, or takes the pinned release.
+    """
     check_python(sys.version_info[:2])
     constraints = CONSTRAINTS.read_text(encoding='utf-8')
     state = read_state(venv)
@@ -276,7 +289,8 @@ def set_up(venv: Path, torch_choice: str) -> None:
         report(f'{venv} is up to date: Python {platform.python_version()}, torch {torch}')
         return
     preflight(venv, mmcv, torch)
-    # Without the fingerprint: a set-up that is interrupted from here on is not taken as finished.
+    # The state has no fingerprint until the end, so that an interrupted set-up is not taken as
+    # finished.
     prepare_venv(venv, {'torch': state.get('torch', '')})
     wheel = install(venv, mmcv, torch, constraints)
     check_installation(venv, wheel)
@@ -284,7 +298,7 @@ def set_up(venv: Path, torch_choice: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the command line and set up; errors go to stderr as one message."""
+    """Parse the command line and set up; errors are written to stderr as one message."""
     parser = argparse.ArgumentParser(description='Set up the development environment.')
     parser.add_argument('--venv', default='.venv', help='folder of the venv (default: .venv)')
     parser.add_argument(

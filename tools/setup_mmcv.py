@@ -1,7 +1,7 @@
-"""The mmcv wheel with compiled operators: from the user's cache, or built and put there.
+"""Wheel of mmcv with compiled operators, taken from the user's cache or built for it.
 
-Compiling takes minutes, so an interrupted build goes on from the files that are compiled already,
-and a finished wheel serves every clone with the same torch, Python and platform.
+Compilation takes minutes. An interrupted build therefore continues from the files that are already
+compiled, and every clone with the same torch, Python and platform uses the finished wheel.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ def cache_root() -> Path:
 
 
 def wheel_key(mmcv: str, torch: str, device: str) -> str:
-    """Name what a compiled mmcv depends on; `device` is `cpu` or such as `cuda13.0-sm90`."""
+    """Name all that a compiled mmcv depends on; a device is `cpu` or like `cuda13.0-sm90`."""
     python = f'cp{sys.version_info.major}{sys.version_info.minor}'
     system = sysconfig.get_platform().replace('-', '_').replace('.', '_')
     return f'mmcv-{mmcv}_torch-{torch}_{python}_{system}_{device}'
 
 
 def cached_wheel(key: str) -> Path | None:
-    """Return the cached wheel of a key (a pattern is allowed), if there is one."""
+    """Return the cached wheel of a key, which may be a pattern, or None."""
     return next(iter(sorted((cache_root() / 'wheels').glob(f'{key}/mmcv-*.whl'))), None)
 
 
 def find_compiler() -> str:
-    """Return a C++17 compiler that works: $CXX, or the first of the usual names."""
+    """Return a working C++17 compiler: $CXX, or the first of the usual names."""
     chosen = os.environ.get('CXX')
     tried = [chosen] if chosen else ['c++', 'g++', 'clang++']
     source = '#include <vector>\nint main() { if constexpr (true) return 0; }\n'
@@ -91,7 +91,7 @@ def find_compiler() -> str:
 
 
 def check_headers() -> None:
-    """Refuse a Python without its C headers."""
+    """Raise for a Python without its C headers."""
     header = Path(sysconfig.get_paths()['include']) / 'Python.h'
     if not header.is_file():
         raise SetupError(
@@ -102,19 +102,25 @@ def check_headers() -> None:
 
 
 def parse_step(line: str) -> tuple[int, int] | None:
-    """Read ninja's `[12/77] c++ ...`; None for any other line."""
+    """Read the two numbers of a line of ninja such as `[12/77] c++ ...`; None for other lines."""
     found = re.match(r'\s*\[(\d+)/(\d+)\] ', line)
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 
 def progress_line(done: int, total: int, elapsed: float) -> str:
-    """Say how far the compilation is; `elapsed` counts from the end of the first file."""
+    """Format the progress of the compilation.
+
+    Args:
+        done: Number of compiled files.
+        total: Number of all files.
+        elapsed: Seconds since the first file was compiled.
+    """
     left = elapsed / max(done - 1, 1) * (total - done)
     return f'  mmcv: compiling {done}/{total}, {clock(elapsed)} elapsed, about {clock(left)} left'
 
 
 def parallel_jobs() -> int:
-    """Return how many compilers fit the processors and the memory of the machine."""
+    """Return the number of compilers that processors and memory of the machine allow."""
     has_affinity = hasattr(os, 'sched_getaffinity')
     processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
@@ -122,7 +128,7 @@ def parallel_jobs() -> int:
 
 
 def build_environment(device: str) -> dict[str, str]:
-    """Return the environment that mmcv's setup.py is steered by."""
+    """Return the environment variables that control mmcv's setup.py."""
     env = clean_environment()
     env['MMCV_WITH_OPS'] = '1'
     env['CFLAGS'] = f'{env.get("CFLAGS", "")} -g0'.strip()
@@ -137,7 +143,7 @@ def build_environment(device: str) -> dict[str, str]:
 
 
 def unpack_sources(venv: Path, mmcv: str, folder: Path) -> Path:
-    """Download mmcv's source distribution and unpack it, once."""
+    """Download and unpack mmcv's source distribution, unless a previous run has done so."""
     source = folder / f'mmcv-{mmcv}'
     if source.is_dir():
         report('  going on with an earlier compilation')
@@ -164,7 +170,7 @@ def unpack_sources(venv: Path, mmcv: str, folder: Path) -> Path:
 
 
 def compile_wheel(command: list[str], source: Path, env: dict[str, str], log: Path) -> None:
-    """Run the long compilation, its output in a log, its progress on the screen."""
+    """Run the compilation with its output in a log; report its progress."""
     began = shown = 0.0
     tail: deque[str] = deque(maxlen=30)
     with (
@@ -200,7 +206,7 @@ def compile_wheel(command: list[str], source: Path, env: dict[str, str], log: Pa
 
 
 def build_wheel(venv: Path, mmcv: str, key: str, device: str) -> Path:
-    """Compile mmcv and put the wheel into the cache."""
+    """Compile mmcv and move the wheel to the cache."""
     folder = cache_root() / 'build' / key
     folder.mkdir(parents=True, exist_ok=True)
     env = build_environment(device)
@@ -223,7 +229,7 @@ def build_wheel(venv: Path, mmcv: str, key: str, device: str) -> Path:
 
 
 def choose_device(venv: Path) -> str:
-    """Return what operators can be built for: `cuda...` with a GPU and a fitting nvcc."""
+    """Return the device to build operators for: `cuda...` with a GPU and a fitting nvcc."""
     command = [str(venv_python(venv)), '-W', 'ignore', '-c', TORCH_FACTS]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
     if done.returncode:
@@ -242,11 +248,11 @@ def choose_device(venv: Path) -> str:
 
 
 def provide_wheel(venv: Path, mmcv: str, torch: str) -> Path:
-    """Return the wheel from the cache, after building it if need be."""
+    """Return the wheel from the cache, after building it if necessary."""
     device = choose_device(venv)
     key = wheel_key(mmcv, torch, device)
     (cache_root() / 'build').mkdir(parents=True, exist_ok=True)
-    # Two clones set up at the same time compile once.
+    # If two clones are set up at the same time, one of them compiles.
     with (cache_root() / 'build' / f'{key}.lock').open('w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
 """Test a checkpoint: `mim test mmdet_ext <config> --checkpoint <file>` runs this file.
 
-The work is done by mmdet's own test script, with all of its options.
+It runs mmdet's test script, with all options of that script.
 """
 
 from __future__ import annotations

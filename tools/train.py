@@ -1,6 +1,6 @@
 """Train with a config: `mim train mmdet_ext <config>` runs this file.
 
-The work is done by mmdet's own training script, with all of its options.
+It runs mmdet's training script, with all options of that script.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from pathlib import Path
 
 
 def run_mmdet_script(name: str) -> int:
-    """Run `train.py` or `test.py` of the installed mmdet with the arguments of this process."""
+    """Run `train.py` or `test.py` of the installed mmdet with the arguments of this process.
+
+    Returns:
+        0, or 2 if mmdet or its script is missing.
+    """
     spec = importlib.util.find_spec('mmdet')
     if spec is None or spec.origin is None:
         print("error: mmdet is not installed: pip install 'mmdet-ext[det]'", file=sys.stderr)

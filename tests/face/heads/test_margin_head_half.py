@@ -55,7 +55,7 @@ def assert_finite(head: MarginHead, x: Tensor, what: Any) -> None:
 @pytest.mark.parametrize('case', cases_of('margin'), ids=repr)
 @pytest.mark.parametrize('path', PATHS)
 def test_gradients_of_short_features_fit_half_precision(case: Any, path: str) -> None:
-    for samples, classes, scale in (
+    for number, classes, scale in (
         (1, 1, 64),
         (1, 100, 64),
         (2, 7, 30),
@@ -64,12 +64,12 @@ def test_gradients_of_short_features_fit_half_precision(case: Any, path: str) ->
         (1, 2, 1000),
     ):
         head = make_head(case, classes, scale=scale, path=path)
-        for kind, short in enumerate(short_features(head, samples)):
+        for kind, short in enumerate(short_features(head, number)):
             for dtype in HALVES:
                 x = short.to(dtype).requires_grad_()
                 head.zero_grad()
                 loss_of(head, x).backward()
-                assert_finite(head, x, (samples, classes, scale, kind, dtype))
+                assert_finite(head, x, (number, classes, scale, kind, dtype))
 
 
 @pytest.mark.parametrize('case', cases_of('margin'), ids=repr)
@@ -78,7 +78,7 @@ def test_gradients_of_short_features_fit_half_precision_under_autocast(
     case: Any, neck: Any
 ) -> None:
     """Features come from a layer under autocast, and zero features stand in front of a neck."""
-    for samples, scale in ((2, 64), (4, 30), (4, 64), (64, 64)):
+    for number, scale in ((2, 64), (4, 30), (4, 64), (64, 64)):
         head = make_head(case, 100, neck=neck, scale=scale, aux_losses=AUX)
         for part in head.neck or ():
             if getattr(part, 'bias', None) is not None:
@@ -88,18 +88,18 @@ def test_gradients_of_short_features_fit_half_precision_under_autocast(
             # A batch norm multiplies gradients by 300 where its batch is constant. This overflows a
             # float16 layer in front of it, so that only the mixed batch is tested there.
             first = 0 if 'bn' not in neck else 5
-            for kind, short in enumerate(short_features(head, samples)[first:]):
+            for kind, short in enumerate(short_features(head, number)[first:]):
                 x = short.clone().requires_grad_()
                 head.zero_grad(), layer.zero_grad()
                 with torch.autocast('cpu', dtype=dtype):
                     loss_of(head, layer(x)).backward()
                 assert layer.weight.grad is not None and layer.weight.grad.isfinite().all()
-                assert_finite(head, x, (samples, scale, kind, dtype))
-            x = torch.zeros(samples, CHANNELS, requires_grad=True)
+                assert_finite(head, x, (number, scale, kind, dtype))
+            x = torch.zeros(number, CHANNELS, requires_grad=True)
             head.zero_grad()
             with torch.autocast('cpu', dtype=dtype):
                 loss_of(head, x).backward()
-            assert_finite(head, x, (samples, scale, dtype))
+            assert_finite(head, x, (number, scale, dtype))
 
 
 @pytest.mark.parametrize('path', PATHS)

@@ -1,6 +1,6 @@
-"""Images of face recognition: ROC, CMC, histogram of similarities, sheet of the hardest pairs.
+"""Plots of face evaluation: ROC, CMC, histogram of similarities, sheet of the hardest pairs.
 
-On matplotlib's Agg canvas: no display.
+They are drawn on matplotlib's Agg canvas, which needs no display.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from mmdet_ext.plots.style import COLOURS, DASHED, GREY, new_figure, save_figure
 
-#: Side of an image on a sheet, px.
+#: Side of an image on the sheet of pairs, px.
 TILE = 112
 GAP = 4
 STYLES = ('-', '--', '-.', ':')
@@ -24,12 +24,12 @@ STYLES = ('-', '--', '-.', ':')
 
 @dataclass(frozen=True)
 class FacePair:
-    """Two images on a sheet.
+    """Pair of images on a sheet.
 
     Attributes:
-        paths: their files; one that is None or cannot be read is drawn crossed out.
-        similarity: of their embeddings.
-        names: what is written below each, such as its identity.
+        paths: files of the images. An image that is None or cannot be read is crossed out.
+        similarity: similarity of the embeddings.
+        names: text below each image, such as its identity.
     """
 
     paths: tuple[str | None, str | None]
@@ -38,14 +38,14 @@ class FacePair:
 
 
 def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
-    """Draw TAR by FAR, the latter on a logarithmic axis, as steps between the operating points.
+    """Plot TAR over FAR, with a logarithmic axis of FAR, as steps between the operating points.
 
-    A curve begins at its lowest FAR above 0; the part to the left of it, where no impostor is
-    accepted, is drawn up to the edge. The dotted line is where FAR and FRR are equal.
+    The axis begins below the lowest FAR above 0. The points of a curve that accept no impostor are
+    drawn at the left edge. On the dotted line, FAR and FRR are equal.
 
     Args:
         curves: name -> FAR and TAR, both ascending.
-        path: Where the png goes.
+        path: target png file.
 
     Raises:
         ValueError: if there is no curve, or FAR and TAR differ in length.
@@ -76,11 +76,11 @@ def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path
 
 
 def draw_cmc(curves: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Draw the share of mated searches with their mate within each rank.
+    """Plot the share of mated searches with their mate within each rank.
 
     Args:
-        curves: name -> shares, of rank 1 on.
-        path: Where the png goes.
+        curves: name -> shares, from rank 1 on.
+        path: target png file.
 
     Raises:
         ValueError: if there is no curve, or one without values.
@@ -122,14 +122,14 @@ def draw_score_histogram(
     path: Path,
     thresholds: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw how similarities of genuine and of impostor pairs are distributed, each as shares.
+    """Plot the distributions of the similarities of genuine and impostor pairs, as shares.
 
     Args:
-        edges: (H + 1,) of the bins, ascending.
-        genuine: (H,) pairs a bin.
-        impostors: (H,) pairs a bin.
-        path: Where the png goes.
-        thresholds: name -> similarity, drawn as lines; those not finite are left out.
+        edges: (H + 1,) edges of the bins, ascending.
+        genuine: (H,) genuine pairs per bin.
+        impostors: (H,) impostor pairs per bin.
+        path: target png file.
+        thresholds: name -> similarity, drawn as lines; infinite ones are left out.
 
     Raises:
         ValueError: if the lengths do not fit.
@@ -171,16 +171,16 @@ def draw_score_histogram(
 def draw_hardest_pairs(
     impostors: Sequence[FacePair], genuine: Sequence[FacePair], path: Path, columns: int = 5
 ) -> int:
-    """Draw a sheet: the most similar impostor pairs, and below the least similar genuine ones.
+    """Draw a sheet of the most similar impostor pairs, and the least similar genuine pairs below.
 
     Args:
-        impostors: in the order of the sheet.
-        genuine: likewise.
-        path: Where the png goes.
-        columns: pairs a row, at least 1.
+        impostors: impostor pairs in the order of the sheet.
+        genuine: genuine pairs in the order of the sheet.
+        path: target png file.
+        columns: number of pairs per row, at least 1.
 
     Returns:
-        How many images could not be read.
+        Number of images that could not be read.
 
     Raises:
         ValueError: if there is no pair at all, or ``columns`` is below 1.
@@ -214,7 +214,7 @@ def draw_hardest_pairs(
 
 
 def _draw_pair(axes: Any, pair: FacePair) -> int:
-    """Draw two images side by side; returns how many could not be read."""
+    """Draw two images side by side, and return the number of images that could not be read."""
     tiles = [_tile(file) for file in pair.paths]
     gap = np.full((TILE, GAP, 3), 255, np.uint8)
     known = [np.full((TILE, TILE, 3), 225, np.uint8) if tile is None else tile for tile in tiles]
@@ -232,9 +232,10 @@ def _draw_pair(axes: Any, pair: FacePair) -> int:
 
 
 def _tile(path: str | None) -> np.ndarray | None:
-    """An image file, grey or in colour, as (TILE, TILE, 3) uint8 RGB; its sides keep their ratio.
+    """Read an image file into a square of (TILE, TILE, 3), uint8, RGB, and keep its aspect ratio.
 
-    None where it cannot be read.
+    Returns:
+        The square; None if the file cannot be read.
     """
     if path is None or not Path(path).is_file():
         return None
@@ -253,18 +254,20 @@ def _tile(path: str | None) -> np.ndarray | None:
 
 
 def _check_curves(curves: Mapping[str, Any]) -> None:
+    """Raise ValueError if there is no curve."""
     if not curves:
         raise ValueError('there is no curve to draw')
 
 
 def _least_above_zero(far: Sequence[float]) -> float:
+    """Return the smallest FAR above 0, at most 0.1."""
     values = np.asarray(far, float)
     values = values[values > 0]
     return min(0.1, float(values.min())) if len(values) else 0.1
 
 
 def _style(number: int) -> dict[str, Any]:
-    """Colours, and styles where they repeat."""
+    """Return a colour, and a line style that changes when the colours repeat."""
     return {
         'color': COLOURS[number % len(COLOURS)],
         'linestyle': STYLES[number // len(COLOURS) % len(STYLES)],
@@ -272,6 +275,7 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def _legend(figure: Any, axes: Any) -> None:
+    """Draw the legend below the axes, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     longest = max(len(label) for label in labels)
     figure.legend(

@@ -1,4 +1,4 @@
-"""Open-set evaluation: verification and identification."""
+"""Metrics of open-set evaluation: verification and identification."""
 
 from mmdet_ext.face.metrics.identification import FaceIdentificationMetric
 from mmdet_ext.face.metrics.verification import FaceVerificationMetric

@@ -1,4 +1,4 @@
-"""What metrics of embeddings share: collecting them, and naming rates."""
+"""Base class of metrics of embeddings, which collects them, and names of rates."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Collected:
-    """The evaluated images, each once, by ascending ``sample_idx``.
+    """Evaluated images, each once, in ascending order of ``sample_idx``.
 
     Attributes:
         sample_idx: (N,) int64.
-        labels: (N,) int64, below 0 where the person is unknown.
+        labels: (N,) int64, below 0 if the identity is unknown.
         embeddings: (N, D) float32, finite.
-        paths: N image files, None where unknown.
-        zeros: how many embeddings are all zero.
+        paths: N image files, None if unknown.
+        zeros: number of embeddings that are all zero.
     """
 
     sample_idx: Tensor
@@ -41,10 +41,17 @@ class Collected:
     zeros: int
 
     def rows(self, sample_idx: Any, what: str) -> Tensor:
-        """The rows of given images, in any shape.
+        """Find the rows of given images.
+
+        Args:
+            sample_idx: integers, any shape.
+            what: name of the images, for errors.
+
+        Returns:
+            Tensor: int64, in the shape of ``sample_idx``.
 
         Raises:
-            ValueError: saying how many of ``what`` were not evaluated.
+            ValueError: if images were not evaluated; the error gives their number.
         """
         wanted = torch.as_tensor(np.asarray(sample_idx)).long()
         rows = torch.searchsorted(self.sample_idx, wanted).clamp_(max=len(self.sample_idx) - 1)
@@ -58,16 +65,16 @@ class Collected:
 
 
 class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
-    """Collects `embedding`, `gt_label`, `sample_idx` and `img_path` of each data sample.
+    """Metric that collects `embedding`, `gt_label`, `sample_idx`, `img_path` of each data sample.
 
     Args:
-        out_dir: folder for figures and json, which each evaluation overwrites; None writes none.
-        collect_device: as MMEngine's BaseMetric.
-        prefix: of the figures' names.
-        collect_dir: as MMEngine's BaseMetric.
+        out_dir: folder for plots and json, which each evaluation overwrites; None writes none.
+        collect_device: as in MMEngine's BaseMetric.
+        prefix: prefix of the names of the results.
+        collect_dir: as in MMEngine's BaseMetric.
 
     Raises:
-        NotADirectoryError: if ``out_dir`` or what it lies in is a file.
+        NotADirectoryError: if ``out_dir``, or a folder that it is in, is a file.
     """
 
     default_prefix = 'face'
@@ -82,13 +89,17 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.out_dir = None if out_dir is None else Path(out_dir)
         if self.out_dir is not None:
-            # Not made here: a metric that never evaluates leaves no folder behind.
+            # The folder is not created here, so that a metric that never evaluates leaves none.
             there = next(path for path in (self.out_dir, *self.out_dir.parents) if path.exists())
             if not there.is_dir():
                 raise NotADirectoryError(f'out_dir {str(out_dir)!r}: {there} is no folder')
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Take the embeddings of a batch up.
+        """Collect the embeddings of a batch.
+
+        Args:
+            data_batch: not used.
+            data_samples: data samples of the batch, as dicts.
 
         Raises:
             KeyError: if a data sample has no ``embedding`` or no ``sample_idx``.
@@ -115,18 +126,20 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
                 (
                     int(sample['sample_idx']),
                     _one_label(sample.get('gt_label')),
-                    # A copy, so that it does not keep the whole batch alive.
+                    # A copy, because a view would keep the whole batch in memory.
                     embedding.float().cpu().numpy().copy(),
                     None if path is None else str(path),
                 )
             )
 
     def collected(self, results: Sequence[tuple[int, int, np.ndarray, str | None]]) -> Collected:
-        """Put results together; images that ranks repeat to be equally many count once.
+        """Merge the results of all batches and ranks.
+
+        Ranks may repeat images to have equally many; each image counts once.
 
         Raises:
-            ValueError: if there are none, two images have one ``sample_idx``, embeddings differ
-                in size, or one is not finite.
+            ValueError: if there are no results, two images have the same ``sample_idx``, embeddings
+                differ in size, or an embedding is not finite.
         """
         if not results:
             raise ValueError(f'{type(self).__name__}: no image was evaluated')
@@ -170,16 +183,16 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
         return Collected(sample_idx, torch.tensor(labels), table, list(paths), zeros)
 
     def write_files(self, write: Callable[[Path], None]) -> None:
-        """Write to ``out_dir`` if there is one; what fails costs a file, never the figures.
+        """Write files to ``out_dir``, if it is given; an error is logged, and the results remain.
 
         Args:
-            write: is given the folder.
+            write: function that takes the folder and writes the files.
         """
         if self.out_dir is None:
             return
         try:
             write(self.out_dir)
-        except Exception as error:  # whatever files and drawing libraries raise
+        except Exception as error:  # files and plotting libraries raise many types
             self.say(
                 f'files could not be written to {self.out_dir} ({type(error).__name__}: {error}); '
                 'the figures are not affected',
@@ -189,7 +202,7 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
             self.say(f'figures written to {self.out_dir}')
 
     def say(self, message: str, level: int = logging.INFO) -> None:
-        """Log, under the metric's name."""
+        """Log a message with the name of the metric."""
         print_log(f'{type(self).__name__}: {message}', logger='current', level=level)
 
     def supported(
@@ -199,10 +212,14 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
         count: int,
         kind: Literal['FAR', 'FPIR'],
     ) -> list[float]:
-        """The rates to tell of ``count`` trials.
+        """Select the error rates to report.
 
-        Those asked for are all kept, and refused later where the trials cannot show them; of the
-        default ones those are left out, with a message.
+        Args:
+            rates: rates that the user asked for, which are all kept. One that the trials cannot
+                show is refused later. None takes the default rates.
+            default: default rates. Those that the trials cannot show are left out, and logged.
+            count: number of trials.
+            kind: name of the rate.
         """
         if rates is not None:
             return list(rates)
@@ -215,7 +232,7 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
 
 
 def rate_name(rate: float) -> str:
-    """A rate as names of figures have it.
+    """Format a rate for the name of a result.
 
     >>> rate_name(0.01), rate_name(0.015), rate_name(1.0)
     ('1e-02', '1.5e-02', '1e+00')
@@ -228,10 +245,10 @@ def rate_name(rate: float) -> str:
 
 
 def checked_rates(rates: float | Sequence[float] | None, name: str) -> tuple[float, ...] | None:
-    """Rates of an option, each in (0, 1]; one alone may stand without brackets.
+    """Return the rates of an option as a tuple; a single rate may be given without brackets.
 
     Raises:
-        ValueError: if there are none, or one is out of range or no number.
+        ValueError: if there are none, or one is not a number in (0, 1].
     """
     if rates is None:
         return None
@@ -246,28 +263,29 @@ def checked_rates(rates: float | Sequence[float] | None, name: str) -> tuple[flo
 
 
 def above_all(figures: dict[str, float]) -> dict[str, float]:
-    """The figures with a number for thresholds that accept nobody: just above any cosine.
+    """Replace infinite thresholds, which accept nothing, by a number just above any cosine.
 
-    MMEngine logs figures as json, which knows no infinity.
+    MMEngine logs results as json, which has no infinity.
     """
     return {name: 1 + 1 / GRID if value == math.inf else value for name, value in figures.items()}
 
 
 def plain(value: float) -> float | None:
-    """A number for json, which knows no infinity."""
+    """Return a number for json, which has no infinity; None for infinity."""
     return value if math.isfinite(value) else None
 
 
 def _one_label(label: Any) -> int:
+    """Return the label of an image; -1 if it has none."""
     if label is None:
         return -1
     values = torch.as_tensor(label).reshape(-1)
     if len(values) != 1:
-        raise ValueError(f'gt_label must be one label an image, got {values.tolist()}')
+        raise ValueError(f'gt_label must be one label per image, got {values.tolist()}')
     return int(values[0])
 
 
 def _first(numbers: Sequence[int]) -> str:
-    """The first few of many numbers."""
+    """Format the first few of many numbers."""
     more = ', ...' if len(numbers) > _NAMED else ''
     return ', '.join(map(str, numbers[:_NAMED])) + more

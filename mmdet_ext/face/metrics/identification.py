@@ -1,4 +1,4 @@
-"""Identification of faces as a metric of MMEngine."""
+"""Metric of MMEngine that identifies faces in a gallery."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmdet_ext.face.metrics.embedding_metric import (
     plain,
     rate_name,
 )
-from mmdet_ext.functional.numerics.checks import check_whole
+from mmdet_ext.functional.numerics.checks import check_number, check_one_of, check_whole
 from mmdet_ext.functional.scoring.identification import (
     OpenSetPoint,
     Searches,
@@ -37,42 +37,45 @@ CMC_RANKS = 50
 
 @METRICS.register_module()
 class FaceIdentificationMetric(EmbeddingMetric):
-    """Who is this? Every probe is searched in a gallery by the cosine of their embeddings.
+    """Metric that searches every probe in a gallery by the cosine of the embeddings.
 
-    Figures (all floats, behind ``prefix``): ``rank-1`` and so on, the share of mated searches
-    whose mate is among the k most similar identities (closed set; a tie counts against the mate;
-    an identity counts with its best image); ``tpir@fpir=1e-01`` and ``threshold@fpir=1e-01``,
-    the share of mated searches with their mate within ``tpir_rank`` and at or above the threshold
-    that lets at most that share of non-mated searches return anybody (open set); the counts
-    ``mated_probes``, ``nonmated_probes``, ``gallery_identities``, ``gallery_pictures``,
-    ``zero_embeddings_searched``.
+    It reports these results, all floats, after ``prefix``:
+
+    - Closed set: ``rank-1`` and so on, the share of mated searches whose mate is among the k most
+      similar identities. A tie counts against the mate. An identity counts with its best image.
+    - Open set: ``tpir@fpir=1e-01`` and ``threshold@fpir=1e-01``, the share of mated searches whose
+      mate is within ``tpir_rank`` and at or above the threshold. The threshold is the lowest at
+      which at most this share of the non-mated searches returns an identity.
+    - Counts: ``mated_probes``, ``nonmated_probes``, ``gallery_identities``, ``gallery_pictures``,
+      ``zero_embeddings_searched``.
 
     Args:
-        gallery: 'first' enrols the first images of each identity, by ``sample_idx``; 'dataset'
-            those whose ``sample_idx`` are in ``metainfo['gallery']``; or a list of ``sample_idx``.
-            All others are probes, mated if their identity is enrolled.
-        gallery_per_identity: images that 'first' enrols of each.
-        distractors: identities, as labels or names of ``metainfo['classes']``, all of whose
-            images are in the gallery alone.
-        nonmated: identities that are not enrolled, all of whose images are probes; or a share in
-            (0, 1), for that share of the identities, those of the highest labels, at least one.
-        unknown: what images with ``gt_label`` below 0 are, each of a person of its own:
+        gallery: images to enrol. 'first' takes the first images of each identity, by
+            ``sample_idx``; 'dataset' takes the ``sample_idx`` in ``metainfo['gallery']``; or a
+            list of ``sample_idx``. All other images are probes, mated if their identity is
+            enrolled.
+        gallery_per_identity: number of images of each identity that 'first' enrols.
+        distractors: identities whose images are all in the gallery, as labels or as names of
+            ``metainfo['classes']``.
+        nonmated: identities that are not enrolled and whose images are all probes; or a share in
+            (0, 1), for this share of the identities, those of the highest labels, at least one.
+        unknown: use of images with ``gt_label`` below 0, each of an identity of its own:
             'distractors' or 'nonmated' probes.
-        ranks: of the closed set, or one.
-        fpirs: bounds on the false positive identification rate, or one. What is below 1 /
-            non-mated probes is refused. None takes those of 1e-1 to 1e-3 that the probes can show,
-            and says which it leaves out.
-        tpir_rank: candidates that an open-set search returns.
-        out_dir: folder to write ``identification.json`` and ``cmc.png`` to; None writes none. Each
-            evaluation overwrites them.
-        collect_device: as MMEngine's BaseMetric.
-        prefix: of the figures' names.
-        collect_dir: as MMEngine's BaseMetric.
+        ranks: ranks of the closed set; one may be given without brackets.
+        fpirs: bounds on the false positive identification rate; one may be given without brackets.
+            A bound below 1 / non-mated probes is refused. None takes those of 1e-1 to 1e-3 that
+            the probes can show, and logs which are left out.
+        tpir_rank: number of candidates that an open-set search returns.
+        out_dir: folder for ``identification.json`` and ``cmc.png``, which each evaluation
+            overwrites; None writes none.
+        collect_device: as in MMEngine's BaseMetric.
+        prefix: prefix of the names of the results.
+        collect_dir: as in MMEngine's BaseMetric.
 
     Raises:
-        ValueError: if an option is none of the above; when evaluating, if an identity is unknown,
-            an image of the gallery was not evaluated, no probe is mated, or the probes cannot
-            show an FPIR asked for.
+        ValueError: if an option has none of these forms; when evaluating, if an identity is
+            unknown, an image of the gallery was not evaluated, no probe is mated, or the probes
+            cannot show an FPIR asked for.
 
     References:
         ISO/IEC 19795-1; NIST, Face Recognition Technology Evaluation, Part 2: Identification.
@@ -95,8 +98,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
     ) -> None:
         super().__init__(out_dir, collect_device, prefix, collect_dir)
         _check_roles(gallery, nonmated, distractors)
-        if unknown not in ('distractors', 'nonmated'):
-            raise ValueError(f"unknown must be 'distractors' or 'nonmated', got {unknown!r}")
+        check_one_of('unknown', unknown, ('distractors', 'nonmated'))
         for name, value in (
             ('gallery_per_identity', gallery_per_identity),
             ('tpir_rank', tpir_rank),
@@ -108,7 +110,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
         self.fpirs = checked_rates(fpirs, 'fpirs')
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """All figures of the images collected."""
+        """Compute the results of the collected images."""
         images = self.collected(results)
         labels, enrolled = self._roles(images)
         found = search_gallery(
@@ -136,6 +138,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
         return above_all(figures)
 
     def _open_set(self, found: Searches) -> list[OpenSetPoint]:
+        """Compute the operating points of the open set, if there are non-mated probes."""
         nonmated = int((~found.mated).sum())
         if self.fpirs is None and not nonmated:
             self.say('no FPIR without non-mated probes; name identities in nonmated for it')
@@ -144,7 +147,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
         return tpir_at_fpir(found, fpirs, self.tpir_rank) if fpirs else []
 
     def _roles(self, images: Collected) -> tuple[Tensor, Tensor]:
-        """Labels, with one of their own for unknown persons, and which images are enrolled."""
+        """Return the labels, new ones for unknown identities, and which images are enrolled."""
         labels, unknown = images.labels.clone(), images.labels < 0
         count = int(unknown.sum())
         labels[unknown] = int(labels.max().clamp(min=-1)) + 1 + torch.arange(count)
@@ -172,6 +175,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
     def _nonmated(
         self, known: list[int], distractors: set[int], classes: Sequence[str] | None
     ) -> Tensor:
+        """Return the labels of the identities that are not enrolled."""
         if not isinstance(self.nonmated, float):
             return _resolved(self.nonmated, known, classes, 'nonmated')
         rest = [label for label in known if label not in distractors]
@@ -179,7 +183,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
         return torch.tensor(rest[len(rest) - count :], dtype=torch.int64)
 
     def _chosen(self, images: Collected, labels: Tensor, open_to: Tensor) -> Tensor:
-        """Which images the rule enrols; 'first' picks among those ``open_to`` it."""
+        """Return a mask of the images to enrol; 'first' chooses among those ``open_to`` it."""
         chosen = torch.zeros_like(open_to)
         if self.gallery != 'first':
             listed: Any = self.gallery
@@ -209,6 +213,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
     def _write(
         self, folder: Path, figures: dict[str, float], rates: Tensor, points: list[OpenSetPoint]
     ) -> None:
+        """Write the results as json, and plot the cumulative match characteristic."""
         write_json(
             folder / 'identification.json',
             {
@@ -227,7 +232,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
 
 
 def _check_roles(gallery: Any, nonmated: Any, distractors: Any) -> None:
-    """Raise ValueError unless the options that part the images are of their forms."""
+    """Raise ValueError unless the options that divide the images have their forms."""
     if isinstance(gallery, str) or np.ndim(gallery) != 1:
         if gallery not in ('first', 'dataset'):
             raise ValueError(
@@ -236,8 +241,7 @@ def _check_roles(gallery: Any, nonmated: Any, distractors: Any) -> None:
                 'gallery_per_identity=k'
             )
     if isinstance(nonmated, float):
-        if not 0 < nonmated < 1:
-            raise ValueError(f'nonmated as a share must be in (0, 1), got {nonmated}')
+        check_number('nonmated as a share', nonmated, 'in (0, 1)', above=0, below=1)
     elif isinstance(nonmated, (str, Mapping)) or np.ndim(nonmated) != 1:
         raise ValueError(
             'nonmated must be a list of labels or names, or a share of the identities such as '
@@ -248,7 +252,7 @@ def _check_roles(gallery: Any, nonmated: Any, distractors: Any) -> None:
 
 
 def _checked_ranks(ranks: int | Sequence[int]) -> tuple[int, ...]:
-    """Ranks of an option; one alone may stand without brackets."""
+    """Return the ranks of an option as a tuple; a single rank may be given without brackets."""
     given = tuple(ranks) if isinstance(ranks, Iterable) else (ranks,)
     if not given:
         raise ValueError('ranks is empty; the first rank is 1')
@@ -260,7 +264,7 @@ def _checked_ranks(ranks: int | Sequence[int]) -> tuple[int, ...]:
 def _resolved(
     wanted: Sequence[int | str], known: list[int], classes: Sequence[str] | None, option: str
 ) -> Tensor:
-    """Labels of identities given as labels or names.
+    """Return the labels of identities that are given as labels or names.
 
     Raises:
         ValueError: if a name or a label is not among the evaluated images.

@@ -1,4 +1,4 @@
-"""Verification of faces as a metric of MMEngine."""
+"""Metric of MMEngine that verifies pairs of faces."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mmdet_ext.face.metrics.embedding_metric import (
     plain,
     rate_name,
 )
+from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.functional.scoring.accuracy import best_accuracy, fold_accuracy
 from mmdet_ext.functional.scoring.all_pairs import BLOCK, ExtremePairs, Progress, count_all_pairs
 from mmdet_ext.functional.scoring.similarity import GRID, pair_similarities
@@ -42,7 +43,7 @@ _PROGRESS_FROM = 10**9
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """Similarities of the pairs, counted, and the hardest of them as rows of the images."""
+    """Counted similarities of the pairs, the hardest pairs, and the accuracies."""
 
     counts: ScoreCounts
     impostors: ExtremePairs
@@ -52,44 +53,45 @@ class _Evaluated:
 
 @METRICS.register_module()
 class FaceVerificationMetric(EmbeddingMetric):
-    """Are two images of one person? By the cosine of their embeddings, higher being more alike.
+    """Metric that judges whether two images show one identity, by the cosine of the embeddings.
 
-    Figures (all floats, behind ``prefix``): ``auc``; ``eer`` and ``eer_threshold``;
-    ``tar@far=1e-02`` and ``threshold@far=1e-02`` of each FAR; ``genuine_pairs``,
-    ``impostor_pairs`` and ``zero_embeddings``, the counts. A threshold that accepts nobody is
-    given as 1.000001, above any cosine.
+    It reports these results, all floats, after ``prefix``: ``auc``; ``eer`` and ``eer_threshold``;
+    ``tar@far=1e-02`` and ``threshold@far=1e-02`` for each FAR; and the counts ``genuine_pairs``,
+    ``impostor_pairs`` and ``zero_embeddings``. A threshold that accepts nothing is reported as
+    1.000001, above any cosine.
 
-    With the pairs of the data set, by LFW's protocol: ``accuracy``, ``accuracy_std`` and
-    ``accuracy_se`` over the folds, each at the threshold that is best on the others;
-    ``accuracy_threshold``, the mean of these.
+    For the pairs of the data set, it follows the protocol of LFW and adds ``accuracy``,
+    ``accuracy_std`` and ``accuracy_se`` over the folds, each fold at the threshold that is best on
+    the others, and ``accuracy_threshold``, the mean of these thresholds.
 
-    With all pairs there is no such protocol. ``accuracy_best`` is the best that one threshold
-    reaches on these very pairs. As nearly all are impostor pairs, it is high for any network:
-    with n persons, refusing all is right in about (n - 1) / n of the pairs.
-    ``balanced_accuracy_best`` weighs both kinds alike. Compare by AUC and TAR instead. Images
-    without a known person (``gt_label`` below 0) are like nobody else.
+    There is no such protocol for all pairs. ``accuracy_best`` is the highest accuracy that one
+    threshold reaches on these very pairs. Because nearly all pairs are impostor pairs, it is high
+    for any network: with n identities, refusing all pairs is right for about (n - 1) / n of them.
+    ``balanced_accuracy_best`` gives both kinds of pairs the same weight. Compare networks by AUC
+    and TAR instead. An image without a known identity (``gt_label`` below 0) is of an identity of
+    its own.
 
     Args:
         pairs: 'dataset' for ``metainfo['pairs']`` (FacePairsDataset), 'all' for all pairs of the
-            evaluated images, genuine where ``gt_label`` is equal.
-        fars: bounds on the false acceptance rate, or one. What is below 1 / impostor pairs is
-            refused, not extrapolated. None takes those of 1e-1 to 1e-6 that the pairs can show,
-            and says which it leaves out.
-        folds: contiguous folds, where the data set has pairs without ``fold``.
-        similarity: 'cosine', the only one.
-        block: embeddings a side of one matrix product, for all pairs; memory is bounded by it.
-        hardest: pairs of each kind that are kept for ``verification.json`` and the sheet.
-        out_dir: folder to write ``verification.json`` (figures, ROC with thresholds, histogram,
-            hardest pairs), ``roc.png``, ``similarities.png`` and, where image files are there,
-            ``hardest_pairs.png`` to; None writes none. Each evaluation overwrites them.
-        collect_device: as MMEngine's BaseMetric.
-        prefix: of the figures' names.
-        collect_dir: as MMEngine's BaseMetric.
+            evaluated images, where pairs with equal ``gt_label`` are genuine.
+        fars: bounds on the false acceptance rate; one may be given without brackets. A bound below
+            1 / impostor pairs is refused, not extrapolated. None takes those of 1e-1 to 1e-6 that
+            the pairs can show, and logs which are left out.
+        folds: number of contiguous folds, if the pairs of the data set have no ``fold``.
+        similarity: 'cosine', the only measure so far.
+        block: rows and columns of one matrix product, for all pairs; it bounds the memory.
+        hardest: number of pairs of each kind for ``verification.json`` and the sheet of pairs.
+        out_dir: folder for ``verification.json`` (results, ROC with thresholds, histogram, hardest
+            pairs), ``roc.png``, ``similarities.png`` and, if the image files exist,
+            ``hardest_pairs.png``. Each evaluation overwrites them. None writes none.
+        collect_device: as in MMEngine's BaseMetric.
+        prefix: prefix of the names of the results.
+        collect_dir: as in MMEngine's BaseMetric.
 
     Raises:
-        ValueError: if an option is none of the above; when evaluating, if embeddings are not
-            finite, pairs name images that were not evaluated, either kind of pairs is absent, or
-            the pairs cannot show a FAR asked for.
+        ValueError: if an option has none of these forms; when evaluating, if embeddings are not
+            finite, pairs name images that were not evaluated, a kind of pairs is absent, or the
+            pairs cannot show a FAR asked for.
 
     References:
         Huang et al., Labeled Faces in the Wild, UMass Amherst TR 07-49, 2007, section IV.
@@ -109,22 +111,16 @@ class FaceVerificationMetric(EmbeddingMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(out_dir, collect_device, prefix, collect_dir)
-        if pairs not in ('dataset', 'all'):
-            raise ValueError(f"pairs must be 'dataset' or 'all', got {pairs!r}")
-        if similarity != 'cosine':
-            raise ValueError(f"similarity must be 'cosine', got {similarity!r}")
-        for name, value, least in (
-            ('folds', folds, 2),
-            ('block', block, 1),
-            ('hardest', hardest, 0),
-        ):
-            if value < least:
-                raise ValueError(f'{name} is {value}; it must be at least {least}')
+        check_one_of('pairs', pairs, ('dataset', 'all'))
+        check_one_of('similarity', similarity, ('cosine',))
+        check_number('folds', folds, least=2)
+        check_number('block', block, least=1)
+        check_number('hardest', hardest, least=0)
         self.pairs, self.folds, self.block, self.hardest = pairs, folds, block, hardest
         self.fars = checked_rates(fars, 'fars')
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """All figures of the images collected."""
+        """Compute the results of the collected images."""
         images = self.collected(results)
         found = self._of_all(images) if self.pairs == 'all' else self._of_dataset(images)
         genuine, impostors = found.counts.totals()
@@ -149,6 +145,7 @@ class FaceVerificationMetric(EmbeddingMetric):
         return above_all(figures)
 
     def _of_dataset(self, images: Collected) -> _Evaluated:
+        """Evaluate the pairs of the data set."""
         pairs = (self.dataset_meta or {}).get('pairs')
         if pairs is None:
             raise ValueError(
@@ -180,6 +177,7 @@ class FaceVerificationMetric(EmbeddingMetric):
         )
 
     def _of_all(self, images: Collected) -> _Evaluated:
+        """Evaluate all pairs of images."""
         labels, unknown = images.labels.clone(), images.labels < 0
         if unknown.any():
             count = int(unknown.sum())
@@ -212,7 +210,7 @@ class FaceVerificationMetric(EmbeddingMetric):
         )
 
     def _warn_of_ties(self, counts: ScoreCounts) -> None:
-        """Say it if most pairs are equally alike to what is resolved."""
+        """Warn if most pairs have the same similarity."""
         pairs = counts.genuine + counts.impostors
         place = int(pairs.argmax())
         most, total = int(pairs[place]), int(pairs.sum())
@@ -225,15 +223,15 @@ class FaceVerificationMetric(EmbeddingMetric):
             )
 
     def _progress(self, count: int) -> Progress | None:
-        """Tells each tenth of a long evaluation."""
+        """Return a callback that logs each tenth of a long evaluation; None for a short one."""
         if count * (count - 1) // 2 < _PROGRESS_FROM:
             return None
-        told = 0
+        logged = 0
 
         def progress(done: int, total: int) -> None:
-            nonlocal told
-            if done * 10 // total > told:
-                told = done * 10 // total
+            nonlocal logged
+            if done * 10 // total > logged:
+                logged = done * 10 // total
                 self.say(f'{done:,} of {total:,} pairs')
 
         return progress
@@ -241,6 +239,7 @@ class FaceVerificationMetric(EmbeddingMetric):
     def _write(
         self, folder: Path, images: Collected, found: _Evaluated, figures: dict[str, float]
     ) -> None:
+        """Write the results as json, and the plots."""
         curve = roc_curve(found.counts, ROC_POINTS)
         edges, genuine, impostors = _histogram(found.counts)
         write_json(
@@ -256,8 +255,8 @@ class FaceVerificationMetric(EmbeddingMetric):
                     'all_points': len(found.counts.scores) + 1,
                 },
                 'histogram': {'edges': edges, 'genuine': genuine, 'impostors': impostors},
-                'hardest_impostors': _listed(images, found.impostors),
-                'hardest_genuine': _listed(images, found.genuine),
+                'hardest_impostors': _json_pairs(images, found.impostors),
+                'hardest_genuine': _json_pairs(images, found.genuine),
             },
         )
         name = f'AUC {figures["auc"]:.4f}, EER {figures["eer"]:.2%}'
@@ -270,7 +269,7 @@ class FaceVerificationMetric(EmbeddingMetric):
             {'equal errors': figures['eer_threshold']},
         )
         impostor_pairs, genuine_pairs = (
-            _drawn(images, extreme) for extreme in (found.impostors, found.genuine)
+            _sheet_pairs(images, extreme) for extreme in (found.impostors, found.genuine)
         )
         files = {path for pair in impostor_pairs + genuine_pairs for path in pair.paths}
         if any(path is not None and Path(path).is_file() for path in files):
@@ -282,14 +281,14 @@ class FaceVerificationMetric(EmbeddingMetric):
 def _extreme(
     similarities: Tensor, index: Tensor, chosen: Tensor, count: int, *, most: bool
 ) -> ExtremePairs:
-    """The most or least similar of the chosen pairs, ties in the order of the list."""
+    """Return the most or least similar of the chosen pairs, ties in the order of the list."""
     values = similarities[chosen]
     order = values.argsort(descending=most, stable=True)[:count]
     return ExtremePairs(index[chosen][order], values[order])
 
 
 def _histogram(counts: ScoreCounts) -> tuple[list[float], list[int], list[int]]:
-    """Edges of BINS bins over [-1, 1], and the pairs of each kind in them."""
+    """Count the pairs of each kind in BINS bins over [-1, 1], and return edges and counts."""
     place = ((counts.scores.double() + 1) * (BINS / 2)).long().clamp_(max=BINS - 1)
     genuine, impostors = (
         torch.zeros(BINS, dtype=torch.int64).index_add_(0, place, kind).tolist()
@@ -298,8 +297,8 @@ def _histogram(counts: ScoreCounts) -> tuple[list[float], list[int], list[int]]:
     return torch.linspace(-1, 1, BINS + 1, dtype=torch.float64).tolist(), genuine, impostors
 
 
-def _listed(images: Collected, extreme: ExtremePairs) -> list[dict[str, Any]]:
-    """The pairs for json."""
+def _json_pairs(images: Collected, extreme: ExtremePairs) -> list[dict[str, Any]]:
+    """Describe pairs for json."""
     return [
         {
             'sample_idx': images.sample_idx[[one, two]].tolist(),
@@ -313,8 +312,8 @@ def _listed(images: Collected, extreme: ExtremePairs) -> list[dict[str, Any]]:
     ]
 
 
-def _drawn(images: Collected, extreme: ExtremePairs) -> list[FacePair]:
-    """The pairs for the sheet, named by folder and file."""
+def _sheet_pairs(images: Collected, extreme: ExtremePairs) -> list[FacePair]:
+    """Describe pairs for the sheet; images are named by folder and file."""
     drawn = []
     for (one, two), value in zip(extreme.pairs.tolist(), extreme.similarity.tolist(), strict=True):
         paths = images.paths[one], images.paths[two]

@@ -1,4 +1,4 @@
-"""The identification metric: who is enrolled, figures of the functional form, what is refused."""
+"""Identification metric: enrolment, results of the functional form, and errors."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_distractors_and_nonmated_identities_by_label_and_name() -> None:
 def test_a_share_of_the_identities_is_nonmated_from_the_last_on() -> None:
     embeddings, labels = faces()
     found = evaluated(FaceIdentificationMetric(nonmated=0.25, distractors=[19]), embeddings, labels)
-    # Of the 19 others, 5: labels 14 to 18.
+    # 5 of the 19 other identities: labels 14 to 18.
     enrolled = (torch.arange(100) < 14) | (labels == 19)
     assert_holds(found, expected(embeddings, labels, enrolled, [0.1]))
     assert found['face/nonmated_probes'] == 25
@@ -97,7 +97,7 @@ def test_a_share_of_the_identities_is_nonmated_from_the_last_on() -> None:
 
 
 @pytest.mark.parametrize('unknown', ['distractors', 'nonmated'])
-def test_unknown_persons_are_of_one_person_each(unknown: Any) -> None:
+def test_unknown_images_have_an_identity_of_their_own_each(unknown: Any) -> None:
     embeddings, labels = faces()
     labels = torch.where(labels >= 17, -1, labels)
     found = evaluated(FaceIdentificationMetric(unknown=unknown), embeddings, labels)
@@ -113,7 +113,7 @@ def test_unknown_persons_are_of_one_person_each(unknown: Any) -> None:
 
 
 @pytest.mark.parametrize('given', ['option', 'dataset'])
-def test_images_to_enrol_may_be_given(given: str) -> None:
+def test_images_to_enrol_may_be_listed(given: str) -> None:
     embeddings, labels = faces()
     chosen = [0, 21, 42, 63, 84]  # identities 0 to 4
     metric = FaceIdentificationMetric(gallery=chosen if given == 'option' else 'dataset')
@@ -124,13 +124,13 @@ def test_images_to_enrol_may_be_given(given: str) -> None:
     assert (found['face/mated_probes'], found['face/nonmated_probes']) == (20, 75)
 
 
-def test_identities_with_too_few_images_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(FaceIdentificationMetric, 'say', lambda self, text, *_: told.append(text))
+def test_identities_with_too_few_images_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(FaceIdentificationMetric, 'say', lambda self, text, *_: logged.append(text))
     embeddings, labels = faces()
     labels[40] = 20  # one image of its own
     evaluated(FaceIdentificationMetric(), embeddings, labels)
-    assert told == [
+    assert logged == [
         '1 of 21 identities have no more than 1 images: enrolled, but never searched',
         'no FPIR without non-mated probes; name identities in nonmated for it',
     ]
@@ -172,7 +172,7 @@ def test_json_holds_the_cmc_and_the_points(tmp_path: Path) -> None:
         ({'gallery_per_identity': 5}, 'no probe has its identity in the gallery'),
     ],
 )
-def test_what_cannot_be_evaluated_is_named(options: dict[str, Any], message: str) -> None:
+def test_errors_name_what_cannot_be_evaluated(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluated(FaceIdentificationMetric(**options), *faces())
 

@@ -1,9 +1,8 @@
-"""The verification metric: figures of the functional form, what it refuses, what it writes."""
+"""Results and files of the verification metric."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,72 +14,18 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
 
 from mmdet_ext.face.metrics import FaceVerificationMetric
-from mmdet_ext.face.metrics.embedding_metric import rate_name
 from mmdet_ext.functional.scoring.accuracy import best_accuracy, fold_accuracy
-from mmdet_ext.functional.scoring.similarity import pair_similarities, unit_embeddings
 from mmdet_ext.functional.scoring.verification import (
     count_scores,
     equal_error_rate,
     tar_at_far,
 )
+from tests._helpers.face_metrics import brute_force, evaluated, faces, samples, with_pairs
 
 
-def faces(count: int = 60, identities: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % identities
-    centres = torch.randn(identities, 24, generator=generator)
-    return centres[labels] + torch.randn(count, 24, generator=generator), labels
-
-
-def samples(embeddings: Tensor, labels: Tensor, **more: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            'sample_idx': k,
-            'gt_label': label[None],
-            'embedding': row,
-            **{name: values[k] for name, values in more.items()},
-        }
-        for k, (row, label) in enumerate(zip(embeddings, labels, strict=True))
-    ]
-
-
-def evaluated(metric: FaceVerificationMetric, data: list[dict[str, Any]]) -> dict[str, float]:
-    for start in range(0, len(data), 7):
-        metric.process(None, data[start : start + 7])
-    found: dict[str, float] = metric.evaluate(len(data))
-    return found
-
-
-def brute_force(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    index = torch.combinations(torch.arange(len(embeddings)))
-    same = labels[index[:, 0]] == labels[index[:, 1]]
-    return index, pair_similarities(unit_embeddings(embeddings), index), same
-
-
-def with_pairs(metric: FaceVerificationMetric, fold: bool = True, seed: int = 1) -> Any:
-    """Give the metric 200 pairs of the 60 images, half genuine, in 5 folds."""
-    embeddings, labels = faces()
-    index, similarities, same = brute_force(embeddings, labels)
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.cat(
-        [
-            kind.nonzero().squeeze(1)[torch.randperm(int(kind.sum()), generator=generator)[:100]]
-            for kind in (same, ~same)
-        ]
-    )
-    chosen = chosen[torch.randperm(200, generator=generator)]
-    folds = torch.randint(5, (200,), generator=generator)
-    pairs = {'index': index[chosen].numpy(), 'same': same[chosen].numpy()}
-    if fold:
-        pairs['fold'] = folds.numpy()
-    metric.dataset_meta = {'pairs': pairs}
-    return similarities[chosen], same[chosen], folds
-
-
-def test_figures_of_all_pairs_are_those_of_brute_force() -> None:
+def test_results_of_all_pairs_equal_listing_every_pair() -> None:
     embeddings, labels = faces()
     _, similarities, same = brute_force(embeddings, labels)
     found = evaluated(FaceVerificationMetric('all', block=16), samples(embeddings, labels))
@@ -103,7 +48,7 @@ def test_figures_of_all_pairs_are_those_of_brute_force() -> None:
 
 
 @pytest.mark.parametrize('fold', [True, False], ids=['folds given', 'contiguous'])
-def test_figures_of_the_data_sets_pairs_are_lfws(fold: bool) -> None:
+def test_results_of_the_pairs_of_the_data_set_follow_lfw(fold: bool) -> None:
     metric = FaceVerificationMetric(fars=[0.1, 0.05], folds=4, prefix='lfw')
     similarities, same, folds = with_pairs(metric, fold)
     found = evaluated(metric, samples(*faces())[::-1])
@@ -137,7 +82,7 @@ def test_builds_by_name_and_takes_data_elements() -> None:
     assert found == evaluated(FaceVerificationMetric('all'), samples(embeddings, labels))
 
 
-def test_order_repeated_images_and_scale_change_nothing() -> None:
+def test_order_repeated_images_and_scale_of_embeddings_do_not_matter() -> None:
     embeddings, labels = faces()
     data = samples(embeddings, labels)
     expected = evaluated(FaceVerificationMetric('all'), data)
@@ -159,155 +104,9 @@ def test_collected_embeddings_do_not_hold_their_batch() -> None:
     assert embedding.tolist() == [0.0] * 4
 
 
-# What is refused or told
-
-
-def test_fars_by_default_are_left_out_with_the_number_of_pairs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(FaceVerificationMetric, 'say', lambda self, text, *_: told.append(text))
-    evaluated(FaceVerificationMetric('all'), samples(*faces()))
-    assert told == [
-        'FAR 1e-04, 1e-05, 1e-06 left out: 1,650 impostor pairs cannot show so low a rate'
-    ]
-
-
-def test_fars_asked_for_are_refused_with_the_number_of_pairs() -> None:
-    with pytest.raises(ValueError, match=r'fars holds 0\.0001, below 1 / 1,650: 1,650 impostor'):
-        evaluated(FaceVerificationMetric('all', fars=[0.1, 1e-4]), samples(*faces()))
-
-
-def test_pairs_of_images_that_were_not_evaluated_are_named() -> None:
-    metric = FaceVerificationMetric()
-    with_pairs(metric)
-    data = samples(*faces())
-    with pytest.raises(ValueError, match=r"metainfo\['pairs'\]: 2 of the images were not.* 0, 9"):
-        evaluated(metric, data[1:9] + data[10:])
-
-
-def test_data_sets_without_pairs_are_told_what_to_do() -> None:
-    with pytest.raises(ValueError, match="FacePairsDataset has it; for any other, set pairs='all'"):
-        evaluated(FaceVerificationMetric(), samples(*faces()))
-
-
-def test_too_few_pairs_for_the_folds_are_refused() -> None:
-    metric = FaceVerificationMetric()
-    metric.dataset_meta = {
-        'pairs': {'index': np.array([[0, 1], [0, 12]]), 'same': np.array([False, True])}
-    }
-    with pytest.raises(ValueError, match='2 pairs cannot make 10 folds'):
-        evaluated(metric, samples(*faces()))
-
-
-def test_embeddings_that_are_not_finite_are_counted_and_named() -> None:
-    embeddings, labels = faces()
-    embeddings[[3, 40], 2] = torch.tensor([math.nan, math.inf])
-    with pytest.raises(ValueError, match='2 of 60 embeddings hold NaN or infinite.*3, 40'):
-        evaluated(FaceVerificationMetric('all'), samples(embeddings, labels))
-
-
-def test_zero_embeddings_count_as_unlike_all() -> None:
-    embeddings = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    found = evaluated(
-        FaceVerificationMetric('all', fars=[0.5]), samples(embeddings, torch.tensor([0, 0, 1, 1]))
-    )
-    assert found['face/zero_embeddings'] == 2
-    # Genuine pairs of similarity 1 and 0, four impostor pairs of 0.
-    assert found['face/auc'] == 0.75 and found['face/tar@far=5e-01'] == 0.5
-
-
-def test_unknown_persons_are_like_nobody() -> None:
-    embeddings, labels = faces()
-    labels = torch.where(labels == 3, -1, labels)
-    found = evaluated(FaceVerificationMetric('all'), samples(embeddings, labels))
-    assert (found['face/genuine_pairs'], found['face/impostor_pairs']) == (110, 1660)
-
-
-def test_two_images_of_one_number_are_refused() -> None:
-    data = samples(*faces())
-    data[5]['sample_idx'] = 4
-    with pytest.raises(ValueError, match='two images have the sample_idx 4'):
-        evaluated(FaceVerificationMetric('all'), data)
-
-
-@pytest.mark.parametrize(
-    ('change', 'error', 'message'),
-    [
-        (
-            {'embedding': None},
-            KeyError,
-            "no 'embedding', which a head such as mmdet_ext.MarginHead",
-        ),
-        ({'sample_idx': None}, KeyError, "no 'sample_idx', which the pipeline"),
-        ({'embedding': torch.zeros(1, 4)}, ValueError, r'sample_idx 0 must be 1-D, got \(1, 4\)'),
-        ({'gt_label': torch.tensor([1, 2])}, ValueError, r'one label an image, got \[1, 2\]'),
-    ],
-)
-def test_wrong_data_samples_are_named(
-    change: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    metric = FaceVerificationMetric('all')
-    with pytest.raises(error, match=message):
-        metric.process(None, [{**samples(*faces())[0], **change}])
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'pairs': 'some'}, "'dataset' or 'all', got 'some'"),
-        ({'similarity': 'l2'}, "'cosine', got 'l2'"),
-        ({'folds': 1}, 'folds is 1; it must be at least 2'),
-        ({'block': 0}, 'block is 0'),
-        ({'hardest': -1}, 'hardest is -1'),
-        ({'fars': []}, 'fars is empty'),
-        ({'fars': [0.1, 0.0]}, r'fars holds 0\.0; a rate lies in'),
-        ({'fars': [1.1]}, r'fars holds 1\.1'),
-        ({'fars': 2}, r'fars holds 2\.0; a rate lies in'),
-        ({'fars': '0.1'}, "fars holds '0'; a rate is a number"),
-    ],
-)
-def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        FaceVerificationMetric(**options)
-
-
-def test_nothing_evaluated_is_an_error() -> None:
-    with pytest.raises(ValueError, match='no image was evaluated'):
-        FaceVerificationMetric('all').compute_metrics([])
-
-
-@pytest.mark.parametrize(
-    ('rate', 'name'),
-    [
-        (0.1, '1e-01'),
-        (0.05, '5e-02'),
-        (0.015, '1.5e-02'),
-        (1e-6, '1e-06'),
-        (1.0, '1e+00'),
-    ],
-)
-def test_names_of_rates(rate: float, name: str) -> None:
-    assert rate_name(rate) == name
-
-
-def test_one_rate_may_stand_without_brackets() -> None:
-    assert evaluated(FaceVerificationMetric('all', 0.05), samples(*faces())) == evaluated(
-        FaceVerificationMetric('all', [0.05]), samples(*faces())
-    )
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What metrics say."""
-    said: list[str] = []
-    monkeypatch.setattr(FaceVerificationMetric, 'say', lambda self, text, *_: said.append(text))
-    return said
-
-
 @pytest.mark.parametrize('pairs', ['all', 'dataset'])
 def test_collapsed_embeddings_keep_their_order_and_are_reported(
-    pairs: Any, told: list[str]
+    pairs: Any, logged: list[str]
 ) -> None:
     embeddings, labels = faces()
     direction = torch.randn(1, 24, generator=torch.Generator().manual_seed(3))
@@ -326,32 +125,29 @@ def test_collapsed_embeddings_keep_their_order_and_are_reported(
     (point,) = tar_at_far(count_scores(cosines, same), [0.05])
     assert found['face/tar@far=5e-02'] == pytest.approx(point.tar, abs=1e-9)
     assert found['face/threshold@far=5e-02'] == pytest.approx(point.threshold, abs=1e-11)
-    assert any('have collapsed: all cosines lie within' in text for text in told)
+    assert any('have collapsed: all cosines lie within' in text for text in logged)
 
 
-def test_most_pairs_tied_is_reported(told: list[str]) -> None:
+def test_most_pairs_tied_is_reported(logged: list[str]) -> None:
     embeddings, labels = faces()
     embeddings = 1e-4 * embeddings + torch.ones(24)
     evaluated(FaceVerificationMetric('all'), samples(embeddings, labels))
-    assert not any('same similarity' in text for text in told)
-    # One that is elsewhere makes the set an ordinary one, in which the others are all alike.
+    assert not any('same similarity' in text for text in logged)
+    # One distant embedding makes the set an ordinary one, in which all others are alike.
     embeddings[0] *= -1
     evaluated(FaceVerificationMetric('all'), samples(embeddings, labels))
-    assert any('of 1,770 pairs have the same similarity, 1.0000000' in text for text in told)
+    assert any('of 1,770 pairs have the same similarity, 1.0000000' in text for text in logged)
 
 
-# What is written
-
-
-def test_a_file_in_place_of_the_folder_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused_when_built(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('x')
     for name in ('file', 'file/below'):
         with pytest.raises(NotADirectoryError, match=f'{name}.*file is no folder'):
             FaceVerificationMetric('all', out_dir=str(tmp_path / name))
 
 
-def test_figures_outlive_an_image_that_cannot_be_drawn(
-    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+def test_results_remain_if_a_plot_cannot_be_drawn(
+    tmp_path: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> None:
         raise RuntimeError('no font')
@@ -359,7 +155,7 @@ def test_figures_outlive_an_image_that_cannot_be_drawn(
     monkeypatch.setattr('mmdet_ext.face.metrics.verification.draw_roc', fails)
     found = evaluated(FaceVerificationMetric('all', out_dir=str(tmp_path)), samples(*faces()))
     assert found == evaluated(FaceVerificationMetric('all'), samples(*faces()))
-    assert any('(RuntimeError: no font); the figures are not affected' in text for text in told)
+    assert any('(RuntimeError: no font); the figures are not affected' in text for text in logged)
     assert (tmp_path / 'verification.json').is_file()
 
 
@@ -377,7 +173,7 @@ def test_json_holds_roc_with_thresholds_and_the_hardest_pairs(tmp_path: Path, pa
     roc = content['roc']
     assert roc['thresholds'][0] is None and roc['far'][0] == roc['tar'][0] == 0
     for place in (3, len(roc['far']) // 2, -1):
-        # Similarities of all pairs may lie a step of the grid beside those of the list.
+        # Similarities of all pairs may differ by a step of the grid from those of a list.
         accepted = similarities >= roc['thresholds'][place] - 2e-6
         assert roc['far'][place] == pytest.approx(float(accepted[~same].float().mean()), abs=2e-3)
         assert roc['tar'][place] == pytest.approx(float(accepted[same].float().mean()), abs=1e-2)
@@ -409,7 +205,7 @@ def test_an_infinite_threshold_is_null_in_json(tmp_path: Path) -> None:
     assert content['figures']['threshold@far=5e-01'] is None
 
 
-def test_sheet_of_pairs_is_drawn_where_the_files_are(tmp_path: Path, shared_data: Path) -> None:
+def test_sheet_of_pairs_is_drawn_if_the_files_exist(tmp_path: Path, shared_data: Path) -> None:
     paths = [str(shared_data / 'orl' / f's{k}' / f'{j}.pgm') for k in (1, 2, 3) for j in (1, 2)]
     embeddings = torch.stack(
         [

@@ -1,4 +1,4 @@
-"""Searches of a gallery against a slow twin, ties and bounds by hand."""
+"""Searches of a gallery, compared with a slow reference; ties and bounds by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmdet_ext.functional.scoring.identification import (
 
 
 def exact_rows(generator: torch.Generator, count: int) -> Tensor:
-    """Rows whose cosines are quarters, without rounding: many ties."""
+    """Make rows whose cosines are quarters, without rounding, and so have many ties."""
     rows = torch.zeros(count, 16)
     for row in rows:
         places = torch.randperm(16, generator=generator)[:4]
@@ -26,14 +26,14 @@ def exact_rows(generator: torch.Generator, count: int) -> Tensor:
 
 
 def scene(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """30 probes, some of strangers, and a gallery of 12 identities with 1 to 6 templates."""
+    """Make 30 probes, some non-mated, and a gallery of 12 identities with 1 to 6 templates."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.cat([torch.arange(12) * 3, torch.randint(12, (20,), generator=generator) * 3])[
         torch.randperm(32, generator=generator)
     ]
     gallery = exact_rows(generator, 32)
     probes = exact_rows(generator, 30)
-    # Some probes are near a template of theirs.
+    # Half of the probes equal a template.
     chosen = torch.randint(32, (30,), generator=generator)
     near = torch.rand(30, generator=generator) < 0.5
     probes = torch.where(near[:, None], gallery[chosen], probes)
@@ -42,7 +42,7 @@ def scene(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def slow_search(probe: Tensor, label: int, gallery: Tensor, labels: Tensor) -> tuple[float, ...]:
-    """Rank, mate's similarity, top similarity and its label of one probe."""
+    """Search one probe: rank, similarity of the mate, highest similarity, and its label."""
     best: dict[int, float] = {}
     for template, owner in zip(gallery, labels.tolist(), strict=True):
         cosine = float(probe @ template / probe.norm() / template.norm())
@@ -57,7 +57,7 @@ def slow_search(probe: Tensor, label: int, gallery: Tensor, labels: Tensor) -> t
 
 @pytest.mark.parametrize('table_elements', [1, 30, 97, 2**24])
 @pytest.mark.parametrize('seed', range(4))
-def test_searches_are_those_of_a_slow_twin_in_chunks_of_any_size(
+def test_searches_equal_a_slow_reference_in_chunks_of_any_size(
     seed: int, table_elements: int
 ) -> None:
     probes, probe_labels, gallery, labels = scene(seed)
@@ -85,18 +85,20 @@ def test_order_of_gallery_and_probes_changes_nothing() -> None:
         assert torch.equal(whole[one], part)
 
 
-def test_a_network_that_tells_nobody_apart_is_last() -> None:
+def test_a_network_with_one_embedding_for_all_is_ranked_last() -> None:
     found = search_gallery(torch.ones(4, 7), torch.arange(4), torch.ones(5, 7) * 3, torch.arange(5))
     assert found.rank.tolist() == [5] * 4
     assert match_rates(found, 6).tolist() == [0, 0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize('factor', [1e3, 3e4])
-def test_searches_among_collapsed_embeddings_are_those_of_float64(factor: float) -> None:
+def test_searches_among_collapsed_embeddings_equal_float64(factor: float) -> None:
     probes, probe_labels, gallery, labels = scene(5)
     size = probes.shape[1]
-    shift = factor * torch.randn(size, generator=torch.Generator().manual_seed(1))
-    probes, gallery = 5 * torch.rand_like(probes) + probes + shift, gallery + shift
+    generator = torch.Generator().manual_seed(1)
+    shift = factor * torch.randn(size, generator=generator)
+    probes = 5 * torch.rand(probes.shape, generator=generator) + probes + shift
+    gallery = gallery + shift
     found = search_gallery(probes, probe_labels, gallery, labels)
     one, two = (torch.nn.functional.normalize(rows.double()) for rows in (probes, gallery))
     apart = torch.cdist(one, two, compute_mode='donot_use_mm_for_euclid_dist').square() / 2
@@ -112,7 +114,7 @@ def test_searches_among_collapsed_embeddings_are_those_of_float64(factor: float)
 
 
 def test_an_identity_counts_once_with_its_best_template() -> None:
-    # Identity 1 has three templates nearer than the mate's: the mate is still second.
+    # Identity 1 has three templates that are nearer than the mate, which is still second.
     gallery = torch.tensor([[1.0, 0.9], [1.0, 0.1], [1.0, 0.0], [1.0, 0.2], [-1.0, 0.0]])
     found = search_gallery(
         torch.tensor([[1.0, 0.0]]), torch.tensor([0]), gallery, torch.tensor([0, 1, 1, 1, 0])
@@ -121,7 +123,7 @@ def test_an_identity_counts_once_with_its_best_template() -> None:
 
 
 def searches(ranks: list[int], mates: list[float], strangers: list[float]) -> Searches:
-    """Mated searches of the given ranks and similarities, and non-mated ones."""
+    """Make mated searches of given ranks and similarities, and non-mated searches."""
     count = len(ranks) + len(strangers)
     return Searches(
         torch.arange(count) < len(ranks),
@@ -132,7 +134,7 @@ def searches(ranks: list[int], mates: list[float], strangers: list[float]) -> Se
     )
 
 
-def test_match_rates_add_up_ranks_of_mated_searches_alone() -> None:
+def test_match_rates_cumulate_the_ranks_of_mated_searches_only() -> None:
     found = searches([1, 3, 1, 9], [0.5] * 4, [0.9, 0.9])
     assert match_rates(found, 4).tolist() == [0.5, 0.5, 0.75, 0.75]
     assert match_rates(found, 1).tolist() == [0.5]
@@ -143,6 +145,7 @@ def test_match_rates_add_up_ranks_of_mated_searches_alone() -> None:
 
 
 def slow_tpir(found: Searches, allowed: int, rank: int) -> tuple[float, float, int]:
+    """Try every occurring similarity, from the lowest on."""
     strangers = found.top[~found.mated].tolist()
     mated = found.mated.nonzero().squeeze(1).tolist()
     values = {*strangers, *found.mate[found.mated].tolist()}
@@ -156,7 +159,7 @@ def slow_tpir(found: Searches, allowed: int, rank: int) -> tuple[float, float, i
 
 @pytest.mark.parametrize('rank', [1, 3, 20])
 @pytest.mark.parametrize('seed', range(4))
-def test_tpir_is_that_of_trying_all_thresholds(seed: int, rank: int) -> None:
+def test_tpir_equals_trying_all_thresholds(seed: int, rank: int) -> None:
     found = search_gallery(*scene(seed))
     count = int((~found.mated).sum())
     bounds = [(k + 0.5) / count for k in range(1, count)] + [1.0]
@@ -175,7 +178,7 @@ def test_tpir_by_hand() -> None:
     assert tpir_at_fpir(tied, [0.34])[0][1:] == (math.inf, 0.0, 0.0, 0)
 
 
-def test_an_fpir_the_searches_cannot_show_is_refused_with_their_number() -> None:
+def test_fpir_below_one_search_is_refused_with_the_number_of_searches() -> None:
     found = searches([1], [0.5], [0.1] * 20)
     with pytest.raises(ValueError, match=r'fpirs holds 0\.01, below 1 / 20: 20 non-mated searches'):
         tpir_at_fpir(found, [0.01])

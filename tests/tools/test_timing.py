@@ -1,4 +1,4 @@
-"""The benchmarks' one way of timing."""
+"""Comparison of running times, as all benchmarks use it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_ratio_and_medians(timing: ModuleType) -> None:
     assert fast.ratio == pytest.approx(slow.median_ms / fast.median_ms)
 
 
-def test_no_timing_of_different_results(timing: ModuleType) -> None:
+def test_different_results_are_not_timed(timing: ModuleType) -> None:
     with pytest.raises(timing.ResultsDifferError, match='b differs from a: by 1'):
         timing.compare({'a': lambda: 1, 'b': lambda: 2}, lambda one, other: f'by {other - one}')
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='counts the allocations of the CPU')
-def test_peak_memory_counts_what_is_held_at_once(timing: ModuleType) -> None:
+def test_peak_memory_counts_what_is_held_at_the_same_time(timing: ModuleType) -> None:
     mebi = 2**20
 
     def one_after_the_other() -> None:

@@ -1,4 +1,4 @@
-"""What every backbone, metric and hook of face recognition does."""
+"""Contract of every face backbone, metric and hook."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ def network(case: Any, seed: int = 0, **options: Any) -> Any:
     return model
 
 
-def pictures(count: int = 4) -> Tensor:
+def images(count: int = 4) -> Tensor:
     made = [face_image(i, 0, (INPUT_SIZE, INPUT_SIZE)) for i in range(count)]
     return (torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).float() - 127.5) / 128
 
 
 @each_backbone
-def test_backbone_ends_in_an_embedding_that_tells_pictures_apart(case: Any) -> None:
+def test_backbone_returns_embeddings_that_differ_between_images(case: Any) -> None:
     model = network(case).eval()
-    output = model(pictures())
+    output = model(images())
     assert isinstance(output, tuple) and output[-1].shape == (4, model.num_features)
     assert model.num_features == CHANNELS
     assert torch.isfinite(output[-1]).all() and output[-1].std(0).min() > 0
 
 
 @each_backbone
-def test_backbone_trains_all_that_it_means_to(case: Any) -> None:
+def test_backbone_trains_all_parameters_that_need_a_gradient(case: Any) -> None:
     model = network(case)
     before = copy.deepcopy(model.state_dict())
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
     weigh = torch.randn(4, CHANNELS, generator=torch.Generator().manual_seed(1))
-    (model(pictures())[-1] * weigh).sum().backward()
+    (model(images())[-1] * weigh).sum().backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
@@ -78,67 +78,65 @@ def test_backbone_trains_all_that_it_means_to(case: Any) -> None:
 
 
 @each_backbone
-def test_evaluation_is_the_same_each_time_and_for_each_picture_alone(case: Any) -> None:
+def test_evaluation_is_reproducible_and_independent_of_the_batch(case: Any) -> None:
     model = network(case)
     with torch.no_grad():
         for _ in range(3):
-            model(pictures(6))
+            model(images(6))
         model.eval()
-        first, second = model(pictures())[-1], model(pictures())[-1]
-        alone = torch.cat([model(picture[None])[-1] for picture in pictures()])
+        first, second = model(images())[-1], model(images())[-1]
+        alone = torch.cat([model(image[None])[-1] for image in images()])
     assert torch.equal(first, second)
     torch.testing.assert_close(alone, first, rtol=1e-4, atol=1e-4)
 
 
 @each_backbone
-def test_seed_and_state_make_the_network(case: Any) -> None:
+def test_seed_and_checkpoint_fix_the_network(case: Any) -> None:
     one, same, other = network(case), network(case), network(case, seed=1)
     assert_same(dict(one.state_dict()), dict(same.state_dict()))
     with torch.no_grad():
-        expected = one.eval()(pictures())[-1]
-        assert not torch.equal(other.eval()(pictures())[-1], expected)
+        expected = one.eval()(images())[-1]
+        assert not torch.equal(other.eval()(images())[-1], expected)
         assert other.load_state_dict(one.state_dict()) == ([], [])
-        twins = [other, copy.deepcopy(one), pickle.loads(pickle.dumps(one))]
-        for twin in twins:
-            assert torch.equal(twin.eval()(pictures())[-1], expected)
+        copies = [other, copy.deepcopy(one), pickle.loads(pickle.dumps(one))]
+        for copied in copies:
+            assert torch.equal(copied.eval()(images())[-1], expected)
 
 
 @each_backbone
 @HALF
-def test_embedding_is_of_full_precision_under_autocast(case: Any, dtype: torch.dtype) -> None:
+def test_embedding_has_full_precision_under_autocast(case: Any, dtype: torch.dtype) -> None:
     model = network(case).eval()
     with torch.no_grad():
-        expected = model(pictures())[-1]
+        expected = model(images())[-1]
         with torch.autocast('cpu', dtype):
-            output = model(pictures())[-1]
+            output = model(images())[-1]
     assert output.dtype == torch.float32
     cosine = torch.nn.functional.cosine_similarity(output, expected)
     assert (cosine > 0.99).all()
 
 
 @each_backbone
-def test_backbone_refuses_what_it_was_not_built_for(case: Any) -> None:
+def test_backbone_refuses_misspelt_options_and_other_images(case: Any) -> None:
     assert_misspelt_options_are_named(
         lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name)
     )
     model = network(case)
     with pytest.raises(ValueError, match=rf'input_size=\({INPUT_SIZE}, {INPUT_SIZE}\)'):
         model(torch.zeros(2, 3, INPUT_SIZE + 1, INPUT_SIZE))
-    with pytest.raises(ValueError, match='batch of 1 picture'):
-        model(pictures(1))
+    with pytest.raises(ValueError, match='batch of 1 image'):
+        model(images(1))
     for option in ('num_features', 'input_size'):
         with pytest.raises((TypeError, ValueError), match=option):
             build(MODELS, case, **{option: 0})
 
-
-# --- Metrics --------------------------------------------------------------------------------------
 
 each_metric = over(cases_of('metric'))
 PEOPLE, EACH = 6, 4
 
 
 def embedded(noise: float = 1.0, seed: int = 0) -> list[dict[str, Any]]:
-    """Data samples of six people, four pictures each, as an evaluator hands them on."""
+    """Return data samples of six people with four images each, as an evaluator passes them."""
     rng = np.random.default_rng(seed)
     centres = np.eye(PEOPLE, 16)
     return [
@@ -162,7 +160,7 @@ def evaluate(case: Any, samples: list[dict[str, Any]], size: int | None = None) 
 
 
 def shares(figures: dict[str, Any]) -> dict[str, float]:
-    """What is better the higher it is: no threshold, no count, no rate of errors."""
+    """Return the figures for which higher is better: no thresholds, counts or error rates."""
     kinds = ('auc', 'tar@', 'rank-', 'tpir@', 'accuracy_best')
     return {
         key: value
@@ -182,12 +180,12 @@ def test_perfect_embeddings_are_perfect_and_all_figures_are_floats(case: Any) ->
 
 
 @each_metric
-def test_order_length_and_repeats_of_pictures_change_nothing(case: Any) -> None:
+def test_order_length_and_repeats_of_embeddings_change_nothing(case: Any) -> None:
     samples = embedded()
     expected = evaluate(case, samples)
     order = np.random.default_rng(1).permutation(len(samples))
     assert evaluate(case, [samples[i] for i in order]) == pytest.approx(expected, abs=1e-9)
-    # As ranks repeat pictures so that each has equally many.
+    # Ranks repeat images so that all have equally many.
     assert evaluate(case, [*samples, *samples[:3]], len(samples)) == expected
     longer = [{**one, 'embedding': 8 * one['embedding']} for one in samples]
     assert evaluate(case, longer) == pytest.approx(expected, rel=1e-6)
@@ -196,7 +194,7 @@ def test_order_length_and_repeats_of_pictures_change_nothing(case: Any) -> None:
 
 
 @each_metric
-def test_data_samples_of_mmengine_count_as_mappings_do(case: Any) -> None:
+def test_data_elements_of_mmengine_work_as_mappings_do(case: Any) -> None:
     samples = embedded()
     elements = []
     for one in samples:
@@ -209,7 +207,7 @@ def test_data_samples_of_mmengine_count_as_mappings_do(case: Any) -> None:
 
 
 @each_metric
-def test_metric_refuses_what_cannot_be_evaluated(case: Any) -> None:
+def test_metric_refuses_misspelt_options_and_unusable_samples(case: Any) -> None:
     assert_misspelt_options_are_named(
         lambda **wrong: build(METRICS, case, **wrong), METRICS.get(case.name)
     )
@@ -226,19 +224,19 @@ def test_metric_refuses_what_cannot_be_evaluated(case: Any) -> None:
 
 
 @each_metric
-def test_metric_writes_its_figures_where_told(case: Any, tmp_path: Path) -> None:
-    told = evaluate(case, embedded())
+def test_metric_writes_its_figures_to_out_dir(case: Any, tmp_path: Path) -> None:
+    reported = evaluate(case, embedded())
     evaluator = Evaluator(build(METRICS, case, out_dir=str(tmp_path / 'out'), prefix='mine'))
     evaluator.process(embedded())
     figures = evaluator.evaluate(PEOPLE * EACH)
-    assert figures == {key.replace('face/', 'mine/'): value for key, value in told.items()}
+    assert figures == {key.replace('face/', 'mine/'): value for key, value in reported.items()}
     written = {path.suffix for path in (tmp_path / 'out').iterdir()}
     assert written == {'.json', '.png'}
     assert not list((tmp_path / 'out').glob('*.part'))
 
 
-def test_metrics_stand_side_by_side() -> None:
-    """MMEngine refuses two metrics that give a figure of one name."""
+def test_metrics_can_be_used_together() -> None:
+    """MMEngine refuses two metrics with a figure of the same name."""
     evaluator = Evaluator([build(METRICS, row) for row in cases_of('metric')])
     evaluator.process(embedded())
     figures = evaluator.evaluate(PEOPLE * EACH)
@@ -247,11 +245,8 @@ def test_metrics_stand_side_by_side() -> None:
     )
 
 
-# --- The head, the preprocessor, the hooks --------------------------------------------------------
-
-
 @over(cases_of('face head', 'preprocessor'))
-def test_part_of_the_model_refuses_misspelt_options(case: Any) -> None:
+def test_head_and_preprocessor_refuse_misspelt_options(case: Any) -> None:
     assert_misspelt_options_are_named(
         lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name)
     )

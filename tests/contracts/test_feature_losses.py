@@ -1,4 +1,4 @@
-"""What every registered loss on features and labels does."""
+"""Contract of every registered loss on features and labels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def value_and_gradient(
 
 
 @each_loss
-def test_what_costs_nothing_is_a_zero_that_keeps_the_graph(case: Any) -> None:
+def test_batch_without_pairs_costs_zero_and_keeps_the_graph(case: Any) -> None:
     features, labels = feature_batch()
     one_identity = torch.full_like(labels, 2)
     for kind, x, y in (
@@ -67,7 +67,7 @@ def test_what_costs_nothing_is_a_zero_that_keeps_the_graph(case: Any) -> None:
 
 
 @each_loss
-def test_only_the_loss_is_added_up_and_counts_have_no_graph(case: Any) -> None:
+def test_only_the_loss_has_loss_in_its_key_and_a_graph(case: Any) -> None:
     features, labels = feature_batch()
     losses = loss_of(case).losses(features.requires_grad_(), labels)
     assert losses['loss'].requires_grad and losses['loss'].shape == () and losses['loss'] > 0
@@ -88,7 +88,7 @@ def test_order_of_samples_changes_nothing(case: Any) -> None:
 
 
 @each_loss
-def test_names_of_identities_do_not_matter_but_for_their_centres(case: Any) -> None:
+def test_labels_can_be_renamed_with_their_centres(case: Any) -> None:
     features, labels = feature_batch()
     renamed = (labels * 3) % CLASSES
     one, other = loss_of(case), loss_of(case)
@@ -101,7 +101,7 @@ def test_names_of_identities_do_not_matter_but_for_their_centres(case: Any) -> N
 
 
 @each_loss
-def test_weight_multiplies_the_loss_and_nothing_else(case: Any) -> None:
+def test_weight_multiplies_only_the_loss(case: Any) -> None:
     features, labels = feature_batch()
     once, once_gradient = value_and_gradient(loss_of(case, loss_weight=1.0), features, labels)
     more, more_gradient = value_and_gradient(loss_of(case, loss_weight=2.5), features, labels)
@@ -115,8 +115,8 @@ def test_weight_multiplies_the_loss_and_nothing_else(case: Any) -> None:
 
 
 @each_loss
-def test_a_small_step_down_the_gradient_lowers_the_loss_as_much_as_it_says(case: Any) -> None:
-    # In evaluation mode centres stay. Steps are too small for another choice of pairs.
+def test_small_step_along_the_gradient_lowers_the_loss_by_its_square(case: Any) -> None:
+    # In evaluation mode centres stay. The step is too small to change the choice of pairs.
     loss, (features, labels) = loss_of(case).eval().double(), feature_batch()
     features = features.double()
     first, gradient = value_and_gradient(loss, features, labels)
@@ -128,7 +128,7 @@ def test_a_small_step_down_the_gradient_lowers_the_loss_as_much_as_it_says(case:
 
 @each_loss
 @HALF
-def test_half_precision_features_are_computed_in_full(case: Any, dtype: torch.dtype) -> None:
+def test_half_precision_features_are_computed_in_float32(case: Any, dtype: torch.dtype) -> None:
     features, labels = feature_batch()
     rounded = features.to(dtype)
     losses, gradient = value_and_gradient(loss_of(case), rounded, labels)
@@ -145,7 +145,7 @@ def test_half_precision_features_are_computed_in_full(case: Any, dtype: torch.dt
 
 @each_loss
 @pytest.mark.parametrize('scale', [0.0, 1e-6, 1e4])
-def test_equal_tiny_and_huge_features_give_numbers(case: Any, scale: float) -> None:
+def test_equal_tiny_and_huge_features_give_finite_numbers(case: Any, scale: float) -> None:
     features, labels = feature_batch(scale=scale)
     losses, gradient = value_and_gradient(loss_of(case), features, labels)
     assert all(torch.isfinite(value) for value in losses.values())
@@ -153,19 +153,19 @@ def test_equal_tiny_and_huge_features_give_numbers(case: Any, scale: float) -> N
 
 
 @each_loss
-def test_losses_copy_with_what_they_remember(case: Any) -> None:
+def test_copies_and_checkpoints_keep_the_state(case: Any) -> None:
     features, labels = feature_batch()
     loss = loss_of(case)
     first = loss.losses(features, labels)['loss'].item()
-    twins = [copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), loss_of(case, seed=1)]
-    twins[2].load_state_dict(loss.state_dict())
+    copies = [copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), loss_of(case, seed=1)]
+    copies[2].load_state_dict(loss.state_dict())
     second = loss.losses(features, labels)['loss'].item()
     assert (first != second) is case.remembers
-    assert [twin.losses(features, labels)['loss'].item() for twin in twins] == [second] * 3
+    assert [one.losses(features, labels)['loss'].item() for one in copies] == [second] * 3
 
 
 @each_loss
-def test_a_head_takes_the_loss_alone_and_beside_a_margin(case: Any) -> None:
+def test_head_accepts_the_loss_with_and_without_a_margin(case: Any) -> None:
     features, labels = feature_batch()
     short = case.name.removesuffix('Loss').lower()
     expected = loss_of(case, loss_weight=0.5).losses(features, labels)
@@ -196,7 +196,7 @@ def test_a_head_takes_the_loss_alone_and_beside_a_margin(case: Any) -> None:
 
 
 @each_loss
-def test_loss_refuses_misspelt_options_and_misfit_labels(case: Any) -> None:
+def test_misspelt_options_and_labels_that_do_not_fit_are_named(case: Any) -> None:
     assert_misspelt_options_are_named(
         lambda **wrong: build(MODELS, case, **wrong), MODELS.get(case.name)
     )

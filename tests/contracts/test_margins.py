@@ -1,4 +1,4 @@
-"""What every registered margin does under the head, whatever its rule."""
+"""Contract of every registered margin under the head."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ each_margin = over(cases_of('margin'))
 
 
 def head_of(case: Any, path: str = 'auto', seed: int = 0, **options: Any) -> Any:
-    """A head of the margin, whose classes have centres that are not of length 1."""
+    """Return a head with the margin, and centres of lengths other than 1."""
     torch.manual_seed(seed)
     head = MODELS.build(
         {
@@ -61,7 +61,7 @@ def total(losses: dict[str, Tensor]) -> Tensor:
 def gradients(
     head: Any, features: Tensor, labels: Tensor, context: Any = None
 ) -> tuple[Tensor, ...]:
-    """The total, computed in a context, and its gradient for the features and each parameter."""
+    """Return the total loss, and its gradients for features and parameters, in a context."""
     leaf = features.clone().requires_grad_()
     with context or nullcontext():
         value = total(losses_of(head, leaf, labels))
@@ -70,7 +70,7 @@ def gradients(
 
 
 def train(head: Any, steps: int, lr: float = 0.05) -> list[dict[str, float]]:
-    """Gradient descent of the centres on one batch; what each step gave."""
+    """Train on one batch, and return the values of each step."""
     optimiser = torch.optim.SGD(head.parameters(), lr)
     features, labels = feature_batch()
     given = []
@@ -90,7 +90,7 @@ def test_margin_builds_by_bare_and_by_scoped_name(case: Any) -> None:
     margin = {'type': f'mmdet_ext.{case.name}', **case.options}
     scoped = head_of(case, margin=margin)
     assert type(bare.margin) is type(scoped.margin) is MARGINS.get(case.name)
-    # The config is left as it was, for a second head.
+    # The config is not changed, so that it can build a second head.
     assert margin == {'type': f'mmdet_ext.{case.name}', **case.options}
     for one, other in zip(*(gradients(h, features, labels) for h in (bare, scoped)), strict=True):
         assert torch.equal(one, other)
@@ -106,14 +106,13 @@ def test_margin_refuses_a_misspelt_option(case: Any) -> None:
 
 @each_margin
 @pytest.mark.parametrize('centres', [1, 3])
-def test_plain_and_exact_path_train_alike(
+def test_plain_and_exact_computation_train_alike(
     case: Any, centres: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # By default seven classes are one chunk; now they are four, the last a single class.
-    whole = class_competition
+    # Seven classes are one chunk by default. Here they are four, the last of a single class.
     monkeypatch.setattr(
         'mmdet_ext.face.heads.margin_head.class_competition',
-        lambda *args, **options: whole(*args, **options, chunk=2),
+        lambda *args, **options: class_competition(*args, **options, chunk=2),
     )
     plain, exact = (head_of(case, path, num_subcenters=centres) for path in PATHS)
     for one, other in zip(train(plain, 4), train(exact, 4), strict=True):
@@ -152,8 +151,8 @@ def test_one_sample_keeps_the_graph(case: Any, path: str) -> None:
 
 @each_margin
 @pytest.mark.parametrize('path', PATHS)
-def test_a_batch_is_the_mean_of_its_samples(case: Any, path: str) -> None:
-    """In evaluation mode, where nothing is observed."""
+def test_loss_of_a_batch_is_the_mean_over_its_samples(case: Any, path: str) -> None:
+    """In evaluation mode, running statistics do not change."""
     head = head_of(case, path).eval()
     features, labels = feature_batch()
     together = losses_of(head, features, labels)
@@ -170,8 +169,10 @@ def test_a_batch_is_the_mean_of_its_samples(case: Any, path: str) -> None:
 @each_margin
 @pytest.mark.parametrize('path', PATHS)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_edges_give_numbers(case: Any, path: str, dtype: torch.dtype) -> None:
-    """Features on a centre, opposite to it, of no length, tiny and huge; and a centre of none."""
+def test_extreme_features_and_centres_give_finite_numbers(
+    case: Any, path: str, dtype: torch.dtype
+) -> None:
+    """Features lie on a centre, opposite to it, are zero, tiny and huge, and a centre is zero."""
     head = head_of(case, path)
     with torch.no_grad():
         head.weight[1] = 0
@@ -204,7 +205,7 @@ def test_half_precision_features_give_the_loss_of_their_values(
     )
     assert half[0].dtype == torch.float32 and half[1].dtype == dtype
     torch.testing.assert_close(half[0], whole[0], rtol=1e-6, atol=1e-6)
-    # What reaches the features by several ways is added up in their precision.
+    # Gradients of several terms are added up in the precision of the features.
     eps = torch.finfo(dtype).eps
     scale = whole[1].abs().max().item()
     torch.testing.assert_close(half[1].float(), whole[1], rtol=2 * eps, atol=2 * eps * scale)
@@ -226,20 +227,20 @@ def test_autocast_changes_nothing_behind_the_embedding(case: Any) -> None:
 
 
 @each_margin
-def test_copies_and_state_go_on_as_the_head_itself(case: Any) -> None:
+def test_copies_and_checkpoints_train_as_the_head_itself(case: Any) -> None:
     head = head_of(case)
     train(head, 3)
     other = head_of(case, seed=1)
     assert other.load_state_dict(head.state_dict()) == ([], [])
-    twins = [copy.deepcopy(head), pickle.loads(pickle.dumps(head)), other]
+    copies = [copy.deepcopy(head), pickle.loads(pickle.dumps(head)), other]
     expected = train(head, 3)
-    for twin in twins:
-        assert train(twin, 3) == expected
-        assert_same(dict(head.state_dict()), dict(twin.state_dict()))
+    for one in copies:
+        assert train(one, 3) == expected
+        assert_same(dict(head.state_dict()), dict(one.state_dict()))
 
 
 @each_margin
-def test_evaluation_observes_nothing(case: Any) -> None:
+def test_evaluation_changes_no_state(case: Any) -> None:
     head = head_of(case)
     features, labels = feature_batch()
     before = copy.deepcopy(head.state_dict())
@@ -250,12 +251,12 @@ def test_evaluation_observes_nothing(case: Any) -> None:
 
 
 @each_margin
-def test_embedding_and_scores_know_no_margin(case: Any) -> None:
+def test_embedding_and_scores_have_no_margin(case: Any) -> None:
     head = head_of(case).eval()
     features, labels = feature_batch()
     written = [sample.embedding for sample in head.predict((features,))]
     assert torch.equal(torch.stack(written), features)
-    # The nearest centre is the class of the highest score, length and bias apart.
+    # The highest score of a centre is that of its own class, unless lengths or biases decide.
     with torch.no_grad():
         scores = head((head.weight,)) if head.margin.normalize_weight else None
     if scores is not None:

@@ -1,4 +1,4 @@
-"""Why margins? Four losses side by side, each on an embedding of two numbers that can be drawn.
+"""Demonstration of margins: four losses side by side, on embeddings of two numbers to be drawn.
 
     python tools/face/digits_demo.py --out work_dirs/digits
 

@@ -1,4 +1,4 @@
-"""The registered metric-learning losses: beside stock, over steps, over processes, under a head."""
+"""Metric-learning losses: beside mmdet's, logs, moving centres, two processes, errors."""
 
 from __future__ import annotations
 
@@ -32,12 +32,9 @@ def build(name: str, **options: Any) -> Any:
 
 
 def batch(seed: int, samples: int = 12, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Features (N, 8) of four identities, three or more samples each."""
+    """Return features (N, 8) of four identities in turn, and their labels."""
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(samples, 8, generator=generator), torch.arange(samples) % 4
-
-
-# --- Beside stock -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('scale', [0.05, 1.0, 30.0])
@@ -51,7 +48,7 @@ def batch(seed: int, samples: int = 12, scale: float = 1.0) -> tuple[Tensor, Ten
     ],
     ids=str,
 )
-def test_triplets_have_the_value_and_gradient_of_stock(
+def test_triplet_loss_has_the_value_and_gradient_of_mmdet(
     scale: float, options: dict[str, Any]
 ) -> None:
     from mmdet.registry import MODELS as STOCK
@@ -68,13 +65,13 @@ def test_triplets_have_the_value_and_gradient_of_stock(
         assert scale > 1 or options.get('margin') == 0 or value > 0
 
 
-def test_stock_positions_of_options_are_kept() -> None:
+def test_positions_of_mmdets_options_are_kept() -> None:
     loss = TripletLoss(0.7, 2.0, True)
     assert (loss.margin, loss.loss_weight, loss.hard_mining) == (0.7, 2.0, True)
     assert 'mmdet' in (TripletLoss.__doc__ or '')
 
 
-def test_stock_fails_on_one_identity_where_ours_is_zero() -> None:
+def test_one_identity_costs_nothing_where_mmdet_fails() -> None:
     from mmdet.registry import MODELS as STOCK
 
     x, _ = batch(0)
@@ -87,7 +84,7 @@ def test_stock_fails_on_one_identity_where_ours_is_zero() -> None:
     assert value.item() == 0 and x.grad is not None and not x.grad.any()
 
 
-def test_an_anchor_without_a_positive_counts_in_stock_alone() -> None:
+def test_anchor_without_a_positive_does_not_count_as_in_mmdet() -> None:
     from mmdet.registry import MODELS as STOCK
 
     x, y = torch.tensor([[0.0], [0.0], [0.1]]), torch.tensor([0, 0, 1])
@@ -98,7 +95,7 @@ def test_an_anchor_without_a_positive_counts_in_stock_alone() -> None:
     assert STOCK.build({'type': 'TripletLoss'})(x, y).item() > 0.2
 
 
-def test_a_stock_head_takes_triplets() -> None:
+def test_head_of_mmdet_accepts_the_triplet_loss() -> None:
     import mmdet.models  # noqa: F401
     from mmdet.registry import MODELS as HOST
     from mmdet.structures import ReIDDataSample
@@ -128,7 +125,7 @@ def test_a_stock_head_takes_triplets() -> None:
 
 
 @pytest.mark.parametrize('name', ['CenterLoss', 'ContrastiveLoss'])
-def test_new_names_are_new(name: str) -> None:
+def test_new_losses_have_names_that_the_hosts_lack(name: str) -> None:
     import mmdet.models  # noqa: F401
     import mmpretrain.models  # noqa: F401
     from mmdet.registry import MODELS as DET
@@ -138,11 +135,8 @@ def test_new_names_are_new(name: str) -> None:
     assert DET.get(f'mmdet_ext.{name}') is PRETRAIN.get(f'mmdet_ext.{name}') is not None
 
 
-# --- The call ---------------------------------------------------------------------------------
-
-
 @each_name
-def test_weight_scales_the_loss_alone(name: str) -> None:
+def test_weight_scales_only_the_loss(name: str) -> None:
     x, y = batch(2)
     once, thrice = build(name).losses(x, y), build(name, loss_weight=3.0).losses(x, y)
     assert once['loss'] > 0
@@ -161,12 +155,12 @@ def test_only_the_loss_enters_the_total(name: str) -> None:
     assert not any(value.requires_grad for key, value in losses.items() if key != 'loss')
 
 
-def test_what_is_logged() -> None:
+def test_logged_counts_match_values_by_hand() -> None:
     x = torch.tensor([[0.0, 0], [3.0, 4.0], [3.0, 4.2], [30.0, 0.0]])
     y = torch.tensor([0, 0, 1, 1])
     triplet = build('TripletLoss', margin=1.0, mining='batch_all', log_counts=True)(x, y)
-    # Anchor 0: p 5, n 5.16 and 30; anchor 1: p 5, n 0.2 and 27.3; anchor 2: p 27.3, n 5.16 and
-    # 0.2; anchor 3: p 27.3, n 30 and 27.29.
+    # Distances to the positive, and to the negatives: anchor 0: 5, and 5.16 and 30. Anchor 1: 5,
+    # and 0.2 and 27.3. Anchor 2: 27.3, and 5.16 and 0.2. Anchor 3: 27.3, and 30 and 27.29.
     assert {key: triplet[key].item() for key in ('easy', 'semi_hard', 'hard')} == {
         'easy': 3,
         'semi_hard': 1,
@@ -200,8 +194,8 @@ def test_empty_batches_keep_the_graph(name: str) -> None:
 
 
 @each_name
-def test_free_points_find_their_identities(name: str) -> None:
-    """Trained on nothing but the loss, beside what keeps centres apart for the centre loss."""
+def test_descent_on_free_points_separates_identities(name: str) -> None:
+    """The centre loss starts with centres that are apart, because it does not separate them."""
     x, y = batch(4)
     x.requires_grad_()
     loss = build(name, **({'alpha': 0.0} if name == 'CenterLoss' else {'margin': 1.0}))
@@ -217,10 +211,7 @@ def test_free_points_find_their_identities(name: str) -> None:
     assert table[same].max() < table[~same].min()
 
 
-# --- Centres over steps and processes ---------------------------------------------------------
-
-
-def test_centers_move_after_the_loss_by_the_formula_in_training_alone() -> None:
+def test_centers_move_after_the_loss_and_only_in_training() -> None:
     loss = CenterLoss(5, 8, alpha=0.5)
     x, y = batch(5)
     centers = torch.zeros(5, 8)
@@ -230,7 +221,7 @@ def test_centers_move_after_the_loss_by_the_formula_in_training_alone() -> None:
         expected = 0.5 * (x - centers[y]).square().sum() / len(x)
         leaf = x.clone().requires_grad_()
         losses = loss.losses(leaf, y)
-        losses['loss'].backward()  # the move has not touched what the gradient needs
+        losses['loss'].backward()  # works, because the gradient does not need the moved centres
         torch.testing.assert_close(losses['loss'], expected)
         torch.testing.assert_close(leaf.grad, (x - centers[y]) / len(x))
         for j in range(4):
@@ -244,7 +235,7 @@ def test_centers_move_after_the_loss_by_the_formula_in_training_alone() -> None:
     assert not list(loss.parameters()) and set(loss.state_dict()) == {'centers'}
 
 
-def test_centers_settle_at_the_means_of_identities() -> None:
+def test_centers_converge_to_the_means_of_identities() -> None:
     loss = CenterLoss(4, 8)
     x, y = batch(6)
     for _ in range(60):
@@ -253,7 +244,7 @@ def test_centers_settle_at_the_means_of_identities() -> None:
     torch.testing.assert_close(loss.centers, means)
 
 
-def test_an_overflow_spoils_no_center() -> None:
+def test_overflow_moves_no_center() -> None:
     loss = CenterLoss(4, 8)
     x, y = batch(7)
     x[0] = torch.inf  # identity 0
@@ -271,7 +262,7 @@ def test_half_precision_moves_centers_in_float32() -> None:
     assert loss.centers.equal(other.centers)
 
 
-def test_learnable_centers_are_the_notes_sum_over_identities() -> None:
+def test_learnable_form_is_the_sum_over_identities_of_the_mean_distance() -> None:
     loss = CenterLoss(4, 8, form='learnable', loss_weight=2.0)
     x, y = batch(9, samples=11)
     before = loss.centers.detach().clone()
@@ -280,7 +271,7 @@ def test_learnable_centers_are_the_notes_sum_over_identities() -> None:
     torch.testing.assert_close(value, 2 * expected)
     value.backward()
     assert loss.centers.equal(before) and loss.centers.grad is not None
-    # One step of a unit vector a sample, averaged.
+    # The gradient is the mean of one unit vector per sample.
     unit = torch.nn.functional.normalize(before[0] - x[y == 0], dim=1).mean(0)
     torch.testing.assert_close(loss.centers.grad[0], 2 * unit)
     assert [name for name, _ in loss.named_parameters()] == ['centers']
@@ -348,9 +339,6 @@ def test_two_processes_have_the_centers_of_one(tmp_path: Path) -> None:
     assert whole.centers.any(1).sum() > 10
 
 
-# --- Errors -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
@@ -374,7 +362,7 @@ def test_wrong_options_are_named(name: str, options: dict[str, Any], message: st
         build(name, loss_wieght=1.0)
 
 
-def test_labels_and_features_out_of_range_are_named() -> None:
+def test_labels_and_features_that_do_not_fit_are_named() -> None:
     x, y = batch(10)
     for form in ('paper', 'learnable'):
         loss = CenterLoss(3, 8, form=form)  # type: ignore[arg-type]
@@ -385,12 +373,12 @@ def test_labels_and_features_out_of_range_are_named() -> None:
     assert loss.centers.shape == (3, 8)
 
 
-def test_hard_mining_off_leaves_other_minings() -> None:
+def test_hard_mining_can_be_off_with_another_mining() -> None:
     x, y = batch(11)
     loss = TripletLoss(hard_mining=False, mining='batch_all')
     assert loss(x, y).equal(TripletLoss(mining='batch_all')(x, y))  # type: ignore[union-attr]
 
 
-def test_a_loss_that_defines_nothing_says_so() -> None:
+def test_loss_without_a_definition_is_named() -> None:
     with pytest.raises(NotImplementedError, match='FeatureLoss does not define losses'):
         FeatureLoss()(*batch(12))

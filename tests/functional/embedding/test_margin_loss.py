@@ -1,4 +1,4 @@
-"""The losses of a margin classifier, from two numbers a sample."""
+"""Losses of a margin classifier, against cross entropy over whole tables of scores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scores(seed: int = 0, samples: int = 40, classes: int = 12, spread: float = 
 
 
 def parts(table, labels):
-    """The own scores, and those of the others, (N, C - 1)."""
+    """Return the scores of the own classes, (N,), and of the others, (N, C - 1)."""
     own = F.one_hot(labels, table.shape[1]).bool()
     return table[own], table[~own].view(len(table), -1)
 
@@ -45,7 +45,7 @@ def test_margin_softmax_is_cross_entropy(spread: float) -> None:
 
 
 @pytest.mark.parametrize('weight', [0.0, 0.25, 1.0])
-def test_unified_cross_entropy_is_one_binary_loss_a_class(weight: float) -> None:
+def test_unified_cross_entropy_is_the_sum_of_one_binary_loss_per_class(weight: float) -> None:
     table, labels = scores()
     target, rest = parts(table, labels)
     truth = F.one_hot(labels, table.shape[1]).double()
@@ -56,7 +56,7 @@ def test_unified_cross_entropy_is_one_binary_loss_a_class(weight: float) -> None
     torch.testing.assert_close(loss.double(), each.sum(1), rtol=1e-6, atol=1e-6)
 
 
-def test_weight_of_the_others_is_one_by_default() -> None:
+def test_negative_weight_is_one_by_default() -> None:
     target, others = torch.tensor([-3.0]), torch.tensor([2.5])
     assert unified_cross_entropy_loss(target, others).item() == pytest.approx(
         math.log1p(math.exp(3)) + 2.5
@@ -65,7 +65,7 @@ def test_weight_of_the_others_is_one_by_default() -> None:
 
 @pytest.mark.parametrize('target', [-1e30, -300.0, 0.0, 300.0, 1e30])
 @pytest.mark.parametrize('others', [torch.finfo(torch.float32).min / 2, -300.0, 300.0, 1e30])
-def test_no_score_is_too_large(target: float, others: float) -> None:
+def test_loss_and_gradient_of_extreme_scores_are_finite(target: float, others: float) -> None:
     for form in (margin_softmax_loss, unified_cross_entropy_loss):
         t: Any = torch.tensor([target], requires_grad=True)
         o: Any = torch.tensor([others], requires_grad=True)
@@ -78,7 +78,7 @@ def test_no_score_is_too_large(target: float, others: float) -> None:
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_is_computed_in_full(dtype: torch.dtype) -> None:
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     t, o = torch.tensor([3.0, -2.0], dtype=dtype), torch.tensor([1.0, 5.0], dtype=dtype)
     assert margin_softmax_loss(t, o).equal(margin_softmax_loss(t.float(), o.float()))
     assert unified_cross_entropy_loss(t, o).equal(unified_cross_entropy_loss(t.float(), o.float()))

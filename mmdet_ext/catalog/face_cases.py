@@ -1,7 +1,7 @@
-"""The rows of the contract table for face recognition.
+"""Cases of the contract table for faces.
 
-Options suit heads of `CLASSES` classes on features of `CHANNELS` numbers, pictures of
-`INPUT_SIZE`, and the files that `mmdet_ext.data.synthetic.faces.make_faces` writes.
+Options suit heads of `CLASSES` classes on features of `CHANNELS` numbers, images of `INPUT_SIZE`,
+and the files that `mmdet_ext.data.synthetic.faces.make_faces` writes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from mmdet_ext.data.synthetic.faces import FOLDS, TRAINED
 
 CLASSES = 7
 CHANNELS = 8
-#: Side of the pictures that the backbones of the table take, px.
+#: Side of the images for the backbones of the table, px.
 INPUT_SIZE = 32
-#: From 3 to 192, so that a margin a class goes from the one bound to the other.
+#: Class counts from 3 to 192, whose margins span the whole range from low to high.
 _COUNTS = [3 * 2**k for k in range(CLASSES)]
 
 
@@ -127,7 +127,7 @@ CASES = (
         identities=0,
         divisible=False,
     ),
-    # Of the 1,797 digits 533 are of these three.
+    # 533 of the 1,797 digits are a 7, 8 or 9.
     Case(
         'face data set', 'DigitsDataset', {'digits': (7, 8, 9)}, images=533, identities=3, root=None
     ),
@@ -146,7 +146,16 @@ CASES = (
 
 
 def feature_batch(seed: int = 0, samples: int = 12, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Features (N, `CHANNELS`) about centres of the classes 1 to 5 in turn, and their labels."""
+    """Return random features around centres of the classes 1 to 5 in turn, and their labels.
+
+    Args:
+        seed: seed of centres and features.
+        samples: N, number of features.
+        scale: factor on the features.
+
+    Returns:
+        tuple: features (N, `CHANNELS`) and labels (N,).
+    """
     generator = torch.Generator().manual_seed(seed)
     labels = (torch.arange(samples) % 5) + 1
     around = torch.randn(CLASSES, CHANNELS, generator=generator)[labels]

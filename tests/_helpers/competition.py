@@ -32,12 +32,12 @@ class Bent:
 
 
 def batch(
-    classes: int = 11, centres: int = 1, samples: int = 9, channels: int = 6, seed: int = 0
+    classes: int = 11, centers: int = 1, samples: int = 9, channels: int = 6, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return unit features, centres of other lengths, and labels that repeat."""
     generator = torch.Generator().manual_seed(seed)
     x = F.normalize(torch.randn(samples, channels, generator=generator))
-    weight = 0.3 * torch.randn(classes * centres, channels, generator=generator)
+    weight = 0.3 * torch.randn(classes * centers, channels, generator=generator)
     labels = torch.randint(classes, (samples,), generator=generator)
     return x, weight, labels.div(2, rounding_mode='floor')
 

@@ -138,11 +138,11 @@ PEOPLE, EACH = 6, 4
 def embedded(noise: float = 1.0, seed: int = 0) -> list[dict[str, Any]]:
     """Return data samples of six people with four images each, as an evaluator passes them."""
     rng = np.random.default_rng(seed)
-    centres = np.eye(PEOPLE, 16)
+    centers = np.eye(PEOPLE, 16)
     return [
         {
             'embedding': torch.tensor(
-                centres[i // EACH] + noise * rng.normal(0, 0.4, 16), dtype=torch.float32
+                centers[i // EACH] + noise * rng.normal(0, 0.4, 16), dtype=torch.float32
             ),
             'gt_label': torch.tensor([i // EACH]),
             'sample_idx': i,

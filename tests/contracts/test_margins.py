@@ -105,16 +105,16 @@ def test_margin_refuses_a_misspelt_option(case: Any) -> None:
 
 
 @each_margin
-@pytest.mark.parametrize('centres', [1, 3])
+@pytest.mark.parametrize('centers', [1, 3])
 def test_plain_and_exact_computation_train_alike(
-    case: Any, centres: int, monkeypatch: pytest.MonkeyPatch
+    case: Any, centers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Seven classes are one chunk by default. Here they are four, the last of a single class.
     monkeypatch.setattr(
         'mmdet_ext.face.heads.margin_head.class_competition',
         lambda *args, **options: class_competition(*args, **options, chunk=2),
     )
-    plain, exact = (head_of(case, path, num_subcenters=centres) for path in PATHS)
+    plain, exact = (head_of(case, path, num_subcenters=centers) for path in PATHS)
     for one, other in zip(train(plain, 4), train(exact, 4), strict=True):
         assert one.keys() == other.keys() and np.isfinite(list(one.values())).all()
         assert one == pytest.approx(other, rel=1e-5, abs=1e-5)

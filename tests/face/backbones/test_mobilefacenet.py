@@ -110,11 +110,11 @@ def test_network_learns_real_faces(shared_data: Path) -> None:
     torch.manual_seed(0)
     model = MobileFaceNet(32, width=0.25, input_size=(56, 48))
     model.init_weights()
-    centres = nn.Parameter(torch.randn(4, 32))
-    optimiser = torch.optim.SGD([*model.parameters(), centres], lr=0.05, momentum=0.9)
+    centers = nn.Parameter(torch.randn(4, 32))
+    optimiser = torch.optim.SGD([*model.parameters(), centers], lr=0.05, momentum=0.9)
     losses = []
     for _ in range(12):
-        logits = 16 * F.normalize(model(x)[0]) @ F.normalize(centres).T
+        logits = 16 * F.normalize(model(x)[0]) @ F.normalize(centers).T
         losses.append(F.cross_entropy(logits, labels))
         optimiser.zero_grad()
         losses[-1].backward()

@@ -188,14 +188,14 @@ def test_computation_is_chosen_by_the_size_of_the_table(monkeypatch: pytest.Monk
         return class_competition(*args, path=path, **options)
 
     monkeypatch.setattr('mmdet_ext.face.heads.margin_head.class_competition', watch)
-    for path, centres, number in (
+    for path, centers, number in (
         ('auto', 1, 64),
         ('auto', 1, 65),
         ('auto', 2, 33),
         ('plain', 1, 65),
         ('exact', 1, 1),
     ):
-        head = build_head(num_classes=1024, path=path, num_subcenters=centres)
+        head = build_head(num_classes=1024, path=path, num_subcenters=centers)
         head.loss((torch.randn(number, CHANNELS),), samples([0] * number))
     assert seen == ['plain', 'exact', 'exact', 'plain', 'exact']
 

@@ -21,7 +21,7 @@ HARD = sum(SIZES)
 LENGTHS = (1e-42, 1e-30, 1e-12, 1e-6, 1e-3, 1.0, 30.0, 6e4, 1e12, 1e30)
 
 
-def hard_centres(rows: int, generator: torch.Generator) -> Tensor:
+def hard_centers(rows: int, generator: torch.Generator) -> Tensor:
     """Return centres of all lengths: one zero, two opposite, two of one direction."""
     weight = F.normalize(torch.randn(rows, CHANNELS, generator=generator))
     weight *= torch.tensor([1e-30, 1e-8, 1e-3, 0.1, 1.0, 1.0, 100.0])[
@@ -34,12 +34,12 @@ def hard_centres(rows: int, generator: torch.Generator) -> Tensor:
     return weight
 
 
-def hard_batch(weight: Tensor, centres: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def hard_batch(weight: Tensor, centers: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return features along and against centres, zero or random, of lengths from 1e-42 to 1e30."""
-    labels = torch.randint(len(weight) // centres, (HARD,), generator=generator)
+    labels = torch.randint(len(weight) // centers, (HARD,), generator=generator)
     length = torch.tensor(LENGTHS)[torch.randint(len(LENGTHS), (HARD, 1), generator=generator)]
     # In float64 a centre of any length has a direction.
-    ray = F.normalize(weight.double()[labels * centres], dim=1, eps=1e-300).float()
+    ray = F.normalize(weight.double()[labels * centers], dim=1, eps=1e-300).float()
     other = F.normalize(
         weight.double()[torch.randint(len(weight), (HARD,), generator=generator)], dim=1, eps=1e-300
     ).float()
@@ -72,20 +72,20 @@ def test_values_and_gradients_of_hard_batches_are_finite(case: Any, path: str) -
     halves = (torch.float32, torch.float16, torch.bfloat16)
     assert len(cases_of('margin')) * len(PATHS) * TRIALS * HARD > 20_000
     for trial in range(TRIALS):
-        centres, dtype = 1 + trial % 2, halves[trial % 3]
+        centers, dtype = 1 + trial % 2, halves[trial % 3]
         head = build_head(
             dict(type=case.name, **case.options),
             path=path,
-            num_subcenters=centres,
+            num_subcenters=centers,
             scale=(64.0, 1.0, 1000.0)[trial // 2],
             neck='fc' if trial in (2, 4) else 'none',
         )
         with torch.no_grad():
-            head.weight.copy_(hard_centres(len(head.weight), generator))
+            head.weight.copy_(hard_centers(len(head.weight), generator))
             if head.neck is not None:
                 # An identity layer keeps the features as hard as they are.
                 nn.init.eye_(head.neck[0].weight), nn.init.zeros_(head.neck[0].bias)
-        x, labels = hard_batch(head.weight.detach(), centres, generator)
+        x, labels = hard_batch(head.weight.detach(), centers, generator)
         x = x.clamp(-6e4, 6e4).to(dtype) if dtype == torch.float16 else x.to(dtype)
         for leaf, own in zip(x.split(SIZES), labels.split(SIZES), strict=True):
             check_finite(head, leaf.clone().requires_grad_(), own, dtype)
@@ -106,14 +106,14 @@ def check_finite(head: Any, x: Tensor, labels: Tensor, dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize('name', sorted({case.name for case in cases_of('margin')}))
 def test_features_near_their_centre_are_drawn_to_it(name: str) -> None:
-    centre = F.normalize(torch.randn(1, CHANNELS, generator=torch.Generator().manual_seed(0)))
+    center = F.normalize(torch.randn(1, CHANNELS, generator=torch.Generator().manual_seed(0)))
     head = build_head(dict(type=name), num_classes=2)
     with torch.no_grad():
-        head.weight.copy_(torch.cat([centre, -centre]))
+        head.weight.copy_(torch.cat([center, -center]))
     aside = F.normalize(torch.randn(1, CHANNELS, generator=torch.Generator().manual_seed(1)))
-    aside -= (aside * centre).sum() * centre
+    aside -= (aside * center).sum() * center
     for tilt in (1e-3, 0.1):
-        x = (centre + tilt * aside).requires_grad_()
+        x = (center + tilt * aside).requires_grad_()
         value = head.loss((x,), samples([0]))['loss']
         (grad,) = torch.autograd.grad(value, x)
         across = (grad * aside).sum()

@@ -33,16 +33,16 @@ def samples(labels: Tensor) -> list[Any]:
 def pair(
     margin: dict[str, Any],
     path: Any = 'exact',
-    centres: int = 1,
+    centers: int = 1,
     scale: float = 64.0,
     **options: Any,
 ) -> tuple[Any, Any]:
     """Return our head and mmpretrain's with the same centres."""
     torch.manual_seed(0)
     stock = ArcFaceClsHead(
-        CLASSES, CHANNELS, centres, scale, loss=dict(type='mmpretrain.CrossEntropyLoss'), **options
+        CLASSES, CHANNELS, centers, scale, loss=dict(type='mmpretrain.CrossEntropyLoss'), **options
     )
-    ours = MarginHead(CLASSES, CHANNELS, dict(type='ArcFace', **margin), scale, centres, path=path)
+    ours = MarginHead(CLASSES, CHANNELS, dict(type='ArcFace', **margin), scale, centers, path=path)
     ours.weight.data.copy_(stock.norm_product.weight)
     return ours, stock
 
@@ -61,14 +61,14 @@ def batch(number: int = 40) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize('path', ['plain', 'exact'])
-@pytest.mark.parametrize('centres', [1, 3])
+@pytest.mark.parametrize('centers', [1, 3])
 @pytest.mark.parametrize('easy', [False, True])
 @pytest.mark.parametrize('margins', [0.0, 0.2, 0.5, [0.05 * k for k in range(CLASSES)]], ids=str)
 def test_value_and_gradient_equal_those_of_mmpretrain(
-    path: str, centres: int, easy: bool, margins: Any
+    path: str, centers: int, easy: bool, margins: Any
 ) -> None:
     ours, stock = pair(
-        dict(m=margins, easy_margin=easy), path, centres, margins=margins, easy_margin=easy
+        dict(m=margins, easy_margin=easy), path, centers, margins=margins, easy_margin=easy
     )
     x, labels = batch()
     for one, other in zip(gradients(ours, x, labels), gradients(stock, x, labels), strict=True):

@@ -36,19 +36,19 @@ from tests._helpers.margin_heads import (
 Table = SimpleNamespace
 
 
-def table_of(x: Tensor, weight: Tensor, labels: Tensor, centres: int) -> Table:
+def table_of(x: Tensor, weight: Tensor, labels: Tensor, centers: int) -> Table:
     v = weight / weight.norm(dim=1, keepdim=True)
     u = x / x.norm(dim=1, keepdim=True)
 
     def nearest(rows: Tensor) -> tuple[Tensor, Tensor]:
-        best = rows.view(len(x), -1, centres).max(2)
+        best = rows.view(len(x), -1, centers).max(2)
         return best.values, best.indices
 
     cosines, _ = nearest(u @ v.t())
     dots, place = nearest(x @ weight.t())
     halves, _ = nearest(x @ v.t())
     row = torch.arange(len(x))
-    own = weight[labels * centres + place[row, labels]]
+    own = weight[labels * centers + place[row, labels]]
     # LSoftmax chooses the centre by the dot product, the other margins by the cosine.
     return Table(
         cosines=cosines,
@@ -217,20 +217,20 @@ def test_each_margin_has_a_reference() -> None:
 
 
 @each_paper
-@pytest.mark.parametrize('centres', [1, 2, 3])
-def test_both_computations_have_value_and_gradient_of_the_paper(row: Any, centres: int) -> None:
+@pytest.mark.parametrize('centers', [1, 2, 3])
+def test_both_computations_have_value_and_gradient_of_the_paper(row: Any, centers: int) -> None:
     name, options, paper = row
     x, labels = batch()
-    reference = make_head(name, centres, **options)
+    reference = make_head(name, centers, **options)
     leaves = [p.detach().double().requires_grad_() for p in (x, *reference.parameters())]
     names = [key for key, _ in reference.named_parameters()]
-    table = table_of(leaves[0], leaves[1 + names.index('weight')], labels, centres)
+    table = table_of(leaves[0], leaves[1 + names.index('weight')], labels, centers)
     if 'margin.bias' in names:
         table.bias = leaves[1 + names.index('margin.bias')]
     value = paper(table)
     expected = (value.detach(), *torch.autograd.grad(value, leaves))
     for path in PATHS:
-        found = gradients(make_head(name, centres, path, **options), x, labels)
+        found = gradients(make_head(name, centers, path, **options), x, labels)
         assert_near(found, expected, 2e-5)
 
 
@@ -262,7 +262,7 @@ def test_double_precision_is_kept(row: Any, path: str) -> None:
     assert loss_of(make_head(name, 2, path, **options), x, labels).dtype == torch.float64
 
 
-def by_centres(row: Any, path: str) -> list[tuple[Tensor, ...]]:
+def by_centers(row: Any, path: str) -> list[tuple[Tensor, ...]]:
     """Return loss and gradients with one to three centres per class."""
     name, options, _ = row
     return [gradients(make_head(name, c, path, **options), *batch(c)) for c in (1, 2, 3)]
@@ -273,12 +273,12 @@ def by_centres(row: Any, path: str) -> list[tuple[Tensor, ...]]:
 def test_chunks_of_classes_change_nothing(
     row: Any, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = by_centres(row, 'plain')
+    plain = by_centers(row, 'plain')
     monkeypatch.setattr(
         'mmdet_ext.face.heads.margin_head.class_competition',
         lambda *args, **options: class_competition(*args, **options, chunk=chunk),
     )
-    for found, expected in zip(by_centres(row, 'exact'), plain, strict=True):
+    for found, expected in zip(by_centers(row, 'exact'), plain, strict=True):
         assert_near(found, expected, 1e-5)
 
 
@@ -305,15 +305,15 @@ def test_empty_and_single_sample_batches_are_finite(row: Any, path: str) -> None
 
 
 @each_paper
-@pytest.mark.parametrize('centres', [1, 2])
-def test_one_class_costs_nothing_without_a_threshold(row: Any, centres: int) -> None:
+@pytest.mark.parametrize('centers', [1, 2])
+def test_one_class_costs_nothing_without_a_threshold(row: Any, centers: int) -> None:
     name, options, _ = row
     options = {key: [0.3] if isinstance(value, list) else value for key, value in options.items()}
     if isinstance(options.get('m'), dict):
         options['m'] = dict(counts=[7])
     x, labels = batch()[0], torch.zeros(24, dtype=torch.long)
     for path in PATHS:
-        head = make_head(name, centres, path, classes=1, **options)
+        head = make_head(name, centers, path, classes=1, **options)
         losses = head.loss((x.requires_grad_(),), samples(labels))
         # There is no other class. Only UniFace, which has a threshold, has a loss.
         assert (losses['loss'] == 0) == (name != 'UniFace')

@@ -40,11 +40,11 @@ class Counted:
 
 @each_option
 @pytest.mark.parametrize('biased', [False, True])
-@pytest.mark.parametrize('centres', [1, 2, 3])
+@pytest.mark.parametrize('centers', [1, 2, 3])
 def test_both_computations_equal_slow_loops_in_float64(
-    options: dict[str, Any], biased: bool, centres: int
+    options: dict[str, Any], biased: bool, centers: int
 ) -> None:
-    x, weight, labels = batch(centres=centres)
+    x, weight, labels = batch(centers=centers)
     bias = torch.linspace(-1, 1, 11) if biased else None
     expected = with_gradients(
         slow_competition,
@@ -52,7 +52,7 @@ def test_both_computations_equal_slow_loops_in_float64(
         weight.double(),
         None if bias is None else bias.double(),
         labels,
-        num_subcenters=centres,
+        num_subcenters=centers,
         **options,
     )
     for path in PATHS:
@@ -62,7 +62,7 @@ def test_both_computations_equal_slow_loops_in_float64(
             weight,
             bias,
             labels,
-            num_subcenters=centres,
+            num_subcenters=centers,
             path=path,
             chunk=4,
             **options,
@@ -72,12 +72,12 @@ def test_both_computations_equal_slow_loops_in_float64(
 
 
 @each_option
-@pytest.mark.parametrize('centres', [1, 3])
+@pytest.mark.parametrize('centers', [1, 3])
 @pytest.mark.parametrize('chunk', [1, 2, 5, 7, 10, 15, 30, 31, None])
 def test_chunk_size_changes_nothing(
-    options: dict[str, Any], centres: int, chunk: int | None
+    options: dict[str, Any], centers: int, chunk: int | None
 ) -> None:
-    x, weight, labels = batch(30, centres, samples=17, seed=3)
+    x, weight, labels = batch(30, centers, samples=17, seed=3)
     labels[:4] = torch.tensor([0, 29, 15, 15])
     bias = torch.linspace(-2, 1, 30)
     plain, exact = (
@@ -87,7 +87,7 @@ def test_chunk_size_changes_nothing(
             weight,
             bias,
             labels,
-            num_subcenters=centres,
+            num_subcenters=centers,
             path=path,
             chunk=chunk,
             **options,
@@ -98,7 +98,7 @@ def test_chunk_size_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ('samples', 'classes', 'centres'),
+    ('samples', 'classes', 'centers'),
     [
         (1, 1, 1),
         (1, 1, 3),
@@ -113,9 +113,9 @@ def test_chunk_size_changes_nothing(
 )
 @each_option
 def test_smallest_numbers_of_samples_and_classes(
-    options: dict[str, Any], samples: int, classes: int, centres: int
+    options: dict[str, Any], samples: int, classes: int, centers: int
 ) -> None:
-    x, weight, labels = batch(classes, centres, samples)
+    x, weight, labels = batch(classes, centers, samples)
     bias = torch.linspace(-2, 1, classes)
     plain, exact = (
         with_gradients(
@@ -124,7 +124,7 @@ def test_smallest_numbers_of_samples_and_classes(
             weight,
             bias,
             labels,
-            num_subcenters=centres,
+            num_subcenters=centers,
             path=path,
             chunk=3,
             **options,
@@ -219,24 +219,24 @@ def test_only_the_nearest_sub_centre_has_a_gradient(path: Any) -> None:
 
 
 @each_path
-@pytest.mark.parametrize('centres', [2, 3])
-def test_only_one_of_equal_sub_centres_has_a_gradient(path: Any, centres: int) -> None:
+@pytest.mark.parametrize('centers', [2, 3])
+def test_only_one_of_equal_sub_centres_has_a_gradient(path: Any, centers: int) -> None:
     """One of them gets the gradient of a class with one centre."""
     x, weight, labels = batch()
     alone = with_gradients(class_competition, x, weight, None, labels, path=path, scale=16.0)
     twins = with_gradients(
         class_competition,
         x,
-        weight.repeat_interleave(centres, 0),
+        weight.repeat_interleave(centers, 0),
         None,
         labels,
         path=path,
         scale=16.0,
-        num_subcenters=centres,
+        num_subcenters=centers,
         chunk=4,
     )
     assert_near(twins[:4], alone[:4], 1e-5)
-    assert_near((twins[4].view(11, centres, -1).sum(1),), (alone[4],), 1e-5)
+    assert_near((twins[4].view(11, centers, -1).sum(1),), (alone[4],), 1e-5)
 
 
 @pytest.mark.parametrize('seed', range(4))
@@ -247,10 +247,10 @@ def test_both_computations_agree_on_many_shapes(seed: int) -> None:
         return int(torch.randint(1, high, (), generator=generator))
 
     for _ in range(40):
-        classes, centres, samples = draw(70), draw(4), draw(20)
-        x, weight, labels = batch(classes, centres, samples, draw(12) + 2, seed)
+        classes, centers, samples = draw(70), draw(4), draw(20)
+        x, weight, labels = batch(classes, centers, samples, draw(12) + 2, seed)
         options = dict(
-            num_subcenters=centres,
+            num_subcenters=centers,
             chunk=draw(90),
             scale=float(draw(64)),
             kind=('softmax', 'sigmoid')[draw(3) - 1],

@@ -78,13 +78,13 @@ def test_half_precision_is_computed_in_float32(path: Any, dtype: torch.dtype) ->
 
 @each_path
 @each_option
-@pytest.mark.parametrize('centres', [1, 2])
-def test_double_precision_is_kept(path: Any, options: dict[str, Any], centres: int) -> None:
-    x, weight, labels = batch(centres=centres)
+@pytest.mark.parametrize('centers', [1, 2])
+def test_double_precision_is_kept(path: Any, options: dict[str, Any], centers: int) -> None:
+    x, weight, labels = batch(centers=centers)
     x, weight = x.double(), weight.double()
     bias = torch.linspace(-1, 1, 11, dtype=torch.float64)
     expected = with_gradients(
-        slow_competition, x, weight, bias, labels, num_subcenters=centres, **options
+        slow_competition, x, weight, bias, labels, num_subcenters=centers, **options
     )
     found = with_gradients(
         class_competition,
@@ -92,7 +92,7 @@ def test_double_precision_is_kept(path: Any, options: dict[str, Any], centres: i
         weight,
         bias,
         labels,
-        num_subcenters=centres,
+        num_subcenters=centers,
         path=path,
         chunk=4,
         **options,
@@ -102,7 +102,7 @@ def test_double_precision_is_kept(path: Any, options: dict[str, Any], centres: i
     # One input in float64 is enough. Gradients have the types of their inputs.
     for mixed in ((x.float(), weight), (x, weight.float())):
         part = with_gradients(
-            class_competition, *mixed, None, labels, path=path, scale=2.0, num_subcenters=centres
+            class_competition, *mixed, None, labels, path=path, scale=2.0, num_subcenters=centers
         )
         assert [t.dtype for t in part] == [torch.float64] * 3 + [t.dtype for t in mixed]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, TypeGuard, get_args
+from typing import TypeGuard, get_args
 
 __all__ = [
     'OptionError',
@@ -76,7 +76,6 @@ def check_number(
     name: str,
     value: object,
     wanted: str = '',
-    fits: Callable[[Any], bool] | None = None,
     *,
     above: float | None = None,
     least: float | None = None,
@@ -92,7 +91,6 @@ def check_number(
         name: name of the option.
         value: value of the option.
         wanted: words for the allowed values; without it they are made from the bounds.
-        fits: deprecated, a condition on the number.
         above: exclusive lower bound.
         least: inclusive lower bound.
         below: exclusive upper bound.
@@ -113,7 +111,6 @@ def check_number(
         and (below is None or value < below)
         and (most is None or value <= most)
         and not (finite and abs(value) == math.inf)
-        and (fits is None or fits(value))
     )
     if not holds:
         wanted = wanted or _words(above, least, below, most, finite)
@@ -192,25 +189,3 @@ def check_one_of(
         values = get_args(options)
         wanted = f'one of {values}'
     check_that(value in values, name, value, wanted, error=error)
-
-
-# Earlier names, until every user has changed to the functions above.
-def check_above(name: str, value: float, bound: float, why: str) -> None:
-    """Raise ValueError unless the option is a finite number above ``bound``."""
-    check_number(name, value, above=bound, finite=True, why=why)
-
-
-def check_not_negative(name: str, value: float, why: str) -> None:
-    """Raise ValueError unless the option is a finite number of at least 0."""
-    why = f'0 will do as well; {why}'
-    check_number(name, value, 'above 0 and finite', least=0, finite=True, why=why)
-
-
-def check_weight(name: str, value: object) -> None:
-    """Raise ValueError unless the option is a finite number of at least 0."""
-    check_number(name, value, least=0, finite=True)
-
-
-def check_share(name: str, value: object) -> None:
-    """Raise ValueError unless the option is a number in [0, 1]."""
-    check_number(name, value, least=0, most=1)

@@ -9,11 +9,11 @@ from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import scene
 from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import ATSSAssigner, MaxIoUAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
-from tests._helpers.memory import peak_bytes
 
 
 class AllPairs(BboxOverlaps2D):

@@ -16,6 +16,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.catalog.synthetic import random_boxes
 from mmdet_ext.detection.assigners import DynamicSoftLabelAssigner, SimOTAAssigner
@@ -24,7 +25,6 @@ from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.assignment.simota import SimOTACosts
 from mmdet_ext.functional.assignment.soft_label import SoftLabelCosts
 from mmdet_ext.functional.boxes.overlap import box_centers, box_iou
-from tests._helpers.memory import peak_bytes
 from tests._helpers.ties import (
     IOU_ROUNDING,
     ROUNDING,

@@ -11,13 +11,13 @@ from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import scene
 from mmdet_ext.catalog.synthetic import pyramid_anchors
 from mmdet_ext.detection.assigners.atss import ATSSAssigner
 from mmdet_ext.detection.assigners.iou_calculators import NWDCalculator
 from mmdet_ext.functional.boxes.overlap import box_nwd
 from mmdet_ext.functional.numerics import chunks
-from tests._helpers.memory import peak_bytes
 
 PRIORS, SIZES = pyramid_anchors(96, 80, (8, 16, 32), scale=2)
 NWD = {'type': 'mmdet_ext.NWDCalculator', 'constant': 20.0}

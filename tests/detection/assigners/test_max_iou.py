@@ -11,11 +11,11 @@ from mmdet.models.task_modules.assigners import MaxIoUAssigner as MMDetMaxIoUAss
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import scene, yolo_anchors
 from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import MaxIoUAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
-from tests._helpers.memory import peak_bytes
 from tests._helpers.ties import crowded_scene
 
 PRIORS, SIZES = yolo_anchors()

@@ -12,6 +12,7 @@ from mmdet.models.task_modules.assigners import TaskAlignedAssigner as MMDetTask
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import scene
 from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import OneToOneTaskAlignedAssigner, TaskAlignedAssigner
@@ -19,7 +20,6 @@ from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.assignment.task_aligned import power_of, task_aligned_match
 from mmdet_ext.functional.boxes.overlap import box_centers, box_iou
 from tests._helpers.assigners import geometry_of
-from tests._helpers.memory import peak_bytes
 from tests._helpers.ties import (
     IOU_ROUNDING,
     ROUNDING,

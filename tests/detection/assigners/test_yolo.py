@@ -10,12 +10,12 @@ from mmdet.models.task_modules.prior_generators import YOLOAnchorGenerator
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import YOLO_SIDES, cells_as_priors, scene, yolo_anchors
 from mmdet_ext.detection.assigners.yolo import YOLOv3Assigner, YOLOv4Assigner, YOLOv5Assigner
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.boxes.overlap import box_iou
-from tests._helpers.memory import peak_bytes
 
 PRIORS, SIZES = yolo_anchors()
 ASSIGNERS = [YOLOv3Assigner, YOLOv4Assigner, YOLOv5Assigner]

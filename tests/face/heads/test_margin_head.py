@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdet_ext.catalog.cases import cases_of
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.face.heads import MarginHead
 from mmdet_ext.face.losses import TripletLoss
 from mmdet_ext.face.margins.fixed import ArcFace
 from mmdet_ext.functional.embedding.competition import class_competition
 from tests._helpers.margin_heads import ARC, PATHS, build_head, samples, total
-from tests._helpers.memory import peak_bytes
 
 # The catalog's margins per class are for seven classes.
 CLASSES, CHANNELS = 7, 8

@@ -10,6 +10,7 @@ from mmdet.models.utils import gaussian_radius as mmdet_radius
 from mmdet.models.utils import gen_gaussian_target
 from torch import Tensor
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.functional.assignment.center_heatmap import (
     center_cells,
@@ -22,7 +23,6 @@ from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
 from mmdet_ext.functional.boxes.overlap import box_iou
 from mmdet_ext.functional.numerics import chunks
 from tests._helpers.assigners import geometry_of, indices
-from tests._helpers.memory import peak_bytes
 
 POINTS, _ = pyramid_points(strides=(4,))
 PRIORS = points_as_priors(POINTS)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
 from mmdet_ext.functional.assignment.fcos import centerness, fcos_match
 from mmdet_ext.functional.numerics import chunks
 from tests._helpers.assigners import geometry_of, indices
-from tests._helpers.memory import peak_bytes
 
 POINTS, SIZES = pyramid_points(96, 80)
 RANGES = ((-1, 16), (16, 32), (32, 64), (64, 128), (128, 1e8))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
 from mmdet_ext.functional.assignment.geometry import Priors
@@ -21,7 +22,6 @@ from mmdet_ext.functional.assignment.rfla import (
 from mmdet_ext.functional.boxes.overlap import box_wasserstein
 from mmdet_ext.functional.numerics import chunks
 from tests._helpers.assigners import geometry_of, indices
-from tests._helpers.memory import peak_bytes
 
 POINTS, SIZES = pyramid_points()
 PRIORS = points_as_priors(POINTS, SIZES)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.catalog.scenes import YOLO_SIDES, cells_as_priors, scene, yolo_anchors
 from mmdet_ext.functional.assignment.cells import find_cells
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
@@ -22,7 +23,6 @@ from mmdet_ext.functional.assignment.yolo import (
 from mmdet_ext.functional.boxes.overlap import box_iou
 from mmdet_ext.functional.numerics import chunks
 from tests._helpers.assigners import geometry_of, indices
-from tests._helpers.memory import peak_bytes
 
 WIDTH, HEIGHT = 320, 256
 PRIORS, SIZES = yolo_anchors(WIDTH, HEIGHT)

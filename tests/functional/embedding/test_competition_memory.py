@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.functional.embedding.competition import class_competition
 from tests._helpers.competition import (
     Bent,
@@ -15,7 +16,6 @@ from tests._helpers.competition import (
     batch,
     with_gradients,
 )
-from tests._helpers.memory import peak_bytes
 
 MIB = 2**20
 

@@ -300,7 +300,7 @@ WRONG = {
     ),
     'face imports the catalog': (
         'mmdet_ext.face.samplers.any',
-        'from mmdet_ext.catalog.cases import CASES'
+        'from mmdet_ext.catalog.cases import CASES',
     ),
     'data import torch': ('mmdet_ext.data.coco.voc', 'import torch'),
     'data import a host': ('mmdet_ext.data.synthetic.shapes', 'from mmcv import imread'),

@@ -1,4 +1,4 @@
-"""Preprocessing: values, channels, mirrored images, and its place in ImageClassifier."""
+"""Preprocessor of faces: values, channels, mirror images, and use in ImageClassifier."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mmdet_ext.face.preprocessor import FaceDataPreprocessor
 
 
 def make_images(count: int = 3, channels: int = 3) -> torch.Tensor:
+    """Make random images."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, channels, 5, 4), generator=generator, dtype=torch.uint8)
 
@@ -29,7 +30,7 @@ def test_values_and_channels() -> None:
     assert kept[0, :, 0, 0].tolist() == [-127.5 / 128, -0.5 / 128, 127.5 / 128]
 
 
-def test_mean_and_std_of_channels_are_in_the_order_that_goes_on() -> None:
+def test_mean_and_std_per_channel_are_in_the_order_of_the_network() -> None:
     images = make_images()
     out = FaceDataPreprocessor(mean=(1, 2, 3), std=(4, 5, 6))(dict(inputs=images))['inputs']
     for channel, (mean, std) in enumerate([(1, 4), (2, 5), (3, 6)]):
@@ -57,7 +58,7 @@ def test_grey_input_stays_grey() -> None:
     torch.testing.assert_close(out, (images.float() - 127.5) / 128)
 
 
-def test_mirrored_images_stand_behind_at_test_alone() -> None:
+def test_mirror_images_are_appended_only_at_test() -> None:
     images, samples = make_images(), [BaseDataElement() for _ in range(3)]
     preprocessor = FaceDataPreprocessor(flip_at_test=True)
     plain = FaceDataPreprocessor()(dict(inputs=images))['inputs']
@@ -136,7 +137,7 @@ def test_image_classifier_trains_on_it() -> None:
     images = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
     data = dict(inputs=list(images), data_samples=[sample().set_gt_label(i % 3) for i in range(4)])
     losses = model(**model.data_preprocessor(data, True), mode='loss')
-    # Equal images: equal scores, so that the loss is the mean over their labels.
+    # Equal images have equal scores, so the loss is the mean over their labels.
     scores = model(model.data_preprocessor(data)['inputs'])
     expected = torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1, 2, 0]))
     torch.testing.assert_close(losses['loss'], expected)

@@ -1,4 +1,4 @@
-"""Every leaf config of face recognition builds with the stock runner, trains and validates."""
+"""Leaf configs of faces: each builds with the stock runner, trains, validates and tests."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mmdet_ext import registry
 from mmdet_ext.data.synthetic.faces import make_faces
 from tests._helpers.configs import face_leaf_configs, leaf_configs, shrink_face
 
-#: What a leaf may name without the scope: margins and losses, to the head.
+#: Options of the head whose types, margins and losses, need no scope.
 UNPREFIXED = ('margin', 'aux_losses')
 
 
 class Recorder(Hook):
-    """Keeps the weights before training and what each iteration gave."""
+    """Hook that keeps the weights before training, and the outputs of each iteration."""
 
     def __init__(self) -> None:
         self.weights: dict[str, torch.Tensor] = {}
@@ -49,7 +49,7 @@ class Recorder(Hook):
 
 @dataclass
 class Run:
-    """A finished run of a shrunk leaf, and what it gave at test."""
+    """Finished run of a shrunk leaf config, and its test results."""
 
     leaf: Path
     runner: Runner
@@ -62,7 +62,7 @@ class Run:
         return self.runner.model.head
 
     def validated(self) -> dict[str, Any]:
-        """The line of the validation, its figures alone."""
+        """Return the results in the logged line of the validation."""
         (line,) = [line for line in self.lines if 'face/auc' in line]
         return {key: value for key, value in line.items() if '/' in key}
 
@@ -83,7 +83,7 @@ def faces_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     request: pytest.FixtureRequest, faces_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Run]:
-    """Each leaf, trained for an epoch of two iterations, validated and tested."""
+    """Train each leaf config for an epoch of two iterations, validate and test it."""
     work_dir = tmp_path_factory.mktemp(request.param.stem)
     cfg = shrink_face(request.param, faces_root, work_dir=str(work_dir))
     recorder = Recorder()
@@ -91,8 +91,8 @@ def run(
     runner.register_hook(recorder)
     runner.train()
     if any(isinstance(hook, EMAHook) for hook in runner.hooks):
-        # The averages are what is validated and saved; a test in the same process would begin
-        # new ones from the last weights.
+        # The averaged weights are validated and saved. A test in the same process would start new
+        # averages from the last weights.
         load_checkpoint(runner.model, (work_dir / 'last_checkpoint').read_text().strip())
     scalars = Path(runner.log_dir) / 'vis_data' / 'scalars.json'
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
@@ -106,7 +106,7 @@ def test_two_iterations_with_finite_losses(run: Run) -> None:
     first, second = run.recorder.outputs
     assert all(math.isfinite(value) for value in (*first.values(), *second.values()))
     assert first['loss'] > 0 or run.head.margin is None
-    # The sum of what is a loss; 'own_cosine' and counts are logged alone.
+    # The total sums the losses only; 'own_cosine' and counts are just logged.
     parts = [key for key in first if key.startswith('loss_')]
     assert len(parts) == len(run.head.aux_losses) + (type(run.head.margin).__name__ == 'MagFace')
     assert logged[0]['loss'] == pytest.approx(first['loss'], rel=1e-5)
@@ -127,14 +127,14 @@ def test_backbone_and_centres_move_and_stay_finite(run: Run) -> None:
         assert torch.isfinite(parameter).all(), name
         changed = not torch.equal(before[name], parameter)
         assert parameter.requires_grad or not changed, name
-        # A bias in front of a batch norm, and a gain of one, may be lost in rounding.
+        # Updates of a bias before a batch norm, and of a gain of one, may be lost in rounding.
         if parameter.requires_grad and parameter.ndim > 1:
             assert changed, name
         moved |= {name.partition('.')[0]} if changed else set()
     assert 'backbone' in moved
     if run.head.margin is not None:
         rows = before['head.weight'].ne(run.head.weight).any(1)
-        # All centres feel a batch, by what they are not.
+        # A batch moves all centres, those of other classes too.
         assert rows.all()
     for name, value in run.runner.model.state_dict().items():
         if name.endswith('running_var'):
@@ -144,14 +144,14 @@ def test_backbone_and_centres_move_and_stay_finite(run: Run) -> None:
 def test_validation_gives_the_metrics_of_its_evaluator(run: Run) -> None:
     found = run.validated()
     for key, value in found.items():
-        # No threshold is high enough to be right where refusing everybody is best.
+        # The threshold is infinite if refusing all pairs is best.
         assert math.isfinite(value) or ('threshold' in key and value > 0), key
         if re.search(r'/(auc|eer|(balanced_)?accuracy(_best)?|rank-.*|(tar|tpir)@.*)$', key):
             assert 0 <= value <= 1, key
     assert {'face/auc', 'face/eer'} <= set(found)
     assert found['face/zero_embeddings'] == 0
     # An independent count. A hardly trained network gives nearly equal embeddings, whose order
-    # hangs on rounding: such pairs may count for either side.
+    # depends on rounding, so such pairs may count for either kind.
     same, cosine = pairs_of(run)
     assert found['face/genuine_pairs'] == same.sum() > 0
     assert found['face/impostor_pairs'] == (~same).sum() > 0
@@ -160,7 +160,7 @@ def test_validation_gives_the_metrics_of_its_evaluator(run: Run) -> None:
     assert least - 1e-9 <= found['face/auc'] <= most + 1e-9
 
 
-def test_test_gives_what_validation_gave(run: Run) -> None:
+def test_test_results_equal_validation_results(run: Run) -> None:
     cfg = run.runner.cfg
     if any(cfg[f'val_{part}'] != cfg[f'test_{part}'] for part in ('dataloader', 'evaluator')):
         pytest.skip('this leaf tests otherwise than it validates')
@@ -168,7 +168,7 @@ def test_test_gives_what_validation_gave(run: Run) -> None:
 
 
 def pairs_of(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each pair of the validation is of one identity, and its cosine."""
+    """Return whether each pair of the validation is genuine, and its cosine."""
     model, loader = run.runner.model.eval(), run.runner.val_loop.dataloader
     with torch.no_grad():
         samples = [sample for batch in loader for sample in model.val_step(batch)]
@@ -207,7 +207,7 @@ def test_holds_the_types_that_the_config_names(run: Run) -> None:
 
 
 def named_types(leaf: Path) -> set[str]:
-    """The types of ours that a config names."""
+    """Return the types of this package that a config names."""
     cfg = Config.fromfile(leaf)
     named = set(re.findall(r"'mmdet_ext\.(\w+)'", str(cfg.to_dict())))
     for key in UNPREFIXED:
@@ -227,7 +227,7 @@ def test_shrinking_keeps_all_types_but_half_precision(faces_root: Path) -> None:
 
 
 def types(node: Any) -> Iterator[str]:
-    """All types that a config names, in its order of keys."""
+    """Yield all types that a config names, in the order of its keys."""
     if isinstance(node, dict):
         yield from [node['type']] if 'type' in node else []
         for key in sorted(node):
@@ -237,19 +237,19 @@ def types(node: Any) -> Iterator[str]:
             yield from types(part)
 
 
-def test_every_leaf_is_of_detection_or_of_faces() -> None:
+def test_every_leaf_is_of_detection_or_of_face() -> None:
     faces, others = face_leaf_configs(), leaf_configs()
     assert faces == sorted(faces) and others == sorted(others)
     assert all(path.parent.parent.name in ('face', 'margins') for path in faces)
     assert not set(faces) & set(others)
     assert not any({'face', 'margins'} & set(path.parts) for path in others)
-    # mim finds a config by its stem.
+    # mim finds a config by the stem of its file name.
     stems = [path.stem for path in faces]
     assert len(set(stems)) == len(stems) and not set(stems) & {path.stem for path in others}
 
 
-def test_batches_are_as_large_as_a_balanced_sampler_makes_them() -> None:
-    """A sampler is not told the size of the loader's batches."""
+def test_batch_size_fits_the_balanced_sampler() -> None:
+    """Compare both sizes, because a sampler does not know the batch size of its loader."""
     counted = 0
     for leaf in face_leaf_configs():
         loader = Config.fromfile(leaf).train_dataloader
@@ -262,13 +262,13 @@ def test_batches_are_as_large_as_a_balanced_sampler_makes_them() -> None:
     assert counted
 
 
-def test_buffers_are_the_same_on_all_processes_when_evaluated() -> None:
+def test_buffers_are_synchronised_before_evaluation() -> None:
     for leaf in face_leaf_configs():
         hooks = Config.fromfile(leaf).default_hooks
         assert hooks.sync_buffers.type == 'SyncBuffersHook', leaf
 
 
-def test_num_classes_are_those_of_the_data_where_they_are_published() -> None:
+def test_num_classes_equal_the_published_number_of_identities() -> None:
     published = {
         'ms1mv3': 93431,
         'glint360k': 360232,

@@ -1,4 +1,4 @@
-"""Face recognition as a user types it: `mim train` under both hosts, `mim test`, `--resume`."""
+"""Commands of a user on faces: `mim train` under both hosts, `mim test`, `--resume`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ENVIRONMENT = {
     'PYTHONWARNINGS': 'ignore',
 }
 
-# MMEngine's own start of a process group sets a CUDA device first, which a CPU has not; it leaves
-# alone a group that is there.
+# MMEngine sets a CUDA device when it starts a process group, which fails without one. It keeps a
+# group that exists.
 WORKER = """
 import sys
 import torch
@@ -47,7 +47,7 @@ Runner.from_cfg(Config.fromfile(sys.argv[1])).train()
 
 
 def small(root: Path, work_dir: Path | None = None, **options: Any) -> Config:
-    """A face leaf of two epochs, with shifts drawn at random, and a margin that remembers."""
+    """Write a leaf config of two epochs, with random shifts, and a margin that keeps a state."""
     cfg = shrink_face(LEAF, root, **{'log_level': 'INFO', **options})
     cfg.train_cfg.max_epochs = 2
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
@@ -65,7 +65,7 @@ def small(root: Path, work_dir: Path | None = None, **options: Any) -> Config:
 
 @pytest.fixture(scope='module', autouse=True)
 def one_thread() -> Iterator[None]:
-    """As in the processes that are compared with: sums over threads differ in the last bits."""
+    """Use one thread as the other processes do, because sums over threads differ in rounding."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -81,7 +81,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def straight(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the checkpoints of both epochs of an uninterrupted run in this process."""
+    """Train without interruption in this process; the folder has the checkpoints of both epochs."""
     work_dir = tmp_path_factory.mktemp('straight')
     Runner.from_cfg(small(root, work_dir, log_level='WARNING')).train()
     return work_dir
@@ -92,7 +92,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def python(*words: str | Path, cwd: Path) -> str:
-    """Run Python in a new process; returns what it printed."""
+    """Run Python in a new process, and return its output."""
     done = subprocess.run(
         [sys.executable, *map(str, words)],
         env=ENVIRONMENT,
@@ -107,7 +107,7 @@ def python(*words: str | Path, cwd: Path) -> str:
 
 
 def assert_same_training(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Weights, statistics, optimiser and schedules are the same to the last bit."""
+    """Assert that weights, statistics, optimiser and schedules are bit-equal."""
     assert one['meta']['epoch'] == other['meta']['epoch']
     assert one['meta']['iter'] == other['meta']['iter'] > 0
     for part in ('state_dict', 'optimizer', 'param_schedulers'):
@@ -117,7 +117,7 @@ def assert_same_training(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 @pytest.fixture(scope='module')
 def typed(straight: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What a user typed, each in a process and folder of its own, where ``printed.txt`` is."""
+    """Run the commands of a user, each in its own process and folder, with ``printed.txt``."""
     folder = tmp_path_factory.mktemp('typed')
     config = folder / 'tiny.py'
     small(root).dump(config)
@@ -133,7 +133,7 @@ def typed(straight: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) 
         printed = python('-m', 'mim', *calls[name], '--work-dir', folder / name, cwd=folder / name)
         (folder / name / 'printed.txt').write_text(printed)
 
-    # Most of their time is the hosts' import.
+    # They run at the same time, because most of their time is importing the hosts.
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(call, calls))
     return {name: folder / name for name in calls}
@@ -142,7 +142,7 @@ def typed(straight: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.subprocess
 @pytest.mark.slow
 @pytest.mark.parametrize('host', ['mmdet', 'mmpretrain'])
-def test_both_hosts_train_what_the_runner_trains(
+def test_training_by_mim_under_both_hosts_equals_the_runner(
     host: str, typed: dict[str, Path], straight: Path
 ) -> None:
     printed = (typed[host] / 'printed.txt').read_text()
@@ -157,8 +157,8 @@ def test_mim_resumes(typed: dict[str, Path], straight: Path) -> None:
     run = typed['resumed']
     assert not (run / 'epoch_1.pth').exists()
     whole, resumed = load(straight / 'epoch_2.pth'), load(run / 'epoch_2.pth')
-    # A checkpoint holds no state of random generators, so that shifts are others: what was
-    # learned before is there, what hangs on the epoch goes on.
+    # A checkpoint holds no state of random generators, so the shifts differ. The learned state is
+    # kept, and schedules that depend on the epoch continue.
     assert resumed['meta']['epoch'] == 2 and resumed['meta']['iter'] == 4
     for part in ('lr', 'margin_m'):
         logged = [
@@ -175,7 +175,7 @@ def test_mim_resumes(typed: dict[str, Path], straight: Path) -> None:
 
 @pytest.mark.subprocess
 @pytest.mark.slow
-def test_mim_tests_what_the_runner_tests(
+def test_mim_test_equals_the_test_of_the_runner(
     typed: dict[str, Path], straight: Path, root: Path, tmp_path: Path
 ) -> None:
     checkpoint = straight / 'epoch_2.pth'
@@ -190,14 +190,14 @@ def test_mim_tests_what_the_runner_tests(
 
 
 def without_shifts(cfg: Config) -> Config:
-    """The config with images that nothing random is done to."""
+    """Return the config without random transforms."""
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         dataset.pipeline = [step for step in dataset.pipeline if step['type'] != 'RandomCrop']
     return cfg
 
 
-def test_resume_equals_going_on(root: Path, tmp_path: Path) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(root: Path, tmp_path: Path) -> None:
     whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
     Runner.from_cfg(without_shifts(small(root, whole, log_level='WARNING'))).train()
     first = str(whole / 'epoch_1.pth')
@@ -206,7 +206,7 @@ def test_resume_equals_going_on(root: Path, tmp_path: Path) -> None:
     ).train()
     assert not (resumed / 'epoch_1.pth').exists()
     assert_same_training(load(whole / 'epoch_2.pth'), load(resumed / 'epoch_2.pth'))
-    # The second epoch did something, to weights as to what is remembered.
+    # The second epoch changed the weights and the state of the margin.
     one, two = (load(whole / f'epoch_{number}.pth')['state_dict'] for number in (1, 2))
     for name in ('head.weight', 'head.margin.pace', 'head.aux_losses.center.centers'):
         assert not torch.equal(one[name], two[name]), name
@@ -244,7 +244,7 @@ def test_two_gloo_processes_equal_one(root: Path, tmp_path: Path) -> None:
         cfg.train_dataloader.sampler.shuffle = False
         cfg.train_cfg.max_epochs = 1
         cfg.custom_hooks = []
-        # Without batch norms gradients are steep.
+        # Without batch norms, gradients are large.
         cfg.optim_wrapper = dict(
             type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05), clip_grad=dict(max_norm=1)
         )
@@ -266,7 +266,7 @@ def test_two_gloo_processes_equal_one(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.subprocess
 def test_two_processes_validate_one_network(root: Path, tmp_path: Path) -> None:
-    """What they validate together is what one process tests of the checkpoint."""
+    """Results of two processes together equal those of one process for the checkpoint."""
     cfg = without_shifts(small(root, tmp_path / 'run', log_level='WARNING'))
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.max_epochs = 1
@@ -285,13 +285,13 @@ def test_two_processes_validate_one_network(root: Path, tmp_path: Path) -> None:
         )
     ).test()
     assert tested['face/impostor_pairs'] > 100
-    # Each sees every other digit, so that a mixture of two networks gives other figures.
+    # Each process sees every second digit, so two different networks would change the results.
     assert validated == pytest.approx({**validated, **tested}, abs=1e-5)
 
 
 def in_two_processes(cfg: Config, folder: Path) -> None:
     """Train in two processes on one CPU."""
-    # The runner's default names a CUDA device.
+    # The default of the runner is a CUDA device.
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
     )

@@ -1,4 +1,4 @@
-"""Figures of face recognition show what they are given."""
+"""Plots of face evaluation show the given values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmdet_ext.plots.face import (
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures as they are saved."""
+    """Collect the figures as they are saved."""
     figures: list[Any] = []
     save = face.save_figure
 
@@ -39,7 +39,7 @@ def legend(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_roc_has_a_logarithmic_far_from_the_decade_below_the_lowest(
+def test_roc_has_a_logarithmic_far_that_begins_a_decade_below_the_lowest(
     drawn: list[Any], tmp_path: Path
 ) -> None:
     curves = {'one': ([0, 0, 0.004, 1.0], [0, 0.5, 0.8, 1.0]), 'two': ([0, 0.02, 1], [0, 0.9, 1])}
@@ -47,7 +47,7 @@ def test_roc_has_a_logarithmic_far_from_the_decade_below_the_lowest(
     (axes,) = drawn[0].axes
     assert axes.get_xscale() == 'log' and axes.get_xlim() == (1e-3, 1)
     x, y = axes.lines[0].get_data()
-    # What is reached without an impostor stands at the left edge.
+    # Points that accept no impostor are drawn at the left edge.
     assert x.tolist() == [1e-3, 1e-3, 0.004, 1] and list(y) == [0, 0.5, 0.8, 1]
     assert axes.lines[0].get_drawstyle() == 'steps-post'
     assert legend(drawn[0]) == ['one', 'two', 'FAR = FRR']
@@ -110,7 +110,7 @@ def test_sheet_shows_grey_and_coloured_images_and_crosses_out_the_unreadable(
     tile = first.images[0].get_array()
     assert first.get_title() == '0.710'
     assert [text.get_text() for text in first.texts] == ['a/1', '...one image.png']
-    # The grey one is half as wide as high, with white beside it; red is red, not blue.
+    # The grey image is half as wide as high, with white beside it. Red is red, not blue.
     assert tile[5, TILE // 2].tolist() == [77] * 3 and tile[5, 5].tolist() == [255] * 3
     assert tile[5, -5].tolist() == [255, 0, 0]
     second, third, *rest = figure.subfigs[1].axes

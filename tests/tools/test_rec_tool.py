@@ -1,4 +1,4 @@
-"""A folder of faces to train.rec and back, and what the tool says of either."""
+"""Tool of records: a folder of faces to train.rec and back, reports and errors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_round_trip_of_orl(shared_data: Path, tmp_path: Path, capsys: Capture) -
     assert (tmp_path / 'property').read_text() == '40,112,92\n'
     dataset = FaceRecordDataset(str(tmp_path))
     assert dataset.get_gt_labels().tolist() == [k // 10 for k in range(400)]
-    for k in (0, 99, 390):  # the 10. image of s10 is the 100., by natural order
+    for k in (0, 99, 390):  # image 10 of s10 is number 100 in natural order
         expected = cv2.imread(str(orl / f's{k // 10 + 1}' / f'{k % 10 + 1}.pgm'))
         assert np.abs(dataset[k]['img'].astype(int) - expected).max() <= 3
     assert main(['inspect', str(tmp_path), '--check', '--out', str(tmp_path / 'r.json')]) == 0
@@ -130,10 +130,10 @@ def test_check_lists_corrupt_records(faces: Path, tmp_path: Path, capsys: Captur
     path = tmp_path / 'train.rec'
     content, offsets = bytearray(path.read_bytes()), read_index(tmp_path / 'train.idx')[1]
     content[offsets[3]] ^= 255
-    content[offsets[5] - 4 : offsets[5]] = bytes(4)  # the end of record 4's JPEG
+    content[offsets[5] - 4 : offsets[5]] = bytes(4)  # the last bytes of the JPEG of record 4
     path.write_bytes(content)
     capsys.readouterr()
-    assert main(['inspect', str(tmp_path)]) == 0  # nothing is decoded but a sample
+    assert main(['inspect', str(tmp_path)]) == 0  # only a sample is decoded
     capsys.readouterr()
     assert main(['inspect', str(tmp_path), '--check', '--out', str(tmp_path / 'r.json')]) == 2
     said = capsys.readouterr()
@@ -152,7 +152,7 @@ def test_index_is_rebuilt(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     assert index.read_bytes() == before
 
 
-def test_parts_are_extracted(faces: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_some_identities_are_extracted(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     main(['write', str(faces), str(tmp_path / 'rec')])
     out = tmp_path / 'out'
     assert (
@@ -173,7 +173,9 @@ def test_parts_are_extracted(faces: Path, tmp_path: Path, capsys: Capture) -> No
     assert 'error: identities [7] have no image' in capsys.readouterr().err
 
 
-def test_bad_pictures(faces: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_bad_images_raise_an_error_or_are_dropped(
+    faces: Path, tmp_path: Path, capsys: Capture
+) -> None:
     (faces / 's1' / '2.jpg').write_bytes(jpeg(2)[:500])
     (faces / 's10' / '1.jpg').write_bytes(b'no image')
     assert main(['write', str(faces), str(tmp_path / 'rec')]) == 2
@@ -188,7 +190,7 @@ def test_bad_pictures(faces: Path, tmp_path: Path, capsys: Capture) -> None:
     assert FaceRecordDataset(str(tmp_path / 'rec')).get_gt_labels().tolist() == [0] + [1] * 12
 
 
-def test_pixels_spoilt_in_the_middle_show_when_decoded(
+def test_damaged_pixels_are_found_when_decoded(
     faces: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def decode(data: bytes) -> np.ndarray:
@@ -206,7 +208,7 @@ def test_pixels_spoilt_in_the_middle_show_when_decoded(
     assert (tmp_path / 'rec' / 'identities.txt').read_text() == 's1\ns2\n'
 
 
-def test_identities_are_those_of_the_data_set_of_folders(
+def test_identities_equal_those_of_the_data_set_of_folders(
     faces: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     for name in ('.cache/1.jpg', 's2/below/1.jpg', 's1/.hidden.jpg', 'loose.jpg', 's1/a.txt'):
@@ -232,7 +234,7 @@ def test_identities_are_those_of_the_data_set_of_folders(
 
 
 @pytest.mark.parametrize('scan', [[], ['--scan']])
-def test_what_can_be_read_is_extracted_and_the_rest_is_named(
+def test_readable_images_are_extracted_and_the_others_named(
     scan: list[str], faces: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     main(['write', str(faces), str(tmp_path / 'rec')])
@@ -285,7 +287,9 @@ def test_bad_input(
     assert err.rpartition('error: ')[1] and message in err.rpartition('error: ')[2]
 
 
-def test_nothing_is_replaced_unasked(faces: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_existing_files_are_not_replaced_without_force(
+    faces: Path, tmp_path: Path, capsys: Capture
+) -> None:
     arguments = ['write', str(faces), str(tmp_path)]
     assert main(arguments) == 0
     assert main(arguments) == 2

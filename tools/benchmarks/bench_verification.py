@@ -1,11 +1,12 @@
-"""All pairs of many embeddings: time and peak memory of exact verification.
+"""Benchmark of exact verification over all pairs of many embeddings: time and peak memory.
 
     python tools/benchmarks/bench_verification.py [--embeddings N] [--dim D] [--out FILE.json]
 
-Random embeddings about one centre an identity; AUC, equal error rate, TAR at FAR and the hardest
-pairs of all N (N - 1) / 2 pairs. The floor is the time of the matrix products alone, taken on some
-blocks. The peak is the most that the whole process held, with the embeddings and with Python and
-torch, which take some 0.5 GiB. Returns 1 if it is above --limit.
+It computes AUC, equal error rate, TAR at FAR and the hardest pairs of all N (N - 1) / 2 pairs of
+random embeddings, which lie around one centre per identity. The floor is the time of the matrix
+products alone, measured on a few blocks. The peak is the largest memory of the whole process, with
+the embeddings and with Python and torch, which take some 0.5 GiB. It returns 1 if the peak is above
+--limit.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         embeddings={'type': int, 'default': 100_000},
         dim={'type': int, 'default': 512},
-        pictures={'type': int, 'default': 10, 'help': 'of an identity'},
-        block={'type': int, 'default': BLOCK, 'help': 'embeddings a side of one product'},
-        limit={'type': float, 'default': 4.0, 'help': 'GiB that the process may hold'},
+        pictures={'type': int, 'default': 10, 'help': 'images per identity'},
+        block={'type': int, 'default': BLOCK, 'help': 'rows and columns of one product'},
+        limit={'type': float, 'default': 4.0, 'help': 'largest memory of the process, GiB'},
     )
     embeddings, labels = faces(args.embeddings, args.dim, args.pictures, args.seed)
     before = peak_gib()
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def faces(count: int, dim: int, images: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Embeddings about one centre an identity, in random order, and their labels."""
+    """Make embeddings around one centre per identity, in random order, and their labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randperm(count, generator=generator) // images
     centres = torch.randn(int(labels.max()) + 1, dim, generator=generator)
@@ -98,7 +99,7 @@ def faces(count: int, dim: int, images: int, seed: int) -> tuple[Tensor, Tensor]
 
 
 def product_seconds(dim: int, block: int, runs: int = 20) -> float:
-    """Seconds a pair of the matrix products, the median of some."""
+    """Measure the seconds per pair of the matrix products, as the median of several runs."""
     rows, columns = torch.randn(block, dim), torch.randn(block, dim)
     out = torch.empty(block, block)
     taken = []
@@ -110,13 +111,13 @@ def product_seconds(dim: int, block: int, runs: int = 20) -> float:
 
 
 def peak_gib() -> float:
-    """GiB that the process held at most so far; Linux counts KiB, macOS bytes."""
+    """Return the peak memory of the process in GiB; Linux reports KiB, macOS bytes."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / 2**30 if sys.platform == 'darwin' else most / 2**20
 
 
 def progress(done: int, total: int) -> None:
-    """A line that is overwritten."""
+    """Print the progress in a line that is overwritten."""
     end = '\n' if done == total else ''
     print(f'\r{done / total:.1%} of {total:,} pairs', end=end, file=sys.stderr, flush=True)
 

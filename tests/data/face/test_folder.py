@@ -1,4 +1,4 @@
-"""Folders and lists of faces: what is found, in which order, and what is left out or refused."""
+"""Folders and lists of faces: images found, their order, and those left out or refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def image(path: Path, mode: str = 'RGB', **options: object) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three people of 3, 2 and 1 images, in an order that text would sort otherwise."""
+    """Write 3 identities of 3, 2 and 1 images, whose natural order is not that of text."""
     for name, images in {'s10': (1,), 's2': (10, 9), 's1': (1, 2, 11)}.items():
         for number in images:
             image(tmp_path / 'faces' / name / f'{number}.png')
@@ -75,7 +75,7 @@ def test_natural_order(names: list[str], expected: list[str]) -> None:
     assert sorted(names, key=natural_key) == expected
 
 
-def test_what_is_no_image_is_counted(root: Path) -> None:
+def test_other_files_are_counted(root: Path) -> None:
     (root / 's1' / '.DS_Store').touch()
     (root / 's1' / '._1.png').touch()
     (root / 's1' / 'notes.txt').touch()
@@ -117,7 +117,7 @@ def test_odd_images_are_counted(root: Path) -> None:
         assert part in report
 
 
-def test_bad_pictures_are_an_error_dropped_or_unchecked(root: Path) -> None:
+def test_bad_images_raise_an_error_are_dropped_or_unchecked(root: Path) -> None:
     path = root / 's1' / '2.png'
     path.write_bytes(path.read_bytes()[:-30])
     Image.new('F', (4, 4)).save(root / 's2' / '9.tiff')
@@ -132,14 +132,14 @@ def test_bad_pictures_are_an_error_dropped_or_unchecked(root: Path) -> None:
         list_faces(root, bad_images='skip')
 
 
-def test_an_identity_asked_for_whose_images_are_all_bad_is_an_error(root: Path) -> None:
+def test_named_identity_whose_images_are_all_bad_is_an_error(root: Path) -> None:
     (root / 's10' / '1.png').write_bytes(b'')
     assert list_faces(root, bad_images='drop').classes == ('s1', 's2')
     with pytest.raises(LayoutError, match='1 of the identities asked for have no image.*s10'):
         list_faces(root, identities=['s10', 's1'], bad_images='drop')
 
 
-def test_min_pictures(root: Path) -> None:
+def test_identities_with_fewer_images_than_the_minimum_are_left_out(root: Path) -> None:
     faces = list_faces(root, min_pictures=2)
     assert faces.classes == ('s1', 's2')
     assert str(faces.left_out) == '1 identities of fewer than 2 images (s10)'
@@ -149,7 +149,7 @@ def test_min_pictures(root: Path) -> None:
         list_faces(root, min_pictures=0)
 
 
-def test_identities_named_give_order_and_labels(root: Path) -> None:
+def test_named_identities_fix_order_and_labels(root: Path) -> None:
     faces = list_faces(root, identities=['s10', 's1'])
     assert faces.classes == ('s10', 's1')
     assert faces.labels == [0, 1, 1, 1]
@@ -172,16 +172,16 @@ def test_wrong_identities(root: Path, identities: list[str] | str, message: str)
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_parts_are_disjoint_complete_and_stay(seed: int) -> None:
+def test_parts_are_disjoint_complete_and_repeatable(seed: int) -> None:
     split = dict(val_fraction=0.2, test_fraction=0.3, seed=seed)
     parts = {part: split_identities(NAMES, part, **split) for part in ('train', 'val', 'test')}
     assert [len(parts[part]) for part in ('train', 'val', 'test')] == [19, 7, 11]
     assert sorted(sum(parts.values(), [])) == sorted(NAMES)
-    # The order in which a file system lists names changes nothing.
+    # The parts do not depend on the order in which a file system lists names.
     assert set(split_identities(NAMES[::-1], 'val', **split)) == set(parts['val'])
 
 
-def test_seeds_split_differently_and_small_shares_get_one() -> None:
+def test_seeds_split_differently_and_small_shares_get_one_identity() -> None:
     assert len({tuple(split_identities(NAMES, 'val', seed=seed)) for seed in range(5)}) == 5
     assert len(split_identities(['a', 'b'], 'val', val_fraction=0.01)) == 1
 
@@ -213,7 +213,7 @@ def test_identity_split_of_a_folder(root: Path) -> None:
         list_faces(root, identities=['s1'], identity_split=dict(part='train'))
 
 
-def test_picture_split_keeps_labels(root: Path) -> None:
+def test_split_of_images_keeps_labels(root: Path) -> None:
     gallery = list_faces(root, picture_split=dict(part='first', count=1))
     probes = list_faces(root, picture_split=dict(part='rest', count=1))
     assert short(gallery.paths) == ['s1/1.png', 's2/9.png', 's10/1.png']

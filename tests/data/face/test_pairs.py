@@ -21,7 +21,7 @@ from mmdet_ext.data.face.safe_pickle import UnsafePickleError
 
 
 def lfw(root: Path, text: str, **persons: int) -> Path:
-    """A list, and images 1..n of each person, empty files."""
+    """Write a list, and empty files of images 1..n of each person."""
     for name, count in persons.items():
         (root / name).mkdir(parents=True)
         for k in range(1, count + 1):
@@ -82,7 +82,7 @@ def test_names_with_spaces_and_accents(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('ending', ['.jpg', '.jpeg', '.png', '.bmp', '.pgm', '.ppm'])
-def test_endings(tmp_path: Path, ending: str) -> None:
+def test_suffixes_of_images(tmp_path: Path, ending: str) -> None:
     path = lfw(tmp_path, '1\nAnn\t1\t2\nAnn\t2\tBo\t1\n', Ann=1, Bo=1)
     (tmp_path / 'Ann' / f'Ann_0002{ending}').touch()
     pairs = read_lfw_pairs(path, tmp_path)
@@ -112,7 +112,7 @@ def test_absent_files_are_counted(tmp_path: Path) -> None:
         read_lfw_pairs(path, tmp_path, absent='drop')
 
 
-def test_folds_that_lose_all_pairs_are_said(tmp_path: Path) -> None:
+def test_folds_that_lose_all_pairs_are_noted(tmp_path: Path) -> None:
     path = lfw(tmp_path, '2\t1\nAnn\t1\t9\nAnn\t1\tAnn\t9\nBo\t1\t2\nBo\t1\tAnn\t1\n', Ann=1, Bo=2)
     pairs = read_lfw_pairs(path, tmp_path, absent='drop')
     assert pairs.fold.tolist() == [0, 0]
@@ -136,7 +136,7 @@ def test_wrong_lists(tmp_path: Path, text: str, message: str) -> None:
         read_lfw_pairs(lfw(tmp_path, text, Ann=3, Bo=1), tmp_path)
 
 
-def test_wrong_places(tmp_path: Path) -> None:
+def test_absent_lists_and_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='list of pairs .*pairs.txt'):
         read_lfw_pairs(tmp_path / 'pairs.txt', tmp_path)
     path = lfw(tmp_path, TEXT)
@@ -149,7 +149,7 @@ def test_wrong_places(tmp_path: Path) -> None:
         read_lfw_pairs(path, tmp_path)
 
 
-def test_odd_pairs_stay_and_are_said(tmp_path: Path) -> None:
+def test_odd_pairs_are_kept_and_noted(tmp_path: Path) -> None:
     path = lfw(
         tmp_path,
         '1\t3\nAnn\t1\t1\nAnn\t1\t2\nAnn\t2\t1\nAnn\t1\tBo\t1\nBo\t1\tAnn\t1\nBo\t1\t1\n',
@@ -206,7 +206,7 @@ def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(('count', 'folds'), [(10, 10), (6000, 10), (7000, 10), (23, 10), (5, 1)])
-def test_folds_are_those_of_scikit_learn(count: int, folds: int) -> None:
+def test_folds_equal_those_of_scikit_learn(count: int, folds: int) -> None:
     expected = np.zeros(count, int)
     if folds > 1:
         for number, (_, test) in enumerate(KFold(folds, shuffle=False).split(np.zeros(count))):

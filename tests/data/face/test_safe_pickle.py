@@ -1,4 +1,4 @@
-"""Pickles of bytes, bools and arrays are read; whatever could run code is refused by its name."""
+"""Safe pickles: bytes, bools and arrays are read; names that could run code are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ARRAYS = [
 
 
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
-def test_what_a_bin_file_holds(protocol: int) -> None:
+def test_content_of_a_bin_file_is_read(protocol: int) -> None:
     loaded = loads_safe_pickle(pickle.dumps(CONTENT, protocol))
     assert loaded == CONTENT
     assert [type(flag) for flag in loaded[1]] == [bool] * 4
@@ -50,7 +50,7 @@ def test_arrays(array: np.ndarray, protocol: int) -> None:
     assert loaded is again
     assert loaded.dtype == array.dtype.newbyteorder('=') and loaded.dtype.isnative
     np.testing.assert_array_equal(loaded, array)
-    loaded[...] = 0  # it is an array of its own
+    loaded[...] = 0  # the array is writable
 
 
 @pytest.mark.parametrize('core', ['numpy.core', 'numpy._core'])
@@ -58,7 +58,7 @@ def test_files_of_numpy_1_and_2(core: str) -> None:
     for protocol in (2, 4, 5):
         content = pickle.dumps([np.arange(3), np.bool_(True)], protocol)
         now = np.zeros(0).__reduce__()[0].__module__.rpartition('.')[0]
-        # A string of protocol 4 is written with its length, and frames with theirs.
+        # In protocol 4, strings and frames are written with their lengths.
         for length in range(60):
             name = f'{now}.{"x" * length}'
             content = content.replace(
@@ -79,7 +79,7 @@ def test_files_of_numpy_1_and_2(core: str) -> None:
 
 
 def test_file_of_python_2() -> None:
-    """Python 2 writes bytes as strings, and an array's parts too."""
+    """Python 2 writes bytes, and the parts of an array, as strings."""
     lists = b'\x80\x02]q\x00(U\x03\xff\xd8\xffq\x01U\x00q\x02e]q\x03(\x88\x89e\x86q\x04.'
     assert loads_safe_pickle(lists) == ([b'\xff\xd8\xff', b''], [True, False])
     text = b"(lp0\nS'\\xff\\xd8'\np1\na."
@@ -94,7 +94,7 @@ def test_file_of_python_2() -> None:
 
 
 class Calls:
-    """Pickles as a call."""
+    """Object that is pickled as a call."""
 
     def __init__(self, function: Any, *args: Any, state: Any = None) -> None:
         self.call = function, args
@@ -137,7 +137,7 @@ def test_calls_are_refused_by_name(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_hostile_file_does_run_when_read_as_usual(
+def test_a_hostile_file_runs_code_when_read_by_pickle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -219,13 +219,13 @@ def test_crafted_pickles_are_refused(content: bytes, reason: str) -> None:
         loads_safe_pickle(content)
 
 
-def test_a_claim_of_size_takes_no_room() -> None:
+def test_a_claimed_size_allocates_no_memory() -> None:
     with pytest.raises(BrokenPickleError):
         loads_safe_pickle(b'\x80\x05\x96' + (2**40).to_bytes(8, 'little') + b'abc.')
 
 
-def test_lists_of_lists_of_one_list_take_no_time() -> None:
-    """Each level holds the one below ten times: 10 ** 15 leaves, of 15 lists."""
+def test_nested_lists_of_one_shared_list_are_read_quickly() -> None:
+    """Each of 15 lists holds the list below ten times, which makes 10 ** 15 leaves."""
     value: list[Any] = [b'leaf']
     for _ in range(15):
         value = [value] * 10
@@ -235,8 +235,8 @@ def test_lists_of_lists_of_one_list_take_no_time() -> None:
     assert loaded == [b'leaf']
 
 
-def test_stand_ins_stay_as_they_are() -> None:
-    """A pickle cannot set an attribute of a stand-in, which the next pickle would get."""
+def test_stand_ins_cannot_be_changed() -> None:
+    """A pickle cannot set an attribute of a stand-in, which the next pickle would see."""
     before = {key: type(one).__dict__.copy() for key, one in safe_pickle._STAND_INS.items()}
     for module, name in safe_pickle._STAND_INS:
         state = b'(N(S"name"\nS"x"\nttb.'
@@ -246,7 +246,7 @@ def test_stand_ins_stay_as_they_are() -> None:
     assert all(not hasattr(one, '__dict__') for one in safe_pickle._STAND_INS.values())
 
 
-def test_cut_or_no_pickle(tmp_path: Path) -> None:
+def test_cut_pickles_and_other_files_are_refused(tmp_path: Path) -> None:
     content = pickle.dumps(CONTENT, 4)
     for cut in range(0, len(content), 7):
         with pytest.raises(BrokenPickleError, match='Is the file whole'):
@@ -259,8 +259,8 @@ def test_cut_or_no_pickle(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings('ignore:invalid escape sequence')
-def test_changed_bytes_never_get_anything_else_through() -> None:
-    """Of 5,000 damaged files each loads as what is admitted or is refused."""
+def test_damaged_pickles_never_load_anything_else() -> None:
+    """Each of 5,000 damaged files is refused, or loads only admitted values."""
     rng = np.random.default_rng(0)
     sources = [
         pickle.dumps((CONTENT[0][:2], np.arange(4, dtype=np.uint8), True), protocol)

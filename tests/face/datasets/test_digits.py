@@ -1,4 +1,4 @@
-"""The digits: images, labels, and parts without a common image."""
+"""Data set of digits: images, labels, and parts without a common image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def keys(data) -> set[bytes]:
     return {image.tobytes() for image in images_of(data)}
 
 
-def test_all_are_those_of_scikit_learn() -> None:
+def test_images_and_labels_equal_those_of_scikit_learn() -> None:
     values, digits = sklearn_data.load_digits(return_X_y=True)
     data = build()
     assert data.get_gt_labels().tolist() == digits.tolist()
@@ -57,19 +57,19 @@ def test_parts_are_stratified_disjoint_and_complete(seed: int) -> None:
     assert (np.bincount(test.get_gt_labels()) + np.bincount(train.get_gt_labels())).tolist() == (
         total.tolist()
     )
-    # No two of scikit-learn's images are equal, so they are their own names.
+    # No two of scikit-learn's images are equal, so their pixels identify them.
     assert not keys(train) & keys(test)
     assert keys(train) | keys(test) == keys(build())
     assert (images_of(build(part='test', seed=seed)) == images_of(test)).all()
 
 
-def test_the_split_does_not_hang_on_the_digits_taken() -> None:
+def test_the_split_does_not_depend_on_the_digits_taken() -> None:
     some = build(digits=(3, 1), part='train')
     assert keys(some) <= keys(build(part='train'))
     assert keys(some) != keys(build(digits=(3, 1), part='train', seed=1))
 
 
-def test_fragment_keeps_three_digits_unseen() -> None:
+def test_base_config_keeps_three_digits_unseen() -> None:
     config = Config.fromfile(CONFIGS / 'digits.py')
     train, test = (
         DATASETS.build({**config[name].dataset, 'pipeline': []})

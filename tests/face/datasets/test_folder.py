@@ -1,4 +1,4 @@
-"""The registered data set of folders: entries, labels, names, its log line and its errors."""
+"""Data set of folders: entries, labels, names, the log line and errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_entries(root: Path, serialize: bool) -> None:
     assert (sample['img'] == 20).all() and sample['img'].shape == (6, 5, 3)
 
 
-def test_indices_and_subsets_keep_labels_with_images(root: Path) -> None:
+def test_indices_and_subsets_keep_the_label_of_each_image(root: Path) -> None:
     assert build(root, indices=[3, 0]).get_gt_labels().tolist() == [1, 0]
     subset = build(root).get_subset([3, 2])
     assert subset.get_gt_labels().tolist() == [1, 0]
@@ -104,7 +104,7 @@ def test_a_misspelt_option_is_named(root: Path) -> None:
         build(root, identites=['b2'])
 
 
-def test_orl_fragment(shared_data: Path) -> None:
+def test_base_config_of_orl(shared_data: Path) -> None:
     config = Config.fromfile(CONFIGS / 'orl.py')
     train, val = (
         DATASETS.build(
@@ -118,7 +118,7 @@ def test_orl_fragment(shared_data: Path) -> None:
     assert val.metainfo['classes'] == tuple(f's{i}' for i in range(31, 41))
 
 
-def test_face_folder_fragment_tests_on_other_people(tmp_path: Path) -> None:
+def test_base_config_of_folders_tests_on_other_identities(tmp_path: Path) -> None:
     for i in range(10):
         (tmp_path / f'p{i}').mkdir()
         cv2.imwrite(str(tmp_path / f'p{i}' / '0.png'), np.zeros((4, 4, 3), np.uint8))
@@ -157,7 +157,7 @@ def test_prefix_is_the_folder_of_the_images(root: Path, named: bool) -> None:
         dict(picture_split=dict(part='first')),
     ],
 )
-def test_splits_that_are_none_are_shown_what_one_is(root: Path, split: dict) -> None:
+def test_errors_for_wrong_splits_show_a_right_one(root: Path, split: dict) -> None:
     ((name, value),) = split.items()
     example = "part='train'" if name == 'identity_split' else "part='first', count=1"
     with pytest.raises(ValueError, match=f'{name} must be a dict') as error:

@@ -1,4 +1,4 @@
-"""Pairs of faces as a data set: each image once, the pairs in the meta information."""
+"""Data set of pairs: each image once, and the pairs in the metainfo."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_bin(tmp_path: Path, serialize: bool) -> None:
     assert dataset.get_gt_labels().tolist() == [-1] * 3
 
 
-def test_form_can_be_named(tmp_path: Path) -> None:
+def test_form_can_be_given(tmp_path: Path) -> None:
     (tmp_path / 'lfw.pkl').write_bytes(pickle.dumps(([png(1), png(2)], [True])))
     assert len(FacePairsDataset('lfw.pkl', str(tmp_path), form='bin', folds=1)) == 2
     with pytest.raises(PairsError, match='no text in UTF-8|must begin with'):
@@ -146,7 +146,7 @@ def test_hostile_bin_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not Path('ran').exists()
 
 
-def test_absent_files_are_said(lfw: Path, said: list[tuple[int, str]]) -> None:
+def test_absent_files_are_reported(lfw: Path, said: list[tuple[int, str]]) -> None:
     (lfw / 'faces' / 'Bo' / 'Bo_0002.png').unlink()
     options = dict(ann_file='pairs.txt', data_root=str(lfw), data_prefix='faces')
     with pytest.raises(PairsError, match='2 of 4 pairs name absent files, 1 of 4: .*Bo_0002'):

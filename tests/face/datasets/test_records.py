@@ -1,4 +1,4 @@
-"""Faces from a .rec file: the same images and labels as were written, in any process."""
+"""Data set of records: images and labels as written, in any process."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_images_and_labels(root: Path) -> None:
     assert 'classes' not in dataset.metainfo
 
 
-def test_pipeline_and_stocks_packing(root: Path) -> None:
-    """The entry is what mmpretrain packs for its classifiers, whose scope configs use."""
+def test_pipeline_and_packing_of_mmpretrain(root: Path) -> None:
+    """Pack the entries as mmpretrain does for its classifiers, in whose scope configs are."""
     pytest.importorskip('mmpretrain')
     from mmengine.registry import DefaultScope
 
@@ -83,7 +83,7 @@ def test_pipeline_and_stocks_packing(root: Path) -> None:
     assert packed['data_samples'].sample_idx == 4
 
 
-def test_stocks_balancing_wrapper(root: Path) -> None:
+def test_balancing_wrapper_of_mmengine(root: Path) -> None:
     wrapped = ClassBalancedDataset(FaceRecordDataset(str(root)), oversample_thr=0.5)
     assert sorted(entry['gt_label'] for entry in map(wrapped.__getitem__, range(len(wrapped)))) == [
         0,
@@ -169,7 +169,7 @@ def test_workers_read_what_the_parent_reads(root: Path, method: str) -> None:
     assert sorted(set(seen)) == list(range(6))
 
 
-def test_little_is_kept_of_an_image(tmp_path: Path) -> None:
+def test_few_bytes_are_kept_per_image(tmp_path: Path) -> None:
     write_face_records([[b'not looked at'] * 100] * 100, tmp_path / 'train.rec', (8, 6))
     dataset = FaceRecordDataset(str(tmp_path))
     assert len(dataset) == 10_000
@@ -187,7 +187,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     return logged
 
 
-def test_what_is_odd_is_said_once(root: Path, said: list[tuple[int, str]]) -> None:
+def test_oddities_are_logged_once(root: Path, said: list[tuple[int, str]]) -> None:
     (root / 'property').write_text('5,8,6\n')
     (root / 'train.idx').unlink()
     dataset = FaceRecordDataset(str(root))
@@ -196,9 +196,9 @@ def test_what_is_odd_is_said_once(root: Path, said: list[tuple[int, str]]) -> No
         (
             logging.WARNING,
             (
-                f'{root / "train.rec"}: 6 images of 3 identities; train.idx is absent: 10 records were '
-                'found by reading through the file; 2 of 5 classes have no image; 1 identities have one '
-                'image, which gives no genuine pair'
+                f'{root / "train.rec"}: 6 images of 3 identities; train.idx is absent: 10 records '
+                'were found by reading through the file; 2 of 5 classes have no image; 1 '
+                'identities have one image, which gives no genuine pair'
             ),
         )
     ]
@@ -235,7 +235,7 @@ def test_labels_out_of_range(root: Path) -> None:
     assert FaceRecordDataset(str(root), bad_records='drop').get_gt_labels().tolist() == [0, 0, 0, 1]
 
 
-def test_images_alone_without_property(tmp_path: Path) -> None:
+def test_images_without_identity_records_and_property(tmp_path: Path) -> None:
     write_records([pack(4, png(0)), pack([1, 0], png(1))], tmp_path / 'train.rec')
     dataset = FaceRecordDataset(str(tmp_path))
     assert (dataset.get_gt_labels().tolist(), dataset.num_classes) == ([4, 1], 5)
@@ -244,7 +244,7 @@ def test_images_alone_without_property(tmp_path: Path) -> None:
         FaceRecordDataset(str(tmp_path), bad_records='drop')
 
 
-def test_label_that_is_not_its_identitys(tmp_path: Path) -> None:
+def test_label_that_differs_from_its_identity(tmp_path: Path) -> None:
     write_records(
         [pack((3, 4), b''), pack(0, png(0)), pack(5, png(1)), pack((1, 3), b'')],
         tmp_path / 'train.rec',
@@ -292,14 +292,14 @@ def test_error_of_a_worker_names_the_record(root: Path) -> None:
         list(loader)
 
 
-def test_a_list_is_refused_and_a_prefix_followed(root: Path) -> None:
+def test_a_list_is_refused_and_a_prefix_is_used(root: Path) -> None:
     with pytest.raises(ValueError, match="no ann_file='x.rec': .*by rec_file"):
         FaceRecordDataset(str(root), ann_file='x.rec')
     assert len(FaceRecordDataset(str(root.parent), data_prefix=root.name)) == 6
 
 
 @pytest.mark.parametrize('index', [True, False], ids=['with idx', 'without'])
-def test_a_cut_record_is_called_so_with_and_without_index(root: Path, index: bool) -> None:
+def test_a_cut_record_is_reported_as_cut_with_and_without_index(root: Path, index: bool) -> None:
     offsets = read_index(root / 'train.idx')[1]
     path = root / 'train.rec'
     path.write_bytes(path.read_bytes()[: offsets[6] + 40])

@@ -1,4 +1,4 @@
-"""Batches of P identities x K images: what they hold, over epochs, ranks and odd data."""
+"""Batches of P identities x K images: their content over epochs, ranks and odd data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmdet_ext.face.samplers.identity_balanced import IdentityBalancedSampler, i
 
 
 class Labelled:
-    """A data set that knows its labels."""
+    """Data set that gives its labels."""
 
     def __init__(self, labels: list[int] | np.ndarray) -> None:
         self.labels = np.asarray(labels)
@@ -30,7 +30,7 @@ class Labelled:
 
 
 class Entries(BaseDataset):
-    """A data set of MMEngine with labels in its entries alone."""
+    """Data set of MMEngine that has labels only in its entries."""
 
     def __init__(self, labels: list[int], key: str = 'gt_label') -> None:
         self._given = [{key: label} for label in labels]
@@ -84,7 +84,7 @@ def test_length_is_the_number_of_images_rounded(round_up: bool) -> None:
     assert len(sampler) == len(list(sampler)) == expected * 12
 
 
-def test_identities_come_equally_often_and_images_before_they_repeat() -> None:
+def test_identities_occur_equally_often_and_no_image_repeats_early() -> None:
     labels = np.repeat([0, 1, 2], [4, 40, 16])
     sampler = IdentityBalancedSampler(Labelled(labels), 2, 4, seed=1)
     indices = np.array(list(sampler))
@@ -106,9 +106,9 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
-def test_without_shuffle_identities_go_by_label_and_images_by_index() -> None:
+def test_without_shuffle_identities_are_in_order_of_labels_and_images_of_indices() -> None:
     sampler = IdentityBalancedSampler(Labelled([2, 0, 1, 0, 2, 1, 0]), 2, 2, shuffle=False, seed=0)
-    # Round 1: 0, 1, 2; the batch with 2 is filled by 0; 0 goes on with its third image.
+    # Round 1 is 0, 1, 2. The batch with 2 is completed by 0, which continues with its third image.
     assert list(sampler) == [1, 3, 2, 5, 0, 4, 6, 1]
 
 
@@ -211,7 +211,7 @@ def test_a_repeated_data_set_makes_longer_epochs_of_different_images() -> None:
         assert sorted(batch.reshape(-1)) == [0, 1, 2, 3]
 
 
-def test_in_a_loader_that_the_runner_builds() -> None:
+def test_sampler_works_in_a_loader_of_the_runner() -> None:
     labels = uneven(9)
     loader = Runner.build_dataloader(
         dict(
@@ -236,7 +236,7 @@ def test_in_a_loader_that_the_runner_builds() -> None:
         assert (of[:, 0] == of[:, 1]).all() and len(set(of[:, 0])) == 3
 
 
-def test_a_hundred_thousand_identities_need_no_loop_over_them() -> None:
+def test_a_hundred_thousand_identities_are_sampled_quickly() -> None:
     labels = np.random.default_rng(0).integers(0, 100_000, 1_000_000)
     sampler = IdentityBalancedSampler(Labelled(labels), 128, 4, seed=0)
     found = batches(sampler)

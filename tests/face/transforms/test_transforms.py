@@ -1,4 +1,4 @@
-"""Alignment against least squares, loading against the colours that were written."""
+"""Alignment compared with least squares, and loading with the colours that were written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FACE = np.array(TEMPLATE)
 
 
 def least_squares(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The similarity of least squares, by the linear system in its four unknowns."""
+    """Solve the linear least squares problem in the four unknowns of a similarity."""
     rows, values = [], []
     for (x, y), (u, v) in zip(source, target, strict=True):
         rows += [[x, -y, 1, 0], [y, x, 0, 1]]
@@ -28,7 +28,7 @@ def least_squares(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Equations 40 to 43 of the paper, by a singular value decomposition."""
+    """Compute equations 40 to 43 of the paper by a singular value decomposition."""
     s, t = source - source.mean(0), target - target.mean(0)
     u, d, vt = np.linalg.svd(t.T @ s / len(s))
     sign = np.array([1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
@@ -54,7 +54,7 @@ def test_equals_least_squares_and_the_paper(seed: int) -> None:
 
 @pytest.mark.parametrize('angle', [0.0, 0.3, -2.0, np.pi])
 @pytest.mark.parametrize('scale', [0.01, 1.0, 30.0])
-def test_a_similarity_is_found_again(angle: float, scale: float) -> None:
+def test_a_known_similarity_is_recovered(angle: float, scale: float) -> None:
     matrix = similarity_transform(turned(FACE, angle, scale, (1000, -20)), FACE)
     expected = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / scale
     np.testing.assert_allclose(matrix[:, :2], expected, rtol=1e-8, atol=1e-8 / scale)
@@ -94,11 +94,13 @@ def test_degenerate_points(source: np.ndarray, target: np.ndarray, message: str)
 def test_template_of_other_sizes() -> None:
     np.testing.assert_allclose(scaled_template((112, 112)), FACE)
     np.testing.assert_allclose(scaled_template((224, 224)), FACE * 2)
-    np.testing.assert_allclose(scaled_template((96, 112)), FACE - (8, 0))  # SphereFace's
+    np.testing.assert_allclose(
+        scaled_template((96, 112)), FACE - (8, 0)
+    )  # the template of SphereFace
 
 
 def spots(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """An image with a bright spot of its own colour at each point."""
+    """Draw an image with a bright spot of a different colour at each point."""
     y, x = np.mgrid[:height, :width]
     bumps = [np.exp(-((x - px) ** 2 + (y - py) ** 2) / 18) for px, py in points]
     colours = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1)])
@@ -106,7 +108,7 @@ def spots(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize('key', ['landmarks', 'keypoints'])
-def test_landmarks_come_to_the_template_in_the_image_too(key: str) -> None:
+def test_landmarks_move_to_the_template_also_in_the_image(key: str) -> None:
     landmarks = turned(FACE, 0.4, 1.6, (90, 30))
     results = AlignFace()({'img': spots(landmarks, 300, 320), key: landmarks, 'img_path': 'a.jpg'})
     assert results['img'].dtype == np.uint8 and results['img_shape'] == (112, 112)
@@ -120,7 +122,7 @@ def test_landmarks_come_to_the_template_in_the_image_too(key: str) -> None:
     np.testing.assert_allclose(moved, FACE, atol=1e-9)
 
 
-def test_a_face_in_place_is_left_alone_and_what_is_outside_is_black() -> None:
+def test_an_aligned_face_is_unchanged_and_the_outside_is_black() -> None:
     image = np.random.default_rng(0).integers(1, 255, (112, 112, 3), dtype=np.uint8)
     kept = AlignFace()(dict(img=image, landmarks=FACE[None].astype(np.float32)))
     assert np.abs(kept['img'].astype(int) - image).max() <= 1
@@ -169,7 +171,7 @@ def test_wrong_options_of_align() -> None:
 
 @pytest.fixture(scope='module')
 def colours() -> np.ndarray:
-    """A smooth image, RGB, that lossy formats keep within some levels."""
+    """Make a smooth image, RGB, that lossy formats change by a few levels at most."""
     small = np.random.default_rng(0).integers(40, 215, (3, 3, 3), dtype=np.uint8)
     return cv2.resize(small, (40, 48), interpolation=cv2.INTER_LINEAR)
 
@@ -200,7 +202,7 @@ def far(image: np.ndarray, expected: np.ndarray) -> int:
         ('RGBA', 'a.png', 0),
     ],
 )
-def test_images_of_all_kinds_keep_their_colours(
+def test_images_of_all_formats_keep_their_colours(
     tmp_path: Path, colours: np.ndarray, mode: str, name: str, tolerance: int
 ) -> None:
     image = Image.fromarray(colours).convert(mode)
@@ -220,7 +222,7 @@ def test_the_first_frame_of_an_animation_counts(tmp_path: Path) -> None:
 def test_exif_orientation_is_followed(tmp_path: Path) -> None:
     image = Image.fromarray(np.repeat([[0], [255]], 8, axis=1).repeat(8, axis=0).astype(np.uint8))
     exif = image.getexif()
-    exif[0x0112] = 6  # to be turned clockwise: the dark upper half comes to the right
+    exif[0x0112] = 6  # rotate clockwise: the dark upper half moves to the right
     image.save(tmp_path / 'a.jpg', exif=exif)
     turned_image = loaded(tmp_path / 'a.jpg')
     assert turned_image.shape == (8, 16, 3)
@@ -233,7 +235,7 @@ def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
     assert loaded(tmp_path / 'a.png')[0, :, 0].tolist() == [0, 1, 1, 2, 128, 255]
 
 
-def test_twelve_bits_in_sixteen_are_refused_until_white_is_named(tmp_path: Path) -> None:
+def test_twelve_bits_in_sixteen_are_refused_unless_white_is_given(tmp_path: Path) -> None:
     path = tmp_path / 'a.png'
     cv2.imwrite(str(path), np.array([[0, 2048, 4095]], np.uint16))
     with pytest.raises(ValueError, match=r'a\.png: .* largest value is 4095.*white=4095'):
@@ -241,7 +243,7 @@ def test_twelve_bits_in_sixteen_are_refused_until_white_is_named(tmp_path: Path)
     assert loaded(path, white=4095)[0, :, 1].tolist() == [0, 128, 255]
     assert loaded(path, white=1024)[0, :, 1].tolist() == [0, 255, 255]
     stock = LoadImageFromFile()(dict(img_path=str(path)))['img']
-    assert stock.max() == 15  # of 255: all but black, without a word
+    assert stock.max() == 15  # of 255: nearly black, without a warning
 
 
 @pytest.mark.parametrize('kind', ['empty', 'text', 'cut', 'float', 'absent'])

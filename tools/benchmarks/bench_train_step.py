@@ -42,16 +42,15 @@ def main(argv: list[str] | None = None) -> int:
         configs={'type': Path, 'nargs': '+', 'metavar': 'CONFIG', 'help': 'instead of these two'},
     )
     register_all_modules()
-    if args.configs:
-        models, same, title = built(args.configs, args.seed), ignored, 'Training step'
-    else:
-        models, same, title = twins(args.seed), differing, 'Training step, ATSS ResNet-18'
+    models = built(args.configs, args.seed) if args.configs else twins(args.seed)
+    same: Callable[[Any, Any], str | None] = ignored if args.configs else differing
     rows: list[tuple[str, list[Timing]]] = []
     for count in args.boxes:
         batch = random_batch(torch.Generator().manual_seed(args.seed), args.batch, count)
         contenders = {name: step(model, batch) for name, model in models.items()}
         work = f'step, {args.batch} pictures {WIDTH} x {HEIGHT}, {count} boxes each'
         rows.append((work, compare(contenders, same, args.runs)))
+    title = 'Training step' if args.configs else 'Training step, ATSS ResNet-18'
     report(title, rows, args.out)
     return 0
 

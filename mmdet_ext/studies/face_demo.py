@@ -148,7 +148,6 @@ def write_config(
         options |= {
             'train_dataloader.dataset.pipeline.2.prob': 0.0,
             'model.data_preprocessor.flip_at_test': False,
-            'model.head.flip_fusion': None,
         }
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(options)

@@ -21,10 +21,5 @@ model = dict(
         ),
     ),
     neck=None,
-    head=dict(
-        type='mmdet_ext.MarginHead',
-        num_classes=30,
-        in_channels=256,
-        flip_fusion='sum',
-    ),
+    head=dict(type='mmdet_ext.MarginHead', num_classes=30, in_channels=256),
 )

@@ -219,7 +219,7 @@ def test_metric_refuses_misspelt_options_and_unusable_samples(case: Any) -> None
     broken = [*samples[1:], {**samples[0], 'embedding': torch.full((16,), float('nan'))}]
     with pytest.raises(ValueError, match='1 of 24 embeddings hold NaN .*sample_idx 0'):
         evaluate(case, broken)
-    with pytest.raises(ValueError, match='no picture was evaluated'):
+    with pytest.raises(ValueError, match='no image was evaluated'):
         build(METRICS, case).compute_metrics([])
 
 

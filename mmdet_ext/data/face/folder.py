@@ -39,7 +39,9 @@ __all__ = [
 
 BadImages = Literal['error', 'drop', 'unchecked']
 
-_LAYOUT = 'expected a folder an identity, images right in it: ROOT/<identity>/<image>.jpg'
+_LAYOUT = (
+    'expected one folder per identity, with its images right in it: ROOT/<identity>/<image>.jpg'
+)
 _MODES = {
     'L': 'grey images',
     'CMYK': 'CMYK images',

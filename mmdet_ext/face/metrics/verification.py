@@ -217,8 +217,8 @@ class FaceVerificationMetric(EmbeddingMetric):
         if most > 1 and 2 * most > total:
             self.say(
                 f'{most:,} of {total:,} pairs have the same similarity, {counts.scores[place]:.7f} '
-                f'(steps of {1 / GRID:.1g} are told apart): most embeddings are alike, and the '
-                'figures tell little',
+                f'(steps of {1 / GRID:.1g} are distinguished): most embeddings are alike, and the '
+                'results say little',
                 logging.WARNING,
             )
 

@@ -286,7 +286,7 @@ def test_wrong_lists(
 
 
 def test_wrong_roots(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r'is not there; expected a folder an identity'):
+    with pytest.raises(LayoutError, match=r'is not there; expected one folder per identity'):
         list_faces(tmp_path / 'absent')
     image(tmp_path / 'flat' / 'a.png')
     with pytest.raises(LayoutError, match=r'no folder in it. Found: 1 files beside.*a\.png'):

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -48,7 +48,8 @@ PairwiseMeasure = Callable[[Tensor, Tensor], Tensor]
 _Costs = TypeVar('_Costs', bound='PairCosts')
 
 
-class PriorPart(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class PriorPart:
     """The priors that take part in an assignment.
 
     Attributes:
@@ -160,7 +161,8 @@ class PairCosts(ABC):
             table = table.expand(len(index), -1, -1)
             return table.gather(2, index[:, None].expand(-1, table.shape[1], -1))
 
-        priors = self.priors._replace(
+        priors = replace(
+            self.priors,
             points=[cut(plane) for plane in self.priors.points],
             planes=[cut(plane) for plane in self.priors.planes],
             beyond=cut(self.priors.beyond),

@@ -15,13 +15,13 @@ class Elements(NamedTuple):
     Attributes:
         loss: loss per element.
         weight: weight that the reduction has still to apply; None where there is none.
-        count: divisor of a mean for which the head gives no ``avg_factor``; None for the number of
-            elements.
+        divisor: divisor of a mean for which the head gives no ``avg_factor``; None for the number
+            of elements.
     """
 
     loss: Tensor
     weight: Tensor | None = None
-    count: Tensor | None = None
+    divisor: Tensor | None = None
 
 
 class ElementwiseLoss(nn.Module):
@@ -99,9 +99,9 @@ class ElementwiseLoss(nn.Module):
         """
         reduction = self.reduction if reduction_override is None else reduction_override
         check_reduction(reduction)  # before any computation
-        loss, weight, count = self.elements(pred, target, weight, reduction, **own)
-        if count is not None and avg_factor is None and reduction == 'mean':
-            return self.loss_weight * weighted_reduce(loss, weight, reduction='sum') / count
+        loss, weight, divisor = self.elements(pred, target, weight, reduction, **own)
+        if divisor is not None and avg_factor is None and reduction == 'mean':
+            return self.loss_weight * weighted_reduce(loss, weight, reduction='sum') / divisor
         return self.loss_weight * weighted_reduce(loss, weight, avg_factor, reduction)
 
     def extra_repr(self) -> str:

@@ -128,12 +128,12 @@ class CrossEntropyLoss(ElementwiseLoss):
                 )
             target, weight = (target, weight), None
         loss = self.elementwise(pred, target, ignore_index)
-        count = None
+        divisor = None
         if self.avg_non_ignore and reduction == 'mean':
-            count = self._counted(loss, target, ignore_index) + AVG_FACTOR_EPS
-        return Elements(loss, weight, count)
+            divisor = self._counted(loss, target, ignore_index) + AVG_FACTOR_EPS
+        return Elements(loss, weight, divisor)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         cls_score: Tensor,
         label: Any,

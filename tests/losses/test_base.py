@@ -35,7 +35,7 @@ class DifferenceLoss(ElementwiseLoss):
         return pred - target
 
 
-def test_a_mean_without_avg_factor_is_divided_by_the_count_of_the_loss() -> None:
+def test_a_mean_without_avg_factor_is_divided_by_the_divisor_of_the_loss() -> None:
     pred = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
     loss = PowerLoss(loss_weight=2.0)
     assert loss(pred, TARGET).item() == 4

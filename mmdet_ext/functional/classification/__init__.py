@@ -73,7 +73,7 @@ from mmdet_ext.functional.classification.quality import (
 )
 from mmdet_ext.functional.classification.softmax_terms import (
     label_scale,
-    softmax_terms,
+    softmax_label_terms,
 )
 
 __all__ = [
@@ -127,7 +127,7 @@ __all__ = [
     'quality_focal_loss',
     'side_terms',
     'slide_loss',
-    'softmax_terms',
+    'softmax_label_terms',
     'target_terms',
     'varifocal_loss',
     'wants_slope',

@@ -17,7 +17,7 @@ from mmdet_ext.functional.classification.binary_terms import (
 )
 from mmdet_ext.functional.classification.class_weights import fit_class_weight
 from mmdet_ext.functional.classification.labels import check_class_shapes, label_index
-from mmdet_ext.functional.classification.softmax_terms import label_scale, softmax_terms
+from mmdet_ext.functional.classification.softmax_terms import label_scale, softmax_label_terms
 from mmdet_ext.functional.numerics.checks import check_number
 from mmdet_ext.functional.numerics.precision import promote_half
 
@@ -93,7 +93,9 @@ def cross_entropy_loss(
             truth = _smoothed(truth.to(pred.dtype), label_smoothing, max(1, pred.shape[1]))
             terms = _distribution_terms(values, truth, weight, slope)
         else:
-            terms = softmax_terms(values, target, is_ignored(target, ignore_index), slope=slope)
+            terms = softmax_label_terms(
+                values, target, is_ignored(target, ignore_index), slope=slope
+            )
         if soft:
             scale = pred.new_ones(())
         else:

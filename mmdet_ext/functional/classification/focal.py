@@ -22,7 +22,7 @@ from mmdet_ext.functional.classification.binary_terms import (
 )
 from mmdet_ext.functional.classification.class_weights import fit_class_weight
 from mmdet_ext.functional.classification.labels import check_class_shapes
-from mmdet_ext.functional.classification.softmax_terms import label_scale, softmax_terms
+from mmdet_ext.functional.classification.softmax_terms import label_scale, softmax_label_terms
 from mmdet_ext.functional.numerics.checks import check_number, check_that
 from mmdet_ext.functional.numerics.precision import promote_half
 
@@ -99,7 +99,7 @@ def focal_loss(
         floor = _weighted_floor(dtype, weight) if activated else None
         if not use_sigmoid:
             ignored = target < 0
-            terms = softmax_terms(values, target, ignored, gamma, floor, slope)
+            terms = softmax_label_terms(values, target, ignored, gamma, floor, slope)
             scale = label_scale(pred, target, ignored, weight)
         else:
             sides = None if weight is None else SideWeights(weight[:-1], weight[-1])

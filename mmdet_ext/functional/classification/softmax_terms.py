@@ -8,10 +8,10 @@ from torch import Tensor
 from mmdet_ext.functional.classification.binary_terms import Floor, ValueAndSlope, side_terms
 from mmdet_ext.functional.classification.labels import label_index
 
-__all__ = ['label_scale', 'softmax_terms']
+__all__ = ['label_scale', 'softmax_label_terms']
 
 
-def softmax_terms(
+def softmax_label_terms(
     pred: Tensor,
     label: Tensor,
     ignored: Tensor,

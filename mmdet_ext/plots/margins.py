@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdet_ext.plots.raster import save_small
-from mmdet_ext.plots.style import COLOURS, DASHED, GREY, new_figure
+from mmdet_ext.plots.style import COLOURS, DASHED, GREY, new_figure, save_small_figure
 
 #: Largest angle that the plots of boundaries show, degrees.
 SPAN = 120
@@ -134,7 +133,7 @@ def draw_boundaries(boundaries: Sequence[Boundary], path: Path) -> None:
         f'ahead.\nDotted: between two centres {APART:g}° apart',
         fontsize=10,
     )
-    save_small(figure, path)
+    save_small_figure(figure, path)
 
 
 def _draw_boundary(axes: Any, boundary: Boundary) -> None:
@@ -218,7 +217,7 @@ def draw_scores(panels: Sequence[ScorePanel], path: Path) -> None:
         )
     grid[0, 0].set_ylabel('score / scale')
     grid[1, 0].set_ylabel('derivative by the cosine of the angle')
-    save_small(figure, path)
+    save_small_figure(figure, path)
 
 
 def _limits(rows: Sequence[np.ndarray], reach: float) -> tuple[float, float]:

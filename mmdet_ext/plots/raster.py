@@ -1,4 +1,4 @@
-"""Figures of few colours as small PNG and GIF files."""
+"""Images of figures, as small PNG and GIF files."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from mmdet_ext.plots.style import SMALL_DPI
 from mmdet_ext.utils.files import whole_file
 
 #: Time of a frame and of the last frame of an animation, ms.
 FRAME_MS, LAST_FRAME_MS = 600, 2500
-_SMALL_DPI = 100
 
 
 def pixels(figure: Any) -> np.ndarray:
     """Render a figure as an RGB image, uint8, (H, W, 3)."""
-    figure.set_dpi(_SMALL_DPI)
+    figure.set_dpi(SMALL_DPI)
     figure.canvas.draw()
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-
-
-def save_small(figure: Any, path: Path) -> None:
-    """Write a figure of few colours as PNG."""
-    write_image(pixels(figure), path)
 
 
 def write_image(image: np.ndarray, path: Path) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mmdet_ext.plots.raster import pixels, save_small
-from mmdet_ext.plots.style import COLOURS, GREY, new_figure
+from mmdet_ext.plots.raster import pixels
+from mmdet_ext.plots.style import COLOURS, GREY, new_figure, save_small_figure
 
 UNSEEN_COLOURS = ('black', '#8C564B', '#5F5F5F')
 UNSEEN_MARKERS = ('x', '+', '1')
@@ -214,7 +214,7 @@ def draw_comparison(runs: Sequence[Run], title: str, footer: str, path: Path) ->
     )
     # The empty line separates the title from the names of the runs.
     figure.suptitle(f'{title}\n', fontsize=13, linespacing=1)
-    save_small(figure, path)
+    save_small_figure(figure, path)
 
 
 def plot_directions(axes: Any, scatter: Scatter) -> None:

@@ -11,9 +11,11 @@ the embeddings and with Python and torch, which take some 0.5 GiB. It returns 1 
 
 from __future__ import annotations
 
+import argparse
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 from timing import environment, parse_arguments
@@ -24,6 +26,18 @@ from mmdet_ext.functional.scoring.verification import equal_error_rate, roc_auc,
 from mmdet_ext.utils.files import write_json
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+#: Measurements that --out writes.
+WRITTEN = (
+    'environment',
+    'embeddings',
+    'dim',
+    'pairs',
+    'seconds',
+    'floor_seconds',
+    'peak_gib',
+    'peak_gib_before',
+    'figures',
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +51,16 @@ def main(argv: list[str] | None = None) -> int:
         block={'type': int, 'default': BLOCK, 'help': 'rows and columns of one product'},
         limit={'type': float, 'default': 4.0, 'help': 'largest memory of the process, GiB'},
     )
+    measured = measure(args)
+    _print_report(measured, args.limit)
+    if args.out is not None:
+        write_json(args.out, {key: measured[key] for key in WRITTEN})
+        print(f'written to {args.out}')
+    return int(measured['peak_gib'] > args.limit)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate all pairs, and measure time and memory."""
     embeddings, labels = faces(args.embeddings, args.dim, args.pictures, args.seed)
     before = peak_gib()
     start = time.perf_counter()
@@ -53,41 +77,42 @@ def main(argv: list[str] | None = None) -> int:
     figures = {'auc': roc_auc(found.counts), 'eer': equal_error_rate(found.counts)[0]}
     figures |= {f'tar@far={point.bound:.0e}': point.tar for point in points}
     seconds = time.perf_counter() - start
-    floor = product_seconds(args.dim, args.block) * (genuine + impostors)
-    peak = peak_gib()
+    return {
+        'environment': environment(),
+        'embeddings': args.embeddings,
+        'dim': args.dim,
+        'pairs': genuine + impostors,
+        'genuine': genuine,
+        'impostors': impostors,
+        'distinct': len(found.counts.scores),
+        'seconds': seconds,
+        'seconds_after_counting': seconds - counted,
+        'floor_seconds': product_seconds(args.dim, args.block) * (genuine + impostors),
+        'peak_gib': peak_gib(),
+        'peak_gib_before': before,
+        'figures': figures,
+    }
+
+
+def _print_report(measured: dict[str, Any], limit: float) -> None:
+    """Print the results for the terminal."""
+    seconds, floor, peak = (measured[key] for key in ('seconds', 'floor_seconds', 'peak_gib'))
     print('# Verification over all pairs\n')
-    print(', '.join(f'{key} {value}' for key, value in environment().items()))
+    print(', '.join(f'{key} {value}' for key, value in measured['environment'].items()))
     print(
-        f'\n{args.embeddings:,} embeddings of {args.dim}: {genuine:,} genuine and {impostors:,} '
-        f'impostor pairs, {len(found.counts.scores):,} distinct similarities'
+        f'\n{measured["embeddings"]:,} embeddings of {measured["dim"]}: {measured["genuine"]:,} '
+        f'genuine and {measured["impostors"]:,} impostor pairs, {measured["distinct"]:,} distinct '
+        'similarities'
     )
-    print(', '.join(f'{name} {value:.6f}' for name, value in figures.items()))
+    print(', '.join(f'{name} {value:.6f}' for name, value in measured['figures'].items()))
     print(
-        f'{seconds:.1f} s, {seconds - counted:.2f} s of it for the figures; products alone '
-        f'{floor:.1f} s: {seconds / floor:.2f} x the floor'
+        f'{seconds:.1f} s, {measured["seconds_after_counting"]:.2f} s of it for the figures; '
+        f'products alone {floor:.1f} s: {seconds / floor:.2f} x the floor'
     )
-    holds = peak <= args.limit
     print(
-        f'peak {peak:.2f} GiB, {before:.2f} GiB before; limit {args.limit:g} GiB: '
-        f'{"holds" if holds else "MISSED"}'
+        f'peak {peak:.2f} GiB, {measured["peak_gib_before"]:.2f} GiB before; limit {limit:g} GiB: '
+        f'{"holds" if peak <= limit else "MISSED"}'
     )
-    if args.out is not None:
-        write_json(
-            args.out,
-            {
-                'environment': environment(),
-                'embeddings': args.embeddings,
-                'dim': args.dim,
-                'pairs': genuine + impostors,
-                'seconds': seconds,
-                'floor_seconds': floor,
-                'peak_gib': peak,
-                'peak_gib_before': before,
-                'figures': figures,
-            },
-        )
-        print(f'written to {args.out}')
-    return int(not holds)
 
 
 def faces(count: int, dim: int, images: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -129,6 +129,7 @@ def count_all_pairs(
 
 
 def _check(embeddings: Tensor, labels: Tensor, hardest: int, block: int) -> None:
+    """Raise ValueError unless shapes and options fit."""
     if len(embeddings) < 2:
         raise ValueError(f'pairs need at least 2 embeddings, got {len(embeddings)}')
     if labels.shape != embeddings.shape[:1]:

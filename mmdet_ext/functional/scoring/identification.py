@@ -127,6 +127,7 @@ def search_gallery(
 
 
 def _check(probes: Tensor, probe_labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> None:
+    """Raise ValueError unless shapes fit and the gallery has a template."""
     for name, rows, labels in (
         ('probe', probes, probe_labels),
         ('gallery', gallery, gallery_labels),

@@ -29,9 +29,9 @@ __all__ = [
 
 Distance = Literal['euclidean', 'squared_euclidean', 'cosine']
 
-#: Smallest length by which a feature is divided. With it, the gradient of a zero feature fits
-#: float16.
-SHORTEST = 1e-4
+# Smallest length by which a feature is divided. With it, the gradient of a zero feature fits
+# float16.
+_SHORTEST = 1e-4
 
 #: Elements of one chunk of a table that is larger than samples x samples.
 CHUNK_ELEMENTS = 2**24
@@ -250,7 +250,7 @@ def pairwise_distance(
     (features,) = promote_half(features)
     if normalize or distance == 'cosine':
         length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        features = features / length.clamp(min=SHORTEST)
+        features = features / length.clamp(min=_SHORTEST)
     # The backward pass of cdist on a GPU holds rows x N x D elements.
     rows = max(1, CHUNK_ELEMENTS // max(1, features.numel()))
     exact = 'donot_use_mm_for_euclid_dist'

@@ -20,7 +20,7 @@ from mmdet_ext.data.face.records import (
     read_property,
     write_face_records,
 )
-from tests._helpers.records import faces, jpeg, records
+from tests.data.face.written_records import faces, jpeg, records
 
 
 def test_insightface_layout(tmp_path: Path) -> None:

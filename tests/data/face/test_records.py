@@ -17,7 +17,7 @@ from mmdet_ext.data.face.records import (
     read_index,
     unpack,
 )
-from tests._helpers.records import faces, records
+from tests.data.face.written_records import faces, records
 
 MAGIC = b'\x0a\x23\xd7\xce'  # 0xced7230a, little-endian
 

@@ -22,7 +22,7 @@ from mmdet_ext.functional.scoring.verification import (
     equal_error_rate,
     tar_at_far,
 )
-from tests._helpers.face_metrics import brute_force, evaluated, faces, samples, with_pairs
+from tests.face.metrics.samples import brute_force, evaluated, faces, samples, with_pairs
 
 
 def test_results_of_all_pairs_equal_listing_every_pair() -> None:

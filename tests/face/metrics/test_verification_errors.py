@@ -11,7 +11,7 @@ import torch
 
 from mmdet_ext.face.metrics import FaceVerificationMetric
 from mmdet_ext.face.metrics.embedding_metric import rate_name
-from tests._helpers.face_metrics import evaluated, faces, samples, with_pairs
+from tests.face.metrics.samples import evaluated, faces, samples, with_pairs
 
 
 def test_default_fars_that_the_pairs_cannot_show_are_left_out_and_logged(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmdet_ext.functional.scoring.accuracy import best_accuracy, fold_accuracy
 from mmdet_ext.functional.scoring.verification import count_scores
-from tests._helpers.scores import scored, tensors
+from tests.functional.scoring.scores import scored, tensors
 
 
 def slow_best(similarities: np.ndarray, same: np.ndarray) -> tuple[float, float]:

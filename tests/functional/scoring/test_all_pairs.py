@@ -22,7 +22,7 @@ from mmdet_ext.functional.scoring.verification import (
     equal_error_rate,
     roc_auc,
 )
-from tests._helpers.scores import collapsed
+from tests.functional.scoring.scores import collapsed
 
 
 def brute_force(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

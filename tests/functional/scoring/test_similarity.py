@@ -15,7 +15,7 @@ from mmdet_ext.functional.scoring.similarity import (
     pair_similarities,
     unit_embeddings,
 )
-from tests._helpers.scores import collapsed
+from tests.functional.scoring.scores import collapsed
 
 
 def test_nan_and_wrong_shapes_of_embeddings_are_refused() -> None:

@@ -22,7 +22,7 @@ from mmdet_ext.functional.scoring.verification import (
     roc_curve,
     tar_at_far,
 )
-from tests._helpers.scores import scored, tensors
+from tests.functional.scoring.scores import scored, tensors
 
 
 @pytest.mark.parametrize('distinct', [3, 40, 10_000])

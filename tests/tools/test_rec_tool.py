@@ -265,7 +265,7 @@ def test_readable_images_are_extracted_and_the_others_named(
         (['write', 'absent', 'out'], "folder 'absent' is not there"),
         (
             ['write', 'empty', 'out'],
-            "'empty' has no folder in it. Found: nothing; expected a folder",
+            "'empty' has no folder in it. Found: nothing; expected one folder",
         ),
         (['write', 'hollow', 'out'], '0 images of 0 identities'),
         (['write', 'hollow', 'out', '--size', '0', '112'], '--size must be above 0'),

@@ -50,7 +50,7 @@ class Shape:
         return self.radius**2 * (count / 2 * math.sin(2 * math.pi / count) if count else math.pi)
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Return the edges x0, y0, x1, y1 of the part within the image; the centre must be in it."""
+        """Return the edges x0, y0, x1, y1 of the part within the image, which holds the centre."""
         if self.name == 'circle':
             points = np.array(self.centre) + [[-self.radius], [self.radius]]
         else:  # a corner beyond the image does not count, only the parts of its edges within

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmdet_ext.catalog.loss_cases.quality import dense, distributions, labelled
 from mmdet_ext.catalog.synthetic import random_boxes
-from tests._helpers.gradients import graded, seeded
+from tests._helpers.losses.gradients import graded, seeded
 
 
 def build(name: str, scope: str = 'mmdet_ext', **options: Any) -> nn.Module:

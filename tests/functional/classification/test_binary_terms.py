@@ -16,7 +16,7 @@ from mmdet_ext.functional.classification.binary_terms import (
     side_terms,
     target_terms,
 )
-from tests._helpers.gradients import graded, seeded
+from tests._helpers.losses.gradients import graded, seeded
 from tests._helpers.tolerances import TOLERANCES
 
 EXACT = TOLERANCES[torch.float64]

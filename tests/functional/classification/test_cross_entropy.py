@@ -15,7 +15,7 @@ from mmdet_ext.functional.classification.cross_entropy import (
     cross_entropy_loss,
     mask_cross_entropy_loss,
 )
-from tests._helpers.gradients import gradient
+from tests._helpers.losses.gradients import gradient
 
 WEIGHT = [0.5, 1.0, 2.0, 0.0]
 

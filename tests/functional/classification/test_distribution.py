@@ -18,7 +18,7 @@ from mmdet_ext.functional.classification.distribution import (
     neighbour_focal_loss,
 )
 from mmdet_ext.functional.classification.quality import quality_focal_loss
-from tests._helpers.gradients import graded, seeded
+from tests._helpers.losses.gradients import graded, seeded
 
 LOG2 = math.log(2)
 

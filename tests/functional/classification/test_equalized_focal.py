@@ -22,8 +22,8 @@ from mmdet_ext.functional.classification.long_tail import (
     focal_gradient_sums,
     gradient_ratio,
 )
-from tests._helpers.gradients import saved_tables, seeded, value_and_gradient
-from tests._helpers.long_tail import labelled, one_hot
+from tests._helpers.losses.gradients import saved_tables, seeded, value_and_gradient
+from tests._helpers.losses.long_tail import labelled, one_hot
 from tests._helpers.tolerances import TOLERANCES
 
 EXACT = TOLERANCES[torch.float64]

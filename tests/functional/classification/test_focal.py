@@ -18,7 +18,7 @@ from mmdet_ext.functional.classification.cross_entropy import (
     cross_entropy_loss,
 )
 from mmdet_ext.functional.classification.focal import focal_loss
-from tests._helpers.gradients import gradient
+from tests._helpers.losses.gradients import gradient
 from tests._helpers.tolerances import TOLERANCES
 
 GAMMAS = pytest.mark.parametrize('gamma', [0.0, 0.5, 1.0, 2.0, 5.0])

@@ -18,8 +18,8 @@ from mmdet_ext.functional.classification.quality import (
     slide_loss,
     varifocal_loss,
 )
-from tests._helpers.gradients import graded, seeded
-from tests._helpers.slow_scores import double, sigmoid, slopes, slow_entropy, spread, table
+from tests._helpers.losses.gradients import graded, seeded
+from tests._helpers.losses.slow_scores import double, sigmoid, slopes, slow_entropy, spread, table
 
 LOG2 = math.log(2)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_ext.catalog.loss_cases.long_tail import CLASSES, logits_and_labels
-from tests._helpers.gradients import seeded
+from tests._helpers.losses.gradients import seeded
 
 
 def labelled(columns: int, count: int = 40, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""Helpers of the tests of losses: values and gradients, inputs and slow references."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_ext.compat.checkpoint import install_safe_loading
-from tests._helpers.checkpoints import train_stock
+from tests.compat.checkpoint_files import train_stock
 
 
 @pytest.fixture(autouse=True)

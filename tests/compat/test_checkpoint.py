@@ -17,8 +17,8 @@ from mmengine.optim import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
 from mmdet_ext.compat.checkpoint import checkpoint_classes, load_from_local
-from tests._helpers.checkpoints import every_dtype, needs_torch_2_6, write_pickle
 from tests._helpers.same import assert_same
+from tests.compat.checkpoint_files import every_dtype, needs_torch_2_6, write_pickle
 
 pytestmark = needs_torch_2_6
 

@@ -20,7 +20,7 @@ from mmengine.runner import CheckpointLoader
 
 import mmdet_ext
 from mmdet_ext.compat.checkpoint import load_from_local
-from tests._helpers.checkpoints import Call, needs_torch_2_6, write_pickle
+from tests.compat.checkpoint_files import Call, needs_torch_2_6, write_pickle
 
 PACKAGE = Path(mmdet_ext.__file__).parent
 

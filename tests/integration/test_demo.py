@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmdet_ext.studies import detection_demo
 from mmdet_ext.studies.detection_demo import SHAPES_TRAIN, SHAPES_VAL
 from mmdet_ext.utils import mim
-from tests._helpers.demo import Edit, coco, demo, edited, prepared
+from tests.integration.demo_data import Edit, coco, demo, edited, prepared
 
 REPO = Path(__file__).resolve().parents[2]
 

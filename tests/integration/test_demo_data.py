@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmdet_ext.data.coco.training_sets import Subset, TrainingSets, read_training_sets
 from mmdet_ext.data.reports import LayoutError
 from mmdet_ext.studies.detection_demo import SHAPES_TRAIN, SHAPES_VAL
-from tests._helpers.demo import (
+from tests.integration.demo_data import (
     built,
     coco,
     copied,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests._helpers.voc import Voc
+from tests.data.coco.voc_builder import Voc
 
 
 @pytest.fixture

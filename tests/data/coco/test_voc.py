@@ -11,7 +11,7 @@ import pytest
 from mmdet_ext.data.coco.voc import convert_voc
 from mmdet_ext.data.coco.voc_folder import VocError
 from tests._helpers.tools import load_tool
-from tests._helpers.voc import Voc, converted_boxes, load_split
+from tests.data.coco.voc_builder import Voc, converted_boxes, load_split
 
 convert_voc_tool = load_tool('data/convert_voc.py')
 

@@ -8,7 +8,7 @@ import pytest
 
 from mmdet_ext.data.coco.voc import convert_voc
 from mmdet_ext.data.coco.voc_folder import VocError
-from tests._helpers.voc import Voc, converted_boxes, load_split
+from tests.data.coco.voc_builder import Voc, converted_boxes, load_split
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmdet_ext.face.backbones import IResNet
-from tests._helpers.insightface import BLOCKS, convert, images, network, saved
+from tests.face.insightface_networks import BLOCKS, convert, images, network, saved
 
 WRAPPINGS: dict[str, Any] = {
     'plain': lambda state: state,

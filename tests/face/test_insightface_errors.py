@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests._helpers.insightface import main, network, refused, saved
+from tests.face.insightface_networks import main, network, refused, saved
 
 
 def broken(edit: Any) -> dict[str, Tensor]:

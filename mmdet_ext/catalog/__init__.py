@@ -1,1 +1,1 @@
-"""What the tests share and a user may use: cases, synthetic data, tolerances."""
+"""The contract table, and the inputs that tests, benchmarks and plots are made from."""

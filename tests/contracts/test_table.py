@@ -40,7 +40,7 @@ def test_table_and_registry_are_equal_as_sets(name: str) -> None:
     nodes = getattr(registry, ATTRIBUTES[name])
     nodes.import_from_location()
     assert nodes.name == name
-    assert {row.name for row in cases_by_registry()[name]} == set(nodes.module_dict)
+    assert {case.name for case in cases_by_registry()[name]} == set(nodes.module_dict)
 
 
 def test_every_registry_is_in_the_table() -> None:
@@ -52,22 +52,22 @@ def test_every_registry_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize('name', cases_by_registry())
-def test_a_stock_name_is_a_twin_and_a_new_name_is_nobodys(name: str) -> None:
+def test_only_a_replacement_has_the_name_of_a_host_component(name: str) -> None:
     stock = stock_names(name)
-    # Margins are no host's kind; of all others the hosts have some, so that this looked at them.
+    # No host has margins. Of all other kinds the hosts have some, so that names were compared.
     assert bool(stock) is (name != 'margin')
-    # A twin may have rows besides, with options that stock's class lacks.
-    twins = {row.twin for row in cases_by_registry()[name] if row.twin is not None}
-    for row in cases_by_registry()[name]:
-        if row.name not in twins:
-            assert row.name not in stock, f'{row.name} is taken by a stock class'
-        if row.twin is not None:
-            assert row.name == row.twin
-            assert row.twin in stock, f'{row.twin} is no stock class'
+    # A replacement may have more cases, with options that the host's class lacks.
+    twins = {case.twin for case in cases_by_registry()[name] if case.twin is not None}
+    for case in cases_by_registry()[name]:
+        if case.name not in twins:
+            assert case.name not in stock, f'{case.name} is taken by a class of a host'
+        if case.twin is not None:
+            assert case.name == case.twin
+            assert case.twin in stock, f'{case.twin} is no class of a host'
 
 
 def test_no_two_rows_are_the_same() -> None:
     for name, rows in cases_by_registry().items():
         if name != 'model':  # whose losses differ by inputs, too
-            described = [(row.name, str(getattr(row, 'options', None))) for row in rows]
+            described = [(case.name, str(getattr(row, 'options', None))) for case in rows]
             assert len(set(described)) == len(described), name

@@ -75,7 +75,7 @@ def test_a_subject_exports_the_names_of_its_modules(subject: str) -> None:
     parts = modules(subject)
     listed = [name for module in parts.values() for name in getattr(module, '__all__', ())]
     assert sorted(listed) == sorted(set(listed)), 'two modules have a public name in common'
-    assert list(package.__all__) == sorted(listed)
+    assert sorted(package.__all__) == sorted(listed)
     for module in parts.values():
         for name in getattr(module, '__all__', ()):
             assert getattr(package, name) is getattr(module, name)

@@ -1,49 +1,30 @@
 """Boxes: their overlaps, and regression losses of aligned pairs."""
 
-from mmdet_ext.functional.boxes.checks import (
-    check_aligned_boxes,
-    check_overlap_options,
-    check_same_shape,
+from mmdet_ext.functional.boxes import (
+    checks,
+    corner_losses,
+    iou_losses,
+    offset_losses,
+    overlap,
+    pair,
+    shape_losses,
+    wise_iou,
 )
-from mmdet_ext.functional.boxes.corner_losses import mpdiou_loss, nwd_loss
-from mmdet_ext.functional.boxes.iou_losses import IoUMode, ciou_loss, diou_loss, giou_loss, iou_loss
-from mmdet_ext.functional.boxes.offset_losses import balanced_l1_loss, smooth_l1_loss
-from mmdet_ext.functional.boxes.overlap import (
-    box_centers,
-    box_iou,
-    box_nwd,
-    box_wasserstein,
-    iou_of_planes,
-    pairwise_box_iof,
-)
-from mmdet_ext.functional.boxes.pair import BoxPair, over_pairs
-from mmdet_ext.functional.boxes.shape_losses import efficient_iou_loss, shape_iou_loss, siou_loss
-from mmdet_ext.functional.boxes.wise_iou import WiseVersion, wise_iou_loss
+from mmdet_ext.functional.boxes.checks import *
+from mmdet_ext.functional.boxes.corner_losses import *
+from mmdet_ext.functional.boxes.iou_losses import *
+from mmdet_ext.functional.boxes.offset_losses import *
+from mmdet_ext.functional.boxes.overlap import *
+from mmdet_ext.functional.boxes.pair import *
+from mmdet_ext.functional.boxes.shape_losses import *
+from mmdet_ext.functional.boxes.wise_iou import *
 
-__all__ = [
-    'BoxPair',
-    'IoUMode',
-    'WiseVersion',
-    'balanced_l1_loss',
-    'box_centers',
-    'box_iou',
-    'box_nwd',
-    'box_wasserstein',
-    'check_aligned_boxes',
-    'check_overlap_options',
-    'check_same_shape',
-    'ciou_loss',
-    'diou_loss',
-    'efficient_iou_loss',
-    'giou_loss',
-    'iou_loss',
-    'iou_of_planes',
-    'mpdiou_loss',
-    'nwd_loss',
-    'over_pairs',
-    'pairwise_box_iof',
-    'shape_iou_loss',
-    'siou_loss',
-    'smooth_l1_loss',
-    'wise_iou_loss',
-]
+__all__: list[str] = []
+__all__ += checks.__all__
+__all__ += corner_losses.__all__
+__all__ += iou_losses.__all__
+__all__ += offset_losses.__all__
+__all__ += overlap.__all__
+__all__ += pair.__all__
+__all__ += shape_losses.__all__
+__all__ += wise_iou.__all__

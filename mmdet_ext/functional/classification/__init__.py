@@ -1,135 +1,36 @@
 """Classification: losses of class scores, class weights and hard example mining."""
 
-from mmdet_ext.functional.classification.binary_terms import (
-    Floor,
-    SideWeights,
-    ValueAndSlope,
-    attach,
-    label_terms,
-    probability_floor,
-    probability_of,
-    probability_slope,
-    side_terms,
-    target_terms,
-    wants_slope,
+from mmdet_ext.functional.classification import (
+    binary_terms,
+    class_weights,
+    cross_entropy,
+    distribution,
+    focal,
+    labels,
+    long_tail,
+    mining,
+    quality,
+    softmax_terms,
 )
-from mmdet_ext.functional.classification.class_weights import (
-    append_background_weight,
-    count_labels,
-    effective_number_weights,
-    fit_class_weight,
-    inverse_frequency_weights,
-    inverse_log_weights,
-    plain_numbers,
-)
-from mmdet_ext.functional.classification.cross_entropy import (
-    ClassWeight,
-    binary_cross_entropy_loss,
-    check_smoothing,
-    cross_entropy_loss,
-    is_ignored,
-    mask_cross_entropy_loss,
-)
-from mmdet_ext.functional.classification.distribution import (
-    distribution_focal_loss,
-    generalized_focal_loss,
-    neighbour_focal_loss,
-)
-from mmdet_ext.functional.classification.focal import (
-    Alpha,
-    check_alpha,
-    check_gamma,
-    focal_loss,
-)
-from mmdet_ext.functional.classification.labels import (
-    check_class_shapes,
-    label_index,
-    without_weightless,
-)
-from mmdet_ext.functional.classification.long_tail import (
-    balanced_softmax_loss,
-    check_focal_options,
-    class_adjustment,
-    equalized_focal_loss,
-    focal_gradient_sums,
-    gradient_ratio,
-    logit_adjusted_loss,
-)
-from mmdet_ext.functional.classification.mining import (
-    Samples,
-    check_mining,
-    hard_negative_mask,
-    mining_samples,
-    ohem_loss,
-)
-from mmdet_ext.functional.classification.quality import (
-    QualityTarget,
-    check_focus,
-    check_mu,
-    check_varifocal,
-    quality_focal_loss,
-    slide_loss,
-    varifocal_loss,
-)
-from mmdet_ext.functional.classification.softmax_terms import (
-    label_scale,
-    softmax_label_terms,
-)
+from mmdet_ext.functional.classification.binary_terms import *
+from mmdet_ext.functional.classification.class_weights import *
+from mmdet_ext.functional.classification.cross_entropy import *
+from mmdet_ext.functional.classification.distribution import *
+from mmdet_ext.functional.classification.focal import *
+from mmdet_ext.functional.classification.labels import *
+from mmdet_ext.functional.classification.long_tail import *
+from mmdet_ext.functional.classification.mining import *
+from mmdet_ext.functional.classification.quality import *
+from mmdet_ext.functional.classification.softmax_terms import *
 
-__all__ = [
-    'Alpha',
-    'ClassWeight',
-    'Floor',
-    'QualityTarget',
-    'Samples',
-    'SideWeights',
-    'ValueAndSlope',
-    'append_background_weight',
-    'attach',
-    'balanced_softmax_loss',
-    'binary_cross_entropy_loss',
-    'check_alpha',
-    'check_class_shapes',
-    'check_focal_options',
-    'check_focus',
-    'check_gamma',
-    'check_mining',
-    'check_mu',
-    'check_smoothing',
-    'check_varifocal',
-    'class_adjustment',
-    'count_labels',
-    'cross_entropy_loss',
-    'distribution_focal_loss',
-    'effective_number_weights',
-    'equalized_focal_loss',
-    'fit_class_weight',
-    'focal_gradient_sums',
-    'focal_loss',
-    'generalized_focal_loss',
-    'gradient_ratio',
-    'hard_negative_mask',
-    'inverse_frequency_weights',
-    'inverse_log_weights',
-    'is_ignored',
-    'label_index',
-    'label_scale',
-    'label_terms',
-    'logit_adjusted_loss',
-    'mask_cross_entropy_loss',
-    'mining_samples',
-    'neighbour_focal_loss',
-    'ohem_loss',
-    'plain_numbers',
-    'probability_floor',
-    'probability_of',
-    'probability_slope',
-    'quality_focal_loss',
-    'side_terms',
-    'slide_loss',
-    'softmax_label_terms',
-    'target_terms',
-    'varifocal_loss',
-    'wants_slope',
-    'without_weightless',
-]
+__all__: list[str] = []
+__all__ += binary_terms.__all__
+__all__ += class_weights.__all__
+__all__ += cross_entropy.__all__
+__all__ += distribution.__all__
+__all__ += focal.__all__
+__all__ += labels.__all__
+__all__ += long_tail.__all__
+__all__ += mining.__all__
+__all__ += quality.__all__
+__all__ += softmax_terms.__all__

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.scenes import boxes_about, priors_of_kind
 from mmdet_ext.catalog.synthetic import random_boxes
-from mmdet_ext.detection.assigners import BatchAssigner
+from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
 

@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_ext.catalog.synthetic import random_boxes
-from mmdet_ext.detection.assigners import BatchAssigner
+from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 

@@ -20,7 +20,7 @@ from mmdet.models.task_modules.assigners import BaseAssigner
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_ext.detection.assigners import BatchAssigner
+from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.detection.host import as_tensor
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
 from mmdet_ext.functional.boxes.overlap import box_centers

@@ -31,7 +31,7 @@ from mmdet.models.task_modules.samplers import PseudoSampler
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.detection.assigners import BatchAssigner
+from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.detection.host import batch_geometry, have_tensors, mask_centers
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.claims import IGNORE

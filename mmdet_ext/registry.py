@@ -13,7 +13,9 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import pkgutil
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from mmengine import registry as root
@@ -121,6 +123,25 @@ class ExtRegistry(root.Registry):
         if inspect.isclass(module):
             _explain_unknown_options(module)
         super()._register_module(module, *args, **kwargs)
+
+
+def import_components(package: ModuleType, nodes: ExtRegistry) -> dict[str, type]:
+    """Import the modules of a package, which registers its components.
+
+    Args:
+        package: Package whose direct modules are imported.
+        nodes: Registry of the components.
+
+    Returns:
+        The registered classes of these modules by name, in alphabetical order.
+    """
+    for module in pkgutil.iter_modules(package.__path__, f'{package.__name__}.'):
+        import_module(module.name)
+    return {
+        name: component
+        for name, component in sorted(nodes.module_dict.items())
+        if component.__module__.startswith(f'{package.__name__}.')
+    }
 
 
 def _listing(names: Any) -> str:

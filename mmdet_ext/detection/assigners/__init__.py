@@ -1,30 +1,21 @@
-"""Registered label assigners and overlap measures: thin shells over functional.assignment.
+"""Registered label assigners and overlap measures: shells over `functional.assignment`.
 
-Importing the package imports its modules, which registers their components; each is an attribute of
-the package, such as ``mmdet_ext.detection.assigners.ATSSAssigner``.
+Each is an attribute of the package, such as ``mmdet_ext.detection.assigners.ATSSAssigner``.
 """
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
+import sys
 from typing import TYPE_CHECKING, Any
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
-from mmdet_ext.registry import TASK_UTILS
+from mmdet_ext.registry import TASK_UTILS, import_components
 
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> type[Any]: ...
 
 
-for _module in pkgutil.iter_modules(__path__, f'{__name__}.'):
-    import_module(_module.name)
-
-_registered = {
-    name: component
-    for name, component in TASK_UTILS.module_dict.items()
-    if component.__module__.startswith(f'{__name__}.')
-}
-globals().update(_registered)
-__all__ = sorted([BatchAssigner.__name__, *_registered])
+_components = import_components(sys.modules[__name__], TASK_UTILS)
+globals().update(_components)
+__all__ = sorted([BatchAssigner.__name__, *_components])

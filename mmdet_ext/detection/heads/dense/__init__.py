@@ -1,26 +1,21 @@
-"""Registered dense heads."""
+"""Registered dense heads.
 
-from mmdet_ext.detection.heads.dense.atss import ATSSHead
+Each is an attribute of the package, such as ``mmdet_ext.detection.heads.dense.ATSSHead``.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
 from mmdet_ext.detection.heads.dense.batch_targets import BatchTargets
-from mmdet_ext.detection.heads.dense.fcos import FCOSHead
-from mmdet_ext.detection.heads.dense.gfl import GFLHead
-from mmdet_ext.detection.heads.dense.retina import RetinaHead
-from mmdet_ext.detection.heads.dense.rtmdet import RTMDetHead, RTMDetSepBNHead
-from mmdet_ext.detection.heads.dense.ssd import SSDHead
-from mmdet_ext.detection.heads.dense.tood import TOODHead
-from mmdet_ext.detection.heads.dense.yolov3 import YOLOV3Head
-from mmdet_ext.detection.heads.dense.yolox import YOLOXHead
+from mmdet_ext.registry import MODELS, import_components
 
-__all__ = [
-    'ATSSHead',
-    'BatchTargets',
-    'FCOSHead',
-    'GFLHead',
-    'RTMDetHead',
-    'RTMDetSepBNHead',
-    'RetinaHead',
-    'SSDHead',
-    'TOODHead',
-    'YOLOV3Head',
-    'YOLOXHead',
-]
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Any]: ...
+
+
+_components = import_components(sys.modules[__name__], MODELS)
+globals().update(_components)
+__all__ = sorted([BatchTargets.__name__, *_components])

@@ -10,7 +10,7 @@ from mmdet.models.dense_heads import FCOSHead as MMDetFCOSHead
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.detection.assigners import FCOSAssigner
+from mmdet_ext.detection.assigners.fcos import FCOSAssigner
 from mmdet_ext.detection.heads.dense.batch_targets import (
     BatchTargets,
     ImageTargets,

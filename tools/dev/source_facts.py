@@ -46,7 +46,7 @@ class Source:
     def docstrings(self) -> Iterator[str]:
         """Yield every docstring."""
         for node in ast.walk(self.tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, *Function.__args__)):
+            if isinstance(node, ast.Module | ast.ClassDef | Function):
                 text = ast.get_docstring(node)
                 if text is not None:
                     yield text

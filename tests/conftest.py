@@ -43,20 +43,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep tests together that share a fixture of their module, so that one process makes it once.
 
-    pytest-xdist reads the mark with ``--dist loadgroup``; every other test goes to whichever
-    process is free.
+    pytest-xdist reads the mark with ``--dist loadgroup``. Any other test runs in whichever process
+    is free.
     """
-    for item in items:
-        shared = _module_fixtures(item)
-        if shared:
-            callspec = getattr(item, 'callspec', None)
-            indices = callspec.indices if callspec is not None else {}
-            chosen = [f'{name}{indices[name]}' for name in shared if name in indices]
-            item.add_marker(pytest.mark.xdist_group('-'.join([item.parent.nodeid, *chosen])))
+    shared = _module_fixtures(item)
+    if shared:
+        callspec = getattr(item, 'callspec', None)
+        indices = callspec.indices if callspec is not None else {}
+        chosen = [f'{name}{indices[name]}' for name in shared if name in indices]
+        item.add_marker(pytest.mark.xdist_group('-'.join([item.parent.nodeid, *chosen])))
 
 
 def _module_fixtures(item: pytest.Item) -> list[str]:

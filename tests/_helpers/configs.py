@@ -103,6 +103,7 @@ def shrink(config: str | Path, data_root: str | Path, **options: Any) -> Config:
             metric.ann_file = str(root / 'annotations' / f'instances_{part}.json')
     _shrink_everywhere(cfg, len(classes))
     _narrow(cfg.model)
+    cfg.randomness = dict(seed=0)
     _one_epoch(cfg, Path(config).stem)
     cfg.merge_from_dict(options)
     return cfg
@@ -247,8 +248,10 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
             part.scale = SCALE
     for part in _dicts_with(cfg, 'times'):
         part.times = 1
-    for part in _dicts_with(cfg, 'score_thr'):
-        part.score_thr = 0.0
+    # An untrained network has low scores, and boxes without area.
+    for key, least in (('score_thr', 0.0), ('min_bbox_size', -1)):
+        for part in _dicts_with(cfg, key):
+            part[key] = least
     for key, most in (('nms_pre', 100), ('max_per_img', 50), ('fc_out_channels', 64)):
         for part in _dicts_with(cfg, key):
             part[key] = min(part[key], most)

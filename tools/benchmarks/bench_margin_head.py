@@ -21,7 +21,7 @@ from mmengine.structures import BaseDataElement
 from timing import Timing, compare, parse_arguments, report
 from torch import Tensor
 
-from mmdet_ext.face.heads import MarginHead
+from mmdet_ext.face.heads.margin_head import MarginHead
 
 
 def main(argv: list[str] | None = None) -> int:

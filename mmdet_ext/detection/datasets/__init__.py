@@ -1,5 +1,17 @@
 """Registered data sets of detection."""
 
-from mmdet_ext.detection.datasets.coco import CocoDataset
+from __future__ import annotations
 
-__all__ = ['CocoDataset']
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mmdet_ext.registry import DATASETS, import_components
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Any]: ...
+
+
+_components = import_components(sys.modules[__name__], DATASETS)
+globals().update(_components)
+__all__ = list(_components)

@@ -1,5 +1,17 @@
 """Registered samplers of priors and proposals."""
 
-from mmdet_ext.detection.samplers.hard_negative import HardNegativeSampler
+from __future__ import annotations
 
-__all__ = ['HardNegativeSampler']
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mmdet_ext.registry import TASK_UTILS, import_components
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Any]: ...
+
+
+_components = import_components(sys.modules[__name__], TASK_UTILS)
+globals().update(_components)
+__all__ = list(_components)

@@ -1,6 +1,17 @@
 """Registered face backbones."""
 
-from mmdet_ext.face.backbones.iresnet import IResNet
-from mmdet_ext.face.backbones.mobilefacenet import MobileFaceNet
+from __future__ import annotations
 
-__all__ = ['IResNet', 'MobileFaceNet']
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mmdet_ext.registry import MODELS, import_components
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Any]: ...
+
+
+_components = import_components(sys.modules[__name__], MODELS)
+globals().update(_components)
+__all__ = list(_components)

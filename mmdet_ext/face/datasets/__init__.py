@@ -1,8 +1,17 @@
 """Data sets of faces (and digits) for training and for open-set evaluation."""
 
-from mmdet_ext.face.datasets.digits import DigitsDataset
-from mmdet_ext.face.datasets.folder import FaceFolderDataset
-from mmdet_ext.face.datasets.pairs import FacePairsDataset
-from mmdet_ext.face.datasets.records import FaceRecordDataset
+from __future__ import annotations
 
-__all__ = ['DigitsDataset', 'FaceFolderDataset', 'FacePairsDataset', 'FaceRecordDataset']
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mmdet_ext.registry import DATASETS, import_components
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Any]: ...
+
+
+_components = import_components(sys.modules[__name__], DATASETS)
+globals().update(_components)
+__all__ = list(_components)

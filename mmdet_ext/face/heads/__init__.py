@@ -1,6 +1,18 @@
 """Registered face heads."""
 
-from mmdet_ext.face.heads.margin_head import MarginHead
-from mmdet_ext.face.heads.parts import build_margin
+from __future__ import annotations
 
-__all__ = ['MarginHead', 'build_margin']
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mmdet_ext.face.heads.parts import build_margin
+from mmdet_ext.registry import MODELS, import_components
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Any]: ...
+
+
+_components = import_components(sys.modules[__name__], MODELS)
+globals().update(_components)
+__all__ = sorted([build_margin.__name__, *_components])

@@ -20,7 +20,7 @@ from mmdet_ext.face.heads.parts import (
     build_neck,
     fuse_mirror_images,
 )
-from mmdet_ext.face.losses import FeatureLoss
+from mmdet_ext.face.losses.base import FeatureLoss
 from mmdet_ext.face.margins.base import Margin
 from mmdet_ext.functional.embedding.competition import Computation, class_competition
 from mmdet_ext.functional.numerics.checks import (

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeGuard, get_args
 import torch
 from torch import Tensor, nn
 
-from mmdet_ext.face.losses import FeatureLoss
+from mmdet_ext.face.losses.base import FeatureLoss
 from mmdet_ext.face.margins.base import Margin
 from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.registry import MARGINS, MODELS

@@ -1,6 +1,17 @@
 """Registered face hooks: schedules of margin and scale, and plots of embeddings."""
 
-from mmdet_ext.face.hooks.feature_scatter import FeatureScatterHook
-from mmdet_ext.face.hooks.margin_schedule import MarginScheduleHook
+from __future__ import annotations
 
-__all__ = ['FeatureScatterHook', 'MarginScheduleHook']
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mmdet_ext.registry import HOOKS, import_components
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Any]: ...
+
+
+_components = import_components(sys.modules[__name__], HOOKS)
+globals().update(_components)
+__all__ = list(_components)

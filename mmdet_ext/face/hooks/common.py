@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mmdet_ext.engine.loops import unwrapped
-from mmdet_ext.face.heads import MarginHead
+from mmdet_ext.face.heads.margin_head import MarginHead
 
 
 def margin_head(model: nn.Module, user: str) -> MarginHead:

@@ -21,7 +21,7 @@ from mmdet_ext.face.embeddings import (
     seed_all,
     untouched_random_state,
 )
-from mmdet_ext.face.heads import MarginHead
+from mmdet_ext.face.heads.margin_head import MarginHead
 from mmdet_ext.functional.numerics.checks import check_one_of, check_that, check_whole
 from mmdet_ext.plots.projection import Projection, fit_projection
 from mmdet_ext.plots.raster import write_animation, write_image

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mmengine.hooks import Hook
 
 from mmdet_ext.engine.loops import check_counts_epochs
-from mmdet_ext.face.heads import MarginHead
+from mmdet_ext.face.heads.margin_head import MarginHead
 from mmdet_ext.face.hooks.common import margin_head
 from mmdet_ext.face.margins.class_margins import ClassMargins
 from mmdet_ext.functional.numerics.checks import (

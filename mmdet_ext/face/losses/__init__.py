@@ -1,8 +1,18 @@
 """Registered metric-learning losses."""
 
-from mmdet_ext.face.losses.base import FeatureLoss
-from mmdet_ext.face.losses.center import CenterLoss
-from mmdet_ext.face.losses.contrastive import ContrastiveLoss
-from mmdet_ext.face.losses.triplet import TripletLoss
+from __future__ import annotations
 
-__all__ = ['CenterLoss', 'ContrastiveLoss', 'FeatureLoss', 'TripletLoss']
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mmdet_ext.face.losses.base import FeatureLoss
+from mmdet_ext.registry import MODELS, import_components
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Any]: ...
+
+
+_components = import_components(sys.modules[__name__], MODELS)
+globals().update(_components)
+__all__ = sorted([FeatureLoss.__name__, *_components])

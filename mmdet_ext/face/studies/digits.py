@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
 from mmdet_ext.face.embeddings import embeddings_of, evaluating
-from mmdet_ext.face.metrics import FaceVerificationMetric
+from mmdet_ext.face.metrics.verification import FaceVerificationMetric
 from mmdet_ext.plots.scatter import Run, Scatter, angles_to_class, draw_comparison
 from mmdet_ext.utils.files import write_json
 

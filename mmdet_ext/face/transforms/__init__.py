@@ -1,6 +1,17 @@
 """Transforms of faces."""
 
-from mmdet_ext.face.transforms.align import AlignFace
-from mmdet_ext.face.transforms.load import LoadFace
+from __future__ import annotations
 
-__all__ = ['AlignFace', 'LoadFace']
+import sys
+from typing import TYPE_CHECKING, Any
+
+from mmdet_ext.registry import TRANSFORMS, import_components
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Any]: ...
+
+
+_components = import_components(sys.modules[__name__], TRANSFORMS)
+globals().update(_components)
+__all__ = list(_components)

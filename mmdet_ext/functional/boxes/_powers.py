@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mmdet_ext.functional.boxes._coordinates import at_least

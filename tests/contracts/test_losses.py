@@ -196,6 +196,7 @@ def test_gradient_by_finite_differences(case: Case) -> None:
     )
 
 
+@pytest.mark.slow
 def test_compiles_in_one_graph(case: Case) -> None:
     pred, target = inputs(case)
     loss = build(case)

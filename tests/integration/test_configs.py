@@ -150,6 +150,7 @@ def _is_ours(cls: type) -> bool:
     return cls.__module__.partition('.')[0] == 'mmdet_ext'
 
 
+@pytest.mark.slow
 def test_every_leaf_but_those_of_mmdet_names_a_type_of_ours() -> None:
     for leaf in leaf_configs():
         ours = named_types(leaf) - {'CocoDataset'}

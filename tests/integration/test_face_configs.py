@@ -217,6 +217,7 @@ def named_types(leaf: Path) -> set[str]:
     return named
 
 
+@pytest.mark.slow
 def test_shrinking_keeps_all_types_but_half_precision(faces_root: Path) -> None:
     for leaf in face_leaf_configs():
         whole, small = (

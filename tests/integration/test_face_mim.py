@@ -197,6 +197,7 @@ def without_shifts(cfg: Config) -> Config:
     return cfg
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_an_uninterrupted_one(root: Path, tmp_path: Path) -> None:
     whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
     Runner.from_cfg(without_shifts(small(root, whole, log_level='WARNING'))).train()
@@ -212,6 +213,7 @@ def test_resumed_run_equals_an_uninterrupted_one(root: Path, tmp_path: Path) -> 
         assert not torch.equal(one[name], two[name]), name
 
 
+@pytest.mark.slow
 def test_same_seed_same_training_and_another_seed_another(
     straight: Path, root: Path, tmp_path: Path
 ) -> None:

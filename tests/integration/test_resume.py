@@ -47,6 +47,7 @@ def load(path: Path) -> dict[str, Any]:
     return load_from_local(str(path), 'cpu')
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(
     straight: Path, shapes_root: Path, tmp_path: Path
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert not torch.equal(first[key], whole['state_dict'][key])
 
 
+@pytest.mark.slow
 def test_load_from_loads_the_weights_alone(
     straight: Path, shapes_root: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +82,7 @@ def test_load_from_loads_the_weights_alone(
     assert runner.epoch == 0 and runner.iter == 0
 
 
+@pytest.mark.slow
 def test_auto_resume_finds_the_last_checkpoint(shapes_root: Path, tmp_path: Path) -> None:
     cfg = two_epochs(shapes_root, tmp_path)
     cfg.train_cfg.max_epochs = 1

@@ -96,6 +96,7 @@ def test_axes_have_equal_units_and_hold_all_points() -> None:
     assert axes.get_xlim() == (-1, 1)
 
 
+@pytest.mark.slow
 def test_comparison_has_one_column_per_run_and_is_reproducible(tmp_path: Path) -> None:
     runs = [Run('one', ['note'], scatter()), Run('two', ['note', 'more'], scatter())]
     figures.draw_comparison(runs, 'title', 'footer', tmp_path / 'both.png')

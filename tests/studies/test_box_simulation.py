@@ -136,6 +136,7 @@ def test_published_gradients_give_the_published_order() -> None:
     assert ends['DIoU'] < 1e4 and ends['CIoU'] < 1e4
 
 
+@pytest.mark.slow
 def test_exact_gradients_fail_for_iou_alone() -> None:
     points = sim.anchor_points(40, seed=0)
     names = ['IoULoss:mode=linear', *(f'{name}Loss' for name in FOUR[1:])]
@@ -150,6 +151,7 @@ def test_exact_gradients_fail_for_iou_alone() -> None:
         assert result.point_errors.mean() * 40 * 343 == pytest.approx(result.errors[-1])
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

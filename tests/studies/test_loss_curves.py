@@ -110,6 +110,7 @@ def test_classification_by_hand(figures: dict[str, list[Panel]]) -> None:
     np.testing.assert_allclose(way.gradient, p - 0.25, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_figures_are_small_and_reproducible(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

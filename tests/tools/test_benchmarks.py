@@ -46,6 +46,7 @@ def margin_head(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         yield module
 
 
+@pytest.mark.slow
 def test_assigners_are_compared_with_mmdet_and_with_their_floor(
     assigners: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

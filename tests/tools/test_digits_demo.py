@@ -31,6 +31,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_demonstration_writes_figures_and_plots(shown: Path) -> None:
     content = json.loads((shown / 'digits.json').read_text())
     assert content['seed'] == 3
@@ -49,6 +50,7 @@ def test_demonstration_writes_figures_and_plots(shown: Path) -> None:
         assert image.width > 700 and image.height > 700
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_figures(shown: Path, tmp_path: Path) -> None:
     assert main(['--out', str(tmp_path), '--epochs', '2', '--runs', 'arcface', '--seed', '3']) == 0
     first = json.loads((shown / 'digits.json').read_text())['runs'][1]

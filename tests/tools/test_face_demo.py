@@ -14,6 +14,7 @@ from tests._helpers.tools import load_tool
 main = load_tool('face/demo.py').main
 
 
+@pytest.mark.slow
 def test_digits_are_written_to_one_folder_each(tmp_path: Path) -> None:
     faces = digit_faces(tmp_path)
     assert faces.train == list('0123456') and faces.test == list('789')

@@ -12,6 +12,7 @@ from tests._helpers.tools import load_tool
 plot_margins = load_tool('face/plot_margins.py')
 
 
+@pytest.mark.slow
 def test_images_are_small_and_reproducible(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,7 @@ def configs(shapes_root: Path, tmp_path: Path) -> list[str]:
     return paths
 
 
+@pytest.mark.slow
 def test_assignments_of_mmdet_are_drawn_below_ours(configs: list[str], tmp_path: Path) -> None:
     out = tmp_path / 'out'
     assert (
@@ -57,6 +58,7 @@ def test_assignments_of_mmdet_are_drawn_below_ours(configs: list[str], tmp_path:
         assert width > 1000 and height > 300
 
 
+@pytest.mark.slow
 def test_images_by_name_of_a_detector_of_two_stages_with_a_checkpoint(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +93,7 @@ def mmdet_config(name: str, root: Path, folder: Path, **options: Any) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_priors_beyond_the_border_are_not_counted(configs: list[str], tmp_path: Path) -> None:
     """Mmdet's assigner never receives them, ours receives them marked."""
     ((ours, theirs),) = drawn(
@@ -112,6 +115,7 @@ def test_priors_beyond_the_border_are_not_counted(configs: list[str], tmp_path: 
     assert ours['positive'] > 0 and ours['ignored'] == 0
 
 
+@pytest.mark.slow
 def test_a_rule_that_changes_is_shown_as_in_the_last_epoch(
     shapes_root: Path, tmp_path: Path
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_rule_that_changes_is_shown_as_in_the_last_epoch(
     assert MessageHub.get_current_instance().runtime_info == before
 
 
+@pytest.mark.slow
 def test_stages_in_lists_and_detectors_with_masks(shapes_root: Path, tmp_path: Path) -> None:
     """Cascade R-CNN has one assigner per stage, and needs masks, which the drawn shapes lack."""
     config = mmdet_config(
@@ -150,6 +155,7 @@ def test_stages_in_lists_and_detectors_with_masks(shapes_root: Path, tmp_path: P
     assert others == alone
 
 
+@pytest.mark.slow
 def test_cfg_options_are_read_as_in_other_tools(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +175,7 @@ def test_cfg_options_are_read_as_in_other_tools(
         assert message in one_error(capsys)
 
 
+@pytest.mark.slow
 def test_each_config_prepares_the_image_in_its_own_way(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +192,7 @@ def test_each_config_prepares_the_image_in_its_own_way(
     assert 'px and' not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_figures_of_images_with_one_name_bear_their_folders(
     shapes_root: Path, tmp_path: Path
 ) -> None:
@@ -208,6 +216,7 @@ def test_figures_of_images_with_one_name_bear_their_folders(
     assert [path.name for path in (tmp_path / 'one').glob('*.png')] == ['cam2_0001.png']
 
 
+@pytest.mark.slow
 def test_only_images_that_are_drawn_must_be_whole(
     shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +234,7 @@ def test_only_images_that_are_drawn_must_be_whole(
         assert message in one_error(capsys)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_refused_or_warned_about(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +270,7 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_wrong_input_is_refused_in_one_line(
     configs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,6 +326,7 @@ def test_the_other_config_must_have_the_image(
     assert 'other does not have the image' in one_error(capsys)
 
 
+@pytest.mark.slow
 def test_a_config_may_be_compared_with_itself(configs: list[str], tmp_path: Path) -> None:
     ((one, other),) = drawn(
         tmp_path / 'out', configs[0], '--versus', configs[0], '--count', '1'

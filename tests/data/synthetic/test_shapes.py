@@ -181,6 +181,7 @@ def test_scenes_keep_their_limits_and_size_distribution() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('count', 'width', 'height'), [(800, WIDTH, HEIGHT), (800, 64, 64)], ids=['default', 'crowded']
 )

@@ -82,6 +82,7 @@ def untied(boxes: Tensor, result: AssignResult, ignored: Tensor | None = None) -
     return (~right).nonzero().flatten().tolist()
 
 
+@pytest.mark.slow
 def test_indices_equal_mmdet_on_a_thousand_images_except_ties() -> None:
     ours, theirs = ATSSAssigner(topk=TOPK), MMDetATSSAssigner(topk=TOPK)
     assigned = differing = 0
@@ -104,6 +105,7 @@ def test_indices_equal_mmdet_on_a_thousand_images_except_ties() -> None:
     assert differing < 0.01 * assigned
 
 
+@pytest.mark.slow
 def test_a_threshold_that_is_wrong_by_a_hundredth_is_no_tie(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_calculator_without_the_keyword_is_the_iou() -> None:
         assert torch.equal(result.gt_index, plain.match(geometry).gt_index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', [ATSSAssigner, MaxIoUAssigner])
 def test_a_calculator_of_all_pairs_takes_bounded_memory(kind: type) -> None:
     priors, sizes = pyramid_anchors(1344, 800)

@@ -29,6 +29,7 @@ def inner_scene(case: int) -> tuple[Tensor, Tensor]:
     return boxes[inside], labels[inside]
 
 
+@pytest.mark.slow
 def test_targets_equal_the_head_of_mmdet_on_random_images() -> None:
     head = CenterNetHead(1, 1, 7)
     assigner, positives = CenterNetAssigner(shared='last'), 0

@@ -173,6 +173,7 @@ def compare(
     return int((other.gt_inds > 0).sum()), int((~same).sum())
 
 
+@pytest.mark.slow
 @BOTH
 def test_indices_equal_mmdet_on_a_thousand_images_except_ties(name: str) -> None:
     ours, theirs = (cls() for cls in PAIRS[name])
@@ -185,6 +186,7 @@ def test_indices_equal_mmdet_on_a_thousand_images_except_ties(name: str) -> None
     assert differing < 0.001 * assigned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'costs'),
     [
@@ -288,6 +290,7 @@ def test_other_measures_as_mmdet(name: str) -> None:
         assert (one.gt_inds > 0).any()
 
 
+@pytest.mark.slow
 @BOTH
 def test_ten_thousand_boxes_in_bounded_memory(name: str) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -54,6 +54,7 @@ def test_points_are_those_of_the_generator_of_mmdet() -> None:
     assert torch.equal(torch.cat(theirs), POINTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', MODES, ids=str)
 def test_indices_equal_mmdet_on_random_images(mode: dict[str, object]) -> None:
     assigner, assigned = FCOSAssigner(RANGES, **mode), 0

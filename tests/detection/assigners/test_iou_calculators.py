@@ -128,6 +128,7 @@ def test_our_atss_takes_it_and_equals_mmdet() -> None:
     assert torch.equal(found[0].gt_inds, found[1].gt_inds)
 
 
+@pytest.mark.slow
 def test_memory_is_little_more_than_the_result() -> None:
     boxes = torch.rand(3000, 4, generator=torch.Generator().manual_seed(0)) * 100
     others = torch.rand(5000, 4, generator=torch.Generator().manual_seed(1)) * 100

@@ -44,6 +44,7 @@ def assert_same(one: AssignResult, other: AssignResult) -> None:
     assert torch.equal(one.max_overlaps, other.max_overlaps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', OPTIONS)
 def test_equal_to_mmdet_on_a_thousand_images(name: str) -> None:
     """Results are equal to the last bit. Each option gets a share of the crowded images."""
@@ -126,6 +127,7 @@ def test_repeated_boxes_are_moved_as_mmdet_moves_them() -> None:
     assert len(results[0].gt_inds.unique()) > 3
 
 
+@pytest.mark.slow
 def test_ten_thousand_boxes_in_bounded_memory() -> None:
     priors, sizes = pyramid_anchors(1344, 800)
     boxes = random_boxes(torch.Generator().manual_seed(0), 10_000, 1344, 800, 4, 60)

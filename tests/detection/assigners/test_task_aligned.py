@@ -92,6 +92,7 @@ def untied(
     return (~right).nonzero().flatten().tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('own', [(), (0.5, 4), (1, 2.5)], ids=str)
 def test_equal_to_mmdet_on_a_thousand_images_except_ties(own: tuple[float, ...]) -> None:
     ours, theirs = TaskAlignedAssigner(topk=TOPK), MMDetTaskAlignedAssigner(topk=TOPK)
@@ -119,6 +120,7 @@ def test_equal_to_mmdet_on_a_thousand_images_except_ties(own: tuple[float, ...])
     assert differing < 0.001 * assigned
 
 
+@pytest.mark.slow
 def test_an_alignment_that_is_wrong_by_a_hundredth_is_no_tie() -> None:
     """The check of ties detects errors that are larger than rounding."""
     ours = TaskAlignedAssigner(topk=TOPK)
@@ -167,6 +169,7 @@ def test_powers(exponent: float) -> None:
     torch.testing.assert_close(power, value.double().pow(exponent).float())
 
 
+@pytest.mark.slow
 def test_ten_thousand_boxes_in_bounded_memory() -> None:
     generator = torch.Generator().manual_seed(0)
     priors, sizes = pyramid_anchors(1344, 800)

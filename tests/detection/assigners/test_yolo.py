@@ -59,6 +59,7 @@ def test_overlapping_predictions_are_ignored_and_nothing_else_is(kind: type) -> 
     assert ignored > 200
 
 
+@pytest.mark.slow
 def test_ignoring_by_priors_equals_the_grid_assigner_of_mmdet() -> None:
     theirs = GridAssigner(pos_iou_thr=0.5, neg_iou_thr=0.5)
     ours, ignored = YOLOv3Assigner(ignore_by='prior'), 0

@@ -22,6 +22,7 @@ def test_good_data_gives_the_samples_of_mmdet_without_a_warning(
     assert warned == []
 
 
+@pytest.mark.slow
 def test_a_subset_of_classes_in_file_order_gives_the_samples_of_mmdet(
     data: Path, warned: list[str]
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_file_with_bad_boxes_alone_is_refused_for_training(data: Path) -> None
         ours(data)
 
 
+@pytest.mark.slow
 def test_an_annotation_file_behind_a_prefix_is_read_and_checked(data: Path, url: str) -> None:
     assert samples(ours(data, ann_file=f'{url}/{TRAIN}')) == samples(stock(data))
     # A fetched file is checked as one on disk is, and errors name its address.

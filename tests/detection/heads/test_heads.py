@@ -50,6 +50,7 @@ def test_a_head_without_train_cfg_infers_as_mmdet(name: str) -> None:
     torch.testing.assert_close(bare.eval()(features), theirs.eval()(features), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_two_iterations_of_the_stock_runner_equal_mmdet(shapes_root: Path, tmp_path: Path) -> None:
     config = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_demo_shapes.py'
     trained = {}

@@ -94,6 +94,7 @@ def test_bottleneck_adds_its_input() -> None:
     torch.testing.assert_close(block(x), x)
 
 
+@pytest.mark.slow
 def test_network_learns_real_faces(shared_data: Path) -> None:
     """After a few steps the cosine to centres separates four people of ORL."""
     import cv2

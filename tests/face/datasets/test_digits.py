@@ -49,6 +49,7 @@ def test_labels_number_the_digits_in_their_order() -> None:
     assert data.get_cat_ids(0) == [int(data.get_gt_labels()[0])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seed', [0, 5])
 def test_parts_are_stratified_disjoint_and_complete(seed: int) -> None:
     train, test = (build(part=part, seed=seed) for part in ('train', 'test'))

@@ -150,6 +150,7 @@ def test_other_names_and_places(root: Path) -> None:
         FaceRecordDataset(str(root), bad_records='skip')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['fork', 'spawn'])
 def test_workers_read_what_the_parent_reads(root: Path, method: str) -> None:
     dataset = FaceRecordDataset(str(root))

@@ -21,6 +21,7 @@ from tests._helpers.margin_heads import ARC, PATHS, build_head, samples, total
 CLASSES, CHANNELS = 7, 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('neck', 'kinds'),
     [

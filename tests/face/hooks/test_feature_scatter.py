@@ -218,6 +218,7 @@ def test_resumed_training_keeps_projection_and_plots(
         assert animation.n_frames == 3
 
 
+@pytest.mark.slow
 def test_interval_in_steps(tmp_path: Path) -> None:
     hook = FeatureScatterHook(
         interval=5, dataset='train', by_epoch=False, out_dir=str(tmp_path / 'elsewhere')

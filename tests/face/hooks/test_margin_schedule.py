@@ -192,6 +192,7 @@ def test_model_without_a_margin_head_is_an_error(tmp_path: Path) -> None:
         runner.train()
 
 
+@pytest.mark.slow
 def test_iteration_loop_needs_times_in_steps(tmp_path: Path) -> None:
     runner, _ = make_runner(tmp_path, [MarginScheduleHook(start=0.0, stop=0.5)], by_epoch=False)
     with pytest.raises(ValueError, match='set by_epoch=False'):

@@ -159,6 +159,7 @@ def test_results_remain_if_a_plot_cannot_be_drawn(
     assert (tmp_path / 'verification.json').is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pairs', ['all', 'dataset'])
 def test_json_holds_roc_with_thresholds_and_the_hardest_pairs(tmp_path: Path, pairs: Any) -> None:
     embeddings, labels = faces()

@@ -192,6 +192,7 @@ def test_errors(labels: list, options: dict, message: str) -> None:
         )
 
 
+@pytest.mark.slow
 def test_labels_of_entries_and_wrappers() -> None:
     first, second = Entries([3, 3, 1, 1]), Entries([1, 2, 2])
     both = ConcatDataset([first, second])

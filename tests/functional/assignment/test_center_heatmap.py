@@ -54,6 +54,7 @@ def slow_heatmaps(boxes: Tensor, labels: Tensor) -> Tensor:
     return heatmaps
 
 
+@pytest.mark.slow
 def test_heatmaps_equal_the_loop_of_mmdet_on_random_images() -> None:
     drawn = 0
     for case in range(400):

@@ -105,6 +105,7 @@ def choice_is_open(prior: int, pair: list[int], ranked: list[Ranking]) -> bool:
     return abs(float(ranked[1].similarity[:, prior].max()) - 0.8) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('k', 'distance', 'shared'),
     [(3, 'kl', 'nearest'), (3, 'kl', 'last'), (3, 'wasserstein', 'nearest'), (1, 'kl', 'last')],
@@ -246,6 +247,7 @@ def test_without_a_threshold_nothing_is_ignored() -> None:
     assert torch.equal(plain, index.masked_fill(index == IGNORE, BACKGROUND))
 
 
+@pytest.mark.slow
 def test_many_boxes_take_bounded_memory() -> None:
     generator = torch.Generator().manual_seed(0)
     points, sizes = pyramid_points(640, 512)

@@ -117,6 +117,7 @@ def near_a_border(box: list[float]) -> bool:
     return any(abs(c / 4 - round(c / 4)) < 1e-4 for c in center)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rule', ['v3', 'v4', 'v5'])
 def test_indices_equal_the_slow_reference_on_random_images(rule: str) -> None:
     assigned = differing = 0

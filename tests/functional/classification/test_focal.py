@@ -331,6 +331,7 @@ def test_the_value_is_the_same_without_a_gradient(gamma: float, activated: bool)
         assert torch.equal(value, plain)
 
 
+@pytest.mark.slow
 def test_compiles_in_one_graph() -> None:
     pred, label = logits(8, 4), torch.arange(8) % 5 - 1
     for use_sigmoid in (True, False):
@@ -342,6 +343,7 @@ def test_compiles_in_one_graph() -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('use_sigmoid', [True, False])
 def test_probabilities_of_float16_compile_in_one_graph(use_sigmoid: bool) -> None:
     torch.compiler.reset()  # graphs of other tests count towards the limit of variants

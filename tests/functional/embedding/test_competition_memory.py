@@ -52,6 +52,7 @@ def run(x: Tensor, weight: Tensor, labels: Tensor, **options: Any) -> None:
         (found.others - found.target).sum().backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options', [{}, {'others': Bent}, {'kind': 'sigmoid'}], ids=str)
 def test_memory_does_not_grow_with_the_classes(options: dict[str, Any]) -> None:
     held = []

@@ -138,6 +138,7 @@ def fuzz_features(rng: random.Random, samples: int, dim: int) -> Tensor:
     return x.to(rng.choice([torch.float32, torch.float16, torch.bfloat16]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cases', [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_value_and_gradient_are_finite(cases: int) -> None:
     rng = random.Random(cases)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +13,13 @@ from mmdet.models.losses import FocalLoss as StockFocalLoss
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-import mmdet_ext
 from mmdet_ext.catalog.loss_cases.long_tail import CLASSES, COUNTS, logits_and_labels
 from mmdet_ext.functional.classification.long_tail import (
     equalized_focal_loss,
     focal_gradient_sums,
     gradient_ratio,
 )
-
-REPO = Path(mmdet_ext.__file__).parents[1]
+from tests._helpers.two_ranks import run_on_two_ranks
 
 
 def build(name: str, **options: Any) -> nn.Module:
@@ -257,25 +252,7 @@ dist.destroy_process_group()
 
 @pytest.mark.subprocess
 def test_two_processes_with_half_the_batch_have_the_sums_of_one_process(tmp_path: Path) -> None:
-    env = {
-        **os.environ,
-        'PYTHONPATH': str(REPO),
-        'OMP_NUM_THREADS': '1',
-        'CUDA_VISIBLE_DEVICES': '',
-    }
-    workers = [
-        subprocess.Popen(
-            [sys.executable, '-c', WORKER, str(rank), str(tmp_path)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        output, _ = worker.communicate(timeout=120)
-        assert worker.returncode == 0, output[-4000:]
+    run_on_two_ranks(WORKER, tmp_path)
     alone = accumulating()
     for seed in range(2):
         alone(*labelled(CLASSES, seed=seed))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,11 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-import mmdet_ext
 from mmdet_ext.face.losses import CenterLoss, ContrastiveLoss, FeatureLoss, TripletLoss
 from mmdet_ext.functional.embedding.distances import class_mean_center_loss
 from mmdet_ext.registry import MODELS
+from tests._helpers.two_ranks import run_on_two_ranks
 
-REPO = Path(mmdet_ext.__file__).resolve().parents[1]
 OPTIONS: dict[str, dict[str, Any]] = {
     'CenterLoss': {'num_classes': 4, 'in_channels': 8},
     'ContrastiveLoss': {},
@@ -307,25 +303,7 @@ dist.destroy_process_group()
 
 @pytest.mark.subprocess
 def test_two_processes_have_the_centers_of_one(tmp_path: Path) -> None:
-    env = {
-        **os.environ,
-        'PYTHONPATH': str(REPO),
-        'OMP_NUM_THREADS': '1',
-        'CUDA_VISIBLE_DEVICES': '',
-    }
-    workers = [
-        subprocess.Popen(
-            [sys.executable, '-c', WORKER, str(rank), str(tmp_path)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        output, _ = worker.communicate(timeout=120)
-        assert worker.returncode == 0, output[-4000:]
+    run_on_two_ranks(WORKER, tmp_path)
     first, second = (
         torch.load(tmp_path / f'{rank}.pth', weights_only=True)['centers'] for rank in range(2)
     )

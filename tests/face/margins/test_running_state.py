@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import mmdet_ext
 from mmdet_ext.face.heads import MarginHead, build_margin
 from tests._helpers.margin_heads import PATHS, batch, gradients, loss_of, make_head
-
-REPO = Path(mmdet_ext.__file__).resolve().parents[1]
+from tests._helpers.two_ranks import run_on_two_ranks
 
 
 def test_adaface_means_match_the_authors_program() -> None:
@@ -176,25 +171,7 @@ dist.destroy_process_group()
 
 @pytest.mark.subprocess
 def test_running_means_are_equal_on_two_processes(tmp_path: Path) -> None:
-    env = {
-        **os.environ,
-        'PYTHONPATH': str(REPO),
-        'OMP_NUM_THREADS': '1',
-        'CUDA_VISIBLE_DEVICES': '',
-    }
-    workers = [
-        subprocess.Popen(
-            [sys.executable, '-c', WORKER, str(rank), str(tmp_path)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        output, _ = worker.communicate(timeout=120)
-        assert worker.returncode == 0, output[-4000:]
+    run_on_two_ranks(WORKER, tmp_path)
     first, second = (torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in range(2))
     assert first == second
     # The mean of the means of two halves of equal size is the mean of the batch.

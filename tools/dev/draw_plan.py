@@ -23,7 +23,7 @@ from mmdet_ext.utils.files import write_text
 
 REPO = Path(__file__).resolve().parents[2]
 DRAWING = REPO / 'docs' / 'images' / 'plan.svg'
-BOX_WIDTH, BOX_HEIGHT = 196, 92
+BOX_WIDTH, BOX_HEIGHT = 214, 92
 GAP_X, GAP_Y, BORDER = 18, 54, 20
 #: At most so many letters fit into a line of a box.
 LETTERS = 33

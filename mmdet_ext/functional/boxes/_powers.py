@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mmdet_ext.functional.boxes._coordinates import at_least
@@ -32,6 +31,7 @@ def bounded_power(value: Tensor, power: float, order: int = 1) -> Tensor:
     Returns:
         Tensor: the shape of ``value``.
 
+    >>> import torch
     >>> bounded_power(torch.tensor([0., 0.25]), 0.5)
     tensor([0.0000, 0.5000])
     """

@@ -25,7 +25,7 @@ from mmdet_ext.data.face.lists import (
 from mmdet_ext.data.face.splits import check_split, split_identities, split_images
 from mmdet_ext.data.images import find_bad_images
 from mmdet_ext.data.reports import EXAMPLES, LayoutError, Tally, listed
-from mmdet_ext.data.suffixes import IMAGE_SUFFIXES
+from mmdet_ext.data.suffixes import has_image_suffix, has_unread_suffix
 
 __all__ = [
     'BadImages',
@@ -231,7 +231,9 @@ def _images(folder: Path, left_out: Tally) -> list[str]:
                 left_out.add('hidden files and folders', shown)
             elif entry.is_dir():
                 left_out.add('folders within folders', shown)
-            elif os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
+            elif has_unread_suffix(entry.name):
+                left_out.add('images of a format that is not read', shown)
+            elif not has_image_suffix(entry.name):
                 left_out.add("files whose suffix is no image's", shown)
             else:
                 names.append(entry.name)

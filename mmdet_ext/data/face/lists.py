@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from mmdet_ext.data.reports import EXAMPLES, LayoutError, Tally, listed
-from mmdet_ext.data.suffixes import IMAGE_SUFFIXES
+from mmdet_ext.data.suffixes import has_image_suffix, has_unread_suffix
 
 #: Name of an identity -> paths of its images.
 Groups = dict[str, list[str]]
@@ -48,7 +48,7 @@ def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
         if not line:
             continue
         path, label = line, ''
-        if os.path.splitext(line)[1].lower() not in IMAGE_SUFFIXES:
+        if not (has_image_suffix(line) or has_unread_suffix(line)):
             path, _, label = line.replace('\t', ' ').rpartition(' ')
         if not label:
             bare.append(number)

@@ -79,6 +79,7 @@ def test_other_files_are_counted(root: Path) -> None:
     (root / 's1' / '.DS_Store').touch()
     (root / 's1' / '._1.png').touch()
     (root / 's1' / 'notes.txt').touch()
+    (root / 's2' / 'phone.HEIC').touch()
     (root / 's1' / 'more').mkdir()
     (root / 'empty').mkdir()
     (root / '.git').mkdir()
@@ -91,6 +92,7 @@ def test_other_files_are_counted(root: Path) -> None:
         '3 hidden files and folders',
         '1 files beside the folders (README)',
         "1 files whose suffix is no image's (s1/notes.txt)",
+        '1 images of a format that is not read (s2/phone.HEIC)',
         '1 folders within folders (s1/more)',
         '1 identities without an image (empty)',
     ):

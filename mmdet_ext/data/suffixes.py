@@ -21,9 +21,6 @@ UNREAD_SUFFIXES = tuple(
     '.dng .raw .cr2 .cr3 .nef .arw .orf .rw2 .raf'.split()
 )
 
-#: Former names of the list, for the readers of VOC folders and of face pairs.
-VOC_SUFFIXES = FACE_PAIR_SUFFIXES = IMAGE_SUFFIXES
-
 
 def has_image_suffix(name: str | os.PathLike[str]) -> bool:
     """Return whether a file has the suffix of an image that can be read, in any case.

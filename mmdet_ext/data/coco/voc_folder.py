@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmdet_ext.data.suffixes import VOC_SUFFIXES
+from mmdet_ext.data.suffixes import has_image_suffix
 
 Box = tuple[float, float, float, float]
 
@@ -75,7 +75,7 @@ class VocFolder:
         }
         self._images: dict[str, list[Path]] = defaultdict(list)
         for path in sorted((root / 'JPEGImages').iterdir()):
-            if path.suffix.lower() in VOC_SUFFIXES:
+            if has_image_suffix(path):
                 self._images[path.stem].append(path)
         main = root / 'ImageSets' / 'Main'  # some tools put the lists one folder higher
         self.lists = {
@@ -170,8 +170,7 @@ def _has_form(root: Path) -> bool:
 
 def _without_suffix(name: str) -> str:
     """Cut off the suffix of an image, but no other dot: ``a.b.jpg`` and ``a.b`` give ``a.b``."""
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in VOC_SUFFIXES else name
+    return os.path.splitext(name)[0] if has_image_suffix(name) else name
 
 
 def _read_entries(path: Path, known: Collection[str]) -> tuple[list[str], bool]:

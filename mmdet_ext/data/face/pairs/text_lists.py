@@ -29,7 +29,7 @@ from mmdet_ext.data.face.pairs.collected import (
     collect_pairs,
     consecutive_folds,
 )
-from mmdet_ext.data.suffixes import FACE_PAIR_SUFFIXES
+from mmdet_ext.data.suffixes import IMAGE_SUFFIXES
 
 _SAME = {'1': True, 'true': True, '0': False, 'false': False}
 
@@ -38,7 +38,7 @@ def read_lfw_pairs(
     path: str | os.PathLike[str],
     root: str | os.PathLike[str],
     absent: Absent = 'error',
-    extensions: Sequence[str] = FACE_PAIR_SUFFIXES,
+    extensions: Sequence[str] = IMAGE_SUFFIXES,
 ) -> FacePairs:
     """Read a list in the form of LFW's ``pairs.txt``.
 

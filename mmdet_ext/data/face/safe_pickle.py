@@ -1,9 +1,9 @@
-"""Safe reader of pickles that hold bytes, lists, tuples, bools and numpy arrays, and nothing else.
+"""Safe reader of pickles that hold bytes, numbers, lists, tuples and numpy arrays, and nothing else.
 
 A pickle from the internet is a program: it names functions and calls them. This reader admits only
-the names that numpy and Python write for arrays and bytes. A stand-in replaces each of these
-functions; it only keeps and checks its arguments. Arrays are made from checked bytes. Instructions
-that arrays and bytes do not need (dictionaries, instances, extension codes) are refused too.
+the names that numpy and Python write for arrays, numbers and bytes. A stand-in replaces each of
+these functions; it only keeps and checks its arguments. Arrays are made from checked bytes.
+Instructions that these do not need (dictionaries, instances, extension codes) are refused too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 _NUMPY_CORES = ('numpy._core', 'numpy.core')
 _OPCODES = frozenset(
     'PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG '
-    'LONG1 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE '
+    'LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE '
     'SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE '
     'TUPLE1 TUPLE2 TUPLE3 GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL '
     'STACK_GLOBAL INST REDUCE BUILD READONLY_BUFFER'.split()
@@ -44,9 +44,10 @@ class BrokenPickleError(ValueError):
 
 
 def load_safe_pickle(path: str | os.PathLike[str]) -> Any:
-    """Read a pickle of bytes, lists, tuples, bools and numpy arrays from a file.
+    """Read a pickle of bytes, numbers, lists, tuples and numpy arrays from a file.
 
-    Strings of Python 2 become bytes. Arrays may hold numbers or bools. numpy's bools become bools.
+    Strings of Python 2 and bytearrays become bytes. Arrays may hold numbers or bools. A bool, an
+    int or a float of numpy becomes that of Python.
 
     Args:
         path: the file.
@@ -76,15 +77,15 @@ def loads_safe_pickle(content: bytes, name: str = 'the pickle') -> Any:
     Traceback (most recent call last):
     mmdet_ext.data.face.safe_pickle.UnsafePickleError: the pickle was refused: it names \
 'builtins.print', and loading that could run code. Nothing of it was run. It may hold bytes, \
-lists, tuples, bools and numpy arrays only
+numbers, lists, tuples and numpy arrays only
     """
     try:
         unpickler = _Unpickler(io.BytesIO(content), encoding='bytes')
         return _finished(unpickler.load(), {}, 0)
     except UnsafePickleError as error:
         raise UnsafePickleError(
-            f'{name} was refused: it {error}. Nothing of it was run. It may hold bytes, lists, '
-            'tuples, bools and numpy arrays only'
+            f'{name} was refused: it {error}. Nothing of it was run. It may hold bytes, '
+            'numbers, lists, tuples and numpy arrays only'
         ) from None
     except Exception as error:  # the parser raises many types of errors on damaged files
         raise BrokenPickleError(
@@ -138,6 +139,25 @@ class _EmptyBytes(_StandIn):
         return b''
 
 
+class _ByteArray(_StandIn):
+    """``bytearray()``, or that of bytes or of latin1 text, as Python writes it before protocol 5.
+
+    A number of bytes is refused, because it would be allocated.
+    """
+
+    __slots__ = ()
+    name = 'bytearray'
+
+    def __call__(self, *args: Any) -> Any:
+        if not args:
+            return b''
+        if len(args) == 1 and type(args[0]) is bytes:
+            return args[0]
+        if len(args) == 2 and type(args[0]) is str and _text(args[1]) in ('latin-1', 'latin1'):
+            return args[0].encode('latin1')
+        raise UnsafePickleError(f"names 'bytearray' and calls it with {_shown(args)}")
+
+
 class _NdArray(_StandIn):
     """``numpy.ndarray``, which may be named but not called: a call would read bytes as pointers."""
 
@@ -185,15 +205,15 @@ class _FromBuffer(_StandIn):
 
 
 class _Scalar(_StandIn):
-    """``numpy._core.multiarray.scalar(dtype, bytes)``, for bools."""
+    """``numpy._core.multiarray.scalar(dtype, bytes)``, for a bool, an int or a float."""
 
     __slots__ = ()
     name = 'numpy scalar'
 
     def __call__(self, *args: Any) -> Any:
-        if len(args) != 2 or not isinstance(args[0], _DtypeDraft) or args[0].dtype.kind != 'b':
-            raise UnsafePickleError('holds a numpy number outside of an array')
-        return bool(_array(args[1], args[0], (), 'C'))
+        if len(args) != 2 or not isinstance(args[0], _DtypeDraft):
+            raise UnsafePickleError(f'calls {self.name} with {_shown(args)}')
+        return _array(args[1], args[0], (), 'C').item()
 
 
 class _DtypeDraft:
@@ -269,6 +289,8 @@ _STAND_INS: dict[tuple[str, str], _StandIn] = {
     ('_codecs', 'encode'): _Encode(),
     ('builtins', 'bytes'): _EmptyBytes(),
     ('__builtin__', 'bytes'): _EmptyBytes(),
+    ('builtins', 'bytearray'): _ByteArray(),
+    ('__builtin__', 'bytearray'): _ByteArray(),
     ('numpy', 'ndarray'): _NdArray(),
     ('numpy', 'dtype'): _Dtype(),
     **{(f'{core}.multiarray', '_reconstruct'): _Reconstruct() for core in _NUMPY_CORES},
@@ -286,8 +308,8 @@ class _Instructions(dict[int, Any]):
             raise pickle.UnpicklingError(f'no instruction has the code {code}')
         if 'DICT' in name or name in ('SETITEM', 'SETITEMS', 'EMPTY_SET', 'ADDITEMS', 'FROZENSET'):
             raise UnsafePickleError('holds a dict or a set')
-        if 'FLOAT' in name or name == 'LONG4':
-            raise UnsafePickleError('holds a number')
+        if name == 'LONG4':
+            raise UnsafePickleError('holds a number of more than 255 bytes')
         raise UnsafePickleError(f'has the instruction {name}')
 
 
@@ -333,8 +355,10 @@ def _finished(value: Any, done: dict[int, tuple[Any, Any]], depth: int) -> Any:
         done: id -> value and its result, so that shared values are replaced once.
         depth: number of containers around the value.
     """
-    if type(value) in (bytes, bool):
+    if type(value) in (bytes, bool, int, float):
         return value
+    if type(value) is bytearray:
+        return bytes(value)
     if depth > _MAX_DEPTH:
         raise UnsafePickleError(f'nests its lists deeper than {_MAX_DEPTH}')
     if id(value) in done:

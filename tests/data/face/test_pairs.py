@@ -224,6 +224,7 @@ def bin_file(folder: Path, content: Any, protocol: int = 4) -> Path:
     'kind',
     [
         bytes,
+        bytearray,
         lambda data: np.frombuffer(data, np.uint8),
         lambda data: np.frombuffer(data, np.uint8)[:, None],
     ],
@@ -245,6 +246,29 @@ def test_bin_with_bools_in_an_array(tmp_path: Path) -> None:
     assert read_bin_pairs(path, 2).same.tolist() == [True, False]
     path = bin_file(tmp_path, [[b'a', b'b', b'c', b'd'], np.array([1, 0])])
     assert read_bin_pairs(path, 2).same.tolist() == [True, False]
+
+
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    'flags',
+    [
+        [True, False, True],
+        (1, 0, 1),
+        [1.0, 0.0, 1.0],
+        [True, 0, 1.0],
+        [np.bool_(True), np.bool_(False), np.bool_(True)],
+        [np.int64(1), np.uint8(0), np.float32(1)],
+        np.array([True, False, True]),
+        np.array([1, 0, 1], np.int8),
+        np.array([1.0, 0.0, 1.0]),
+        np.array([[1], [0], [1]], np.float32),
+        [np.array([1]), np.array(0), np.array([[1.0]])],
+    ],
+    ids=repr,
+)
+def test_flags_of_a_bin(tmp_path: Path, flags: Any, protocol: int) -> None:
+    path = bin_file(tmp_path, ([b'a', b'b', b'c', b'd', b'e', b'f'], flags), protocol)
+    assert read_bin_pairs(path, 1).same.tolist() == [True, False, True]
 
 
 def test_odd_pairs_of_a_bin(tmp_path: Path) -> None:
@@ -275,6 +299,14 @@ def test_odd_pairs_of_a_bin(tmp_path: Path) -> None:
         (([b'a', b''], [True]), 'image 1 must be .* it is a bytes of 0'),
         (([b'a', np.zeros((4, 4), np.uint8)], [True]), 'image 1 must be .* it is a ndarray'),
         (([b'a', b'b'], [b'yes']), 'pair 0 must be true or false, it is a bytes of 3'),
+        (([b'a', b'b'], [b'1']), 'pair 0 must be true or false, it is a bytes of 1'),
+        (([b'a', b'b'] * 2, [1, 2]), 'pair 1 must be true or false, it is the number 2'),
+        (([b'a', b'b'] * 2, [1, -1]), 'pair 1 must be .*the number -1. Of numbers, 1 and 0 are'),
+        (([b'a', b'b'], [0.5]), 'pair 0 must be true or false, it is the number 0.5'),
+        (([b'a', b'b'], [float('nan')]), 'pair 0 must be true or false, it is the number nan'),
+        (([b'a', b'b'], [np.array([1, 0])]), 'pair 0 must be true or false, it is a ndarray'),
+        (([b'a', b'b'], np.array(1)), 'two lists, images and bools; one is a ndarray'),
+        (([b'a', 7], [True]), 'image 1 must be .* it is the number 7'),
         (([b'a', b'b'], [True]), '1 pairs cannot be dealt to 10 folds'),
     ],
 )

@@ -1,4 +1,4 @@
-"""Safe pickles: bytes, bools and arrays are read; names that could run code are refused."""
+"""Safe pickles: bytes, numbers and arrays are read; names that could run code are refused."""
 
 from __future__ import annotations
 
@@ -51,6 +51,47 @@ def test_arrays(array: np.ndarray, protocol: int) -> None:
     assert loaded.dtype == array.dtype.newbyteorder('=') and loaded.dtype.isnative
     np.testing.assert_array_equal(loaded, array)
     loaded[...] = 0  # the array is writable
+
+
+NUMBERS = [0, 1, -7, 255, 65536, 2**31, -(2**40), 2**200, 0.0, 1.0, -2.5, 1e300, True, False]
+
+
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+def test_numbers_keep_value_and_kind(protocol: int) -> None:
+    loaded = loads_safe_pickle(pickle.dumps(NUMBERS, protocol))
+    assert loaded == NUMBERS
+    assert [type(number) for number in loaded] == [type(number) for number in NUMBERS]
+
+
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    ('number', 'kind'),
+    [
+        (np.bool_(True), bool),
+        (np.uint8(200), int),
+        (np.int64(-3), int),
+        (np.float16(0.5), float),
+        (np.float32(1), float),
+        (np.float64(-2.25), float),
+    ],
+    ids=lambda value: getattr(type(value), '__name__', ''),
+)
+def test_numbers_of_numpy_become_those_of_python(number: Any, kind: type, protocol: int) -> None:
+    loaded = loads_safe_pickle(pickle.dumps([number], protocol))
+    assert loaded == [number.item()] and type(loaded[0]) is kind
+
+
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+def test_bytearrays_become_bytes(protocol: int) -> None:
+    data = [bytearray(b''), bytearray(range(256)), bytearray(b'x' * 70_000)]
+    loaded = loads_safe_pickle(pickle.dumps(data, protocol))
+    assert loaded == [bytes(one) for one in data]
+    assert {type(one) for one in loaded} == {bytes}
+
+
+def test_bytearray_of_python_2() -> None:
+    content = b"c__builtin__\nbytearray\n(V\xff\xd8\nS'latin-1'\ntR."
+    assert loads_safe_pickle(content) == b'\xff\xd8'
 
 
 @pytest.mark.parametrize('core', ['numpy.core', 'numpy._core'])
@@ -203,12 +244,30 @@ BEGIN = b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS"b"\ntR
         'a dtype': (DTYPE + b'.', 'kind _DtypeDraft'),
         'a dict': (pickle.dumps({}), 'holds a dict or a set'),
         'a set': (pickle.dumps({1}, 4), 'holds a dict or a set'),
-        'a float': (pickle.dumps([0.5]), 'holds a number'),
-        'an int': (pickle.dumps([3]), 'holds a value of the kind int'),
+        'a number of many bytes': (pickle.dumps([1 << 4000]), 'a number of more than 255 bytes'),
+        'a complex number': (pickle.dumps([1j]), "names '(__builtin__|builtins).complex'"),
         'a text': (pickle.dumps(['text']), 'holds a value of the kind str'),
         'none': (pickle.dumps([None]), 'holds a value of the kind NoneType'),
-        'a bytearray': (pickle.dumps(bytearray(3), 5), 'holds a value of the kind bytearray'),
-        'numpy number': (pickle.dumps(np.float64(1)), 'holds a numpy number outside of an array'),
+        'bytearray of a size': (
+            b'c__builtin__\nbytearray\n(I99999999999\ntR.',
+            "names 'bytearray' and calls it with \\(99999999999\\)",
+        ),
+        'bytearray of numbers': (
+            b'c__builtin__\nbytearray\n((lp0\nI1\natR.',
+            "names 'bytearray' and calls it with \\(a list\\)",
+        ),
+        'bytearray of another codec': (
+            b'c__builtin__\nbytearray\n(Va\nVrot13\ntR.',
+            "calls it with \\('a', 'rot13'\\)",
+        ),
+        'state of bytearray': (b'c__builtin__\nbytearray\n(Ntb.', 'sets the state of bytearray'),
+        'a class of numbers': (b'c__builtin__\nint\n.', "names '__builtin__.int'"),
+        'numpy text': (pickle.dumps(np.str_('a')), "numpy.dtype of \\('U1'"),
+        'numpy complex': (pickle.dumps(np.complex64(1)), "numpy.dtype of \\('c8'"),
+        'a scalar of raw bytes': (
+            b'cnumpy.core.multiarray\nscalar\n(S"f8"\nS"ab"\ntR.',
+            'calls numpy scalar with',
+        ),
         'object array': (pickle.dumps(np.array([None])), "numpy.dtype of \\('O8'"),
         'a list in itself': (b'(lp0\ng0\na.', 'deeper than 16'),
         'a very deep list': (b'(l' * 100_000 + b'a' * 99_999 + b'.', 'deeper than 16'),
@@ -281,5 +340,5 @@ def test_damaged_pickles_never_load_anything_else() -> None:
         except (UnsafePickleError, BrokenPickleError):
             continue
         loaded += 1
-        assert kinds(value) <= {list, tuple, bytes, bool, np.ndarray}
+        assert kinds(value) <= {list, tuple, bytes, bool, int, float, np.ndarray}
     assert loaded > 200

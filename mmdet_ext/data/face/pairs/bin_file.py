@@ -1,7 +1,7 @@
 """Pairs of faces in InsightFace's ``.bin``.
 
 A ``.bin`` is a pickle of (images, same): 2K encoded images, of which 2k and 2k + 1 are pair k, and
-K bools.
+K flags, bools or numbers 0 and 1. An image is bytes, a bytearray or an array of uint8.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mmdet_ext.data.face.pairs.collected import (
     consecutive_folds,
     note_oddities,
 )
+from mmdet_ext.data.face.pairs.flags import read_flag
 from mmdet_ext.data.face.safe_pickle import BrokenPickleError, load_safe_pickle
 
 
@@ -33,8 +34,8 @@ def read_bin_pairs(path: str | os.PathLike[str], folds: int = 10) -> FacePairs:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        UnsafePickleError: if it holds anything but bytes, lists, tuples, bools and arrays.
-        PairsError: if it is not a pickle, is cut, or holds something other than images and bools.
+        UnsafePickleError: if it holds anything but bytes, numbers, lists, tuples and arrays.
+        PairsError: if it is not a pickle, is cut, or holds something other than images and flags.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,7 +70,9 @@ def read_bin_pairs(path: str | os.PathLike[str], folds: int = 10) -> FacePairs:
 
 
 def _kind(value: Any) -> str:
-    """Name the type of a value, and the length of a list, for a message."""
+    """Name the type of a value, and the length of a list or a number, for a message."""
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        return f'the number {value}'
     size = f' of {len(value)}' if isinstance(value, (list, tuple, bytes)) else ''
     return f'a {type(value).__name__}{size}'
 
@@ -99,8 +102,10 @@ def _encoded(path: Path, place: int, value: Any) -> bytes:
 
 def _flag(path: Path, place: int, value: Any) -> bool:
     """Return the kind of a pair as a bool, or raise PairsError."""
-    if not isinstance(value, (bool, np.bool_)) and not (
-        isinstance(value, np.integer) and value in (0, 1)
-    ):
-        raise PairsError(f'{path}: pair {place} must be true or false, it is {_kind(value)}')
-    return bool(value)
+    flag = None if isinstance(value, (str, bytes)) else read_flag(value)
+    if flag is None:
+        raise PairsError(
+            f'{path}: pair {place} must be true or false, it is {_kind(value)}. Of numbers, 1 and '
+            '0 are read'
+        )
+    return flag

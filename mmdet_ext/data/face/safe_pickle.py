@@ -1,4 +1,4 @@
-"""Safe reader of pickles that hold bytes, numbers, lists, tuples and numpy arrays, and nothing else.
+"""Safe reader of pickles of bytes, numbers, lists, tuples and numpy arrays, and nothing else.
 
 A pickle from the internet is a program: it names functions and calls them. This reader admits only
 the names that numpy and Python write for arrays, numbers and bytes. A stand-in replaces each of
@@ -24,11 +24,11 @@ import numpy as np
 #: numpy 2 renamed numpy.core; files with either name are in use.
 _NUMPY_CORES = ('numpy._core', 'numpy.core')
 _OPCODES = frozenset(
-    'PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG '
-    'LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE '
-    'SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE '
-    'TUPLE1 TUPLE2 TUPLE3 GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL '
-    'STACK_GLOBAL INST REDUCE BUILD READONLY_BUFFER'.split()
+    'PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 '
+    'LONG LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES '
+    'BINBYTES8 BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_LIST LIST APPEND '
+    'APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 GET BINGET LONG_BINGET PUT BINPUT '
+    'LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL INST REDUCE BUILD READONLY_BUFFER'.split()
 )
 _DTYPE_CODE = re.compile(r'b1|[iu][1248]|f[248]')
 _MAX_DEPTH = 16

@@ -81,12 +81,61 @@ def test_names_with_spaces_and_accents(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize('ending', ['.jpg', '.jpeg', '.png', '.bmp', '.pgm', '.ppm'])
+@pytest.mark.parametrize(
+    'ending',
+    [
+        *('.jpg', '.jpeg', '.png', '.bmp', '.pgm', '.ppm', '.webp', '.tif', '.gif', '.jfif'),
+        *('.JPG', '.Jpeg', '.PNG', '.WebP', '.TIFF'),
+    ],
+)
 def test_suffixes_of_images(tmp_path: Path, ending: str) -> None:
     path = lfw(tmp_path, '1\nAnn\t1\t2\nAnn\t2\tBo\t1\n', Ann=1, Bo=1)
     (tmp_path / 'Ann' / f'Ann_0002{ending}').touch()
     pairs = read_lfw_pairs(path, tmp_path)
     assert [image.suffix for image in pairs.images] == ['.jpg', ending, '.jpg']
+
+
+@pytest.mark.parametrize('stem', ['Ann_1', 'Ann_01', 'Ann_001', 'Ann_00001'])
+def test_other_paddings_of_the_number(tmp_path: Path, stem: str) -> None:
+    path = lfw(tmp_path, '1\nAnn\t1\t2\nAnn\t1\tBo\t1\n', Bo=1)
+    (tmp_path / 'Ann').mkdir()
+    for file in (f'{stem}.JPG', 'Ann_0002.png', 'Ann_10.jpg', 'Anna_1.jpg', 'Ann_1x.jpg', '1.jpg'):
+        (tmp_path / 'Ann' / file).touch()
+    pairs = read_lfw_pairs(path, tmp_path)
+    assert [image.name for image in pairs.images] == [f'{stem}.JPG', 'Ann_0002.png', 'Bo_0001.jpg']
+    assert pairs.notes == []
+
+
+def test_images_with_several_files_are_named(tmp_path: Path) -> None:
+    path = lfw(tmp_path, '1\nAnn\t1\t2\nAnn\t1\tBo\t1\n', Ann=2, Bo=1)
+    for file in ('Ann_0001.JPEG', 'Ann_1.jpg', 'Ann_0001.png', 'Ann_0001.txt', 'Ann_0001.heic'):
+        (tmp_path / 'Ann' / file).touch()
+    (tmp_path / 'Bo' / 'Bo_0001.PNG').touch()
+    (tmp_path / 'Bo' / 'Bo_0001.jpg').unlink()
+    pairs = read_lfw_pairs(path, tmp_path)
+    assert [image.name for image in pairs.images] == ['Ann_0001.jpg', 'Ann_0002.jpg', 'Bo_0001.PNG']
+    assert pairs.notes == [
+        '1 images have several files, of which the first is taken (Ann/Ann_0001.jpg or '
+        'Ann/Ann_0001.JPEG or Ann/Ann_0001.png or Ann/Ann_1.jpg)'
+    ]
+    png = read_lfw_pairs(path, tmp_path, 'drop', extensions=('.PNG', '.jpg'))
+    assert [image.name for image in png.images] == ['Ann_0001.png', 'Ann_0002.jpg', 'Bo_0001.PNG']
+
+
+def test_images_of_an_unread_format_are_named(tmp_path: Path) -> None:
+    path = lfw(tmp_path, '1\nAnn\t1\t2\nAnn\t1\tBo\t1\n', Ann=2)
+    (tmp_path / 'Bo').mkdir()
+    (tmp_path / 'Bo' / 'Bo_0001.HEIC').touch()
+    with pytest.raises(
+        PairsError,
+        match='1 of 2 pairs name absent files, 1 of 3: .*; 1 of these files are there, as images '
+        r'of a format that is not read: .*Bo_0001\.HEIC',
+    ):
+        read_lfw_pairs(path, tmp_path)
+    assert read_lfw_pairs(path, tmp_path, absent='drop').same.tolist() == [True]
+    (tmp_path / 'a.csv').write_text('Ann/Ann_0001.jpg,Bo/Bo_0001.HEIC,1\n')
+    with pytest.raises(PairsError, match='1 of these files are there, as images of a format'):
+        read_table_pairs(tmp_path / 'a.csv', tmp_path, folds=1)
 
 
 def test_absent_files_are_counted(tmp_path: Path) -> None:
@@ -186,12 +235,30 @@ def test_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ('yes', 'no'),
+    [('1', '0'), ('true', 'FALSE'), ('Yes', 'no'), ('1.0', '0.0'), (' 1 ', '0.'), ('t', 'f')],
+)
+@pytest.mark.parametrize('separator', [',', '\t'])
+def test_flags_of_a_table(tmp_path: Path, yes: str, no: str, separator: str) -> None:
+    for k in range(3):
+        (tmp_path / f'{k}.png').touch()
+    rows = [('path1', 'path2', 'Same'), ('0.png', '1.png', yes), ('1.png', '2.png', no)]
+    (tmp_path / 'a.csv').write_text('\n'.join(map(separator.join, rows)))
+    pairs = read_table_pairs(tmp_path / 'a.csv', tmp_path, folds=1)
+    assert pairs.same.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
     ('text', 'message'),
     [
         ('', 'has no pairs'),
         ('path1,path2,same\n', 'has no pairs'),
         ('0.png,1.png\n', 'line 1: expected'),
         ('0.png,1.png,2\n', 'line 1: expected'),
+        ('0.png,1.png,1\n0.png,1.png,-1\n', 'line 2: expected'),
+        ('0.png,1.png,maybe\n', 'line 1: expected .*maybe'),
+        ('0.png,1.png,\n', 'line 1: expected'),
+        ('0.png,1.png,nan\n', 'line 1: expected'),
         ('0.png,1.png,1,0\n0.png,1.png,1\n', 'line 2: expected'),
         ('0.png,1.png,1,-1\n', 'line 1: expected'),
         ('0.png,9.png,1\n', '1 of 1 pairs name absent files, 1 of 2: .*9.png'),

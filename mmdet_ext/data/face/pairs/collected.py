@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mmdet_ext.data.reports import listed
+from mmdet_ext.data.suffixes import has_unread_suffix
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -85,18 +86,21 @@ def consecutive_folds(count: int, folds: int = 10) -> IntArray:
 
 
 def collect_pairs(path: Path, pairs: list[ListedPair], absent: str, named: bool) -> FacePairs:
-    """Collect the pairs whose files exist, and number their images.
+    """Collect the pairs whose files can be read, and number their images.
 
     Args:
         path: the list, for messages.
         pairs: its lines.
-        absent: 'error' or 'drop' for pairs whose files are absent.
+        absent: 'error' or 'drop' for pairs whose files are absent, or are images of a format that
+            is not read.
         named: whether the lines name identities.
 
     Raises:
         PairsError: if files are absent and ``absent`` is 'error', or no pair is left.
     """
-    there = {file: file.is_file() for pair in pairs for file in (pair.first, pair.second)}
+    named_files = dict.fromkeys(file for pair in pairs for file in (pair.first, pair.second))
+    unread = [file for file in named_files if has_unread_suffix(file) and file.is_file()]
+    there = {file: file not in unread and file.is_file() for file in named_files}
     kept = [pair for pair in pairs if there[pair.first] and there[pair.second]]
     notes = []
     if len(kept) < len(pairs):
@@ -105,6 +109,11 @@ def collect_pairs(path: Path, pairs: list[ListedPair], absent: str, named: bool)
             f'{path}: {len(pairs) - len(kept)} of {len(pairs)} pairs name absent files, '
             f'{len(gone)} of {len(there)}: {listed(gone, most=_EXAMPLES)}'
         )
+        if unread:
+            what += (
+                f'; {len(unread)} of these files are there, as images of a format that is not '
+                f'read: {listed(unread, most=_EXAMPLES)}'
+            )
         if absent == 'error' or not kept:
             raise PairsError(
                 f'{what}. Check the folder of images'

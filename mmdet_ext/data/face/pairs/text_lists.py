@@ -3,10 +3,10 @@
 LFW's ``pairs.txt`` begins with ``sets<TAB>n``, or with ``n`` alone for one set, as
 ``pairsDevTest.txt`` does. Each set has n lines ``name<TAB>i<TAB>j``, two images of one person, and
 then n lines ``name<TAB>i<TAB>other<TAB>j``, images of two. Image i of a person is
-``name/name_000i.jpg``.
+``name/name_000i.jpg``; other suffixes of images, in any case, and other paddings are found too.
 
 A table (``.csv``, ``.tsv``) has one line per pair: ``path1,path2,same``, and optionally a fold.
-``same`` is 0, 1, true or false. A header line with these names is skipped.
+``same`` is 1 or 0, 1.0 or 0.0, true or false, yes or no. A header line with these names is skipped.
 
 References:
     Huang et al., Labeled Faces in the Wild, UMass Amherst TR 07-49, 2007; its README describes the
@@ -29,9 +29,9 @@ from mmdet_ext.data.face.pairs.collected import (
     collect_pairs,
     consecutive_folds,
 )
+from mmdet_ext.data.face.pairs.flags import read_flag
+from mmdet_ext.data.face.pairs.person_files import PersonFiles
 from mmdet_ext.data.suffixes import IMAGE_SUFFIXES
-
-_SAME = {'1': True, 'true': True, '0': False, 'false': False}
 
 
 def read_lfw_pairs(
@@ -49,7 +49,8 @@ def read_lfw_pairs(
         root: folder with one folder per identity.
         absent: 'error' raises for pairs whose files are absent, 'drop' leaves these pairs out. Both
             report their number and the first ones.
-        extensions: suffixes of the images, in the order in which they are tried.
+        extensions: suffixes of the images, in any case. If one image has several files, that of the
+            first suffix is taken, and the notes count and name such images.
 
     Raises:
         FileNotFoundError: if ``path`` or ``root`` is absent.
@@ -73,11 +74,14 @@ def read_lfw_pairs(
             f'{path} has {len(lines) - 1} pairs; its first line announces {sets} x 2 x {per_set} = '
             f'{2 * sets * per_set}, in each set {per_set} of one person and {per_set} of two'
         )
+    files = PersonFiles(root, extensions)
     pairs = [
-        _lfw_pair(path, number, line, root, extensions, place // (2 * per_set))
+        _lfw_pair(path, number, line, files, place // (2 * per_set))
         for place, (number, line) in enumerate(lines[1:])
     ]
     result = collect_pairs(path, pairs, absent, named=True)
+    if files.ambiguous:
+        result.notes.append(str(files.ambiguous))
     uneven = [
         fold
         for fold in range(sets)
@@ -129,7 +133,7 @@ def read_table_pairs(
     columns = len(rows[0][1])
     pairs = []
     for number, row in rows:
-        same = _SAME.get(row[2].lower()) if len(row) == columns and columns in (3, 4) else None
+        same = read_flag(row[2]) if len(row) == columns and columns in (3, 4) else None
         fold = row[3] if len(row) > 3 else '0'
         if same is None or not fold.isdecimal():
             raise PairsError(
@@ -166,9 +170,7 @@ def _text(path: Path) -> str:
         raise PairsError(f'{path} is no text in UTF-8 ({error.reason})') from error
 
 
-def _lfw_pair(
-    path: Path, number: int, line: str, root: Path, extensions: Sequence[str], fold: int
-) -> ListedPair:
+def _lfw_pair(path: Path, number: int, line: str, files: PersonFiles, fold: int) -> ListedPair:
     """Read a line of LFW's form."""
     cells = [cell.strip() for cell in (line.strip().split('\t') if '\t' in line else line.split())]
     if len(cells) == 3:
@@ -182,15 +184,5 @@ def _lfw_pair(
     if min(numbers) < 1:
         raise PairsError(f'{path}, line {number}: image {min(numbers)}; they count from 1')
     names = cells[0], cells[2]
-    files = [
-        _image_file(root, name, place, extensions)
-        for name, place in zip(names, numbers, strict=True)
-    ]
-    return ListedPair(number, files[0], files[1], names, names[0] == names[1], fold)
-
-
-def _image_file(root: Path, name: str, number: int, extensions: Sequence[str]) -> Path:
-    """Return the file of an image; the name with the first suffix if there is no such file."""
-    stem = root / name / f'{name}_{number:04d}'
-    files = [stem.with_name(stem.name + extension) for extension in extensions]
-    return next((file for file in files if file.is_file()), files[0])
+    first, second = (files.image(name, place) for name, place in zip(names, numbers, strict=True))
+    return ListedPair(number, first, second, names, names[0] == names[1], fold)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import torch
 from mmdet.models.task_modules.assigners import AssignResult
 from mmdet.models.task_modules.assigners.dynamic_soft_label_assigner import center_of_mass
 from mmengine.structures import InstanceData
@@ -219,8 +220,44 @@ def predictions_of_one(call: AssignCall, form: ScoreForm) -> Predictions:
     )
 
 
+class BoxAssignResult(AssignResult):  # type: ignore[misc]
+    """Result of mmdet's form, in which boxes without area never become samples.
+
+    A sampler of a RoI head adds the ground-truth boxes to the proposals, each assigned to itself
+    (``add_gt_as_proposals``). One without area is ignored instead: its offsets would be the
+    logarithm of 0 / 0.
+
+    Args:
+        *args: as ``AssignResult`` takes them.
+        flat: (G,) bool, True for boxes without area; None where all have one.
+    """
+
+    def __init__(self, *args: Any, flat: Tensor | None = None) -> None:
+        super().__init__(*args)
+        self.flat = flat
+
+    def add_gt_(self, gt_labels: Tensor) -> None:
+        """Put the ground-truth boxes before the priors.
+
+        Args:
+            gt_labels: (G,).
+        """
+        super().add_gt_(gt_labels)
+        if self.flat is not None:
+            added = self.gt_inds[: len(self.flat)].masked_fill(self.flat, -1)
+            self.gt_inds = torch.cat([added, self.gt_inds[len(self.flat) :]])
+
+
+def area_mask(boxes: Tensor) -> Tensor:
+    """Return which boxes (..., 4) have a width and a height above 0, (...) bool."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(-1)
+
+
 def to_assign_result(
-    assignment: Assignment, gt_labels: Tensor, unassigned_overlap: float
+    assignment: Assignment,
+    gt_labels: Tensor,
+    unassigned_overlap: float,
+    flat: Tensor | None = None,
 ) -> AssignResult:
     """Return the assignment of one image in mmdet's terms: boxes from 1, 0 background, -1 ignored.
 
@@ -229,17 +266,19 @@ def to_assign_result(
         gt_labels: (1, G).
         unassigned_overlap: value that mmdet's assigner writes into ``max_overlaps`` for a prior
             without a box.
+        flat: (G,) bool, True for boxes without area; None where all have one.
     """
     index = assignment.gt_index[0]
     num_gts = gt_labels.shape[1]
     overlap = assignment.overlap[0]
     if num_gts > 0 and unassigned_overlap != 0:
         overlap = overlap.masked_fill(index < 0, unassigned_overlap)
-    result = AssignResult(
+    result = BoxAssignResult(
         num_gts,
         index + 1,  # -2, -1, 0, ... become -1, 0, 1, ...
         overlap,
-        labels=assignment.labels(gt_labels)[0],
+        assignment.labels(gt_labels)[0],
+        flat=flat,
     )
     if assignment.metric is not None:
         result.assign_metrics = assignment.metric[0]

@@ -29,6 +29,12 @@ def geometry_of(
     return BatchGeometry(priors, boxes, labels, valid, **more)
 
 
+def with_area(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave out boxes without area, to which mmdet gives priors and our assigners do not."""
+    sized = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return boxes[sized], labels[sized]
+
+
 def indices(result: Assignment) -> tuple[Tensor, Tensor]:
     """Return the indices and overlaps (B, P) of an assignment."""
     return result.gt_index, result.overlap

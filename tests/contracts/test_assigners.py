@@ -224,3 +224,70 @@ def test_bad_calls_are_named(case: Case) -> None:
     if case.predicts:
         with pytest.raises(ValueError, match=f'{case.name} goes by what the head predicts'):
             assigner.assign(InstanceData(priors=batch.priors.rows), list(batch.priors.sizes), gt)
+
+
+#: Boxes without area: no width, no height, neither, and corners in the wrong order.
+FLAT = torch.tensor(
+    [[60.0, 40, 60, 90], [60, 40, 150, 40], [100, 100, 100, 100], [150, 60, 90, 120]]
+)
+
+
+def test_boxes_without_area_get_no_prior_and_change_nothing(case: Case) -> None:
+    """They stand among the others, so that those keep their own indices."""
+    boxes, labels = (
+        [part[image] for image in range(2)]
+        for part in (geometry(case, (6, 6)).gt_boxes, geometry(case, (6, 6)).gt_labels)
+    )
+    priors, count = geometry(case).priors, len(FLAT)
+    plain = BatchGeometry.from_lists(priors, [*boxes, boxes[0][:0]], [*labels, labels[0][:0]])
+    order = torch.tensor([0, 6, 1, 7, 2, 3, 8, 4, 5, 9])
+    mixed = BatchGeometry.from_lists(
+        priors,
+        [*(torch.cat([each, FLAT])[order] for each in boxes), FLAT],
+        [*(torch.cat([each, each[:count]])[order] for each in labels), labels[0][:count]],
+    )
+    found = predictions(case, plain)
+    expected = build(case).match(plain, found)
+    with pytest.warns(UserWarning, match='ground-truth box without area .* gets no prior'):
+        result = build(case).match(mixed, found)
+    own = order[result.gt_index.clamp(min=0)].where(result.positive_mask, result.gt_index)
+    assert_same(replace(result, gt_index=own), expected)
+    assert expected.positive_mask[:2].any(1).all() and not result.positive_mask[2].any()
+
+
+def test_mmdet_gives_priors_to_boxes_without_area(case: Case) -> None:
+    """By max-IoU with low-quality matches a single box takes all priors; ours has none."""
+    if case.name != 'MaxIoUAssigner' or case.twin is None:
+        pytest.skip('one rule of mmdet that does so suffices')
+    batch = geometry(case, (1,))
+    pred = InstanceData(priors=batch.priors.rows)
+    gt = InstanceData(bboxes=FLAT[:1], labels=torch.zeros(1, dtype=torch.int64))
+    options = {**case.options, 'min_pos_iou': 0, 'match_low_quality': True}
+    ours, theirs = (
+        build(Case('assigner', case.name, options, twin=True), scope).assign(pred, gt).gt_inds
+        for scope in ('mmdet_ext', 'mmdet')
+    )
+    assert (theirs == 1).all() and (ours == 0).all()
+
+
+@pytest.mark.parametrize('odd', [torch.nan, torch.inf, -torch.inf])
+def test_boxes_that_are_not_finite_are_named_also_beside_boxes_without_area(
+    case: Case, odd: float
+) -> None:
+    batch = geometry(case, (3, 4))
+    boxes = batch.gt_boxes.clone()
+    boxes[0, 1, 2] = boxes[0, 1, 0]
+    boxes[1, 2, 0] = odd
+    broken = replace(batch, gt_boxes=boxes)
+    with pytest.raises(ValueError, match=r'must be finite, got 1 .* box 2 of image 1'):
+        match(case, broken)
+
+
+@pytest.mark.parametrize('odd', [torch.nan, torch.inf])
+def test_padding_is_no_box_without_area(
+    case: Case, odd: float, recwarn: pytest.WarningsRecorder
+) -> None:
+    batch = geometry(case, (3, 1))
+    boxes = batch.gt_boxes.where(batch.gt_valid[..., None], odd)
+    assert_same(match(case, replace(batch, gt_boxes=boxes)), match(case, batch))
+    assert not [each for each in recwarn if 'without area' in str(each.message)]

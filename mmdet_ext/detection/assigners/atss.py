@@ -7,7 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from mmdet_ext.detection.assigners.base import BatchAssigner, aligned_overlap, build_calculator
+from mmdet_ext.detection.assigners.base import (
+    BatchAssigner,
+    Prediction,
+    aligned_overlap,
+    build_calculator,
+    with_area,
+)
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.atss import (
     Affinity,
@@ -69,6 +75,11 @@ class ATSSAssigner(BatchAssigner):
         self.ignore_iof_thr = ignore_iof_thr
         self.iou_calculator = build_calculator(iou_calculator)
 
+    @property
+    def predictions_used(self) -> tuple[Prediction, ...]:  # type: ignore[override]
+        """Scores and boxes for ``alpha``."""
+        return () if self.alpha is None else ('scores', 'boxes')
+
     def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
@@ -81,7 +92,7 @@ class ATSSAssigner(BatchAssigner):
                 not among the scores' classes; or if a box is not finite.
         """
         given = predictions or Predictions()
-        geometry.check_ground_truth(None if self.alpha is None else given.num_classes)
+        geometry = with_area(geometry, None if self.alpha is None else given.num_classes)
         return atss_match(
             geometry,
             topk=self.topk,

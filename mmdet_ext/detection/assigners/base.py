@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,6 +16,10 @@ from mmdet_ext.detection import host
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.dynamic_k import PairwiseMeasure
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+
+
+#: A part of the predictions that a rule may use.
+Prediction = Literal['scores', 'boxes']
 
 
 def build_calculator(config: dict[str, Any] | None) -> Any:
@@ -99,10 +105,50 @@ def needed_predictions(assigner: object, predictions: Predictions | None) -> Pre
     if lacks:
         raise ValueError(
             f'{type(assigner).__name__} goes by what the head predicts, but got no '
-            f'{" and ".join(lacks)}. Use it in a head that gives both (YOLOXHead, RTMDetHead, '
-            'TOODHead)'
+            f'{" and ".join(lacks)}. Use it in a dense head of mmdet_ext with PseudoSampler '
+            '(mmdet_ext.GFLHead, ...), or in a head of mmdet that gives both (YOLOXHead, '
+            'RTMDetHead, TOODHead)'
         )
     return given
+
+
+def with_area(geometry: BatchGeometry, num_classes: int | None = None) -> BatchGeometry:
+    """Check the ground truth, and mark boxes without area as padding, so that they get no prior.
+
+    No prior overlaps such a box, so that a rule can only give it arbitrary ones: by mmdet's
+    max-IoU a box of width 0 takes all priors of its image. Its encoded width is minus infinity.
+    The indices of the other boxes stay as they are.
+
+    Args:
+        geometry: the batch.
+        num_classes: as for `BatchGeometry.check_ground_truth`.
+
+    Returns:
+        BatchGeometry: the batch, with ``gt_valid`` False for boxes whose width or height is not
+        above 0.
+
+    Raises:
+        ValueError: as `BatchGeometry.check_ground_truth`.
+    """
+    boxes, labels, valid = geometry.gt_boxes, geometry.gt_labels, geometry.gt_valid
+    kept = valid & host.area_mask(boxes)
+    # Corners that are not finite give sides that are not. One wait for the device suffices for
+    # sound boxes.
+    sound = kept & ((boxes[..., 2:] - boxes[..., :2]) < torch.inf).all(-1)
+    if num_classes is not None:
+        sound = sound & (labels >= 0) & (labels < num_classes)
+    if torch.equal(sound, valid):
+        return geometry
+    geometry.check_ground_truth(num_classes)
+    if not torch.equal(kept, valid):
+        # One text for all, which Python shows once.
+        warnings.warn(
+            'a ground-truth box without area (gt_instances.bboxes with x2 <= x1 or y2 <= y1) gets '
+            'no prior. Leave such boxes out: by FilterAnnotations(min_gt_bbox_wh=(1, 1)) in the '
+            'pipeline, or by min_pseudo_bbox_wh for pseudo labels',
+            stacklevel=3,
+        )
+    return replace(geometry, gt_valid=kept)
 
 
 class BatchAssigner(BaseAssigner):  # type: ignore[misc]
@@ -111,7 +157,12 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
     Attributes:
         needs_levels: whether the rule uses pyramid levels, so that mmdet's call must give
             ``num_level_priors``.
-        prior_form: meaning of the rows of priors in mmdet's call.
+        prior_form: meaning of the rows of priors in mmdet's call, and what a head of ours gives.
+        uses_centers: whether the rule uses no more of the priors than their centres and levels, so
+            that it takes anchors and points alike.
+        one_level: whether the priors must be those of a single level.
+        predictions_used: what the rule uses of the predictions, of 'scores' and 'boxes'. Heads of
+            ours compute no more than this. None for what the head has.
         score_form: meaning of the class scores in mmdet's call.
         unassigned_overlap: overlap that mmdet's assigner writes for a prior without a box.
         nothing_overlap: the same for an image in which no prior has a box; None for no difference.
@@ -120,6 +171,9 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
 
     needs_levels: bool = False
     prior_form: host.PriorForm = 'corners'
+    uses_centers: bool = False
+    one_level: bool = False
+    predictions_used: tuple[Prediction, ...] | None = None
     score_form: host.ScoreForm = 'probabilities'
     unassigned_overlap: float = 0.0
     nothing_overlap: float | None = None
@@ -160,4 +214,5 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
         overlap = self.unassigned_overlap
         if self.nothing_overlap is not None and not assignment.positive_mask.any():
             overlap = self.nothing_overlap
-        return host.to_assign_result(assignment, geometry.gt_labels, overlap)
+        flat = ~host.area_mask(geometry.gt_boxes[0])
+        return host.to_assign_result(assignment, geometry.gt_labels, overlap, flat)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.detection.assigners.base import BatchAssigner, with_area
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.center_heatmap import (
     SharedCell,
@@ -39,6 +39,8 @@ class CenterNetAssigner(BatchAssigner):
     """
 
     prior_form = 'points'
+    one_level = True
+    predictions_used = ()
 
     def __init__(self, min_overlap: float = 0.3, shared: SharedCell = 'smallest') -> None:
         check_number('min_overlap', min_overlap, above=0, below=1)
@@ -59,7 +61,7 @@ class CenterNetAssigner(BatchAssigner):
         Raises:
             ValueError: if the priors are no full grid of one stride, or a box is not finite.
         """
-        geometry.check_ground_truth()
+        geometry = with_area(geometry)
         return center_match(geometry, self.shared)
 
     def heatmaps(self, geometry: BatchGeometry, num_classes: int) -> Tensor:
@@ -76,5 +78,5 @@ class CenterNetAssigner(BatchAssigner):
             ValueError: if the priors are no full grid of one stride, a box is not finite, or a
                 label is not below C.
         """
-        geometry.check_ground_truth()
+        geometry = with_area(geometry)
         return center_heatmaps(geometry, num_classes, self.min_overlap)

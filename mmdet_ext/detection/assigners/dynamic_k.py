@@ -9,6 +9,7 @@ from mmdet_ext.detection.assigners.base import (
     build_calculator,
     needed_predictions,
     pairwise_measure,
+    with_area,
 )
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
@@ -39,6 +40,7 @@ class SimOTAAssigner(BatchAssigner):
     """
 
     prior_form = 'points'
+    predictions_used = ('scores', 'boxes')
     unassigned_overlap = -1e5
     nothing_overlap = 0.0
 
@@ -72,7 +74,7 @@ class SimOTAAssigner(BatchAssigner):
                 is not finite, or a label is not among the scores' classes.
         """
         given = needed_predictions(self, predictions)
-        geometry.check_ground_truth(given.num_classes)
+        geometry = with_area(geometry, given.num_classes)
         return simota_match(
             geometry,
             given,
@@ -104,6 +106,7 @@ class DynamicSoftLabelAssigner(BatchAssigner):
     """
 
     prior_form = 'points'
+    predictions_used = ('scores', 'boxes')
     score_form = 'logits'
     unassigned_overlap = -1e8
     nothing_overlap = 0.0
@@ -135,7 +138,7 @@ class DynamicSoftLabelAssigner(BatchAssigner):
                 is not among the scores' classes.
         """
         given = needed_predictions(self, predictions)
-        geometry.check_ground_truth(given.num_classes)
+        geometry = with_area(geometry, given.num_classes)
         return soft_label_match(
             geometry,
             given,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.detection.assigners.base import BatchAssigner, with_area
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.fcos import fcos_match
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
@@ -36,6 +36,7 @@ class FCOSAssigner(BatchAssigner):
     """
 
     prior_form = 'points'
+    predictions_used = ()
 
     def __init__(
         self,
@@ -74,6 +75,6 @@ class FCOSAssigner(BatchAssigner):
             ValueError: if there are more or fewer levels than ``regress_ranges``, or a box is not
                 finite.
         """
-        geometry.check_ground_truth()
+        geometry = with_area(geometry)
         radius = self.center_sample_radius if self.center_sampling else None
         return fcos_match(geometry, self.regress_ranges, center_radius=radius)

@@ -10,7 +10,12 @@ from mmdet.models.task_modules.assigners.max_iou_assigner import perm_repeat_bbo
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from torch import Tensor
 
-from mmdet_ext.detection.assigners.base import BatchAssigner, aligned_overlap, build_calculator
+from mmdet_ext.detection.assigners.base import (
+    BatchAssigner,
+    aligned_overlap,
+    build_calculator,
+    with_area,
+)
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.assignment.max_iou import max_iou_match
@@ -47,6 +52,8 @@ class MaxIoUAssigner(BatchAssigner):
     Raises:
         ValueError: for thresholds that are not numbers, or (from, below) in the wrong order.
     """
+
+    predictions_used = ()
 
     def __init__(
         self,
@@ -95,7 +102,7 @@ class MaxIoUAssigner(BatchAssigner):
         Raises:
             ValueError: if a box is not finite.
         """
-        geometry.check_ground_truth()
+        geometry = with_area(geometry)
         if self.perm_repeat_gt_cfg is not None and len(geometry.priors):
             geometry = self._without_repeats(geometry)
         return max_iou_match(

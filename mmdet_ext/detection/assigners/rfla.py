@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.detection.assigners.base import BatchAssigner, with_area
 from mmdet_ext.detection.host import PriorForm
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
@@ -98,6 +98,13 @@ class RFLAAssigner(BatchAssigner):
         self.ignore_thr = ignore_thr
         self.ignore_iof_thr = ignore_iof_thr
 
+    predictions_used = ()
+
+    @property
+    def uses_centers(self) -> bool:  # type: ignore[override]
+        """Whether the receptive fields are given by level."""
+        return self.receptive_fields is not None
+
     @property
     def prior_form(self) -> PriorForm:  # type: ignore[override]
         """Points where the receptive fields are given by level, corners otherwise."""
@@ -117,7 +124,7 @@ class RFLAAssigner(BatchAssigner):
             ValueError: if there are more or fewer levels than ``receptive_fields``, or a box is
                 not finite.
         """
-        geometry.check_ground_truth()
+        geometry = with_area(geometry)
         geometry = replace(geometry, priors=self.fields(geometry.priors))
         return hierarchical_match(
             geometry,

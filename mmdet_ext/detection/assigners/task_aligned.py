@@ -9,6 +9,7 @@ from mmdet_ext.detection.assigners.base import (
     build_calculator,
     needed_predictions,
     pairwise_measure,
+    with_area,
 )
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
@@ -33,6 +34,8 @@ class TaskAlignedAssigner(BatchAssigner):
         OptionError: if ``topk`` is not a whole number of at least 1.
     """
 
+    uses_centers = True
+    predictions_used = ('scores', 'boxes')
     unassigned_overlap = -1e8
     own_arguments = ('alpha', 'beta')
 
@@ -64,7 +67,7 @@ class TaskAlignedAssigner(BatchAssigner):
                 a box is not finite, or a label is not among the scores' classes.
         """
         given = needed_predictions(self, predictions)
-        geometry.check_ground_truth(given.num_classes)
+        geometry = with_area(geometry, given.num_classes)
         return task_aligned_match(
             geometry,
             given,

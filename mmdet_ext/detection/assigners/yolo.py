@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.detection.assigners.base import BatchAssigner, Prediction, with_area
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.assignment.yolo import overlapping_mask, yolo_match, yolov5_match
@@ -54,6 +54,11 @@ class YOLOv3Assigner(BatchAssigner):
         self.ignore_iou_thr = ignore_iou_thr
         self.ignore_by = ignore_by
 
+    @property
+    def predictions_used(self) -> tuple[Prediction, ...]:  # type: ignore[override]
+        """The predicted boxes where these decide what is ignored."""
+        return ('boxes',) if self.ignore_by == 'prediction' else ()
+
     def match(self, geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
         """Assign the priors of all images.
 
@@ -68,7 +73,7 @@ class YOLOv3Assigner(BatchAssigner):
             ValueError: if the predictions lack boxes, the priors do not form cells, or a box is
                 not finite.
         """
-        geometry.check_ground_truth()
+        geometry = with_area(geometry)
         ignore_mask = self._ignore_mask(geometry, predictions or Predictions())
         return yolo_match(geometry, iou_thr=self.iou_thr, ignore_mask=ignore_mask)
 
@@ -134,6 +139,7 @@ class YOLOv5Assigner(BatchAssigner):
     """
 
     prior_form = 'cells'
+    predictions_used = ()
 
     def __init__(self, ratio_thr: float = 4.0) -> None:
         check_number('ratio_thr', ratio_thr, above=1)
@@ -153,5 +159,5 @@ class YOLOv5Assigner(BatchAssigner):
         Raises:
             ValueError: if the priors do not form cells, or a box is not finite.
         """
-        geometry.check_ground_truth()
+        geometry = with_area(geometry)
         return yolov5_match(geometry, self.ratio_thr)

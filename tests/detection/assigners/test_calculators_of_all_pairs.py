@@ -14,6 +14,7 @@ from mmdet_ext.catalog.scenes import scene
 from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import ATSSAssigner, MaxIoUAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
+from tests._helpers.assigners import with_area
 
 
 class AllPairs(BboxOverlaps2D):
@@ -53,6 +54,7 @@ def test_a_calculator_of_all_pairs_gives_the_assignment_of_mmdet(name: str) -> N
         boxes, labels = scene(case, most=30)
         # Not on whole pixels, so that no two priors are equally far and no box is repeated.
         boxes = boxes.float() + 0.3 * torch.rand(len(boxes), 4, generator=generator)
+        boxes, labels = with_area(boxes, labels)
         pred = InstanceData(priors=ANCHORS)
         if 'alpha' in options:
             pred.scores = torch.randn(len(ANCHORS), 7, generator=generator)

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmdet_ext.catalog.scenes import points_as_priors, pyramid_points, scene
 from mmdet_ext.detection.assigners.centernet import CenterNetAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
+from tests._helpers.assigners import with_area
 
 POINTS, SIZES = pyramid_points(strides=(4,))
 PRIORS = points_as_priors(POINTS, SIZES)
@@ -22,7 +23,7 @@ def geometry(boxes: list[Tensor], labels: list[Tensor], **more: object) -> Batch
 
 def inner_scene(case: int) -> tuple[Tensor, Tensor]:
     """Draw boxes whose centres lie in the image, as mmdet needs them."""
-    boxes, labels = scene(case)
+    boxes, labels = with_area(*scene(case))
     boxes = boxes.float()
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     inside = ((center > 0) & (center < torch.tensor([320.0, 256.0]))).all(1)

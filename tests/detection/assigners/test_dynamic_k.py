@@ -25,6 +25,7 @@ from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.assignment.simota import SimOTACosts
 from mmdet_ext.functional.assignment.soft_label import SoftLabelCosts
 from mmdet_ext.functional.boxes.overlap import box_centers, box_iou
+from tests._helpers.assigners import with_area
 from tests._helpers.ties import (
     IOU_ROUNDING,
     ROUNDING,
@@ -160,6 +161,7 @@ def compare(
     ours: Any, theirs: Any, name: str, case: int, boxes: Tensor, labels: Tensor
 ) -> tuple[int, int]:
     """Compare both assigners except for ties; count priors that mmdet assigns and that differ."""
+    boxes, labels = with_area(boxes, labels)
     given = (boxes, labels, *predicted(name, case, boxes))
     single = (given[0].float(), labels, given[2].float(), given[3].float())
     one, other = call(ours, *given), call(theirs, *single)

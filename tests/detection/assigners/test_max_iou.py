@@ -16,6 +16,7 @@ from mmdet_ext.catalog.scenes import scene, yolo_anchors
 from mmdet_ext.catalog.synthetic import anchors_as_priors, pyramid_anchors, random_boxes
 from mmdet_ext.detection.assigners import MaxIoUAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
+from tests._helpers.assigners import with_area
 from tests._helpers.ties import crowded_scene
 
 PRIORS, SIZES = yolo_anchors()
@@ -52,7 +53,7 @@ def test_equal_to_mmdet_on_a_thousand_images(name: str) -> None:
     turn, assigned = list(OPTIONS).index(name), 0
     for case in range(1000):
         crowd = case // 9 % len(OPTIONS) == turn
-        boxes, _ = crowded_scene(case) if crowd else scene(case, most=30)
+        boxes, _ = with_area(*(crowded_scene(case) if crowd else scene(case, most=30)))
         expected = call(theirs, boxes.float())
         assert_same(call(ours, boxes), expected)
         assigned += int((expected.gt_inds > 0).sum())

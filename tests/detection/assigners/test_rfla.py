@@ -12,6 +12,7 @@ from mmdet_ext.detection.assigners.rfla import RFLAAssigner
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Priors
 from mmdet_ext.functional.assignment.rfla import effective_fields, hierarchical_match
 from mmdet_ext.functional.boxes.overlap import pairwise_box_iof
+from tests._helpers.assigners import with_area
 
 POINTS, SIZES = pyramid_points()
 PRIORS = points_as_priors(POINTS, SIZES)
@@ -26,7 +27,7 @@ def geometry(boxes: list[Tensor], priors: Priors = PRIORS, **more: object) -> Ba
 
 def test_points_and_the_corners_of_their_fields_are_assigned_alike() -> None:
     for case in range(30):
-        boxes = scene(case)[0]
+        boxes = with_area(*scene(case))[0]
         one = RFLAAssigner().match(geometry([boxes]))
         other = RFLAAssigner(receptive_fields=None).match(geometry([boxes], FIELD_PRIORS))
         rule = hierarchical_match(geometry([boxes], FIELD_PRIORS))

@@ -19,8 +19,10 @@ class SmoothL1Loss(ElementwiseLoss):
     """Smooth L1 loss that accepts beta 0 and computes half precision in float32.
 
     mmdet's ``SmoothL1Loss`` refuses beta 0. In float16 it gives infinity where the sum of the
-    losses exceeds 65504, even if an ``avg_factor`` then divides it. Elsewhere both agree. Formula
-    and edge cases: :func:`mmdet_ext.functional.boxes.offset_losses.smooth_l1_loss`.
+    losses exceeds 65504, even if an ``avg_factor`` then divides it. A row of which a target is not
+    finite, such as the offsets of a box without area, weighs 0; in mmdet's loss it makes the
+    whole loss infinite or NaN. Elsewhere both agree. Formula and edge cases:
+    :func:`mmdet_ext.functional.boxes.offset_losses.smooth_l1_loss`.
 
     Args:
         beta: error up to which the loss is a parabola, at least 0, in the unit of the predictions.
@@ -49,8 +51,9 @@ class BalancedL1Loss(ElementwiseLoss):
 
     For beta 1, the paper's value, it agrees with mmdet's ``BalancedL1Loss``. For another beta
     mmdet's loss has the slope alpha * (1 - beta) / beta where prediction equals target. Below 1
-    this is a kink; above 1 the loss falls below 0 and pushes predictions off the target. Formula
-    and edge cases: :func:`mmdet_ext.functional.boxes.offset_losses.balanced_l1_loss`.
+    this is a kink; above 1 the loss falls below 0 and pushes predictions off the target. A row of
+    which a target is not finite weighs 0, as in `SmoothL1Loss`. Formula and edge cases:
+    :func:`mmdet_ext.functional.boxes.offset_losses.balanced_l1_loss`.
 
     Args:
         alpha: above 0; a smaller value gives more weight to small errors.

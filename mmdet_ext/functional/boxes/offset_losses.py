@@ -1,4 +1,9 @@
-"""Regression losses per coordinate: one value for each difference of prediction and target."""
+"""Regression losses per coordinate: one value for each difference of prediction and target.
+
+A row (the last dimension) of which a target is not finite weighs 0: its losses and gradients are
+0. Coders of boxes give such targets for a box without area, as the logarithm of its side is minus
+infinity. A prediction that is not finite is never hidden, in such a row neither.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +36,8 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
 
     Args:
         pred: any shape, any unit; half precision is computed in float32.
-        target: the same shape and unit. It gets a gradient if it requires one.
+        target: the same shape and unit. It gets a gradient if it requires one. A row (the last
+            dimension) with a number that is not finite has the loss 0.
         beta: error at which the parabola ends, in the unit of ``pred``, at least 0. With 0 the loss
             is the absolute error, whose slope at d = 0 is 0.
 
@@ -53,6 +59,7 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
     check_number('beta', beta, 'a number from 0', least=0, finite=True, why=why)
     check_same_shape(pred, target)
     pred, target = promote_half(pred, target)
+    target = _finite_targets(pred, target)
     return F.smooth_l1_loss(pred, target, reduction='none', beta=beta)
 
 
@@ -81,7 +88,8 @@ def balanced_l1_loss(
 
     Args:
         pred: any shape, any unit; half precision is computed in float32.
-        target: the same shape and unit. It gets a gradient if it requires one.
+        target: the same shape and unit. It gets a gradient if it requires one. A row (the last
+            dimension) with a number that is not finite has the loss 0.
         alpha: above 0; a smaller value gives more weight to small errors.
         gamma: above 0, slope of large errors; at most 80 times ``alpha``.
         beta: above 0, error from which on the slope is constant, in the unit of ``pred``.
@@ -105,6 +113,7 @@ def balanced_l1_loss(
     _check_balanced_options(alpha, gamma, beta)
     check_same_shape(pred, target)
     pred, target = promote_half(pred, target)
+    target = _finite_targets(pred, target)
     # The graph leads through the difference, and so to both inputs.
     difference = pred - target
     with torch.no_grad():
@@ -121,6 +130,22 @@ def balanced_l1_loss(
             return value
         derivative = log.mul_(alpha).copysign_(difference)
     return with_derivative(difference, value, derivative)
+
+
+def _finite_targets(pred: Tensor, target: Tensor) -> Tensor:
+    """Return the targets, with the predictions in place of rows that are not finite.
+
+    The difference is then exactly 0, or NaN where the prediction is not finite itself. A weight
+    of 0 would leave NaN, as 0 times infinity.
+    """
+    on_cpu = target.device.type == 'cpu' and not torch.compiler.is_compiling()
+    # On a CPU a look at the values is faster than the selection: a sum is finite only if its
+    # summands are.
+    if target.numel() == 0 or (on_cpu and math.isfinite(target.detach().sum().item())):
+        return target
+    size = target.detach().abs()
+    largest = size.amax(-1, keepdim=True) if target.dim() > 1 else size
+    return target.where(largest < torch.inf, pred.detach())
 
 
 def _check_balanced_options(alpha: float, gamma: float, beta: float) -> None:

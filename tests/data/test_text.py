@@ -34,7 +34,7 @@ def test_a_letter_with_a_zero_byte_does_not_change_the_order(encoding: str) -> N
 
 @pytest.mark.parametrize(
     ('encoding', 'text', 'named'),
-    [('gbk', '图片', 'gb18030'), ('big5', '圖片', 'big5hkscs'), ('shift_jis', '画像', 'cp932')],
+    [('gbk', '照片', 'gb18030'), ('big5', '圖片', 'big5hkscs'), ('shift_jis', '画像', 'cp932')],
 )
 def test_older_encodings_are_named_and_read_where_the_text_fits(
     tmp_path: Path, encoding: str, text: str, named: str

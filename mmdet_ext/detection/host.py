@@ -234,6 +234,7 @@ class BoxAssignResult(AssignResult):  # type: ignore[misc]
 
     def __init__(self, *args: Any, flat: Tensor | None = None) -> None:
         super().__init__(*args)
+        self.gt_inds: Tensor
         self.flat = flat
 
     def add_gt_(self, gt_labels: Tensor) -> None:

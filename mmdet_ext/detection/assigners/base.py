@@ -17,7 +17,6 @@ from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.dynamic_k import PairwiseMeasure
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 
-
 #: A part of the predictions that a rule may use.
 Prediction = Literal['scores', 'boxes']
 

@@ -102,7 +102,7 @@ class RFLAAssigner(BatchAssigner):
 
     @property
     def uses_centers(self) -> bool:  # type: ignore[override]
-        """Whether the receptive fields are given by level."""
+        """True where the receptive fields are given by level."""
         return self.receptive_fields is not None
 
     @property

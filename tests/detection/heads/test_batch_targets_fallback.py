@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -113,14 +114,25 @@ def test_mmdet_assigns_images_that_do_not_share_their_anchors() -> None:
         calls.clear()
 
 
-@pytest.mark.parametrize('name', ['RetinaHead', 'RTMDetHead', 'YOLOXHead', 'TOODHead'])
-def test_an_assigner_that_needs_levels_is_refused_where_mmdet_gives_none(name: str) -> None:
+@pytest.mark.parametrize(
+    ('assigner', 'error', 'message'),
+    [
+        (dict(type='ATSSAssigner', topk=9), TypeError, 'calls it without num_level_priors'),
+        (dict(type='DynamicSoftLabelAssigner'), ValueError, 'in a dense head .* PseudoSampler'),
+    ],
+    ids=lambda part: str(part),
+)
+def test_what_mmdet_does_not_give_is_named_where_its_code_assigns(
+    assigner: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """With a sampler that draws, mmdet's code gives neither levels nor predictions."""
+    assigner = {**assigner, 'type': f'mmdet_ext.{assigner["type"]}'}
+    sampler = dict(type='RandomSampler', num=16, pos_fraction=0.5, add_gt_as_proposals=False)
     head = build(
-        name,
+        'RetinaHead',
         'mmdet_ext',
-        'mmdet',
-        train_cfg=dict(assigner=dict(type='mmdet_ext.ATSSAssigner', topk=9)),
+        train_cfg=dict(assigner=assigner, sampler=sampler),
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
     )
-    error = 'got 5 values' if name == 'TOODHead' else 'calls it without num_level_priors'
-    with pytest.raises(TypeError, match=f'ATSSAssigner.*{error}'):
+    with pytest.raises(error, match=message):
         Batch((2, 1)).losses(head)

@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
+from mmdet_ext.detection.assigners import ATSSAssigner
 from mmdet_ext.functional.assignment.assignment import Assignment
 from tests._helpers.configs import CONFIGS, shrink
 from tests._helpers.dense_heads import (
@@ -66,17 +67,22 @@ def test_two_iterations_of_the_stock_runner_equal_mmdet(shapes_root: Path, tmp_p
     torch.testing.assert_close(trained['mmdet_ext'], trained['mmdet'], rtol=1e-4, atol=1e-6)
 
 
-def test_tood_refuses_an_assigner_without_an_alignment() -> None:
-    head = with_mmdet_assigner('TOODHead')
+def test_tood_computes_the_alignment_that_an_assigner_does_not_give() -> None:
+    head, theirs = with_mmdet_assigner('TOODHead'), build('TOODHead', 'mmdet')
     match = head.alignment_assigner.match
 
     def without_metric(*args: Any, **kwargs: Any) -> Assignment:
         found = match(*args, **kwargs)
-        return Assignment(found.gt_index, found.overlap)
+        return Assignment(found.gt_index, torch.zeros_like(found.overlap))
 
     head.alignment_assigner.match = without_metric
-    with pytest.raises(ValueError, match='gives an alignment, such as TaskAlignedAssigner'):
-        Batch((2, 1)).losses(head)
+    losses = assert_as_mmdet(head, theirs, Batch((4, 0, 3)))
+    assert value(losses, 'loss_bbox') > 0
+    batch = Batch((2, 1))
+    batch.gts[1].labels.fill_(CLASSES)
+    head.alignment_assigner = ATSSAssigner(9)
+    with pytest.raises(ValueError, match=rf'must be in \[0, {CLASSES}\).*box 0 of image 1'):
+        batch.losses(head)
 
 
 @pytest.mark.parametrize('assigners', ['mmdet', 'mmdet_ext'])

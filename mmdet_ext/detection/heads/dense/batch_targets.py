@@ -20,9 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
@@ -32,111 +30,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.detection.heads.dense.fitting import check_fits, fitted, used_part
+from mmdet_ext.detection.heads.dense.matched_batch import MatchedBatch
 from mmdet_ext.detection.host import batch_geometry, have_tensors, mask_centers
-from mmdet_ext.functional.assignment.assignment import Assignment
-from mmdet_ext.functional.assignment.claims import IGNORE
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
 
 #: The targets of one image, as mmdet's ``_get_targets_single`` returns them.
 ImageTargets = tuple[Any, ...]
-
-
-class Sampled(NamedTuple):
-    """Stand-in for a sampling result of mmdet, with the one field that its heads read.
-
-    Attributes:
-        avg_factor: number of positives of the image, at least 1.
-    """
-
-    avg_factor: int
-
-
-@dataclass(frozen=True, eq=False)
-class MatchedBatch:
-    """A batch after assignment, and the targets that follow from it.
-
-    Below, N is the number of positives of the batch: the pairs of an image and a prior to which a
-    ground truth is assigned.
-
-    Attributes:
-        geometry: priors and ground truth of the batch.
-        assignment: the ground truth of each prior of each image.
-    """
-
-    geometry: BatchGeometry
-    assignment: Assignment
-
-    @cached_property
-    def place(self) -> tuple[Tensor, Tensor]:
-        """Indices of image (N,) and prior (N,) of each positive, ascending by image, then prior."""
-        image, prior = self.assignment.positive_mask.nonzero(as_tuple=True)
-        return image, prior
-
-    @cached_property
-    def box_index(self) -> Tensor:
-        """Index (N,) of each positive's ground truth among those of its image."""
-        return self.assignment.gt_index[self.place]
-
-    @cached_property
-    def counts(self) -> list[int]:
-        """Number of positives per image."""
-        return self.assignment.positive_mask.sum(1).tolist()
-
-    @property
-    def priors(self) -> Tensor:
-        """Priors (N, 4) of the positives."""
-        return self.geometry.priors.rows[self.place[1]]
-
-    @property
-    def boxes(self) -> Tensor:
-        """Ground-truth boxes (N, 4) of the positives, px, in the type of the priors."""
-        boxes = self.geometry.gt_boxes[self.place[0], self.box_index]
-        return boxes.to(self.geometry.priors.rows.dtype)
-
-    @property
-    def labels(self) -> Tensor:
-        """Ground-truth labels (N,) of the positives."""
-        return self.geometry.gt_labels[self.place[0], self.box_index]
-
-    def spread(self, values: Tensor, fill: float = 0) -> Tensor:
-        """Write one value per positive into a table of all priors.
-
-        Args:
-            values: (N, ...), one per positive.
-            fill: value at all other priors.
-
-        Returns:
-            Tensor: (B, P, ...).
-        """
-        table = values.new_full((*self.assignment.gt_index.shape, *values.shape[1:]), fill)
-        table[self.place] = values
-        return table
-
-    def label_targets(self, num_classes: int, positive_weight: float) -> tuple[Tensor, Tensor]:
-        """Compute the label of each prior and its weight in the loss.
-
-        Args:
-            num_classes: number of classes without the background, and label of the background.
-            positive_weight: weight of positives; 0 and below stands for 1. Background has
-                weight 1, ignored priors have weight 0.
-
-        Returns:
-            tuple: labels (B, P) in [0, num_classes], and weights (B, P).
-        """
-        weights = (self.assignment.gt_index != IGNORE).float()
-        if positive_weight > 0:
-            weights[self.place] = positive_weight
-        return self.spread(self.labels, num_classes), weights
-
-    def priors_per_image(self) -> Tensor:
-        """Return the priors (B, P, 4), with zeros for those that an image does not have."""
-        valid = self.geometry.prior_valid
-        priors = self.geometry.priors.rows.expand(len(self.counts), -1, -1)
-        return priors if valid is None else priors.where(valid[..., None], 0)
-
-    def sampled(self) -> list[Sampled]:
-        """Return the count of positives per image, as mmdet's ``PseudoSampler`` reports it."""
-        return [Sampled(max(count, 1)) for count in self.counts]
 
 
 class BatchTargets(BaseDenseHead):  # type: ignore[misc]
@@ -150,8 +50,12 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
     - the images do not share their priors, or
     - boxes are not plain tensors.
 
+    A head takes any assigner of ours whose needs it can meet, and refuses others when it is built
+    (see `check_fits`). An assigner that uses predictions gets the head's own, without gradient.
+
     Attributes:
-        gives_levels: whether mmdet's head gives its assigner ``num_level_priors``.
+        gives_levels: whether mmdet's head gives its assigner ``num_level_priors``. It matters only
+            where mmdet's code assigns.
         gives_points: whether the priors are points (x, y, stride, stride), not anchors.
         uses_mask_centers: whether mmdet's assigner takes the centres of masks where there are any.
     """
@@ -160,6 +64,11 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
     gives_points: bool = False
     uses_mask_centers: bool = False
     _ready: deque[ImageTargets] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ('initial_assigner', 'assigner', 'alignment_assigner'):
+            check_fits(self, getattr(self, name, None))
 
     def batch_targets(self, *args: Any, **kwargs: Any) -> Iterable[ImageTargets] | None:
         """Compute the targets of each image, as mmdet's ``_get_targets_single`` returns them.
@@ -216,11 +125,44 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
         """Return whether ``assigner`` can match a batch in place of this head's calls per image."""
         return (
             isinstance(assigner, BatchAssigner)
-            # An assigner that needs levels is left to mmdet's call, which then reports that this
-            # head does not give them.
-            and (self.gives_levels or not assigner.needs_levels)
             and type(getattr(self, 'sampler', None)) is PseudoSampler
         )
+
+    def match(
+        self, assigner: Any, geometry: BatchGeometry, predictions: Predictions | None, **own: Any
+    ) -> MatchedBatch:
+        """Match a batch by an assigner of ours, which gets what it uses in the form it takes.
+
+        Args:
+            assigner: an assigner of ours.
+            geometry: priors as the head has them, and ground truth.
+            predictions: of the head; None for those that `predicted` computes.
+            **own: further arguments, of which the assigner gets those that it names.
+        """
+        used = assigner.predictions_used
+        if predictions is None and used != ():
+            predictions = self.predicted(geometry.priors, used)
+        named = {name: value for name, value in own.items() if name in assigner.own_arguments}
+        if used is None:  # an assigner that says nothing of itself gets all
+            named = own
+        found = assigner.match(
+            fitted(assigner, geometry, self.prior_generator),
+            used_part(predictions, used),
+            **named,
+        )
+        return MatchedBatch(geometry, found)
+
+    def predicted(self, priors: Priors, used: tuple[str, ...] | None) -> Predictions | None:
+        """Compute what the head predicts, for assigners that use it.
+
+        Args:
+            priors: as the head has them.
+            used: what is used, of 'scores' and 'boxes'; None for both.
+
+        Returns:
+            Predictions | None: None where the head has no predictions at hand.
+        """
+        return None
 
     def batch_priors(self, levels: Sequence[Tensor]) -> Priors:
         """Return the priors of an image, with the meaning of their numbers.
@@ -257,7 +199,7 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
             batch_img_metas: meta information per image.
             batch_gt_instances_ignore: ignore regions per image.
             unmap_outputs: False leaves the batch to mmdet's code.
-            predictions: predictions, for assigners that use them.
+            predictions: of the head; None for those that `predicted` computes.
             **own: further arguments that mmdet's head gives its assigner.
 
         Returns:
@@ -286,7 +228,7 @@ class BatchTargets(BaseDenseHead):  # type: ignore[misc]
             ),
             gt_centers=mask_centers(batch_gt_instances) if self.uses_mask_centers else None,
         )
-        return MatchedBatch(geometry, assigner.match(geometry, predictions, **own))
+        return self.match(assigner, geometry, predictions, **own)
 
 
 class TargetsInLoss(BatchTargets):
@@ -304,8 +246,59 @@ class TargetsInLoss(BatchTargets):
         return super(BatchTargets, self).get_targets(*args, **kwargs)
 
 
-class AnchorTargets(BatchTargets):
-    """Mixin for heads that learn boxes at anchors and assign without predictions.
+class KeepsOutputs(BatchTargets):
+    """Mixin for heads whose ``loss_by_feat`` begins with class scores and boxes of each level.
+
+    They are kept while it runs, for assigners that use predictions. `decoded` says what boxes
+    they stand for.
+    """
+
+    _outputs: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+
+    def loss_by_feat(
+        self, cls_scores: Sequence[Tensor], bbox_preds: Sequence[Tensor], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Run mmdet's ``loss_by_feat`` with the outputs at hand."""
+        self._outputs = (cls_scores, bbox_preds)
+        try:
+            losses: dict[str, Any] = super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
+        finally:
+            self._outputs = None
+        return losses
+
+    def predicted(self, priors: Priors, used: tuple[str, ...] | None) -> Predictions | None:
+        """Flatten the scores of all levels, and decode the boxes."""
+        if self._outputs is None:
+            return None
+        scores, boxes = self._outputs
+        kind = 'logits' if self.use_sigmoid_cls else 'probabilities'
+        found: dict[str, Tensor] = {}
+        if used is None or 'scores' in used:
+            found[kind] = flat_levels(scores, self.cls_out_channels)
+            if not self.use_sigmoid_cls:  # the last column is the background
+                found[kind] = found[kind].softmax(-1)[..., :-1]
+        if used is None or 'boxes' in used:
+            found['boxes'] = self.decoded(priors, boxes)
+        return Predictions(**found)
+
+    def decoded(self, priors: Priors, bbox_preds: Sequence[Tensor]) -> Tensor:
+        """Decode the predicted boxes by the head's coder.
+
+        Args:
+            priors: as the head has them.
+            bbox_preds: raw predictions (B, A * 4, H, W) per level, for A priors per cell.
+
+        Returns:
+            Tensor: (B, P, 4), corners, px.
+        """
+        flat = flat_levels(bbox_preds, 4).float()
+        anchors = priors.rows.expand_as(flat)
+        boxes: Tensor = self.bbox_coder.decode(anchors.reshape(-1, 4), flat.reshape(-1, 4))
+        return boxes.view_as(flat)
+
+
+class AnchorTargets(KeepsOutputs):
+    """Mixin for heads that learn boxes at anchors, and whose code assigns without predictions.
 
     Attributes:
         returns_anchors: whether the targets of an image begin with its anchors.
@@ -342,6 +335,16 @@ class AnchorTargets(BatchTargets):
             return matched.boxes
         encoded: Tensor = self.bbox_coder.encode(matched.priors, matched.boxes)
         return encoded
+
+
+def flat_levels(maps: Sequence[Tensor], columns: int) -> Tensor:
+    """Flatten and join levels (B, A * D, H, W), for A priors per cell, to (B, P, D).
+
+    Args:
+        maps: outputs per level.
+        columns: D.
+    """
+    return torch.cat([each.permute(0, 2, 3, 1).reshape(len(each), -1, columns) for each in maps], 1)
 
 
 def per_image(*parts: Tensor | Sequence[Any] | None) -> Iterator[ImageTargets]:

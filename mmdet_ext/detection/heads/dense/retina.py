@@ -15,8 +15,9 @@ from mmdet_ext.registry import MODELS
 class RetinaHead(AnchorTargets, MMDetRetinaHead):  # type: ignore[misc]
     """Drop-in replacement of mmdet's ``RetinaHead`` that computes the targets of a batch at once.
 
-    Options, weights and losses are mmdet's. Use it with our `MaxIoUAssigner`. With an assigner of
-    mmdet, or a sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
+    Options, weights and losses are mmdet's. Use it with our `MaxIoUAssigner`, or any other of
+    ours. With an assigner of mmdet, or a sampler that draws, mmdet's code computes the targets
+    (see `BatchTargets`).
     """
 
     returns_anchors = False

@@ -10,6 +10,7 @@ from mmdet.models.dense_heads import RTMDetSepBNHead as MMDetRTMDetSepBNHead
 from torch import Tensor
 
 from mmdet_ext.detection.heads.dense.batch_targets import BatchTargets, ImageTargets, per_image
+from mmdet_ext.detection.heads.dense.fitting import uses_predicted_boxes
 from mmdet_ext.functional.assignment.geometry import Predictions
 from mmdet_ext.registry import MODELS
 
@@ -35,11 +36,15 @@ class RTMDetTargets(BatchTargets):
         matched = self.match_anchors(self.assigner, *args, predictions=predictions, **kwargs)
         if matched is None:
             return None
+        # The target of a score is the IoU of the predicted box, which rules by priors do not give.
+        overlap = matched.assignment.overlap[matched.place]
+        if not uses_predicted_boxes(self.assigner):
+            overlap = matched.overlap_of(bbox_preds.detach())
         return per_image(
             matched.priors_per_image(),
             *matched.label_targets(self.num_classes, self.train_cfg['pos_weight']),
             matched.spread(matched.boxes),
-            matched.spread(matched.assignment.overlap[matched.place].float()),
+            matched.spread(overlap.float()),
             matched.sampled(),
         )
 
@@ -48,9 +53,9 @@ class RTMDetTargets(BatchTargets):
 class RTMDetHead(RTMDetTargets, MMDetRTMDetHead):  # type: ignore[misc]
     """Drop-in replacement of mmdet's ``RTMDetHead`` that computes the targets of a batch at once.
 
-    Options, weights and losses are mmdet's. Use it with our `DynamicSoftLabelAssigner`. With an
-    assigner of mmdet, or a sampler that draws, mmdet's code computes the targets (see
-    `BatchTargets`).
+    Options, weights and losses are mmdet's. Use it with our `DynamicSoftLabelAssigner`, or any
+    other of ours for points. With an assigner of mmdet, or a sampler that draws, mmdet's code
+    computes the targets (see `BatchTargets`).
     """
 
 

@@ -1,4 +1,4 @@
-"""Head of SSD whose losses are options."""
+"""Head of SSD whose losses are options, and that computes the targets of a batch at once."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from typing import Any
 from mmdet.models.dense_heads import SSDHead as MMDetSSDHead
 from torch import Tensor
 
+from mmdet_ext.detection.heads.dense.batch_targets import AnchorTargets
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class SSDHead(MMDetSSDHead):  # type: ignore[misc]
+class SSDHead(AnchorTargets, MMDetSSDHead):  # type: ignore[misc]
     """Drop-in replacement of mmdet's ``SSDHead`` whose losses are options.
 
     mmdet's ``SSDHead`` has cross entropy, hard-negative mining and smooth L1 in its code and takes
-    no other loss. This head takes any, and computes the same losses as mmdet's by default. All
-    else is mmdet's.
+    no other loss. This head takes any, and computes the same losses as mmdet's by default. Use it
+    with our `MaxIoUAssigner`, or any other of ours: the targets of a batch are then computed at
+    once (see `BatchTargets`). Assigners that use predictions get the softmax without the
+    background. All else is mmdet's.
 
     Args:
         *args: arguments of mmdet's ``SSDHead``.
@@ -32,6 +35,8 @@ class SSDHead(MMDetSSDHead):  # type: ignore[misc]
     Raises:
         ValueError: if ``loss_cls`` is a sigmoid loss.
     """
+
+    returns_anchors = False
 
     def __init__(
         self,

@@ -10,8 +10,11 @@ from mmengine.logging import MessageHub
 from torch import Tensor
 
 from mmdet_ext.detection.heads.dense.atss import ATSSHead
-from mmdet_ext.detection.heads.dense.batch_targets import ImageTargets, MatchedBatch, per_image
-from mmdet_ext.functional.assignment.geometry import Predictions
+from mmdet_ext.detection.heads.dense.batch_targets import ImageTargets, per_image
+from mmdet_ext.detection.heads.dense.fitting import check_fits
+from mmdet_ext.detection.heads.dense.matched_batch import MatchedBatch
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.geometry import Predictions, Priors
 from mmdet_ext.registry import MODELS
 
 
@@ -20,12 +23,22 @@ class TOODHead(MMDetTOODHead, ATSSHead):  # type: ignore[misc]
     """Drop-in replacement of mmdet's ``TOODHead`` that computes the targets of a batch at once.
 
     Options, weights and losses are mmdet's. Use it with our `TaskAlignedAssigner` and, as
-    ``initial_assigner``, our `ATSSAssigner`. In a phase with an assigner of mmdet, or with a
-    sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
+    ``initial_assigner``, our `ATSSAssigner`, or any others of ours. The targets of the scores
+    follow from the alignment s^alpha u^beta of each positive; for an assigner that gives none, the
+    head computes it. In a phase with an assigner of mmdet, or with a sampler that draws, mmdet's
+    code computes the targets (see `BatchTargets`).
 
     Our `ATSSHead` follows mmdet's head in the order of base classes, because mmdet's head asks its
     parent for targets in its first epochs.
     """
+
+    _predictions: Predictions | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # mmdet's head builds these after its parent, which checks its own.
+        for name in ('initial_assigner', 'alignment_assigner'):
+            check_fits(self, getattr(self, name, None))
 
     def get_targets(self, *args: Any, **kwargs: Any) -> Any:
         """Run mmdet's ``get_targets`` on targets that were computed at once."""
@@ -34,6 +47,10 @@ class TOODHead(MMDetTOODHead, ATSSHead):  # type: ignore[misc]
 
     def _get_targets_single(self, *args: Any, **kwargs: Any) -> ImageTargets:
         return self.next_targets(super()._get_targets_single, *args, **kwargs)
+
+    def predicted(self, priors: Priors, used: tuple[str, ...] | None) -> Predictions | None:
+        """Return the predictions that mmdet's head passes with its call for targets."""
+        return self._predictions
 
     def batch_targets(
         self, cls_scores: Tensor, bbox_preds: Tensor, *args: Any, **kwargs: Any
@@ -48,28 +65,65 @@ class TOODHead(MMDetTOODHead, ATSSHead):  # type: ignore[misc]
             *args: further arguments of mmdet's ``get_targets``.
             **kwargs: further keyword arguments of mmdet's ``get_targets``.
         """
+        predictions = Predictions(boxes=bbox_preds.detach(), probabilities=cls_scores.detach())
         if MessageHub.get_current_instance().get_info('epoch') < self.initial_epoch:
-            return super().batch_targets(*args, **kwargs)
-        assigner = self.alignment_assigner
-        # mmdet calls this assigner without levels, unlike the one of the first epochs.
-        if getattr(assigner, 'needs_levels', False):
-            return None
+            self._predictions = predictions
+            try:
+                return super().batch_targets(*args, **kwargs)
+            finally:
+                self._predictions = None
         matched = self.match_anchors(
-            assigner,
+            self.alignment_assigner,
             *args,
-            predictions=Predictions(boxes=bbox_preds.detach(), probabilities=cls_scores.detach()),
+            predictions=predictions,
             alpha=self.alpha,
             beta=self.beta,
             **kwargs,
         )
         if matched is None:
             return None
+        matched = with_alignment(matched, predictions, self.alpha, self.beta)
         return per_image(
             matched.priors_per_image(),
             *matched.label_targets(self.num_classes, self.train_cfg['pos_weight']),
             matched.spread(matched.boxes),
             matched.spread(normalized_alignment(matched)),
         )
+
+
+def with_alignment(
+    matched: MatchedBatch, predictions: Predictions, alpha: float, beta: float
+) -> MatchedBatch:
+    r"""Add the alignment of the positives, s^\alpha u^\beta, where the assigner gave none.
+
+    s is the probability that a prior predicts for the label of its ground truth, u the IoU of its
+    predicted box.
+
+    Args:
+        matched: a matched batch.
+        predictions: boxes and probabilities.
+        alpha: exponent of the probability.
+        beta: exponent of the IoU.
+
+    Returns:
+        MatchedBatch: with a metric, and with these IoUs as its overlaps; the same where it has a
+        metric.
+
+    Raises:
+        ValueError: if a label is not among the classes.
+    """
+    if matched.assignment.metric is not None:
+        return matched
+    matched.geometry.check_ground_truth(predictions.num_classes)
+    image, prior = matched.place
+    score = predictions.as_probabilities()[image, prior, matched.labels].float()
+    overlap = matched.overlap_of(predictions.as_boxes())
+    assignment = Assignment(
+        matched.assignment.gt_index,
+        matched.spread(overlap),
+        matched.spread(score**alpha * overlap**beta),
+    )
+    return MatchedBatch(matched.geometry, assignment)
 
 
 def normalized_alignment(matched: MatchedBatch) -> Tensor:

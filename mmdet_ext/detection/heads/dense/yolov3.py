@@ -13,10 +13,11 @@ from torch.nn.functional import one_hot
 
 from mmdet_ext.detection.heads.dense.batch_targets import (
     ImageTargets,
-    MatchedBatch,
     TargetsInLoss,
+    flat_levels,
     per_image,
 )
+from mmdet_ext.detection.heads.dense.matched_batch import MatchedBatch
 from mmdet_ext.detection.host import batch_geometry, have_tensors
 from mmdet_ext.functional.assignment.claims import BACKGROUND
 from mmdet_ext.functional.assignment.geometry import Predictions
@@ -29,8 +30,10 @@ class YOLOV3Head(TargetsInLoss, MMDetYOLOV3Head):  # type: ignore[misc]
 
     Options, weights and losses are mmdet's. With our `YOLOv3Assigner` a prior is ignored if the
     box predicted for it overlaps a ground truth, as in the paper. mmdet's head compares anchors
-    alone. Our `YOLOv4Assigner` and `YOLOv5Assigner` work too. With an assigner of mmdet, or a
-    sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
+    alone. Our `YOLOv4Assigner` and `YOLOv5Assigner` work too, and all others of ours; but the head
+    predicts centres within a prior's own cell, so that a prior of another cell than that of a
+    box's centre learns the nearest point of its cell. With an assigner of mmdet, or a sampler that
+    draws, mmdet's code computes the targets (see `BatchTargets`).
     """
 
     def batch_targets(
@@ -63,23 +66,26 @@ class YOLOV3Head(TargetsInLoss, MMDetYOLOV3Head):  # type: ignore[misc]
         geometry = batch_geometry(
             self.batch_priors(levels), batch_gt_instances, batch_gt_instances_ignore
         )
-        predictions = Predictions(boxes=self._decoded(pred_maps, priors, strides))
-        matched = MatchedBatch(geometry, self.assigner.match(geometry, predictions))
+        used = self.assigner.predictions_used
+        predictions = Predictions(
+            boxes=self._decoded(pred_maps, priors, strides),
+            probabilities=self._scores(pred_maps) if used and 'scores' in used else None,
+        )
+        matched = self.match(self.assigner, geometry, predictions)
         background = matched.assignment.gt_index == BACKGROUND
         return per_image(self._target_maps(matched, strides), background.to(torch.uint8))
 
     def _decoded(self, pred_maps: Sequence[Tensor], priors: Tensor, strides: Tensor) -> Tensor:
         """Decode the predicted boxes (B, P, 4), px."""
-        flat = torch.cat(
-            [
-                each.permute(0, 2, 3, 1).reshape(len(each), -1, self.num_attrib)[..., :4]
-                for each in pred_maps
-            ],
-            1,
-        ).float()
+        flat = flat_levels(pred_maps, self.num_attrib)[..., :4].float()
         flat = torch.cat([flat[..., :2].sigmoid(), flat[..., 2:]], -1)
         boxes: Tensor = self.bbox_coder.decode(priors, flat, strides[:, None])
         return boxes
+
+    def _scores(self, pred_maps: Sequence[Tensor]) -> Tensor:
+        """Return the probabilities (B, P, C) of a class and an object together."""
+        scores = flat_levels(pred_maps, self.num_attrib)[..., 4:].float().sigmoid()
+        return scores[..., 1:] * scores[..., :1]
 
     def _target_maps(self, matched: MatchedBatch, strides: Tensor) -> Tensor:
         """Compute the targets (B, P, 5 + C): offsets, confidence and one-hot classes."""

@@ -13,10 +13,11 @@ from torch.nn.functional import one_hot
 
 from mmdet_ext.detection.heads.dense.batch_targets import (
     ImageTargets,
-    MatchedBatch,
     TargetsInLoss,
     per_image,
 )
+from mmdet_ext.detection.heads.dense.fitting import uses_predicted_boxes
+from mmdet_ext.detection.heads.dense.matched_batch import MatchedBatch
 from mmdet_ext.detection.host import batch_geometry, have_tensors
 from mmdet_ext.functional.assignment.geometry import Predictions
 from mmdet_ext.registry import MODELS
@@ -26,8 +27,10 @@ from mmdet_ext.registry import MODELS
 class YOLOXHead(TargetsInLoss, MMDetYOLOXHead):  # type: ignore[misc]
     """Drop-in replacement of mmdet's ``YOLOXHead`` that computes the targets of a batch at once.
 
-    Options, weights and losses are mmdet's. Use it with our `SimOTAAssigner`. With an assigner of
-    mmdet, or a sampler that draws, mmdet's code computes the targets (see `BatchTargets`).
+    Options, weights and losses are mmdet's. Use it with our `SimOTAAssigner`, or any other of ours
+    for points. Its targets have no weights: a point that an assigner ignores is background. With
+    an assigner of mmdet, or a sampler that draws, mmdet's code computes the targets (see
+    `BatchTargets`).
     """
 
     gives_points = True
@@ -71,14 +74,16 @@ class YOLOXHead(TargetsInLoss, MMDetYOLOXHead):  # type: ignore[misc]
         geometry = batch_geometry(
             self.batch_priors(middles), batch_gt_instances, batch_gt_instances_ignore
         )
-        matched = MatchedBatch(geometry, self.assigner.match(geometry, predictions))
-        return self._image_targets(matched, corners, objectness)
+        matched = self.match(self.assigner, geometry, predictions)
+        overlap = matched.assignment.overlap[matched.place]
+        if not uses_predicted_boxes(self.assigner):
+            overlap = matched.overlap_of(boxes.detach())
+        return self._image_targets(matched, overlap, corners, objectness)
 
     def _image_targets(
-        self, matched: MatchedBatch, corners: Tensor, objectness: Tensor
+        self, matched: MatchedBatch, overlap: Tensor, corners: Tensor, objectness: Tensor
     ) -> Iterable[ImageTargets]:
         positive = matched.assignment.positive_mask
-        overlap = matched.assignment.overlap[matched.place]
         classes = one_hot(matched.labels, self.num_classes) * overlap[:, None]
         boxes = matched.geometry.gt_boxes[matched.place[0], matched.box_index]
         offsets = corners.new_zeros((len(boxes), 4))

@@ -1,0 +1,138 @@
+"""Fit of heads and assigners: which go together, and what an assigner gets of its head.
+
+Heads have anchors or points. Every anchor has a centre and the stride of its level, so that a head
+with anchors serves rules for points too. A point has no sides, so that rules for anchors have no
+meaning in a head with points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmdet_ext.detection import assigners
+from mmdet_ext.detection.assigners.base import BatchAssigner
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
+
+#: What the rules for each form of priors need, in words.
+_NEEDS = {
+    'corners': 'anchors (boxes of their own sides)',
+    'cells': 'anchors that form cells',
+    'points': 'points with strides',
+}
+
+
+def check_fits(head: Any, assigner: object) -> None:
+    """Raise ValueError if an assigner of ours can get no priors of its kind from a head.
+
+    Args:
+        head: a head with ``gives_points`` and a prior generator.
+        assigner: any assigner. Those of mmdet, and those that do not say what they use
+            (``predictions_used`` is None), are not checked.
+
+    Raises:
+        ValueError: naming what the head has, what the assigner needs, and the assigners that the
+            head takes.
+    """
+    if not isinstance(assigner, BatchAssigner) or assigner.predictions_used is None:
+        return
+    levels = int(head.prior_generator.num_levels)
+    anchors_needed = not assigner.uses_centers and assigner.prior_form != 'points'
+    if assigner.one_level and levels > 1:
+        has, needs = f'{levels} levels of priors', 'the points of a single level'
+    elif head.gives_points and anchors_needed:
+        has, needs = 'points with strides', _NEEDS[assigner.prior_form]
+    else:
+        return
+    own = type(assigner).__name__
+    names = [name + ' with other options' * (name == own) for name in _taken(head, levels)]
+    raise ValueError(
+        f'{type(head).__name__} has {has}, but {own} needs {needs}. Of our assigners, '
+        f'{type(head).__name__} takes {", ".join(names)}. docs/assigners.md lists the heads of '
+        'each assigner'
+    )
+
+
+def _taken(head: Any, levels: int) -> list[str]:
+    """Return the names of our assigners that a head takes, with some of their options."""
+    names = []
+    for name in assigners.__all__:
+        kind = getattr(assigners, name)
+        if not _is_assigner(kind) or (kind.one_level and levels > 1):
+            continue
+        # A class whose options decide has a property here, which is no string.
+        if (
+            not head.gives_points
+            or kind.uses_centers
+            or kind.prior_form not in ('corners', 'cells')
+        ):
+            names.append(name)
+    return names
+
+
+def _is_assigner(kind: type) -> bool:
+    """Return whether a component of the package is an assigner, not an overlap measure."""
+    return issubclass(kind, BatchAssigner) and kind is not BatchAssigner
+
+
+def fitted(assigner: BatchAssigner, geometry: BatchGeometry, generator: Any) -> BatchGeometry:
+    """Return the batch with the priors in the form that the assigner takes.
+
+    Args:
+        assigner: an assigner of ours.
+        geometry: priors as the head has them.
+        generator: prior generator of the head, with the ``strides`` of its levels.
+
+    Returns:
+        BatchGeometry: the same, except for anchors and a rule for points: these are the
+        centres of the anchors, with the strides of their levels.
+    """
+    if geometry.priors.points is not None or assigner.prior_form != 'points':
+        return geometry
+    return replace(geometry, priors=as_points(geometry.priors, generator))
+
+
+def as_points(priors: Priors, generator: Any) -> Priors:
+    """Return the centres of anchors as points, with the strides of their levels.
+
+    Args:
+        priors: anchors, with the sizes of all levels.
+        generator: prior generator of the head, with the ``strides`` of its levels.
+    """
+    centers = priors.centers
+    strides = centers.new_tensor(list(generator.strides))
+    lengths = torch.tensor(priors.sizes, device=centers.device)
+    rows = strides.repeat_interleave(lengths, 0, output_size=len(priors))
+    return Priors(points=centers, strides=rows, level_sizes=priors.level_sizes)
+
+
+def used_part(predictions: Predictions | None, used: tuple[str, ...] | None) -> Predictions | None:
+    """Return the part of the predictions that an assigner uses, detached.
+
+    Args:
+        predictions: of the head.
+        used: of 'scores' and 'boxes'; None for all.
+    """
+    if predictions is None or used == ():
+        return None
+    scores = used is None or 'scores' in used
+    return Predictions(
+        boxes=_detached(predictions.boxes) if used is None or 'boxes' in used else None,
+        logits=_detached(predictions.logits) if scores else None,
+        probabilities=_detached(predictions.probabilities) if scores else None,
+    )
+
+
+def uses_predicted_boxes(assigner: BatchAssigner) -> bool:
+    """Return whether the overlaps that an assigner for points gives are those of predicted boxes.
+
+    Those that do not say what they use are taken for such, as mmdet's rules for points are.
+    """
+    return assigner.predictions_used is None or 'boxes' in assigner.predictions_used
+
+
+def _detached(table: Tensor | None) -> Tensor | None:
+    return None if table is None else table.detach()

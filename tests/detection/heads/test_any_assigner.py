@@ -1,0 +1,343 @@
+"""Every dense head with every assigner: it trains, or is refused when it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from torch import Tensor, nn
+
+from mmdet_ext.functional.assignment.assignment import Assignment
+from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
+from tests._helpers.dense_heads import CHANNELS, CLASSES, HEADS, STRIDES, Batch, build, value
+
+pytestmark = pytest.mark.usefixtures('epoch')
+
+#: Assigners for three levels, and the kind of priors that each needs.
+ASSIGNERS: dict[str, tuple[str, dict[str, Any]]] = {
+    'ATSS': ('anchors', dict(type='ATSSAssigner', topk=9)),
+    'ATSS by predictions': ('anchors', dict(type='ATSSAssigner', topk=9, alpha=0.8)),
+    'max IoU': ('anchors', dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4)),
+    'YOLOv3': ('anchors', dict(type='YOLOv3Assigner')),
+    'YOLOv3 by priors': ('anchors', dict(type='YOLOv3Assigner', ignore_by='prior')),
+    'YOLOv4': ('anchors', dict(type='YOLOv4Assigner')),
+    'YOLOv5': ('anchors', dict(type='YOLOv5Assigner')),
+    'RFLA on anchors': ('anchors', dict(type='RFLAAssigner', receptive_fields=None)),
+    'RFLA': ('any', dict(type='RFLAAssigner', receptive_fields=[16, 32, 64])),
+    'task-aligned': ('any', dict(type='TaskAlignedAssigner', topk=13)),
+    'one to one': ('any', dict(type='OneToOneTaskAlignedAssigner')),
+    'SimOTA': ('any', dict(type='SimOTAAssigner')),
+    'soft label': ('any', dict(type='DynamicSoftLabelAssigner')),
+    'FCOS': ('any', dict(type='FCOSAssigner', regress_ranges=[(-1, 24), (24, 48), (48, 1e8)])),
+    'CenterNet': ('one level', dict(type='CenterNetAssigner')),
+}
+POINT_HEADS = ('FCOSHead', 'YOLOXHead', 'RTMDetHead', 'RTMDetSepBNHead')
+ANCHOR_HEADS = ('ATSSHead', 'GFLHead', 'RetinaHead', 'TOODHead', 'SSDHead', 'YOLOV3Head')
+
+
+def config_of(assigner: str) -> dict[str, Any]:
+    options = ASSIGNERS[assigner][1]
+    return {**options, 'type': f'mmdet_ext.{options["type"]}'}
+
+
+def ssd(train_cfg: dict[str, Any]) -> nn.Module:
+    torch.manual_seed(0)
+    train = dict(smoothl1_beta=1.0, allowed_border=-1, pos_weight=-1, neg_pos_ratio=3, debug=False)
+    anchors = dict(
+        type='SSDAnchorGenerator',
+        scale_major=False,
+        input_size=96,
+        strides=list(STRIDES),
+        ratios=([2], [2], [2]),
+        min_sizes=[16, 30, 50],
+        max_sizes=[30, 50, 80],
+    )
+    return MODELS.build(
+        ConfigDict(
+            type='mmdet_ext.SSDHead',
+            num_classes=CLASSES,
+            in_channels=(CHANNELS,) * 3,
+            anchor_generator=anchors,
+            bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
+            train_cfg={**train, 'sampler': dict(type='PseudoSampler'), **train_cfg},
+        )
+    )
+
+
+def yolov3(train_cfg: dict[str, Any]) -> nn.Module:
+    torch.manual_seed(0)
+    sides = [[(60, 45), (78, 99)], [(30, 31), (42, 25)], [(10, 13), (23, 13)]]
+    return MODELS.build(
+        ConfigDict(
+            type='mmdet_ext.YOLOV3Head',
+            num_classes=CLASSES,
+            in_channels=[CHANNELS] * 3,
+            out_channels=[CHANNELS] * 3,
+            anchor_generator=dict(
+                type='YOLOAnchorGenerator', strides=list(STRIDES[::-1]), base_sizes=sides
+            ),
+            bbox_coder=dict(type='YOLOBBoxCoder'),
+            featmap_strides=list(STRIDES[::-1]),
+            train_cfg=train_cfg,
+        )
+    )
+
+
+def head_with(name: str, assigner: str) -> nn.Module:
+    """Build a small head with an assigner, in both phases where it has two."""
+    train_cfg = dict(assigner=config_of(assigner))
+    if name == 'TOODHead':
+        train_cfg['initial_assigner'] = config_of(assigner)
+    if name in ('SSDHead', 'YOLOV3Head'):
+        return (ssd if name == 'SSDHead' else yolov3)(train_cfg)
+    return build(name, 'mmdet_ext', train_cfg=train_cfg)
+
+
+def losses_of(head: nn.Module, batch: Batch) -> dict[str, Any]:
+    if type(head).__name__ == 'SSDHead':  # it takes no ignore regions by this name alone
+        return head.loss_by_feat(*head(batch.features), batch.gts, batch.metas)
+    if type(head).__name__ == 'YOLOV3Head':
+        return head.loss_by_feat(*head(batch.features[::-1]), batch.gts, batch.metas)
+    return batch.losses(head)
+
+
+def total_of(losses: dict[str, Any]) -> Tensor:
+    parts = [part for loss in losses.values() for part in (loss if type(loss) is list else [loss])]
+    return torch.stack([part.sum() for part in parts]).sum()
+
+
+def box_loss(losses: dict[str, Any]) -> float:
+    return value(losses, 'loss_bbox' if 'loss_bbox' in losses else 'loss_wh')
+
+
+def refused(name: str, assigner: str) -> bool:
+    kind = ASSIGNERS[assigner][0]
+    return kind == 'one level' or (kind == 'anchors' and name in POINT_HEADS)
+
+
+PAIRS = [(name, assigner) for name in (*ANCHOR_HEADS, *POINT_HEADS) for assigner in ASSIGNERS]
+
+
+@pytest.mark.parametrize('number', [3, 5], ids=['early', 'late'])
+@pytest.mark.parametrize(('name', 'assigner'), [p for p in PAIRS if not refused(*p)])
+def test_two_steps_have_finite_losses_and_gradients(
+    name: str, assigner: str, number: int, epoch: Callable[[int], None]
+) -> None:
+    if number == 3 and name != 'TOODHead':
+        pytest.skip('one phase')
+    epoch(number)
+    head = head_with(name, assigner)
+    batch = Batch((5, 0, 3), mixed=name not in ('FCOSHead', 'YOLOXHead', 'SSDHead', 'YOLOV3Head'))
+    optimizer = torch.optim.SGD(head.parameters(), lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        losses = losses_of(head, batch)
+        total = total_of(losses)
+        total.backward()
+        gradients = [p.grad for p in head.parameters() if p.grad is not None]
+        assert total.isfinite() and box_loss(losses) > 0
+        assert all(each.isfinite().all() for each in gradients)
+        assert sum(bool(each.any()) for each in gradients) >= 0.7 * len(gradients)
+        optimizer.step()
+
+
+@pytest.mark.parametrize(('name', 'assigner'), [p for p in PAIRS if refused(*p)])
+def test_what_has_no_meaning_is_refused_when_the_head_is_built(name: str, assigner: str) -> None:
+    kind = ASSIGNERS[assigner][1]['type']
+    needs, has = 'anchors', 'points with strides'
+    if ASSIGNERS[assigner][0] == 'one level':
+        needs, has = 'the points of a single level', '3 levels'
+    takes = 'SimOTAAssigner' if name in POINT_HEADS else 'ATSSAssigner, DynamicSoftLabelAssigner'
+    with pytest.raises(ValueError, match=f'{name} has {has}.*, but {kind} needs {needs}') as error:
+        head_with(name, assigner)
+    message = str(error.value)
+    assert takes in message and 'docs/assigners.md' in message
+    taken = message.split(' takes ')[1].split('. docs')[0].split(', ')
+    others = {ASSIGNERS[other][1]['type'] for other in ASSIGNERS if not refused(name, other)}
+    assert {each.removesuffix(' with other options') for each in taken} == others
+    assert (f'{kind} with other options' in taken) == (kind in others)
+
+
+@pytest.mark.parametrize(
+    ('name', 'assigner'),
+    [
+        ('GFLHead', 'soft label'),
+        ('GFLHead', 'task-aligned'),
+        ('ATSSHead', 'SimOTA'),
+        ('RetinaHead', 'ATSS by predictions'),
+        ('FCOSHead', 'soft label'),
+        ('FCOSHead', 'RFLA'),
+        ('TOODHead', 'soft label'),
+        ('YOLOXHead', 'task-aligned'),
+        ('RTMDetHead', 'FCOS'),
+        ('SSDHead', 'soft label'),
+        ('YOLOV3Head', 'SimOTA'),
+    ],
+)
+def test_losses_fall_on_a_fixed_batch(name: str, assigner: str) -> None:
+    head, batch = head_with(name, assigner), Batch((4, 3))
+    optimizer = torch.optim.Adam(head.parameters(), lr=5e-3)
+    course = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        total = total_of(losses_of(head, batch))
+        total.backward()
+        optimizer.step()
+        course.append(float(total.detach()))
+    # GFL weighs its box losses with the scores, which have to rise first.
+    assert sum(course[-5:]) / 5 < 0.8 * max(course[:10]), course
+
+
+class Given(NamedTuple):
+    """Arguments that an assigner got in one call."""
+
+    geometry: BatchGeometry
+    predictions: Predictions | None
+
+
+def given_by(head: nn.Module, batch: Batch) -> Given:
+    """Compute the losses, and return what the head gave its assigner in its only call."""
+    calls: list[Given] = []
+    match = head.assigner.match
+
+    def keep(geometry: BatchGeometry, predictions: Predictions | None = None) -> Assignment:
+        calls.append(Given(geometry, predictions))
+        return match(geometry, predictions)
+
+    head.assigner.match = keep
+    losses_of(head, batch)
+    (call,) = calls
+    return call
+
+
+def per_image(maps: list[Tensor], image: int, columns: int) -> Tensor:
+    return torch.cat([m[image].permute(1, 2, 0).reshape(-1, columns) for m in maps])
+
+
+@pytest.mark.parametrize('name', ['ATSSHead', 'GFLHead', 'RetinaHead', 'FCOSHead', 'SSDHead'])
+@pytest.mark.parametrize('normalised', [False, True])
+def test_predictions_are_those_that_the_head_would_decode(name: str, normalised: bool) -> None:
+    head, batch = head_with(name, 'soft label'), Batch((4, 3))
+    if normalised and name != 'FCOSHead':
+        pytest.skip('an option of FCOS')
+    if name == 'FCOSHead':
+        head.norm_on_bbox = normalised
+    geometry, predictions = given_by(head, batch)
+    outputs = head(batch.features)
+    stride = torch.cat(
+        [torch.full((n,), float(s)) for n, s in zip(geometry.priors.sizes, STRIDES, strict=True)]
+    )
+    assert torch.equal(geometry.priors.as_points()[1], stride[:, None].expand(-1, 2))
+    for image in range(2):
+        scores = per_image(outputs[0], image, head.cls_out_channels)
+        if name == 'SSDHead':
+            expected = scores.softmax(-1)[:, :CLASSES]
+            torch.testing.assert_close(predictions.probabilities[image], expected)
+        else:
+            torch.testing.assert_close(predictions.logits[image], scores)
+        width = 4 * (head.reg_max + 1) if name == 'GFLHead' else 4
+        raw, points = per_image(outputs[1], image, width), geometry.priors.points
+        if name == 'GFLHead':
+            shares = raw.view(-1, 4, head.reg_max + 1).softmax(-1)
+            sides = (shares * torch.arange(head.reg_max + 1.0)).sum(-1) * stride[:, None]
+        elif name == 'FCOSHead':
+            sides = raw * stride[:, None] if normalised else raw
+        if name in ('GFLHead', 'FCOSHead'):
+            boxes = torch.cat([points - sides[:, :2], points + sides[:, 2:]], 1)
+        else:
+            sizes = [level.shape[-2:] for level in batch.features]
+            anchors = torch.cat(head.prior_generator.grid_priors(sizes, device='cpu'))
+            boxes = head.bbox_coder.decode(anchors, raw)
+            torch.testing.assert_close((anchors[:, :2] + anchors[:, 2:]) / 2, points)
+        torch.testing.assert_close(predictions.boxes[image], boxes)
+    assert not predictions.boxes.requires_grad and not predictions.scores.requires_grad
+
+
+def test_yolov3_gives_the_probability_of_class_and_object_together() -> None:
+    head, batch = head_with('YOLOV3Head', 'task-aligned'), Batch((4, 3))
+    _, predictions = given_by(head, batch)
+    (maps,) = head(batch.features[::-1])
+    for image in range(2):
+        raw = per_image(maps, image, 5 + CLASSES).sigmoid()
+        expected = raw[:, 5:] * raw[:, 4:5]
+        torch.testing.assert_close(predictions.probabilities[image], expected)
+
+
+@pytest.mark.parametrize(
+    ('assigner', 'scores', 'boxes'),
+    [
+        ('ATSS', False, False),
+        ('YOLOv3', False, True),
+        ('YOLOv3 by priors', False, False),
+        ('YOLOv5', False, False),
+        ('FCOS', False, False),
+        ('ATSS by predictions', True, True),
+    ],
+)
+@pytest.mark.parametrize('name', ['ATSSHead', 'YOLOV3Head'])
+def test_an_assigner_gets_what_it_uses_and_no_more(
+    name: str, assigner: str, scores: bool, boxes: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    _, predictions = given_by(head_with(name, assigner), Batch((4, 3)))
+    assert (predictions is not None) == (scores or boxes)
+    if predictions is not None:
+        assert (predictions.scores is not None) == scores
+        assert (predictions.boxes is not None) == boxes
+    assert not [each for each in recwarn if 'goes by priors alone' in str(each.message)]
+
+
+@pytest.mark.parametrize('name', ['YOLOXHead', 'RTMDetHead'])
+def test_the_target_of_a_score_is_the_iou_of_the_prediction_for_any_assigner(name: str) -> None:
+    """An assigner by priors is given the overlaps that one by predictions would give."""
+    head, batch = head_with(name, 'FCOS'), Batch((5, 3))
+    plain = losses_of(head, batch)
+    match = head.assigner.match
+
+    def without_overlap(geometry: BatchGeometry, predictions: None = None) -> Assignment:
+        found = match(geometry, predictions)
+        return Assignment(found.gt_index, torch.rand(found.overlap.shape))
+
+    head.assigner.match = without_overlap
+    torch.testing.assert_close(losses_of(head, batch), plain, rtol=0, atol=0)
+    assert box_loss(plain) > 0
+
+
+def test_one_level_of_points_or_anchors_serves_centernet() -> None:
+    for name, options in (
+        ('FCOSHead', dict(strides=(8,), regress_ranges=((-1, 1e8),))),
+        (
+            'GFLHead',
+            dict(anchor_generator={**HEADS['GFLHead']['anchor_generator'], 'strides': [8]}),
+        ),
+    ):
+        train_cfg = dict(assigner=config_of('CenterNet'))
+        head, batch = build(name, 'mmdet_ext', train_cfg=train_cfg, **options), Batch((4, 3))
+        batch.features = batch.features[:1]
+        losses = batch.losses(head)
+        assert total_of(losses).isfinite() and box_loss(losses) > 0
+
+
+def test_fcos_uses_an_assigner_of_train_cfg_if_it_is_ours() -> None:
+    batch = Batch((5, 3))
+    plain = losses_of(build('FCOSHead', 'mmdet_ext'), batch)
+    other = losses_of(head_with('FCOSHead', 'soft label'), batch)
+    assert value(plain, 'loss_cls') != value(other, 'loss_cls')
+    # mmdet's head does not use an assigner at all.
+    theirs = dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4))
+    for scope in ('mmdet', 'mmdet_ext'):
+        kept = losses_of(build('FCOSHead', scope, 'mmdet', train_cfg=theirs), batch)
+        torch.testing.assert_close(kept, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_points_of_fcos_outside_of_their_box_learn_their_class_alone() -> None:
+    """The head of mmdet takes the root of a negative number there."""
+    sides = torch.tensor([[-2.0, 3.0, 5.0, 6.0], [2.0, 2.0, 2.0, 8.0]])
+    theirs, ours = (
+        build('FCOSHead', scope).centerness_target(sides) for scope in ('mmdet', 'mmdet_ext')
+    )
+    assert theirs.isnan().tolist() == [True, False]
+    torch.testing.assert_close(ours, torch.tensor([0.0, 0.5]))

@@ -12,7 +12,14 @@ import pytest
 from PIL import Image
 
 from mmdet_ext.data import images
-from mmdet_ext.data.images import decode_image, find_bad_images, image_problem, image_size
+from mmdet_ext.data.images import (
+    check_image,
+    check_images,
+    decode_image,
+    find_bad_images,
+    image_problem,
+    image_size,
+)
 
 NO_END = 'truncated JPEG (no end marker)'
 
@@ -122,6 +129,55 @@ def test_size_equals_that_of_the_loader(file, kind: str, orientation: int) -> No
     if kind == 'JPEG':  # older OpenCV turns JPEG only
         assert image_size(path) == cv2.imread(str(path)).shape[1::-1]
     assert image_size(path) == ((200, 120) if orientation < 5 else (120, 200))
+
+
+@pytest.mark.parametrize('turned', [True, False], ids=['turned', 'as stored'])
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'TIFF', 'MPO'])
+@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+def test_size_of_every_format_is_that_of_opencv(
+    file, kind: str, orientation: int, turned: bool
+) -> None:
+    """Releases of OpenCV and Pillow differ in the formats that they turn."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = file(encoded(kind, exif=exif), 'image')
+    flags = cv2.IMREAD_COLOR | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION)
+    loaded = cv2.imdecode(np.fromfile(path, np.uint8), flags).shape[1::-1]
+    assert image_size(path, turned=turned) == loaded
+    assert check_image(path, turned=turned) == (None, loaded)
+
+
+def test_a_turn_in_xmp_alone_and_a_damaged_tag_turn_nothing(file) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'
+    for options in ({'xmp': xmp}, {'exif': b'Exif\0\0no table of tags'}):
+        path = file(encoded('JPEG', **options))
+        assert image_size(path) == cv2.imread(str(path)).shape[1::-1] == (200, 120)
+
+
+def test_a_png_is_not_decoded_for_its_size(file, monkeypatch) -> None:
+    from PIL.PngImagePlugin import PngImageFile
+
+    path = file(encoded('PNG'))
+    monkeypatch.setattr(PngImageFile, 'load', None)
+    assert check_image(path) == (None, (200, 120))
+
+
+def test_many_images_are_checked_and_measured_once_each(file, tmp_path: Path, monkeypatch) -> None:
+    good, cut = file(encoded('BMP'), 'a.bmp'), file(encoded('PNG')[:-20], 'b.png')
+    absent = tmp_path / 'no.jpg'
+    opened: list[object] = []
+    monkeypatch.setattr(
+        images,
+        'check_image',
+        lambda path, **how: (opened.append(path), check_image(path, **how))[1],
+    )
+    assert check_images([good, cut, absent, good]) == {
+        good: (None, (200, 120)),
+        cut: ('truncated PNG (no end marker)', None),
+        absent: ('missing', None),
+    }
+    assert sorted(opened) == [good, cut, absent]
+    assert image_problem('a\0b.jpg') == 'missing'
 
 
 def test_bad_images_keep_the_order_of_the_paths(file, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def read_size(width: Any, height: Any) -> Size | None:
 
     Args:
         width: Width of the image in px as the annotations state it, None if absent.
-        height: Height of the image, likewise.
+        height: Height of the image in px, or None.
 
     Returns:
         Width and height, or None unless both are finite numbers above 0.

@@ -111,7 +111,8 @@ def unicode_form(data: bytes) -> tuple[str, int] | None:
         # UTF-16 that begins with a zero character has the mark of UTF-32, but seldom its length.
         if data.startswith(mark) and (len(mark) < 4 or len(data) % 4 == 0):
             return encoding, len(mark)
-    if b'\0' not in data:
+    # A few zero bytes in UTF-8 are damage: UTF-16 has many, or bytes that are not UTF-8.
+    if b'\0' not in data or (4 * data.count(0) < len(data) and _try_decode(data, 'utf-8', '')):
         return None
     # In the wrong order, letters and line ends are other characters, outside of ASCII.
     texts = {
@@ -144,13 +145,13 @@ def legacy_forms(data: bytes) -> list[Decoded]:
     return forms
 
 
-def _try_decode(data: bytes, encoding: str) -> str | None:
-    """Decode bytes, or return None if they are not of the encoding or hold a zero character."""
+def _try_decode(data: bytes, encoding: str, refused: str = '\0') -> str | None:
+    """Decode bytes, or return None if they are not of the encoding or hold a refused character."""
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:
         return None
-    return None if '\0' in text else text
+    return None if refused and refused in text else text
 
 
 def _decode_legacy(

@@ -62,6 +62,7 @@ def test_bytes_that_are_two_encodings_are_read_as_the_one_that_fits() -> None:
     [
         (b'a\nb\n\0\0', 'zero bytes .the first at byte 4'),
         (b'\0\0\0\0', 'zero bytes'),
+        (b'cam1/f0\ncam1\0f1\n', 'zero bytes .the first at byte 12'),
         (b'\xff\xfea', 'begins as utf-16-le but is not: truncated data at byte 2'),
         (b'\xef\xbb\xbf\xff', 'begins as utf-8 but is not: invalid start byte at byte 3'),
         (b'\x81\xff', 'encodings that read it: none of gb18030'),

@@ -102,6 +102,23 @@ def test_default_losses_and_gradients_equal_mmdet(
         assert (value > 0) == (count > 0)
 
 
+@pytest.mark.parametrize('counts', [(5, 2, 9), (4, 0, 1), (0, 0)], ids=str)
+def test_with_our_assigner_one_match_gives_the_losses_of_mmdet(counts: tuple[int, ...]) -> None:
+    rule = dict(
+        type='mmdet_ext.MaxIoUAssigner',
+        pos_iou_thr=0.5,
+        neg_iou_thr=0.5,
+        min_pos_iou=0.0,
+        gt_max_assign_all=False,
+    )
+    head, calls = build('mmdet_ext', dict(assigner=rule)), []
+    match = head.assigner.match
+    head.assigner.match = lambda *args: (calls.append(1), match(*args))[1]
+    ours, theirs = outcome(head, counts), outcome(build('mmdet'), counts)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert len(calls) == 1
+
+
 def test_losses_of_decoded_boxes_equal_mmdet() -> None:
     boxes = dict(reg_decoded_bbox=True)
     ours, theirs = (outcome(build(s, **boxes), (5, 0)) for s in ('mmdet_ext', 'mmdet'))

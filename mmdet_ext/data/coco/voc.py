@@ -4,79 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mmdet_ext.data.coco.voc_folder import (
-    Box,
-    VocAnnotation,
-    VocError,
-    VocFolder,
-    VocObject,
-    first_few,
-)
-from mmdet_ext.data.images import find_bad_images, image_size
+from mmdet_ext.data.coco.sizes import show_sizes, size_difference
+from mmdet_ext.data.coco.voc_files import VocError, composed, without_suffix
+from mmdet_ext.data.coco.voc_folder import VocFolder
+from mmdet_ext.data.coco.voc_frames import fit_box, frame_problem
+from mmdet_ext.data.coco.voc_lists import SplitIds
+from mmdet_ext.data.coco.voc_report import SplitReport, folder_remarks
+from mmdet_ext.data.coco.voc_xml import VocAnnotation, VocObject
+from mmdet_ext.data.images import ImageCheck, check_images
 from mmdet_ext.utils.files import whole_file
 
 Difficult = Literal['keep', 'crowd', 'drop']
-
-
-@dataclass
-class SplitReport:
-    """Report of the conversion of one split.
-
-    Attributes:
-        split: Name of the split.
-        origin: Name of the list that its ids come from, or 'random split' with its seed.
-        path: The COCO file.
-        images: Number of images written.
-        images_without_boxes: Number of those without a box.
-        class_boxes: Number of boxes written per class.
-        dropped_images: One line per image left out, by reason; each begins with the image's id.
-        dropped_boxes: One line per box left out, by reason.
-        notes: One line per image or box that was changed but kept, by reason.
-    """
-
-    split: str
-    origin: str
-    path: Path
-    images: int = 0
-    images_without_boxes: int = 0
-    class_boxes: dict[str, int] = field(default_factory=dict)
-    dropped_images: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    dropped_boxes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    @property
-    def boxes(self) -> int:
-        """Number of boxes written."""
-        return sum(self.class_boxes.values())
-
-    def table(self) -> str:
-        """Format the report as text, with the first few examples of each reason."""
-        rows = [
-            ('images', self.images, ''),
-            ('  of them without boxes', self.images_without_boxes, ''),
-            ('boxes', self.boxes, ''),
-            *((f'  {name}', count, '') for name, count in self.class_boxes.items()),
-        ]
-        for group, reasons in {
-            'images dropped': self.dropped_images,
-            'boxes dropped': self.dropped_boxes,
-            'notes': self.notes,
-        }.items():
-            rows.append((group, sum(map(len, reasons.values())), ''))
-            rows += [
-                (f'  {reason}', len(examples), first_few(examples, '; '))
-                for reason, examples in reasons.items()
-            ]
-        width = max(len(label) for label, _, _ in rows)
-        lines = [f'  {label:<{width}}  {count:>7}  {text}'.rstrip() for label, count, text in rows]
-        return '\n'.join([f'{self.split} ({self.origin}) -> {self.path.name}', *lines])
 
 
 @dataclass
@@ -85,11 +29,12 @@ class _SplitBuilder:
 
     report: SplitReport
     folder: VocFolder
+    split: SplitIds
     category_ids: dict[str, int]
-    bad_images: dict[Path, str]
+    checks: dict[Path, ImageCheck]
     difficult: Difficult
     inclusive: bool
-    used_images: set[Path] = field(default_factory=set)
+    used_images: dict[Path, None] = field(default_factory=dict)
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
 
@@ -97,31 +42,57 @@ class _SplitBuilder:
         """Add the image of an id with its boxes, or report why it is left out."""
         annotation = self.folder.annotation(image_id)
         image = self.folder.image(image_id)
-        dropped = self.report.dropped_images
-        if isinstance(annotation, str):
-            reason, separator, detail = annotation.partition(': ')
-            dropped[reason].append(image_id + separator + detail)
-        elif image is None:
-            dropped['image missing'].append(image_id)
-        elif image in self.bad_images:
-            dropped['image unreadable'].append(f'{image_id}: {self.bad_images[image]}')
-        elif image in self.used_images:
-            dropped['image listed twice'].append(image_id)
-        else:
-            self.used_images.add(image)
+        problem, detail = self._problem(image_id, annotation, image)
+        if problem:
+            self.report.dropped_images[problem].append(image_id + ': ' * bool(detail) + detail)
+        elif image is not None and not isinstance(annotation, str):
+            self.used_images[image] = None
             self._add_image(image_id, image, annotation)
 
+    def _problem(
+        self, image_id: str, annotation: VocAnnotation | str, image: Path | None
+    ) -> tuple[str, str]:
+        """Return the reason why an image is left out, and a detail; empty if it is not."""
+        unclear = self.folder.unclear_images(image_id)
+        if image_id in self.split.ambiguous:
+            return 'name of several images', ', '.join(self.split.ambiguous[image_id])
+        if isinstance(annotation, str):
+            reason, _, detail = annotation.partition(': ')
+            return reason, detail
+        if image is None and unclear:
+            return 'image of the xml unclear', 'may be ' + ', '.join(unclear)
+        if image is None:
+            return 'image missing', ''
+        check = self.checks[image]
+        if check.size is None:
+            return 'image unreadable', check.problem or ''
+        if image in self.used_images:
+            return 'image listed twice', ''
+        if not _is_text(image.name):
+            return 'name of the image is not UTF-8', 'rename it'
+        return frame_problem(annotation, check.size)
+
     def _add_image(self, image_id: str, image: Path, annotation: VocAnnotation) -> None:
-        size = image_size(image)
-        if annotation.size is None:
-            self.report.notes['size missing in the xml'].append(image_id)
-        elif annotation.size != size:
-            said, true = ('x'.join(map(str, pair)) for pair in (annotation.size, size))
-            self.report.notes['size in the xml is wrong'].append(f'{image_id}: {said}, true {true}')
+        size = self.checks[image].size or (0, 0)
+        difference = size_difference(annotation.size, size)
+        if difference:
+            shown = show_sizes(annotation.size, size)
+            self.report.notes[f'{difference} in the xml'].append(f'{image_id}: {shown}')
+        for reason, details in annotation.notes.items():
+            self.report.notes[reason] += [f'{image_id}: {detail}' for detail in details]
+        others = [path.name for path in self.folder.images(image_id)[1:]]
+        if others:
+            shown = f'{image_id}: {image.name} taken, not {", ".join(others)}'
+            self.report.notes['several images of one name'].append(shown)
+        place = image.relative_to(self.folder.root / 'JPEGImages').as_posix()
+        if without_suffix(composed(place)) != image_id:
+            self.report.notes['image in another folder or of another name'].append(
+                f'{image_id}: {place}'
+            )
         self.images.append(
             {
                 'id': len(self.images) + 1,
-                'file_name': image.name,
+                'file_name': place,
                 'width': size[0],
                 'height': size[1],
             }
@@ -136,7 +107,7 @@ class _SplitBuilder:
 
     def _add_object(self, image_id: str, size: tuple[int, int], item: VocObject) -> None:
         shown = f'{image_id}: {",".join(map(str, item.corners))}'
-        edges, problem = _fit(item.corners, size, self.inclusive)
+        edges, problem = fit_box(item.corners, size, self.inclusive)
         if item.name not in self.category_ids:
             edges, problem, shown = None, 'class not asked for', f'{shown} {item.name}'
         elif item.is_difficult and self.difficult == 'drop':
@@ -216,30 +187,38 @@ def convert_voc(
     if difficult not in get_args(Difficult):
         raise VocError(f'difficult is {difficult!r}; expected one of {get_args(Difficult)}')
     folder, out_dir = VocFolder(Path(root)), Path(out_dir)
-    ids = folder.split_ids(splits, seed)
+    chosen = folder.splits(splits, seed)
     category_ids = _category_ids(classes, folder.class_names())
-    bad = find_bad_images(
-        dict.fromkeys(path for found in ids.values() for path in map(folder.image, found) if path)
+    checks = check_images(
+        path for found in chosen.values() for path in map(folder.image, found.ids) if path
     )
-    reports, contents = [], {}
-    for split, found in ids.items():
-        origin = folder.lists[split].name if folder.lists else f'random split, seed {seed}'
+    reports, contents, used = [], {}, {}
+    for split, found in chosen.items():
         report = SplitReport(
             split,
-            origin,
+            found.origin,
             out_dir / f'instances_{split}.json',
             class_boxes=dict.fromkeys(category_ids, 0),
         )
-        builder = _SplitBuilder(report, folder, category_ids, bad, difficult, inclusive)
-        for image_id in found:
+        for reason, lines in found.notes.items():
+            report.notes[reason] += lines
+        builder = _SplitBuilder(report, folder, found, category_ids, checks, difficult, inclusive)
+        for image_id in found.ids:
             builder.add(image_id)
         reports.append(report)
+        used[split] = list(builder.used_images)
         contents[report.path] = json.dumps(builder.coco(), ensure_ascii=False)
+    reports[-1].remarks += folder_remarks(folder, chosen, used)
     if not any(report.boxes for report in reports):
         tables = '\n'.join(report.table() for report in reports)
         raise VocError(f'no boxes left in {root}, so nothing was written\n{tables}')
     _write_all(contents)
     return reports
+
+
+def _is_text(name: str) -> bool:
+    """Return whether the name of a file is text, and can be written into a json file."""
+    return name.encode('utf-8', 'replace').decode() == name
 
 
 def _category_ids(classes: Sequence[str] | None, found: list[str]) -> dict[str, int]:
@@ -250,25 +229,6 @@ def _category_ids(classes: Sequence[str] | None, found: list[str]) -> dict[str, 
     if len(set(names)) != len(names):
         raise VocError(f'classes names one twice: {", ".join(names)}')
     return {name: category_id for category_id, name in enumerate(names, start=1)}
-
-
-def _fit(corners: Box, size: tuple[int, int], inclusive: bool) -> tuple[Box | None, str]:
-    """Clip a box to the image.
-
-    Returns:
-        The edges, or None if no box is left, and the problem, or an empty text.
-    """
-    x0, y0, x1, y1 = corners
-    if inclusive:  # pixels 1 to n, both included, reach from edge 0 to edge n
-        x0, y0 = x0 - 1, y0 - 1
-    if x1 < x0 or y1 < y0:
-        return None, 'inverted'
-    if x1 == x0 or y1 == y0:
-        return None, 'zero area'
-    clipped = (max(x0, 0), max(y0, 0), min(x1, size[0]), min(y1, size[1]))
-    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-        return None, 'outside the picture'  # a key in the files of class_counts: kept as it is
-    return clipped, '' if clipped == (x0, y0, x1, y1) else 'clipped to the image'
 
 
 def _write_all(contents: dict[Path, str]) -> None:

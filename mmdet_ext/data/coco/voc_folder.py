@@ -1,57 +1,36 @@
 """Reader of a Pascal VOC folder: its annotations, its images, and the lists of its splits.
 
 A VOC folder holds ``Annotations/<id>.xml``, ``JPEGImages/<id>.<suffix>`` and usually
-``ImageSets/Main/<split>.txt`` with one id per line.
+``ImageSets/Main/<split>.txt`` with one id per line. An id may hold folders: ``cam1/0001``.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import random
-import re
-import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import difflib
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
-from mmdet_ext.data.suffixes import has_image_suffix
+from mmdet_ext.data.coco.split_names import is_whole, split_role
+from mmdet_ext.data.coco.voc_files import (
+    VocError,
+    composed,
+    is_hidden,
+    pair_by_content,
+    read_files,
+)
+from mmdet_ext.data.coco.voc_lists import (
+    KnownIds,
+    SplitIds,
+    find_lists,
+    is_used_by_default,
+    random_parts,
+    random_split,
+    read_split,
+)
+from mmdet_ext.data.coco.voc_xml import VocAnnotation, read_annotation
 
-Box = tuple[float, float, float, float]
-
-_VAL_SHARE = 0.2
 _SHOWN = 5
-
-
-class VocError(ValueError):
-    """A folder that is no VOC folder or does not fit the arguments; the message is for users."""
-
-
-@dataclass(frozen=True)
-class VocObject:
-    """Object of an annotation; ``corners`` are xmin, ymin, xmax, ymax as the file has them."""
-
-    name: str
-    corners: Box
-    is_difficult: bool
-
-
-@dataclass(frozen=True)
-class VocAnnotation:
-    """Content of one xml file.
-
-    Attributes:
-        filename: Name of the image that the file states, without folders; may be empty.
-        size: Stated width and height of the image in pixels, None if absent or not above 0.
-        objects: The objects that can be used.
-        malformed: One line per object that cannot be used, with its number and problem.
-    """
-
-    filename: str
-    size: tuple[int, int] | None
-    objects: list[VocObject]
-    malformed: list[str]
 
 
 class VocFolder:
@@ -60,6 +39,7 @@ class VocFolder:
     Attributes:
         root: The folder.
         lists: Path of each list of ids in ``ImageSets/Main`` by the name of its split.
+        files: The xml files and images by id.
 
     Raises:
         VocError: If the folder lacks ``Annotations`` or ``JPEGImages``.
@@ -68,66 +48,143 @@ class VocFolder:
     def __init__(self, root: Path) -> None:
         _check_form(root)
         self.root = root
-        self._xmls = {
-            path.stem: path
-            for path in sorted((root / 'Annotations').iterdir())
-            if path.suffix.lower() == '.xml'
-        }
-        self._images: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted((root / 'JPEGImages').iterdir()):
-            if has_image_suffix(path):
-                self._images[path.stem].append(path)
-        main = root / 'ImageSets' / 'Main'  # some tools put the lists one folder higher
-        self.lists = {
-            path.stem: path
-            for path in sorted((main if main.is_dir() else main.parent).glob('*.txt'))
-        }
+        self.files = read_files(root)
+        self._lists = find_lists(root)
+        self.lists = {name: paths[0] for name, paths in self._lists.items()}
         self._read: dict[str, VocAnnotation | str] = {}
 
     def annotation(self, image_id: str) -> VocAnnotation | str:
         """Return the annotation of an image, or the reason why there is none."""
         if image_id not in self._read:
-            path = self._xmls.get(image_id)
-            self._read[image_id] = 'xml missing' if path is None else _read_annotation(path)
+            path = self.files.xmls.get(image_id)
+            if image_id in self.files.repeated:
+                self._read[image_id] = 'several xml files of one name'
+            elif path is not None:
+                self._read[image_id] = read_annotation(path)
+            else:
+                has_image = image_id in self.files.images
+                self._read[image_id] = 'xml missing' if has_image else 'image and xml missing'
         return self._read[image_id]
 
-    def image(self, image_id: str) -> Path | None:
-        """Return the image of an id.
+    def images(self, image_id: str) -> list[Path]:
+        """Return the images of an id, the certain one first; several differ in their suffixes.
 
         The file name in the xml decides only between several images of one id, or where no image
         bears the id.
         """
         annotation = self.annotation(image_id)
-        filename = '' if isinstance(annotation, str) else annotation.filename
-        found = self._images.get(image_id) or self._images.get(_without_suffix(filename), [])
-        return max(found, key=lambda path: path.name == filename, default=None)
+        filename = '' if isinstance(annotation, str) else composed(annotation.filename)
+        found = self.files.images.get(image_id)
+        if not found and image_id in self._pairs:
+            found = self.files.images[self._pairs[image_id]]
+        named = [path for path in found or () if composed(path.name) == filename]
+        return named if len(named) == 1 else list(found or ())
 
-    def split_ids(self, splits: Sequence[str] | None, seed: int) -> dict[str, list[str]]:
-        """Return the image ids of the chosen splits, in the order of each split's list.
+    def image(self, image_id: str) -> Path | None:
+        """Return the image of an id; see :meth:`images`."""
+        return next(iter(self.images(image_id)), None)
+
+    def unclear_images(self, image_id: str) -> list[str]:
+        """Return the images that an xml file may belong to if none of them is certain."""
+        return self._pairing[1].get(image_id, [])
+
+    @cached_property
+    def known(self) -> KnownIds:
+        """Ids of the folder, one for each image or xml file."""
+        aliases = {image: xml for xml, image in self._pairs.items()}
+        return KnownIds(
+            (self.files.xmls.keys() | self.files.images.keys()) - aliases.keys(), aliases
+        )
+
+    @cached_property
+    def _pairing(self) -> tuple[dict[str, str], dict[str, list[str]]]:
+        return pair_by_content(self.files, self.annotation)
+
+    @property
+    def _pairs(self) -> dict[str, str]:
+        """Id of the image per id of an xml file that has another."""
+        return self._pairing[0]
+
+    @cached_property
+    def contents(self) -> tuple[dict[str, SplitIds], dict[str, VocError]]:
+        """Contents of the lists by the name of the split, and the errors of those not read."""
+        main = self.root / 'ImageSets' / 'Main'
+        contents, errors = {}, {}
+        for name, paths in self._lists.items():
+            top = main if main in paths[0].parents else main.parent
+            try:
+                contents[name] = read_split(paths, top, self.known)
+            except VocError as error:
+                errors[name] = error
+        return contents, errors
+
+    def splits(self, chosen: Sequence[str] | None, seed: int) -> dict[str, SplitIds]:
+        """Return the chosen splits, in the order of each one's list.
 
         Args:
-            splits: Names of the splits; None chooses every list that holds plain ids alone.
-            seed: Seed of the random split into train (80 %) and val (20 %) that stands in for the
-                lists of a folder without any.
+            chosen: Names of the splits, in any case if they are unique then; None chooses every
+                list that holds plain ids alone. A single list that holds everything, such as CVAT's
+                ``default.txt``, is split.
+            seed: Seed of the random split into train (80 %) and val (20 %) of such a list, or of a
+                folder without lists.
 
         Raises:
-            VocError: If a split does not exist, or none is chosen.
+            VocError: If a split does not exist, none is chosen, or its encoding is unknown.
         """
-        known = self._xmls.keys() | self._images.keys()
-        if self.lists:
-            entries = {name: _read_entries(path, known) for name, path in self.lists.items()}
-            plain = [name for name, (_, is_plain) in entries.items() if is_plain]
-            ids = {name: found for name, (found, _) in entries.items()}
-        else:
-            ids = _random_split(sorted(known), seed)
-            plain = list(ids)
-        chosen = plain if splits is None else list(dict.fromkeys(splits))
-        unknown = [name for name in chosen if name not in ids]
-        if unknown or not chosen:
-            wanted = f'no split {", ".join(unknown)}' if unknown else 'no plain list of ids'
-            origin = 'ImageSets' if self.lists else 'the random split (ImageSets has no lists)'
-            raise VocError(f'{wanted} in {origin} of {self.root}; there are: {", ".join(ids)}')
-        return {name: ids[name] for name in chosen}
+        contents, errors = self.contents
+        default = [name for name, found in contents.items() if is_used_by_default(name, found)]
+        parts: dict[str, SplitIds] = {}
+        if not self._lists:
+            parts = random_split(sorted(self.known.ids), seed)
+        elif len(default) == 1 and is_whole(default[0]):
+            parts = random_parts(contents[default[0]], seed)
+        if chosen is None and errors:  # a list that cannot be read is no reason to go on without it
+            raise next(iter(errors.values()))
+        names = {**contents, **errors, **parts}
+        found = {
+            name: names[self._name(name, list(names))]
+            for name in dict.fromkeys(chosen if chosen is not None else list(parts) or default)
+        }
+        if not found:
+            raise self._no_split('no plain list of ids', list(names))
+        for split in found.values():
+            if isinstance(split, VocError):
+                raise split
+        return {name: split for name, split in found.items() if isinstance(split, SplitIds)}
+
+    def _name(self, wanted: str, names: list[str]) -> str:
+        """Return the name of a list, or the only one that differs from the wanted one in case."""
+        if wanted in names:
+            return wanted
+        found = [name for name in names if name.casefold() == wanted.casefold()]
+        if len(found) == 1:
+            return found[0]
+        role = split_role(wanted)
+        near = found or [name for name in names if role and split_role(name) == role]
+        near = near or difflib.get_close_matches(wanted, names)
+        raise self._no_split(f'no split {wanted}', names, near)
+
+    def _no_split(self, problem: str, names: list[str], near: Sequence[str] = ()) -> VocError:
+        origin = 'ImageSets' if self._lists else 'the random split (ImageSets has no lists)'
+        hint = f'; did you mean {" or ".join(near)}?' if near else ''
+        return VocError(
+            f'{problem} in {origin} of {self.root}; there are: {", ".join(names)}{hint}'
+        )
+
+    def split_ids(self, splits: Sequence[str] | None, seed: int) -> dict[str, list[str]]:
+        """Return the image ids of the chosen splits; see :meth:`splits`."""
+        return {name: found.ids for name, found in self.splits(splits, seed).items()}
+
+    @property
+    def other_lists(self) -> list[str]:
+        """Lists in other folders of ``ImageSets``, such as those of segmentation."""
+        above = self.root / 'ImageSets'
+        found = above.glob('*/*.txt') if above.is_dir() else ()
+        return sorted(
+            path.relative_to(above).as_posix()
+            for path in found
+            if not is_hidden(path.name) and path.parent.name != 'Main'
+        )
 
     def class_names(self) -> list[str]:
         """Return the class names of the whole folder, sorted.
@@ -137,14 +194,14 @@ class VocFolder:
         return sorted(
             {
                 item.name
-                for annotation in map(self.annotation, self._xmls)
+                for annotation in map(self.annotation, self.files.xmls)
                 if not isinstance(annotation, str)
                 for item in annotation.objects
             }
         )
 
 
-def first_few(texts: list[str], separator: str) -> str:
+def first_few(texts: Sequence[str], separator: str) -> str:
     """Join the first five texts, with three dots behind them if there are more."""
     return separator.join([*texts[:_SHOWN], *['...'][: len(texts) > _SHOWN]])
 
@@ -166,73 +223,3 @@ def _check_form(root: Path) -> None:
 
 def _has_form(root: Path) -> bool:
     return (root / 'Annotations').is_dir() and (root / 'JPEGImages').is_dir()
-
-
-def _without_suffix(name: str) -> str:
-    """Cut off the suffix of an image, but no other dot: ``a.b.jpg`` and ``a.b`` give ``a.b``."""
-    return os.path.splitext(name)[0] if has_image_suffix(name) else name
-
-
-def _read_entries(path: Path, known: Collection[str]) -> tuple[list[str], bool]:
-    """Read the list of a split.
-
-    Returns:
-        Its ids, and whether each line is a plain id. An id may hold spaces; lists per class have a
-        second column instead.
-    """
-    ids, is_plain = [], True
-    for line in filter(str.strip, path.read_text('utf-8-sig', errors='replace').splitlines()):
-        entry = _without_suffix(re.split(r'[\\/]', line.strip())[-1])
-        is_plain = is_plain and (entry in known or len(entry.split()) == 1)
-        ids.append(entry if entry in known else _without_suffix(entry.split()[0]))
-    return ids, is_plain
-
-
-def _random_split(ids: list[str], seed: int) -> dict[str, list[str]]:
-    shuffled = random.Random(seed).sample(ids, len(ids))
-    val = max(round(_VAL_SHARE * len(ids)), 1) if len(ids) > 1 else 0
-    return {'train': sorted(shuffled[val:]), 'val': sorted(shuffled[:val])}
-
-
-def _read_annotation(path: Path) -> VocAnnotation | str:
-    """Read one xml file, or return the reason why it cannot be read."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two: encodings
-        return f'xml unparsable: {error}'
-    if root.tag != 'annotation':
-        return f'xml unparsable: begins with <{root.tag}>, not <annotation>'
-    objects, malformed = [], []
-    for number, element in enumerate(root.findall('object'), start=1):
-        try:
-            objects.append(_read_object(element))
-        except ValueError as error:
-            malformed.append(f'object {number}, {error}')
-    try:
-        size = (int(_number_in(root, 'size/width')), int(_number_in(root, 'size/height')))
-    except ValueError:
-        size = (0, 0)
-    filename = re.split(r'[\\/]', root.findtext('filename') or '')[-1].strip()
-    return VocAnnotation(filename, size if min(size) > 0 else None, objects, malformed)
-
-
-def _read_object(element: ElementTree.Element) -> VocObject:
-    name = (element.findtext('name') or '').strip()
-    if not name:
-        raise ValueError('no name')
-    xmin, ymin, xmax, ymax = (
-        _number_in(element, f'bndbox/{corner}') for corner in ('xmin', 'ymin', 'xmax', 'ymax')
-    )
-    is_difficult = (element.findtext('difficult') or '').strip() == '1'
-    return VocObject(name, (xmin, ymin, xmax, ymax), is_difficult)
-
-
-def _number_in(element: ElementTree.Element, tag: str) -> float:
-    text = (element.findtext(tag) or '').strip()
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f'{tag} is {text!r}' if text else f'no {tag}')
-    return int(number) if number.is_integer() else number  # 5 is written as 5, not as 5.0

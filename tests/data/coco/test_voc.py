@@ -154,8 +154,12 @@ def test_the_size_comes_from_the_image_itself(voc: Voc, out: Path) -> None:
         (100, 80)
     }
     assert report.notes == {
-        'size missing in the xml': ['a', 'b', 'd'],
-        'size in the xml is wrong': ['c: 50x40, true 100x80'],
+        'size missing in the xml': [
+            'a: 0x0, true 100x80',
+            'b: none, true 100x80',
+            'd: widexhigh, true 100x80',
+        ],
+        'size of another scale in the xml': ['c: 50x40, true 100x80'],
     }
     assert report.boxes == 4
 

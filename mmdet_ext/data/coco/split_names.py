@@ -82,7 +82,8 @@ def choose_sets(
     found = {role: _best(names, role) for role in ('train', 'trainval', 'val', 'test')}
     order = ['train', 'trainval'] if found['val'] else ['trainval', 'train']
     trained: str | None = next((role for role in order if found[role]), None)
-    train = found[trained] if trained else [name for name in names if split_role(name) is None]
+    others = [name for name in names if split_role(name) is None]
+    train = found[trained] if trained else [n for n in others if is_whole(n)] or others
     if not train and train_on_held_out:
         trained = next((role for role in ('val', 'test') if found[role]), None)
         train = found[trained] if trained else []
@@ -109,15 +110,22 @@ def may_share_images(first: str, second: str) -> bool:
 def _best(names: Sequence[str], role: str) -> list[str]:
     """Return the names of a role: those that say nothing else if there are any, else all."""
     fitting = [name for name in names if split_role(name) == role]
-    for rank in (lambda name: name == role, lambda name: name.lower() == role, _says_no_more):
+    for rank in (lambda name: name == role, lambda name: name.lower() == role, says_role_alone):
         best = [name for name in fitting if rank(name)]
         if best:
             return best
     return fitting
 
 
-def _says_no_more(name: str) -> bool:
-    return all(_word_role(word) or word in _FILLERS for word in _words(name))
+def says_role_alone(name: str) -> bool:
+    """Return whether a name says the role of a set and nothing else.
+
+    >>> says_role_alone('instances_Train2017'), says_role_alone('train_masks')
+    (True, False)
+    """
+    return split_role(name) is not None and all(
+        _word_role(word) or word in _FILLERS for word in _words(name)
+    )
 
 
 def _words(name: str) -> list[str]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mmdet_ext.data.coco.sizes import show_sizes, size_difference
-from mmdet_ext.data.coco.voc_files import VocError, composed, without_suffix
 from mmdet_ext.data.coco.voc_folder import VocFolder
-from mmdet_ext.data.coco.voc_frames import fit_box, frame_problem
-from mmdet_ext.data.coco.voc_lists import SplitIds
-from mmdet_ext.data.coco.voc_report import SplitReport, folder_remarks
-from mmdet_ext.data.coco.voc_xml import VocAnnotation, VocObject
 from mmdet_ext.data.images import ImageCheck, check_images
+from mmdet_ext.data.voc.annotation import VocAnnotation, VocObject
+from mmdet_ext.data.voc.files import VocError, composed, without_suffix
+from mmdet_ext.data.voc.frames import fit_box, frame_problem
+from mmdet_ext.data.voc.lists import SplitIds
+from mmdet_ext.data.voc.report import SplitReport, folder_remarks
 from mmdet_ext.utils.files import whole_file
 
 Difficult = Literal['keep', 'crowd', 'drop']

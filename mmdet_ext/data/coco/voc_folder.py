@@ -12,14 +12,15 @@ from functools import cached_property
 from pathlib import Path
 
 from mmdet_ext.data.coco.split_names import is_whole, split_role
-from mmdet_ext.data.coco.voc_files import (
+from mmdet_ext.data.voc.annotation import VocAnnotation, read_annotation
+from mmdet_ext.data.voc.files import (
     VocError,
     composed,
     is_hidden,
     pair_by_content,
     read_files,
 )
-from mmdet_ext.data.coco.voc_lists import (
+from mmdet_ext.data.voc.lists import (
     KnownIds,
     SplitIds,
     find_lists,
@@ -28,7 +29,6 @@ from mmdet_ext.data.coco.voc_lists import (
     random_split,
     read_split,
 )
-from mmdet_ext.data.coco.voc_xml import VocAnnotation, read_annotation
 
 _SHOWN = 5
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmdet_ext.data.coco.split_names import split_role
-from mmdet_ext.data.coco.voc_files import VocError, composed, find_files, id_in_place
 from mmdet_ext.data.reports import LayoutError
 from mmdet_ext.data.text import read_text
+from mmdet_ext.data.voc.files import VocError, composed, find_files, id_in_place
 
 _VAL_SHARE = 0.2
 #: Second column of VOC's lists per class: absent, difficult, present.

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmdet_ext.data.coco.voc_xml import VocAnnotation
 from mmdet_ext.data.reports import LayoutError
 from mmdet_ext.data.suffixes import has_image_suffix
+from mmdet_ext.data.voc.annotation import VocAnnotation
 
 #: Folders and files that systems write beside those of the user; all others begin with a dot.
 _SYSTEM_NAMES = frozenset(

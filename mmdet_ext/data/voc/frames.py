@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmdet_ext.data.coco.sizes import drawn_at_stated_size, read_size, show_sizes, size_difference
 from mmdet_ext.data.coco.values import in_fractions
-from mmdet_ext.data.coco.voc_xml import Box, VocAnnotation
+from mmdet_ext.data.voc.annotation import Box, VocAnnotation
 
 
 def frame_problem(annotation: VocAnnotation, size: tuple[int, int]) -> tuple[str, str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mmdet_ext.data.coco.split_names import may_share_images
 from mmdet_ext.data.coco.voc_folder import VocFolder, first_few
-from mmdet_ext.data.coco.voc_lists import SplitIds
 from mmdet_ext.data.duplicates import find_equal_files
 from mmdet_ext.data.reports import listed
+from mmdet_ext.data.voc.lists import SplitIds
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Parts of the reader of Pascal VOC folders: files, lists, xml, frames, reports."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from mmengine.dataset import BaseDataset
+from mmengine.structures import BaseDataElement
 
 from mmdet_ext.data.face.pairs import (
     FacePairs,
@@ -16,7 +17,9 @@ from mmdet_ext.data.face.pairs import (
     read_lfw_pairs,
     read_table_pairs,
 )
+from mmdet_ext.data.face.pairs.sets import PairSet, PairTable, check_name, default_name
 from mmdet_ext.data.images import decode_image
+from mmdet_ext.face.datasets.joinable import JoinableMeta
 from mmdet_ext.face.datasets.labelled import LabelledDataset, image_prefix, log_report
 from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.registry import DATASETS
@@ -30,6 +33,10 @@ class FacePairsDataset(LabelledDataset):
 
     ``metainfo['pairs']`` holds ``index``, (K, 2) int64, the ``sample_idx`` of the two images of
     each pair; ``same``, (K,) bool; and ``fold``, (K,) int64, from 0 on.
+
+    Several such data sets may be joined by ``ConcatDataset``, which keeps the metainfo of the first
+    alone. So each data sample that the pipeline packs also carries its set and its places in pairs,
+    in the meta key ``pair_set``, by which FaceVerificationMetric reports each set by its name.
 
     An entry has ``gt_label``: the index of the identity in ``metainfo['classes']`` if the list
     names identities (LFW's form), else -1. An image in a file has ``img_path``. An image of a
@@ -46,6 +53,8 @@ class FacePairsDataset(LabelledDataset):
         absent: 'error' raises for pairs whose files are absent, 'drop' leaves these pairs out. Both
             report their number and the first ones.
         folds: number of folds to divide the pairs into, for a ``.bin`` and a table without folds.
+        name: name of the set in results. None takes the stem of ``ann_file``, or its folder if the
+            stem is 'pairs'.
         indices: refused, because pairs would lose an image.
         test_mode: as in MMEngine, but True by default.
         **kwargs: as in MMEngine's BaseDataset: pipeline, lazy_init, metainfo, ...
@@ -71,6 +80,7 @@ class FacePairsDataset(LabelledDataset):
         form: Literal['auto', 'lfw', 'table', 'bin'] = 'auto',
         absent: Literal['error', 'drop'] = 'error',
         folds: int = 10,
+        name: str | None = None,
         indices: None = None,
         test_mode: bool = True,
         **kwargs: Any,
@@ -81,6 +91,9 @@ class FacePairsDataset(LabelledDataset):
             raise ValueError(_no_subset(f'indices={indices!r}'))
         self._form = _FORMS.get(Path(ann_file).suffix.lower(), 'lfw') if form == 'auto' else form
         self._absent, self._folds = absent, folds
+        if name is not None:
+            check_name(name)
+        self._name = name
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -89,10 +102,22 @@ class FacePairsDataset(LabelledDataset):
             **kwargs,
         )
 
+    @property
+    def name(self) -> str:
+        """Name of the set in results."""
+        return default_name(self.ann_file) if self._name is None else self._name
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Copy of the meta information, which does not keep data sets from being joined."""
+        return JoinableMeta(super().metainfo)
+
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the list, and log what was dropped and what is odd."""
         pairs = self._read()
-        self._metainfo['pairs'] = dict(index=pairs.index, same=pairs.same, fold=pairs.fold)
+        table = PairTable(len(pairs.images), pairs.index, pairs.same, pairs.fold)
+        self._metainfo['pairs'] = table
+        self._pair_set = PairSet(self.name, self._name is not None, self.ann_file, table)
         if pairs.classes:
             self._metainfo['classes'] = tuple(pairs.classes)
         count, genuine = len(pairs.same), int(pairs.same.sum())
@@ -132,6 +157,14 @@ class FacePairsDataset(LabelledDataset):
             )
         return info
 
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline, and write the set and its pairs onto the packed data samples."""
+        results = super().prepare_data(idx)
+        for sample in _packed(results):
+            place = idx if idx >= 0 else len(self) + idx
+            sample.set_metainfo(dict(pair_set=self._pair_set.carried_by(place)))
+        return results
+
     def get_subset_(self, indices: Sequence[int] | int) -> None:
         """Raise ValueError, because pairs would lose an image."""
         raise ValueError(_no_subset('get_subset_'))
@@ -155,6 +188,15 @@ def _source(image: Path | bytes) -> dict[str, Any]:
     if isinstance(image, bytes):
         return dict(encoded=image)
     return dict(img_path=str(image))
+
+
+def _packed(results: Any) -> Iterator[BaseDataElement]:
+    """Yield the data samples in what a pipeline returns, several for several views."""
+    values = results.values() if isinstance(results, Mapping) else ()
+    for value in values:
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(one, BaseDataElement):
+                yield one
 
 
 def _no_subset(what: str) -> str:

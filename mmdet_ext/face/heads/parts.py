@@ -16,24 +16,24 @@ from mmdet_ext.registry import MARGINS, MODELS
 
 FlipFusion = Literal['concat', 'sum']
 Neck = Literal['none', 'fc', 'fc-bn', 'bn-fc-bn', 'bn-dropout-fc-bn']
-#: A name, or ``dict(type=..., ...)``.
-MarginConfig = str | Mapping[str, Any]
+#: A name or a class, or ``dict(type=..., ...)``.
+MarginConfig = str | type | Mapping[str, Any]
 #: Configs of several losses, of one, or None.
 LossConfigs = Sequence[Mapping[str, Any]] | Mapping[str, Any] | None
 
 
 def build_margin(cfg: MarginConfig, num_classes: int) -> Margin:
-    """Build a margin from ``dict(type=..., ...)``, or from its name alone.
+    """Build a margin from ``dict(type=..., ...)``, or from its type alone.
 
     Args:
-        cfg: the type may be a name, with or without ``mmdet_ext.``, or a class.
+        cfg: the type may be a name, with or without ``mmdet_ext.``, a full path or a class.
         num_classes: number of classes of the head.
 
     Raises:
         KeyError: for an unknown name.
         TypeError: for a config without ``type``, or an option that the margin does not have.
     """
-    options = {'type': cfg} if isinstance(cfg, str) else cfg
+    options = {'type': cfg} if isinstance(cfg, (str, type)) else cfg
     if not isinstance(options, Mapping) or not isinstance(options.get('type'), (str, type)):
         raise TypeError(f"margin must be dict(type='ArcFace', ...) or 'ArcFace', got {cfg!r}")
     options = dict(options)
@@ -49,9 +49,8 @@ def _margin_class(name: str | type) -> type[Margin]:
         try:
             found = MARGINS.get(name)
         except KeyError:
-            # The error suggests the nearest name. For a name of another package, that may be the
-            # same name.
-            if name.rpartition('.')[0] in ('', 'mmdet_ext'):
+            # The error says what is wrong with a name or a path of this package.
+            if name.partition('.')[0] in (name, 'mmdet_ext'):
                 raise
         except RuntimeError:
             # MMEngine raises it for a name with dots that it cannot import.

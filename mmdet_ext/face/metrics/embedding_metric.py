@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -20,6 +21,13 @@ from mmdet_ext.functional.scoring.similarity import GRID, comparable
 from mmdet_ext.functional.scoring.verification import allowed_errors
 
 _NAMED = 5
+#: Least cosine of the embeddings of one image; repeats differ by rounding alone.
+_SAME_IMAGE = 0.9
+_JOINED = (
+    'Data sets that are joined must number their images anew. FacePairsDatasets may be joined as '
+    "they are, under different names, if data samples keep their meta key 'pair_set'; evaluate "
+    'others by loaders of their own'
+)
 
 
 @dataclass(frozen=True)
@@ -57,15 +65,14 @@ class Collected:
         rows = torch.searchsorted(self.sample_idx, wanted).clamp_(max=len(self.sample_idx) - 1)
         absent = wanted[self.sample_idx[rows] != wanted].unique().tolist()
         if absent:
-            raise ValueError(
-                f'{what}: {len(absent):,} of the images were not evaluated, sample_idx '
-                f'{_first(absent)}. The loader must go over the whole data set'
-            )
+            raise ValueError(not_evaluated(what, absent))
         return rows
 
 
 class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
     """Metric that collects `embedding`, `gt_label`, `sample_idx`, `img_path` of each data sample.
+
+    It also collects `pair_set`, the set of pairs that an image belongs to, if there is one.
 
     Args:
         out_dir: folder for plots and json, which each evaluation overwrites; None writes none.
@@ -87,6 +94,7 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self._about = ''
         self.out_dir = None if out_dir is None else Path(out_dir)
         if self.out_dir is not None:
             # The folder is not created here, so that a metric that never evaluates leaves none.
@@ -121,16 +129,15 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
                     f'embedding of sample_idx {sample["sample_idx"]} must be 1-D, got '
                     f'{tuple(embedding.shape)}'
                 )
-            path = sample.get('img_path')
-            self.results.append(
-                (
-                    int(sample['sample_idx']),
-                    _one_label(sample.get('gt_label')),
-                    # A copy, because a view would keep the whole batch in memory.
-                    embedding.float().cpu().numpy().copy(),
-                    None if path is None else str(path),
-                )
+            path, pair_set = sample.get('img_path'), sample.get('pair_set')
+            result = (
+                int(sample['sample_idx']) if pair_set is None else int(pair_set['image']),
+                _one_label(sample.get('gt_label')),
+                # A copy, because a view would keep the whole batch in memory.
+                embedding.float().cpu().numpy().copy(),
+                None if path is None else str(path),
             )
+            self.results.append(result if pair_set is None else (*result, pair_set))
 
     def collected(self, results: Sequence[tuple[int, int, np.ndarray, str | None]]) -> Collected:
         """Merge the results of all batches and ranks.
@@ -139,7 +146,7 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
 
         Raises:
             ValueError: if there are no results, two images have the same ``sample_idx``, embeddings
-                differ in size, or an embedding is not finite.
+                differ in size, an embedding is not finite, or an image has two embeddings.
         """
         if not results:
             raise ValueError(f'{type(self).__name__}: no image was evaluated')
@@ -152,9 +159,21 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
             if (known[1], known[3]) != (result[1], result[3]):
                 raise ValueError(
                     f'two images have the sample_idx {result[0]}: {known[3]} of label {known[1]} '
-                    f'and {result[3]} of label {result[1]}. Data sets that are joined must number '
-                    'their images anew'
+                    f'and {result[3]} of label {result[1]}. {_JOINED}'
                 )
+            likeness = _cosine(known[2], result[2])
+            if likeness < _SAME_IMAGE:
+                raise ValueError(
+                    f'the image of sample_idx {result[0]} has two embeddings, of cosine '
+                    f'{likeness:.3f}: it was evaluated twice in different ways, or there are two '
+                    f'images of this sample_idx. {_JOINED}'
+                )
+        if len(results) >= 2 * len(first) > 2:
+            self.say(
+                f'{len(results):,} evaluations of {len(first):,} images: each image counts once, '
+                'so RepeatDataset, or a data set that is joined twice, gives nothing more',
+                logging.WARNING,
+            )
         ordered = [first[index] for index in sorted(first)]
         numbers, labels, embeddings, paths = zip(*ordered, strict=True)
         table = torch.from_numpy(np.stack(embeddings))
@@ -182,28 +201,46 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
             )
         return Collected(sample_idx, torch.tensor(labels), table, list(paths), zeros)
 
-    def write_files(self, write: Callable[[Path], None]) -> None:
+    def write_files(self, write: Callable[[Path], None], folder: Path | None = None) -> None:
         """Write files to ``out_dir``, if it is given; an error is logged, and the results remain.
 
         Args:
             write: function that takes the folder and writes the files.
+            folder: folder within ``out_dir``; None takes ``out_dir``.
         """
         if self.out_dir is None:
             return
+        folder = folder or self.out_dir
         try:
-            write(self.out_dir)
+            write(folder)
         except Exception as error:  # files and plotting libraries raise many types
             self.say(
-                f'files could not be written to {self.out_dir} ({type(error).__name__}: {error}); '
+                f'files could not be written to {folder} ({type(error).__name__}: {error}); '
                 'the figures are not affected',
                 logging.WARNING,
             )
         else:
-            self.say(f'figures written to {self.out_dir}')
+            self.say(f'figures written to {folder}')
 
     def say(self, message: str, level: int = logging.INFO) -> None:
         """Log a message with the name of the metric."""
-        print_log(f'{type(self).__name__}: {message}', logger='current', level=level)
+        print_log(f'{type(self).__name__}: {self._about}{message}', logger='current', level=level)
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """Meta information of the data set; empty if there is none, or a list of several."""
+        return self.dataset_meta if isinstance(self.dataset_meta, Mapping) else {}
+
+    @contextmanager
+    def about(self, name: str) -> Iterator[None]:
+        """Name a set in messages and errors."""
+        self._about = f'{name}: '
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f'set {name!r}: {error}') from error
+        finally:
+            self._about = ''
 
     def supported(
         self,
@@ -229,6 +266,14 @@ class EmbeddingMetric(BaseMetric):  # type: ignore[misc]
             what = 'impostor pairs' if kind == 'FAR' else 'non-mated searches'
             self.say(f'{kind} {left} left out: {count:,} {what} cannot show so low a rate')
         return kept
+
+
+def not_evaluated(what: str, absent: Sequence[int]) -> str:
+    """Say which images were not evaluated."""
+    return (
+        f'{what}: {len(absent):,} of the images were not evaluated, sample_idx {_first(absent)}. '
+        'The loader must go over the whole data set'
+    )
 
 
 def rate_name(rate: float) -> str:
@@ -273,6 +318,16 @@ def above_all(figures: dict[str, float]) -> dict[str, float]:
 def plain(value: float) -> float | None:
     """Return a number for json, which has no infinity; None for infinity."""
     return value if math.isfinite(value) else None
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the cosine of two embeddings; 1 if one is zero or not finite, or the sizes differ."""
+    if len(one) != len(other):
+        return 1.0
+    lengths = float(np.linalg.norm(one.astype(float)) * np.linalg.norm(other.astype(float)))
+    if not 0 < lengths < math.inf:
+        return 1.0
+    return float(one.astype(float) @ other.astype(float)) / lengths
 
 
 def _one_label(label: Any) -> int:

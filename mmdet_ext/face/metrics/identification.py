@@ -19,6 +19,7 @@ from mmdet_ext.face.metrics.embedding_metric import (
     plain,
     rate_name,
 )
+from mmdet_ext.face.metrics.joined_sets import images_by_set, listed_names
 from mmdet_ext.functional.numerics.checks import check_number, check_one_of, check_whole
 from mmdet_ext.functional.scoring.identification import (
     OpenSetPoint,
@@ -111,7 +112,15 @@ class FaceIdentificationMetric(EmbeddingMetric):
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Compute the results of the collected images."""
-        images = self.collected(results)
+        sets = images_by_set(results)
+        if len(sets) > 1:
+            names = listed_names(sets)
+            raise ValueError(
+                f'the images are of {len(sets)} data sets, {names}, in which sample_idx and '
+                'gt_label mean different images and identities. Identify in one of them: give '
+                'each a loader of its own'
+            )
+        images = self.collected(sets[0].rows if sets else [])
         labels, enrolled = self._roles(images)
         found = search_gallery(
             images.embeddings[~enrolled],
@@ -154,7 +163,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
         if count:
             self.say(f'{count:,} images of unknown persons (gt_label below 0) are {self.unknown}')
         known = images.labels[~unknown].unique().tolist()
-        classes = (self.dataset_meta or {}).get('classes')
+        classes = self.meta.get('classes')
         distractors = _resolved(self.distractors, known, classes, 'distractors')
         nonmated = self._nonmated(known, set(distractors.tolist()), classes)
         both = sorted(set(distractors.tolist()) & set(nonmated.tolist()))
@@ -188,7 +197,7 @@ class FaceIdentificationMetric(EmbeddingMetric):
         if self.gallery != 'first':
             listed: Any = self.gallery
             if self.gallery == 'dataset':
-                listed = (self.dataset_meta or {}).get('gallery')
+                listed = self.meta.get('gallery')
                 if listed is None:
                     raise ValueError(
                         "gallery='dataset' needs metainfo['gallery'], the sample_idx of the "

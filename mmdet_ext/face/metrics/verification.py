@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from mmdet_ext.face.metrics.embedding_metric import (
     Collected,
@@ -18,6 +17,22 @@ from mmdet_ext.face.metrics.embedding_metric import (
     checked_rates,
     plain,
     rate_name,
+)
+from mmdet_ext.face.metrics.joined_sets import (
+    ImagesOfSet,
+    Row,
+    images_by_set,
+    joined_rows,
+    means_over_sets,
+    pairs_of,
+    pairs_of_set,
+    refuse_images_of_no_set,
+)
+from mmdet_ext.face.metrics.verification_files import (
+    extreme_pairs,
+    histogram,
+    json_pairs,
+    sheet_pairs,
 )
 from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.functional.scoring.accuracy import best_accuracy, fold_accuracy
@@ -31,18 +46,25 @@ from mmdet_ext.functional.scoring.verification import (
     roc_curve,
     tar_at_far,
 )
-from mmdet_ext.plots.face import FacePair, draw_hardest_pairs, draw_roc, draw_score_histogram
+from mmdet_ext.plots.face import draw_hardest_pairs, draw_roc, draw_score_histogram
 from mmdet_ext.registry import METRICS
 from mmdet_ext.utils.files import write_json
 
 DEFAULT_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 ROC_POINTS = 2000
-BINS = 200
 _PROGRESS_FROM = 10**9
 
 
 @dataclass(frozen=True)
 class _Evaluated:
+    """Results of one set."""
+
+    figures: dict[str, float]
+    counts: ScoreCounts
+
+
+@dataclass(frozen=True)
+class _Scored:
     """Counted similarities of the pairs, the hardest pairs, and the accuracies."""
 
     counts: ScoreCounts
@@ -64,6 +86,10 @@ class FaceVerificationMetric(EmbeddingMetric):
     ``accuracy_std`` and ``accuracy_se`` over the folds, each fold at the threshold that is best on
     the others, and ``accuracy_threshold``, the mean of these thresholds.
 
+    If one loader joins several FacePairsDatasets by ``ConcatDataset``, each set is evaluated by its
+    own pairs and reported after its name, as ``lfw/accuracy``. ``mean/accuracy``, ``mean/auc``,
+    ``mean/eer`` and ``mean/tar@...`` are the means over the sets.
+
     There is no such protocol for all pairs. ``accuracy_best`` is the highest accuracy that one
     threshold reaches on these very pairs. Because nearly all pairs are impostor pairs, it is high
     for any network: with n identities, refusing all pairs is right for about (n - 1) / n of them.
@@ -73,7 +99,8 @@ class FaceVerificationMetric(EmbeddingMetric):
 
     Args:
         pairs: 'dataset' for ``metainfo['pairs']`` (FacePairsDataset), 'all' for all pairs of the
-            evaluated images, where pairs with equal ``gt_label`` are genuine.
+            evaluated images, where pairs with equal ``gt_label`` are genuine. Of joined data sets,
+            labels are different identities, unless both name the same folder of images.
         fars: bounds on the false acceptance rate; one may be given without brackets. A bound below
             1 / impostor pairs is refused, not extrapolated. None takes those of 1e-1 to 1e-6 that
             the pairs can show, and logs which are left out.
@@ -83,15 +110,16 @@ class FaceVerificationMetric(EmbeddingMetric):
         hardest: number of pairs of each kind for ``verification.json`` and the sheet of pairs.
         out_dir: folder for ``verification.json`` (results, ROC with thresholds, histogram, hardest
             pairs), ``roc.png``, ``similarities.png`` and, if the image files exist,
-            ``hardest_pairs.png``. Each evaluation overwrites them. None writes none.
+            ``hardest_pairs.png``. Several sets have a folder each, beside ``verification.json`` and
+            ``roc.png`` of all. Each evaluation overwrites them. None writes none.
         collect_device: as in MMEngine's BaseMetric.
         prefix: prefix of the names of the results.
         collect_dir: as in MMEngine's BaseMetric.
 
     Raises:
         ValueError: if an option has none of these forms; when evaluating, if embeddings are not
-            finite, pairs name images that were not evaluated, a kind of pairs is absent, or the
-            pairs cannot show a FAR asked for.
+            finite, pairs name images that were not evaluated, a kind of pairs is absent, the pairs
+            cannot show a FAR asked for, or the images are not those of the pairs.
 
     References:
         Huang et al., Labeled Faces in the Wild, UMass Amherst TR 07-49, 2007, section IV.
@@ -121,8 +149,51 @@ class FaceVerificationMetric(EmbeddingMetric):
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Compute the results of the collected images."""
-        images = self.collected(results)
-        found = self._of_all(images) if self.pairs == 'all' else self._of_dataset(images)
+        sets = images_by_set(results)
+        if len(sets) > 1 and self.pairs == 'dataset':
+            return above_all(self._of_sets(sets))
+        pairs = None if self.pairs == 'all' else pairs_of(sets, self.meta)
+        return above_all(self._evaluated(self._joined(sets), pairs, self.out_dir).figures)
+
+    def _of_sets(self, sets: Sequence[ImagesOfSet]) -> dict[str, float]:
+        """Evaluate each of several sets of pairs, and take the means over them."""
+        refuse_images_of_no_set(sets)
+        found = {}
+        for images in sets:
+            folder = None if self.out_dir is None else self.out_dir / images.name
+            with self.about(images.name):
+                found[images.name] = self._evaluated(images.rows, pairs_of_set(images), folder)
+        figures = {
+            f'{name}/{key}': value
+            for name, one in found.items()
+            for key, value in one.figures.items()
+        }
+        figures |= means_over_sets([one.figures for one in found.values()])
+        self.write_files(lambda folder: self._write_summary(folder, found, figures))
+        return figures
+
+    def _joined(self, sets: Sequence[ImagesOfSet]) -> list[Row]:
+        """Return the results of all images, numbered anew if they are of several sets."""
+        if len(sets) < 2:
+            return sets[0].rows if sets else []
+        rows, doubles = joined_rows(sets)
+        self.say(
+            f'all pairs of the images of {len(sets)} data sets: labels of different data sets are '
+            'different identities, unless they name one folder'
+        )
+        if doubles:
+            self.say(f'{doubles:,} images are files of another set too, and count once')
+        return rows
+
+    def _evaluated(
+        self,
+        rows: Sequence[Row],
+        pairs: Mapping[str, Any] | None,
+        folder: Path | None,
+    ) -> _Evaluated:
+        """Evaluate listed pairs, or all pairs if ``pairs`` is None."""
+        images = self.collected(rows)
+        found = self._of_all(images) if pairs is None else self._of_listed(images, pairs)
         genuine, impostors = found.counts.totals()
         eer, eer_threshold = equal_error_rate(found.counts)
         figures = {
@@ -141,17 +212,11 @@ class FaceVerificationMetric(EmbeddingMetric):
             'zero_embeddings': float(images.zeros),
         }
         self._warn_of_ties(found.counts)
-        self.write_files(lambda folder: self._write(folder, images, found, figures))
-        return above_all(figures)
+        self.write_files(lambda place: self._write(place, images, found, figures), folder)
+        return _Evaluated(figures, found.counts)
 
-    def _of_dataset(self, images: Collected) -> _Evaluated:
-        """Evaluate the pairs of the data set."""
-        pairs = (self.dataset_meta or {}).get('pairs')
-        if pairs is None:
-            raise ValueError(
-                "pairs='dataset' needs metainfo['pairs'] of the data set, as FacePairsDataset has "
-                "it; for any other, set pairs='all'"
-            )
+    def _of_listed(self, images: Collected, pairs: Mapping[str, Any]) -> _Scored:
+        """Evaluate the pairs of a list."""
         index = images.rows(pairs['index'], "metainfo['pairs']")
         same = torch.as_tensor(pairs['same']).bool()
         if index.ndim != 2 or index.shape[1] != 2 or same.shape != index.shape[:1]:
@@ -164,10 +229,10 @@ class FaceVerificationMetric(EmbeddingMetric):
         folds = fold_accuracy(
             similarities, same, self.folds if fold is None else torch.as_tensor(fold)
         )
-        return _Evaluated(
+        return _Scored(
             count_scores(similarities, same),
-            _extreme(similarities, index, ~same, self.hardest, most=True),
-            _extreme(similarities, index, same, self.hardest, most=False),
+            extreme_pairs(similarities, index, ~same, self.hardest, most=True),
+            extreme_pairs(similarities, index, same, self.hardest, most=False),
             {
                 'accuracy': folds.mean,
                 'accuracy_std': folds.std,
@@ -176,7 +241,7 @@ class FaceVerificationMetric(EmbeddingMetric):
             },
         )
 
-    def _of_all(self, images: Collected) -> _Evaluated:
+    def _of_all(self, images: Collected) -> _Scored:
         """Evaluate all pairs of images."""
         labels, unknown = images.labels.clone(), images.labels < 0
         if unknown.any():
@@ -197,7 +262,7 @@ class FaceVerificationMetric(EmbeddingMetric):
         )
         best, threshold = best_accuracy(found.counts)
         balanced, balanced_threshold = best_accuracy(found.counts, balanced=True)
-        return _Evaluated(
+        return _Scored(
             found.counts,
             found.impostors,
             found.genuine,
@@ -236,12 +301,30 @@ class FaceVerificationMetric(EmbeddingMetric):
 
         return progress
 
+    def _write_summary(
+        self, folder: Path, sets: Mapping[str, _Evaluated], figures: dict[str, float]
+    ) -> None:
+        """Write the results of several sets as json, and plot their curves together."""
+        write_json(
+            folder / 'verification.json',
+            {
+                'pairs': self.pairs,
+                'sets': list(sets),
+                'figures': {name: plain(value) for name, value in figures.items()},
+            },
+        )
+        curves = {}
+        for name, one in sets.items():
+            curve = roc_curve(one.counts, ROC_POINTS)
+            curves[f'{name}: AUC {one.figures["auc"]:.4f}'] = curve.far.tolist(), curve.tar.tolist()
+        draw_roc(curves, folder / 'roc.png')
+
     def _write(
-        self, folder: Path, images: Collected, found: _Evaluated, figures: dict[str, float]
+        self, folder: Path, images: Collected, found: _Scored, figures: dict[str, float]
     ) -> None:
         """Write the results as json, and the plots."""
         curve = roc_curve(found.counts, ROC_POINTS)
-        edges, genuine, impostors = _histogram(found.counts)
+        edges, genuine, impostors = histogram(found.counts)
         write_json(
             folder / 'verification.json',
             {
@@ -255,8 +338,8 @@ class FaceVerificationMetric(EmbeddingMetric):
                     'all_points': len(found.counts.scores) + 1,
                 },
                 'histogram': {'edges': edges, 'genuine': genuine, 'impostors': impostors},
-                'hardest_impostors': _json_pairs(images, found.impostors),
-                'hardest_genuine': _json_pairs(images, found.genuine),
+                'hardest_impostors': json_pairs(images, found.impostors),
+                'hardest_genuine': json_pairs(images, found.genuine),
             },
         )
         name = f'AUC {figures["auc"]:.4f}, EER {figures["eer"]:.2%}'
@@ -269,54 +352,10 @@ class FaceVerificationMetric(EmbeddingMetric):
             {'equal errors': figures['eer_threshold']},
         )
         impostor_pairs, genuine_pairs = (
-            _sheet_pairs(images, extreme) for extreme in (found.impostors, found.genuine)
+            sheet_pairs(images, extreme) for extreme in (found.impostors, found.genuine)
         )
         files = {path for pair in impostor_pairs + genuine_pairs for path in pair.paths}
         if any(path is not None and Path(path).is_file() for path in files):
             unread = draw_hardest_pairs(impostor_pairs, genuine_pairs, folder / 'hardest_pairs.png')
             if unread:
                 self.say(f'{unread} images of the hardest pairs could not be read', logging.WARNING)
-
-
-def _extreme(
-    similarities: Tensor, index: Tensor, chosen: Tensor, count: int, *, most: bool
-) -> ExtremePairs:
-    """Return the most or least similar of the chosen pairs, ties in the order of the list."""
-    values = similarities[chosen]
-    order = values.argsort(descending=most, stable=True)[:count]
-    return ExtremePairs(index[chosen][order], values[order])
-
-
-def _histogram(counts: ScoreCounts) -> tuple[list[float], list[int], list[int]]:
-    """Count the pairs of each kind in BINS bins over [-1, 1], and return edges and counts."""
-    place = ((counts.scores.double() + 1) * (BINS / 2)).long().clamp_(max=BINS - 1)
-    genuine, impostors = (
-        torch.zeros(BINS, dtype=torch.int64).index_add_(0, place, kind).tolist()
-        for kind in (counts.genuine, counts.impostors)
-    )
-    return torch.linspace(-1, 1, BINS + 1, dtype=torch.float64).tolist(), genuine, impostors
-
-
-def _json_pairs(images: Collected, extreme: ExtremePairs) -> list[dict[str, Any]]:
-    """Describe pairs for json."""
-    return [
-        {
-            'sample_idx': images.sample_idx[[one, two]].tolist(),
-            'gt_label': images.labels[[one, two]].tolist(),
-            'similarity': round(value, 12),
-            'img_path': [images.paths[one], images.paths[two]],
-        }
-        for (one, two), value in zip(
-            extreme.pairs.tolist(), extreme.similarity.tolist(), strict=True
-        )
-    ]
-
-
-def _sheet_pairs(images: Collected, extreme: ExtremePairs) -> list[FacePair]:
-    """Describe pairs for the sheet; images are named by folder and file."""
-    drawn = []
-    for (one, two), value in zip(extreme.pairs.tolist(), extreme.similarity.tolist(), strict=True):
-        paths = images.paths[one], images.paths[two]
-        names = [str(Path(*Path(path).parts[-2:])) if path else '' for path in paths]
-        drawn.append(FacePair(paths, value, (names[0], names[1])))
-    return drawn

@@ -1,4 +1,4 @@
-"""Whether a pair of faces is genuine, as the files of pairs say it."""
+"""Reading of the flags by which files of pairs mark genuine pairs."""
 
 from __future__ import annotations
 

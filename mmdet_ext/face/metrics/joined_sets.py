@@ -113,8 +113,8 @@ def pairs_of(sets: Sequence[ImagesOfSet], meta: Mapping[str, Any]) -> Mapping[st
         if known is not None and 'cumulative_sizes' not in meta and not _equal(known, carried):
             raise ValueError(
                 f"the images are of the set {sets[0].name!r}, metainfo['pairs'] of another one: "
-                f'{len(carried["same"]):,} and {len(known["same"]):,} pairs. The loader must go over '
-                'the data set whose metainfo the evaluator has'
+                f'{len(carried["same"]):,} and {len(known["same"]):,} pairs. The loader must go '
+                'over the data set whose metainfo the evaluator has'
             )
         return carried
     if known is None and sets:

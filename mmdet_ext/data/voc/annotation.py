@@ -45,7 +45,7 @@ _OTHER_NAMES = {
     'utf-8-bom': 'utf-8',
     'unicode': 'utf-16',
 }
-_NO_ENCODINGS = {'idna', 'punycode', 'unicode_escape', 'raw_unicode_escape', 'utf-7', 'undefined'}
+_NO_ENCODINGS = {'idna', 'punycode', 'unicode_escape', 'raw_unicode_escape', 'utf_7', 'undefined'}
 _ASCII_TEXT = ''.join(map(chr, range(32, 127)))
 _UNREAD = '\ufffd'
 
@@ -187,7 +187,7 @@ def _encoding(declared: str) -> str | None:
     name = _OTHER_NAMES.get(name, name)
     try:
         codec = codecs.lookup(name)
-        if codec.name in _NO_ENCODINGS:
+        if codec.name.replace('-', '_') in _NO_ENCODINGS:
             return None
         if not codec.name.startswith(('utf-16', 'utf-32', 'utf_16', 'utf_32')):
             continues_ascii = _ASCII_TEXT.encode('ascii').decode(name) == _ASCII_TEXT

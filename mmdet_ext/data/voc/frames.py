@@ -21,7 +21,7 @@ def frame_problem(annotation: VocAnnotation, size: tuple[int, int]) -> tuple[str
     if in_fractions((x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes):
         first = ','.join(map(str, boxes[0]))
         return (
-            'boxes in fractions of the sides, from 0 to 1; multiply them by width and height',
+            'boxes within 0..1, as in fractions of the image; multiply them by its width and height',
             first,
         )
     difference = size_difference(annotation.size, size)

@@ -21,10 +21,11 @@ class Voc:
         for folder in ('Annotations', 'JPEGImages', 'ImageSets/Main'):
             (root / folder).mkdir(parents=True)
 
-    def image(self, name: str, size: tuple[int, int] = (100, 80)) -> Path:
+    def image(self, name: str, size: tuple[int, int] = (100, 80), seed: int = 0) -> Path:
         """Write an image of noise; ``size`` is its width and height in pixels."""
-        pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+        pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
         path = self.root / 'JPEGImages' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
         return path
 
@@ -54,13 +55,17 @@ class Voc:
             f'<annotation><filename>{filename}</filename>{size or ""}{objects}</annotation>',
         )
 
-    def raw_xml(self, image_id: str, text: str) -> None:
+    def raw_xml(self, image_id: str, text: str, encoding: str = 'utf-8') -> None:
         """Write the text of an annotation as it is."""
-        (self.root / 'Annotations' / f'{image_id}.xml').write_text(text, encoding='utf-8')
+        path = self.root / 'Annotations' / f'{image_id}.xml'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode(encoding))
 
-    def split(self, name: str, *lines: str) -> None:
+    def split(self, name: str, *lines: str, encoding: str = 'utf-8') -> None:
         """Write the list of a split."""
-        (self.root / 'ImageSets' / 'Main' / f'{name}.txt').write_text('\n'.join(lines) + '\n\n')
+        path = self.root / 'ImageSets' / 'Main' / f'{name}.txt'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(('\n'.join(lines) + '\n\n').encode(encoding))
 
     def sample(self, image_id: str, *items: Item, **options: Any) -> None:
         """Write an image and its annotation."""

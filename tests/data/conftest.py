@@ -1,4 +1,4 @@
-"""Fixtures of the tests of detection data."""
+"""Fixtures of the tests of detection data: an empty VOC folder, a folder for files."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 MMEngine imports this module when a config of any scope has ``type='mmdet_ext.X'``. Each registry is
 a child of MMEngine's root registry, so that X resolves from mmdet, mmpretrain and MMEngine alone,
-in nested builds too, without ``custom_imports``.
+in nested builds too, without ``custom_imports``. The full path of a class is a name of it too:
+configs that name classes themselves are dumped with such paths.
 
 A new package of components is added to ``LOCATIONS``. A new kind of component needs a key there,
 and a registry at the end of this module.
@@ -15,12 +16,13 @@ import functools
 import inspect
 import pkgutil
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 from mmengine import registry as root
 
-from mmdet_ext.compat.checkpoint import install_safe_loading
+import mmdet_ext.compat  # noqa: F401  checkpoints load where a type of ours is built
 
 #: Packages that register the components of each registry.
 LOCATIONS: dict[str, tuple[str, ...]] = {
@@ -71,6 +73,8 @@ class ExtRegistry(root.Registry):
         super().__init__(name, parent=parent, scope='mmdet_ext')
         self._places = LOCATIONS[name]
         self._absent: dict[str, str] = {}
+        # All that was registered, also where another component took its name.
+        self._registered: list[Any] = []
 
     def import_from_location(self) -> None:
         """Import the locations of this registry once; remember those whose host is absent."""
@@ -88,17 +92,26 @@ class ExtRegistry(root.Registry):
                 self._absent[place] = hint
 
     def get(self, key: str) -> Any:
-        """Return the component named ``key``, with or without scope; None for an unknown name.
+        """Return the component named ``key``; None for an unknown name.
+
+        Args:
+            key: A name, with or without scope; or the full path of a class, of the module that
+                defines it or of a package that has it. A path is of that very class, also where
+                another component has taken its name.
 
         Raises:
             ImportError: If the name is unknown and a location was skipped because its host is
                 absent.
-            KeyError: If the name is unknown but close to a known one.
+            KeyError: If the name is unknown but close to a known one, or if a full path leads to
+                nothing or to anything but a component of this registry.
         """
+        path = _own_path(key)
+        if path is not None:
+            return self._get_by_path(path)
         found = super().get(key)
         if found is not None:
             return found
-        name = key.rpartition('.')[2]
+        scope, _, name = key.rpartition('.')
         if self._absent:
             lacks = '; '.join(f'{place}: {hint}' for place, hint in self._absent.items())
             raise ImportError(
@@ -106,23 +119,50 @@ class ExtRegistry(root.Registry):
                 f'({_listing(self._module_dict)}). Not loaded for want of a package: {lacks}'
             )
         close = difflib.get_close_matches(name, self._module_dict, n=1, cutoff=0.7)
-        if close:
+        if close and scope in ('', 'mmdet_ext'):
             raise KeyError(
                 f'mmdet_ext has no {self.name} named {name!r}; did you mean {close[0]!r}? '
                 f'There are: {_listing(self._module_dict)}'
             )
+        if close:
+            raise KeyError(
+                f'there is no {self.name} {key!r}; did you mean {"mmdet_ext." + close[0]!r}?'
+            )
         return None
+
+    def _get_by_path(self, path: str) -> Any:
+        """Return the component of a full path; raise an error that says what is wrong with it."""
+        self.import_from_location()
+        try:
+            found, lacks = _walk(path)
+        except ImportError as error:
+            hint = _host_hint(error)
+            if hint is None:
+                raise
+            raise ImportError(f'{path} could not be loaded: {hint}') from error
+        if not lacks and any(found is each for each in self._registered):
+            return found
+        wrong = lacks or f'it is {_described(found)}, and a {self.name} is wanted here'
+        name = path.rpartition('.')[2]
+        close = difflib.get_close_matches(name, self._module_dict, n=1, cutoff=0.7)
+        if close:
+            cls = self._module_dict[close[0]]
+            advice = f'did you mean {cls.__module__ + "." + cls.__qualname__!r}?'
+        else:
+            advice = f'there are, with or without a path: {_listing(self._module_dict)}'
+        raise KeyError(f'{path} is no {self.name}: {wrong}; {advice}')
 
     def __contains__(self, key: object) -> bool:
         try:
             return isinstance(key, str) and self.get(key) is not None
-        except (ImportError, KeyError):
+        except (ImportError, KeyError, RuntimeError):  # the last for a key such as 'a..b'
             return False
 
     def _register_module(self, module: Any, *args: Any, **kwargs: Any) -> None:
         if inspect.isclass(module):
             _explain_unknown_options(module)
         super()._register_module(module, *args, **kwargs)
+        self._registered.append(module)
 
 
 def import_components(package: ModuleType, nodes: ExtRegistry) -> dict[str, type]:
@@ -155,6 +195,74 @@ def _host_hint(error: ImportError) -> str | None:
     if key not in INSTALL_HINTS:
         return None
     return f'{name} could not be imported; {INSTALL_HINTS[key]}'
+
+
+def _own_path(key: Any) -> str | None:
+    """Return the full path within this package that a key stands for, otherwise None.
+
+    Another registry has taken the scope off before it asks: ``losses.iou.CIoULoss`` then stands
+    for ``mmdet_ext.losses.iou.CIoULoss``, unless it is the path of another package.
+    """
+    if not isinstance(key, str) or '.' not in key:
+        return None
+    scope, _, rest = key.partition('.')
+    if scope == 'mmdet_ext':
+        return key if '.' in rest else None
+    if scope in INSTALL_HINTS:
+        return None
+    path = f'mmdet_ext.{key}'
+    if not _is_package(scope):
+        return path
+    if not _is_package(f'mmdet_ext.{scope}'):
+        return None
+    # Two packages have a part of this name. A path that leads to nothing here is the other's.
+    try:
+        return None if _walk(path)[1] else path
+    except ImportError:
+        return path
+
+
+def _is_package(name: str) -> bool:
+    """Return whether there is a module of this name, without importing it."""
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _walk(path: str) -> tuple[Any, str]:
+    """Follow a path within this package.
+
+    Returns:
+        The object, and an empty text; or None, and a text that says where the path ends.
+
+    Raises:
+        ImportError: If a module on the path exists and cannot be imported.
+    """
+    here, *parts = path.split('.')
+    found: Any = import_module(here)
+    for part in parts:
+        inner = f'{here}.{part}'
+        if hasattr(found, part):
+            found = getattr(found, part)
+        elif inspect.ismodule(found) and hasattr(found, '__path__') and _is_package(inner):
+            found = import_module(inner)
+        else:
+            close = difflib.get_close_matches(part, dir(found), n=1, cutoff=0.7)
+            hint = f' (it has {close[0]!r})' if close else ''
+            return None, f'{here} has no {part!r}{hint}'
+        here = inner
+    return found, ''
+
+
+def _described(found: Any) -> str:
+    """Describe an object for a message: a component of another registry by its kind."""
+    for nodes in globals().values():
+        if isinstance(nodes, ExtRegistry) and any(found is each for each in nodes._registered):
+            return f'a {nodes.name}'
+    if inspect.isclass(found):
+        return 'a class that is not registered'
+    return f'a {type(found).__name__}'
 
 
 def _options(cls: type) -> list[str] | None:
@@ -205,6 +313,3 @@ METRICS = ExtRegistry('metric', parent=root.METRICS)
 HOOKS = ExtRegistry('hook', parent=root.HOOKS)
 # Margins belong to no host: only a margin head builds them, with or without the scope.
 MARGINS = ExtRegistry('margin', parent=None)
-
-# A config that names one of our types can load checkpoints with torch >= 2.6.
-install_safe_loading()

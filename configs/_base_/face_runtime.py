@@ -1,6 +1,8 @@
 # Scope, hooks and logging of face recognition. default_scope is mmpretrain, whose ImageClassifier
 # trains our heads under both `mim train mmdet` and `mim train mmpretrain`.
 default_scope = 'mmpretrain'
+# Checkpoints load wherever this config is read: in inferencers too, before a type is built.
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

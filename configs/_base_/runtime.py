@@ -1,5 +1,7 @@
 # Scope, hooks and logging. default_scope stays mmdet: only our own types carry a prefix.
 default_scope = 'mmdet'
+# Checkpoints load wherever this config is read: in inferencers too, before a type is built.
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -26,6 +26,8 @@ DIGITS = 60
 NARROWER = 4
 WIDTHS = ('in_channels', 'out_channels', 'feat_channels')
 FPN_WIDTH = 256
+#: Names of the initialisation that downloads weights.
+PRETRAINED = ('Pretrained', 'PretrainedInit')
 #: Largest depth and number of channels of an IResNet.
 IRESNET = dict(depth=18, base_channels=16)
 
@@ -159,7 +161,7 @@ def _shrink_face_loader(loader: Any, train: bool, root: Path) -> None:
     count = 0
     for dataset in _of_types(loader, *_FACE_DATASETS):
         kept = {key: value for key, value in dataset.items() if key in _KEPT}
-        changed = _FACE_DATASETS[_bare(dataset.type)](dataset, train, root)
+        changed = _FACE_DATASETS[bare(dataset.type)](dataset, train, root)
         dataset.clear()
         dataset.update(kept, **changed)
         count += 1
@@ -215,13 +217,13 @@ def _shrink_face_evaluator(evaluator: Any) -> None:
 
 def _drop_pretrained(cfg: Config) -> None:
     for part in _dicts_with(cfg, 'init_cfg'):
-        if part.init_cfg is not None and part.init_cfg.get('type') == 'Pretrained':
+        if part.init_cfg is not None and bare(part.init_cfg.get('type')) in PRETRAINED:
             part.init_cfg = None
 
 
 def _full_precision(cfg: Config) -> None:
     """Train in full precision, as half precision needs a GPU."""
-    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+    if bare(cfg.optim_wrapper.get('type')) == 'AmpOptimWrapper':
         cfg.optim_wrapper.type = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fp16_params'):
             cfg.optim_wrapper.pop(key, None)
@@ -244,7 +246,7 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
     _drop_pretrained(cfg)
     for part in _dicts_with(cfg, 'scale'):
         # A resize that does not keep the ratio feeds a network of a fixed input size.
-        if str(part.get('type')).endswith('Resize') and part.get('keep_ratio', False):
+        if bare(part.get('type')).endswith('Resize') and part.get('keep_ratio', False):
             part.scale = SCALE
     for part in _dicts_with(cfg, 'times'):
         part.times = 1
@@ -259,7 +261,7 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
 
 def _narrow(model: Any) -> None:
     """Give a ResNet, and the neck and heads behind it, a quarter of their channels."""
-    if _bare(model.backbone.type) != 'ResNet' or 'neck' not in model:
+    if bare(model.backbone.type) != 'ResNet' or 'neck' not in model:
         return
     model.backbone.base_channels = model.backbone.get('base_channels', 64) // NARROWER
     model.neck.in_channels = [width // NARROWER for width in model.neck.in_channels]
@@ -288,11 +290,20 @@ def _dicts_with(node: Any, key: str) -> Iterator[Any]:
         yield from _dicts_with(child, key)
 
 
-def _bare(name: Any) -> str:
-    """Return the name of a type without its scope."""
-    return str(name).rpartition('.')[2]
+def named_types(node: Any) -> set[str]:
+    """Return the names, without scope and path, of our types in a config."""
+    kinds = [part['type'] for part in _dicts_with(node, 'type')]
+    paths = [
+        f'{kind.__module__}.{kind.__name__}' if isinstance(kind, type) else kind for kind in kinds
+    ]
+    return {bare(path) for path in paths if str(path).startswith('mmdet_ext.')}
+
+
+def bare(kind: Any) -> str:
+    """Return the name of a type, a class or a text, without its scope or path."""
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 def _of_types(node: Any, *names: str) -> list[Any]:
-    """List all dicts whose type, without its scope, is one of the names."""
-    return [part for part in _dicts_with(node, 'type') if _bare(part['type']) in names]
+    """List all dicts whose type, without its scope or path, is one of the names."""
+    return [part for part in _dicts_with(node, 'type') if bare(part['type']) in names]

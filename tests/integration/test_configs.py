@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from tests._helpers.configs import CONFIGS, leaf_configs, shrink
+from tests._helpers.configs import CONFIGS, leaf_configs, named_types, shrink
 
 BCCD = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_12e_bccd.py'
 #: Components that heads build themselves, without a config that names them.
@@ -118,7 +117,7 @@ def test_weights_of_backbone_neck_and_heads_change(run: Run) -> None:
         moved += [name.partition('.')[0]] * changed
     assert {'backbone', 'neck'} <= set(moved)
     # Mining may leave out all priors of a level, whose convolutions then have no gradient.
-    mined = bool({'OHEMLoss', 'SSDHead'} & named_types(run.leaf))
+    mined = bool({'OHEMLoss', 'SSDHead'} & named_types(Config.fromfile(run.leaf)))
     assert len(run.recorder.pulled & set(in_head)) >= len(in_head) * (0.5 if mined else 1)
 
 
@@ -129,7 +128,7 @@ def test_validation_reports_map(run: Run) -> None:
 
 
 def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
-    named = named_types(run.leaf)
+    named = named_types(Config.fromfile(run.leaf))
     objects: list[Any] = [run.runner.train_dataloader.dataset]
     for module in run.runner.model.modules():
         objects += [module, *vars(module).values()]
@@ -141,11 +140,6 @@ def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
     assert named <= held <= named | made
 
 
-def named_types(leaf: Path) -> set[str]:
-    """Return the names of our types in a config."""
-    return set(re.findall(r"'mmdet_ext\.(\w+)'", str(Config.fromfile(leaf).to_dict())))
-
-
 def _is_ours(cls: type) -> bool:
     return cls.__module__.partition('.')[0] == 'mmdet_ext'
 
@@ -153,7 +147,7 @@ def _is_ours(cls: type) -> bool:
 @pytest.mark.slow
 def test_every_leaf_but_those_of_mmdet_names_a_type_of_ours() -> None:
     for leaf in leaf_configs():
-        ours = named_types(leaf) - {'CocoDataset'}
+        ours = named_types(Config.fromfile(leaf)) - {'CocoDataset'}
         assert bool(ours) is ('stock' not in leaf.stem), (leaf, ours)
 
 

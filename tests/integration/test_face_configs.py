@@ -21,7 +21,7 @@ from mmengine.runner import Runner, load_checkpoint
 
 from mmdet_ext import registry
 from mmdet_ext.data.synthetic.faces import make_faces
-from tests._helpers.configs import face_leaf_configs, leaf_configs, shrink_face
+from tests._helpers.configs import bare, face_leaf_configs, leaf_configs, named_types, shrink_face
 
 #: Options of the head whose types, margins and losses, need no scope.
 UNPREFIXED = ('margin', 'aux_losses')
@@ -203,17 +203,17 @@ def test_holds_the_types_that_the_config_names(run: Run) -> None:
         )
     )
     held = {type(item).__name__ for item in objects if type(item) in ours}
-    assert held == named_types(run.leaf)
+    assert held == all_named_types(run.leaf)
 
 
-def named_types(leaf: Path) -> set[str]:
-    """Return the types of this package that a config names."""
+def all_named_types(leaf: Path) -> set[str]:
+    """Return the types of this package that a config names, also those without a scope."""
     cfg = Config.fromfile(leaf)
-    named = set(re.findall(r"'mmdet_ext\.(\w+)'", str(cfg.to_dict())))
+    named = named_types(cfg)
     for key in UNPREFIXED:
         part = cfg.model.head.get(key) or []
         for option in [part] if isinstance(part, dict) else part:
-            named.add(option['type'].removeprefix('mmdet_ext.'))
+            named.add(bare(option['type']))
     return named
 
 
@@ -228,9 +228,9 @@ def test_shrinking_keeps_all_types_but_half_precision(faces_root: Path) -> None:
 
 
 def types(node: Any) -> Iterator[str]:
-    """Yield all types that a config names, in the order of its keys."""
+    """Yield all types that a config names, without scope or path, in the order of its keys."""
     if isinstance(node, dict):
-        yield from [node['type']] if 'type' in node else []
+        yield from [bare(node['type'])] if 'type' in node else []
         for key in sorted(node):
             yield from types(node[key])
     elif isinstance(node, (list, tuple)):
@@ -254,7 +254,7 @@ def test_batch_size_fits_the_balanced_sampler() -> None:
     counted = 0
     for leaf in face_leaf_configs():
         loader = Config.fromfile(leaf).train_dataloader
-        if loader.sampler.type == 'mmdet_ext.IdentityBalancedSampler':
+        if bare(loader.sampler.type) == 'IdentityBalancedSampler':
             sampler = loader.sampler
             assert loader.batch_size == (
                 sampler.identities_per_batch * sampler.pictures_per_identity
@@ -266,7 +266,7 @@ def test_batch_size_fits_the_balanced_sampler() -> None:
 def test_buffers_are_synchronised_before_evaluation() -> None:
     for leaf in face_leaf_configs():
         hooks = Config.fromfile(leaf).default_hooks
-        assert hooks.sync_buffers.type == 'SyncBuffersHook', leaf
+        assert bare(hooks.sync_buffers.type) == 'SyncBuffersHook', leaf
 
 
 def test_num_classes_equal_the_published_number_of_identities() -> None:

@@ -1,5 +1,6 @@
 # YOLOv3's network with YOLOv5's positives: anchors by the ratio of sides, in two more cells.
 _base_ = 'mmdet::yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py'
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 model = dict(
     bbox_head=dict(type='mmdet_ext.YOLOV3Head'),

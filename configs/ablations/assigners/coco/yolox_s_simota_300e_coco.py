@@ -1,5 +1,6 @@
 # YOLOX-s with an assignment whose cost does not grow with the number of classes.
 _base_ = 'mmdet::yolox/yolox_s_8xb8-300e_coco.py'
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 model = dict(
     bbox_head=dict(type='mmdet_ext.YOLOXHead'),

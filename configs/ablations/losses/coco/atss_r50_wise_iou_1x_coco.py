@@ -1,5 +1,6 @@
 # ATSS with Wise-IoU v3.
 _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 model = dict(
     bbox_head=dict(

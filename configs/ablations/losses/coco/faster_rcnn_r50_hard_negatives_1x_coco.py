@@ -1,5 +1,6 @@
 # Faster R-CNN whose RPN learns from the hardest negative anchors, not from random ones.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 model = dict(
     train_cfg=dict(

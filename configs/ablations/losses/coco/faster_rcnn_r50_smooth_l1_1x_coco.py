@@ -1,5 +1,6 @@
 # Faster R-CNN with smooth L1 in both stages.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 model = dict(
     rpn_head=dict(

@@ -1,5 +1,6 @@
 # FCOS with GIoU.
 _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py'
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 model = dict(
     bbox_head=dict(

@@ -1,5 +1,6 @@
 # GFL with our replacements of its quality and distribution focal losses.
 _base_ = 'mmdet::gfl/gfl_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 model = dict(
     bbox_head=dict(

@@ -1,5 +1,6 @@
 # RetinaNet with cross entropy over positives and the three hardest negatives per positive.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 model = dict(
     bbox_head=dict(

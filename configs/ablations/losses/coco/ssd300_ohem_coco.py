@@ -1,5 +1,6 @@
 # SSD with its losses as options: focal loss over the three hardest negatives per positive.
 _base_ = 'mmdet::ssd/ssd300_coco.py'
+custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
 model = dict(
     bbox_head=dict(

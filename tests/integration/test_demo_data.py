@@ -140,7 +140,7 @@ def test_annotations_that_cannot_be_used_are_left_out_and_counted(
             {'category_id': 99},
             {'bbox': None},
             {'bbox': []},
-            {'bbox': ['1'] * 4},
+            {'bbox': ['1', '2', 'x', '4']},
             {'image_id': 99},
             {'area': None, 'iscrowd': None},
         ]
@@ -154,7 +154,7 @@ def test_annotations_that_cannot_be_used_are_left_out_and_counted(
     assert (
         'instances_train.json: annotations left out: 1 of an unknown category_id (annotations[0] '
         'has category_id 99); 3 without a usable bbox (annotations[1] has bbox None, '
-        "annotations[2] has bbox [], annotations[3] has bbox ['1', '1', '1', '1']); "
+        "annotations[2] has bbox [], annotations[3] has bbox ['1', '2', 'x', '4']); "
         '1 of an unknown image_id (annotations[4] has image_id 99)\n'
     ) in printed
     (first, *_) = json.loads((tmp_path / 'run' / 'data' / 'train.json').read_text())['annotations']

@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         from mmdet_ext.studies.class_weights import weights_table
 
         print(weights_table(counts))
+        for note in counts.notes:
+            print(f'note: {note}')
         draw_class_counts(counts.classes, counts.counts, counts.images, image)
         write_json(args.out, counts.as_json())
     except (LayoutError, OSError) as error:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet_ext.data.coco.ids import check_ids, check_links
+from mmdet_ext.data.coco.normal_form import check_box_unit, evaluation_faults, normalise_values
 from mmdet_ext.data.reports import LayoutError, Tally, listed
 
 _SHOWN = 100
 _LISTS = ('images', 'annotations', 'categories')
-_IMAGE_KEYS = ('id', 'file_name', 'width', 'height')
+_IMAGE_KEYS = ('id', 'file_name')
 _CATEGORY_KEYS = ('id', 'name')
 _LINK_KEYS = ('image_id', 'category_id', 'bbox')
 
@@ -23,19 +25,35 @@ _LINK_KEYS = ('image_id', 'category_id', 'bbox')
 def load_coco(ann_file: Path, name: str | None = None) -> dict[str, Any]:
     """Read a COCO detection file and check its images and categories.
 
-    Annotations are not checked: see :func:`usable_annotations` and :func:`check_records`.
+    Flags, boxes, areas and sizes may be texts of numbers, and are read as such. Beyond that,
+    annotations are not checked: see :func:`usable_annotations` and :func:`check_records`. A size
+    may be absent or unusable: see :mod:`mmdet_ext.data.coco.image_files`.
 
     Args:
         ann_file: Path of the json.
         name: Name of the file in messages, by default its path.
 
     Returns:
-        The contents: a dict with the lists 'images' (each with id, file_name, width and height),
-        'annotations' and 'categories' (each with id and name).
+        The contents: a dict with the lists 'images' (each with id and file_name), 'annotations' and
+        'categories' (each with id and name).
 
     Raises:
-        LayoutError: If the file cannot be read, is no json or lacks one of the three lists, or if
-            an image or category lacks a key or has the id of another.
+        LayoutError: If the file cannot be read, is no json or lacks one of the three lists; if an
+            image or category lacks a key or has the id of another; if ids are text here and numbers
+            there; if a flag is neither true nor false; or if boxes are in fractions of the size.
+    """
+    return read_coco(ann_file, name)[0]
+
+
+def read_coco(ann_file: Path, name: str | None = None) -> tuple[dict[str, Any], Tally]:
+    """Read a COCO detection file as :func:`load_coco` does.
+
+    Returns:
+        The contents, and the values of the file for which COCO's evaluation fails or evaluates
+        something else, see :func:`evaluation_faults`.
+
+    Raises:
+        LayoutError: As :func:`load_coco` does.
     """
     name = name or str(ann_file)
     try:
@@ -54,8 +72,12 @@ def load_coco(ann_file: Path, name: str | None = None) -> dict[str, Any]:
         )
     for kind, needed in (('images', _IMAGE_KEYS), ('categories', _CATEGORY_KEYS)):
         check_records(name, kind, content[kind], needed)
-        _check_ids(name, kind, content[kind])
-    return dict(content)
+        check_ids(name, kind, content[kind])
+    check_links(name, content)
+    faults = evaluation_faults(content)
+    normalise_values(name, content)
+    check_box_unit(name, content)
+    return dict(content), faults
 
 
 def check_records(name: str, kind: str, records: Iterable[Any], keys: Sequence[str]) -> None:
@@ -68,15 +90,22 @@ def check_records(name: str, kind: str, records: Iterable[Any], keys: Sequence[s
         keys: Keys that each record needs; keys of COCO's records.
 
     Raises:
-        LayoutError: If a record fails; the message names the first such record and its key.
+        LayoutError: If a record fails; the message names the first such record and its key, and
+            counts the others.
     """
-    for index, record in enumerate(records):
-        key = _unusable_key(record, keys)
-        if key is not None:
-            raise LayoutError(
-                f'{name}: {kind}[{index}] {_fault(record, key)}; expected {_FORMS[key][1]}. '
-                f'Mend this record or remove it: {record!r:.{_SHOWN}}'
-            )
+    bad = [
+        (index, record, key)
+        for index, record in enumerate(records)
+        if (key := _unusable_key(record, keys)) is not None
+    ]
+    if bad:
+        index, record, key = bad[0]
+        others = listed([f'{kind}[{number}]' for number, _, _ in bad[1:]])
+        raise LayoutError(
+            f'{name}: {kind}[{index}] {_fault(record, key)}; expected {_FORMS[key][1]}. '
+            f'Mend this record or remove it: {record!r:.{_SHOWN}}'
+            + (f'. {len(bad) - 1} more {kind} are faulty: {others}' if others else '')
+        )
 
 
 def usable_annotations(coco: dict[str, Any]) -> tuple[list[dict[str, Any]], Tally]:
@@ -156,16 +185,6 @@ def is_finite(value: float) -> bool:
     return abs(value) < float('inf')
 
 
-def _check_ids(name: str, kind: str, records: list[dict[str, Any]]) -> None:
-    counts = Counter(record['id'] for record in records)
-    repeated = [repr(found) for found, count in counts.items() if count > 1]
-    if repeated:
-        raise LayoutError(
-            f'{name}: {len(repeated)} ids stand more than once in {kind!r}: '
-            f'{listed(repeated, len(repeated))}. Give each of the {kind} an id of its own'
-        )
-
-
 def _unusable_key(record: Any, keys: Sequence[str]) -> str | None:
     """Return the first key that the record lacks or has with an unusable value, or None."""
     values = record if isinstance(record, dict) else {}
@@ -183,11 +202,15 @@ def _fault(record: Any, key: str) -> str:
 
 
 def _is_id(value: Any) -> bool:
-    return is_number(value) or isinstance(value, str)
+    return isinstance(value, str) or (is_number(value) and is_finite(value))
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ''
+
+
+def _is_side(value: Any) -> bool:
+    return is_number(value) and is_finite(value) and value > 0
 
 
 def _is_box(value: Any) -> bool:
@@ -201,8 +224,8 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'category_id': (_is_id, 'a number or text'),
     'file_name': (_is_text, 'text'),
     'name': (_is_text, 'text'),
-    'width': (is_number, 'a number of px'),
-    'height': (is_number, 'a number of px'),
+    'width': (_is_side, 'a number of px above 0'),
+    'height': (_is_side, 'a number of px above 0'),
     'area': (is_number, 'a number of px'),
     'bbox': (_is_box, '[x, y, width, height] in numbers of px'),
 }

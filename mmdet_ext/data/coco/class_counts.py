@@ -5,6 +5,7 @@ Neither torch nor a host is imported, so that a command-line tool can refuse wro
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from mmdet_ext.data.coco.annotations import is_number, load_coco, usable_annotations
+from mmdet_ext.data.coco.image_files import (
+    note_corner_boxes,
+    note_missing_sizes,
+    note_repeated_images,
+)
+from mmdet_ext.data.coco.sizes import Size, read_size
+from mmdet_ext.data.coco.values import is_fraction_box, read_flag
 from mmdet_ext.data.coco.voc import convert_voc
 from mmdet_ext.data.coco.voc_folder import VocError
-from mmdet_ext.data.reports import LayoutError
+from mmdet_ext.data.reports import LayoutError, Tally
 
 #: Training leaves out boxes with a side below this, in px; so they are not counted.
 MIN_SIDE = 1
@@ -34,6 +42,7 @@ class ClassCounts:
         sources: Paths that were read.
         left_out: Number of boxes that are counted nowhere, per reason, and per class that was not
             asked for.
+        notes: Oddities of the sources, one sentence for each source that has some.
     """
 
     classes: list[str]
@@ -43,10 +52,11 @@ class ClassCounts:
     images_without_boxes: int = 0
     sources: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
+        """Return the fields by name, except the notes, which are for people."""
+        return {name: value for name, value in asdict(self).items() if name != 'notes'}
 
 
 class _Tally:
@@ -65,16 +75,19 @@ class _Tally:
         self.names += [name for name in dict.fromkeys(names.values()) if name not in self.names]
         usable, _ = usable_annotations(coco)
         self.left_out['unusable'] += len(coco['annotations']) - len(usable)
-        sizes = {image['id']: (image['width'], image['height']) for image in coco['images']}
+        sizes = {
+            image['id']: read_size(image.get('width'), image.get('height'))
+            for image in coco['images']
+        }
         skipped, with_boxes = set(skipped), set()
         for box in usable:
             if box['image_id'] in skipped:
                 continue
             name = names[box['category_id']]
-            reason = _why_unseen(box, *sizes[box['image_id']])
+            reason = _why_unseen(box, sizes[box['image_id']])
             if reason is not None:
                 self.left_out[reason] += 1
-            elif box.get('iscrowd'):
+            elif read_flag(box.get('iscrowd')):
                 self.ignored[name] += 1
             else:
                 self.counts[name] += 1
@@ -83,19 +96,21 @@ class _Tally:
         self.with_boxes += len(with_boxes)
 
 
-def _why_unseen(box: dict[str, Any], width: float, height: float) -> str | None:
+def _why_unseen(box: dict[str, Any], size: Size | None) -> str | None:
     """Return the reason why `mmdet_ext.CocoDataset` leaves out a usable box, or None.
 
     Args:
         box: COCO annotation, ``bbox`` as x, y, width, height in px.
-        width: Width of the image in px.
-        height: Height of the image in px.
+        size: Width and height of the image in px, None if the file does not state them.
     """
-    if box.get('ignore'):
+    width, height = size or (math.inf, math.inf)
+    if read_flag(box.get('ignore')):
         return "marked 'ignore'"
     x, y, w, h = box['bbox']
     if w < 0 or h < 0:
         return 'inverted'
+    if is_fraction_box(x, y, w, h):
+        return 'within 0..1, as in fractions of the image'
     if min(w, h) < MIN_SIDE:
         return f'a side below {MIN_SIDE} px'
     area = box.get('area', 1)
@@ -128,11 +143,14 @@ def count_classes(
     """
     tally = _Tally()
     paths = list(dict.fromkeys(Path(source).expanduser().resolve() for source in sources))
+    notes: list[str] = []
     for path in paths:
         if path.is_dir():
             _add_voc(tally, path, splits)
         else:
-            tally.add(load_coco(path))
+            coco = load_coco(path)
+            tally.add(coco)
+            notes += _notes(path, coco)
     chosen = tally.names if classes is None else list(classes)
     _check_classes(chosen, tally)
     return ClassCounts(
@@ -150,7 +168,22 @@ def count_classes(
                 if name not in chosen
             },
         },
+        notes=notes,
     )
+
+
+def _notes(path: Path, coco: dict[str, Any]) -> list[str]:
+    """Describe oddities of a COCO file that only its images can settle."""
+    missing, others = note_missing_sizes(coco), Tally()
+    note_corner_boxes(coco, others)
+    note_repeated_images(coco, [image['file_name'] for image in coco['images']], others)
+    notes = [f'{path}: {others}'] if others else []
+    if missing:
+        notes.append(
+            f'{path}: {missing}; boxes of these images count wherever they lie, as nothing says '
+            'where the image ends'
+        )
+    return notes
 
 
 def _add_voc(tally: _Tally, root: Path, splits: Sequence[str] | None) -> None:

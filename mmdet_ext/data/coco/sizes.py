@@ -22,6 +22,8 @@ Difference = Literal[
 
 #: Largest difference in px that rounding or another count of the edge makes.
 _ROUNDING = 2
+#: Share of the difference of two sizes by which a careless box may lie beyond the smaller one.
+_CARELESS = 0.1
 
 
 def read_size(width: Any, height: Any) -> Size | None:
@@ -77,46 +79,55 @@ def size_difference(stated: tuple[Any, Any] | None, true: Size) -> Difference | 
     return 'size wrong'
 
 
-def show_sizes(stated: tuple[Any, Any] | None, true: Size) -> str:
+def show_sizes(stated: tuple[Any, Any] | None, true: Size | None = None) -> str:
     """Show both sizes for a message, an absent side as a question mark.
 
-    >>> show_sizes((80, '60'), (60, 80)), show_sizes((None, 0), (60, 80)), show_sizes(None, (6, 8))
-    ('80x60, true 60x80', '?x0, true 60x80', 'none, true 6x8')
+    >>> show_sizes((80, '60'), (60, 80)), show_sizes((None, 0), (60, 80)), show_sizes(None)
+    ('80x60, true 60x80', '?x0, true 60x80', 'none')
     """
-    sides = ['?' if side is None else f'{side}' for side in stated or ()]
+    sides = [
+        '?' if side is None else f'{side:.20}' if isinstance(side, str) else f'{side}'
+        for side in stated or ()
+    ]
     shown = 'none' if set(sides) <= {'?'} else 'x'.join(sides)
-    return f'{shown}, true {true[0]}x{true[1]}'
+    return f'{shown}, true {true[0]}x{true[1]}' if true else shown
 
 
-def fits(corners: Sequence[float], size: Size) -> bool:
+def fits(corners: Sequence[float], size: Size, slack: Size = (_ROUNDING, _ROUNDING)) -> bool:
     """Return whether a box lies within an image, up to rounding.
 
     Args:
         corners: Left, upper, right and lower edge in px.
         size: Width and height of the image in px.
+        slack: Distance in px by which a box may lie beyond the right and the lower edge.
     """
     return (
         min(corners[:2]) >= -_ROUNDING
-        and corners[2] <= size[0] + _ROUNDING
-        and corners[3] <= size[1] + _ROUNDING
+        and corners[2] <= size[0] + slack[0]
+        and corners[3] <= size[1] + slack[1]
     )
 
 
 def drawn_at_stated_size(boxes: Iterable[Sequence[float]], stated: Size, true: Size) -> bool:
     """Return whether boxes certainly belong to an image of the stated size, not to the file's.
 
-    That is so if all fit into the stated size, and one of them not into the file's.
+    That is so if all fit into the stated size, and one of them reaches beyond the file's by more
+    than a tenth of the difference, which is more than carelessness.
 
     Args:
         boxes: Corners in px.
         stated: Width and height that the annotations state.
         true: Width and height of the file.
     """
+    slack = (
+        max(_ROUNDING, _CARELESS * (stated[0] - true[0])),
+        max(_ROUNDING, _CARELESS * (stated[1] - true[1])),
+    )
     certain = False
     for corners in boxes:
         if not fits(corners, stated):
             return False
-        certain = certain or not fits(corners, true)
+        certain = certain or not fits(corners, true, slack)
     return certain
 
 

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from mmdet_ext.data.coco.annotations import (
-    is_number,
     load_coco,
     number_categories,
     repeated_names,
     usable_annotations,
 )
 from mmdet_ext.data.coco.folders import CocoSplit, VocLayout, find_layout
+from mmdet_ext.data.coco.image_files import check_image_files
+from mmdet_ext.data.coco.normal_form import complete_annotations
 from mmdet_ext.data.coco.voc import convert_voc
-from mmdet_ext.data.images import find_bad_images
-from mmdet_ext.data.reports import LayoutError
+from mmdet_ext.data.duplicates import find_equal_files, find_shared_files
+from mmdet_ext.data.reports import LayoutError, listed
 
 #: Share of the images that is held out for the test if a folder holds one set alone.
 TEST_SHARE = 0.2
@@ -35,6 +36,11 @@ class Subset:
 
     coco: dict[str, Any]
     image_dir: Path
+
+    @property
+    def paths(self) -> list[Path]:
+        """Path of each image."""
+        return [self.image_dir / image['file_name'] for image in self.coco['images']]
 
     @property
     def size(self) -> int:
@@ -74,7 +80,7 @@ def read_training_sets(folder: Path, out_dir: Path, seed: int, say: Say = print)
         folder: The user's folder, COCO or Pascal VOC. Nothing is written into it.
         out_dir: Folder of converted annotations.
         seed: Seed of the split into 80 % and 20 % if the folder holds one set alone.
-        say: Function that takes each message.
+        say: Function that takes each message, also that images are in both sets.
 
     Returns:
         Both sets with readable images, and the classes that have boxes to train on.
@@ -95,6 +101,7 @@ def read_training_sets(folder: Path, out_dir: Path, seed: int, say: Say = print)
     if len(subsets) == 1:
         subsets = _split(subsets[0], seed, say)
     train_set, test_set = subsets
+    _warn_of_shared(train_set, test_set, say)
     classes = _classes(train_set, test_set, say)
     return TrainingSets(
         _numbered('train', train_set, classes, say),
@@ -123,26 +130,70 @@ def _usable(split: CocoSplit, say: Say) -> Subset:
         say(f'  {split.ann_file.name}: annotations left out: {dropped}')
     for name, ids in repeated_names(coco).items():
         say(f'  {split.ann_file.name}: categories {ids}, all named {name!r}, are taken as one')
-    for number, box in enumerate(coco['annotations'], start=1):
-        box.update(id=number, iscrowd=int(box.get('iscrowd') in (1, '1')))
-        if not is_number(box.get('area')):
-            box['area'] = box['bbox'][2] * box['bbox'][3]
-    bad = find_bad_images(split.image_dir / image['file_name'] for image in coco['images'])
-    for path, problem in list(bad.items())[:_SHOWN]:
-        say(f'  left out: {path}: {problem}')
+    complete_annotations(coco)
+    subset = Subset(coco, split.image_dir)
+    found = check_image_files(coco, subset.paths)
+    sizes = {path: f' ({text})' for path, text in found.misdrawn.items()}
+    for path, problem in list(found.bad.items())[:_SHOWN]:
+        say(f'  left out: {path}: {problem}{sizes.get(path, "")}')
+    if found.notes:
+        say(f'  {split.ann_file.name}: {found.notes}')
     readable = {
-        image['id'] for image in coco['images'] if split.image_dir / image['file_name'] not in bad
+        image['id']
+        for image, path in zip(coco['images'], subset.paths, strict=True)
+        if path not in found.bad
     }
-    say(f'  {split.ann_file.name}: {len(readable)} images, {len(bad)} left out as unreadable')
-    return Subset(coco, split.image_dir).only(readable)
+    unreadable = sum(path in found.unreadable for path in subset.paths)
+    misdrawn = len(coco['images']) - len(readable) - unreadable
+    say(
+        f'  {split.ann_file.name}: {len(readable)} images, {unreadable} left out as unreadable'
+        + (f', {misdrawn} as drawn at another size' if misdrawn else '')
+    )
+    return subset.only(readable)
 
 
 def _split(subset: Subset, seed: int, say: Say) -> list[Subset]:
-    """Split one set into a training and a test set at random."""
+    """Split one set into a training and a test set at random.
+
+    Images of one content go into the same set.
+    """
     ids = [image['id'] for image in subset.coco['images']]
-    held_out = set(random.Random(seed).sample(ids, math.ceil(TEST_SHARE * len(ids))))
+    count = math.ceil(TEST_SHARE * len(ids))
+    rng, groups = random.Random(seed), _copies(subset)
+    if len(groups) in (1, len(ids)):
+        held_out = set(rng.sample(ids, count))
+    else:
+        held_out = set()
+        for group in rng.sample(groups, len(groups)):
+            if len(held_out) + len(group) <= count:
+                held_out.update(group)
+        smallest = min(groups, key=len)
+        held_out = held_out or set(smallest)
+        say('  images of one content go into the same set')
     say(f'  one set alone: {len(held_out)} of {len(ids)} images are held out for the test')
     return [subset.only(set(ids) - held_out), subset.only(held_out)]
+
+
+def _copies(subset: Subset) -> list[list[Any]]:
+    """Return the ids of the images, those of one content together."""
+    first = {path: group[0] for group in find_equal_files(subset.paths) for path in group}
+    groups: dict[Path, list[Any]] = {}
+    for image, path in zip(subset.coco['images'], subset.paths, strict=True):
+        groups.setdefault(first.get(path, path), []).append(image['id'])
+    return list(groups.values())
+
+
+def _warn_of_shared(train_set: Subset, test_set: Subset, say: Say) -> None:
+    """Report images that are in both sets."""
+    shared = find_shared_files(train_set.paths, test_set.paths)
+    if shared:
+        examples = [f'{test}' if test == train else f'{test} = {train}' for test, train in shared]
+        say(
+            f'WARNING: {len(shared)} of {test_set.size} images of the test set are also in the '
+            f'training set, as the same file or as one of equal content: {listed(examples)}. '
+            'Results on them do not show what the detector makes of new images. Remove them from '
+            'one of the sets'
+        )
 
 
 def _classes(train_set: Subset, test_set: Subset, say: Say) -> tuple[str, ...]:

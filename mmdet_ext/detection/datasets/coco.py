@@ -12,15 +12,19 @@ from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import print_log
 
-from mmdet_ext.data.coco.annotations import check_records, is_finite, load_coco, repeated_names
-from mmdet_ext.data.images import find_bad_images
+from mmdet_ext.data.coco.annotations import check_records, is_finite, read_coco, repeated_names
+from mmdet_ext.data.coco.ids import is_other_kind
+from mmdet_ext.data.coco.image_files import ImageFiles, check_image_files
+from mmdet_ext.data.coco.values import is_fraction_box
 from mmdet_ext.data.reports import Tally, listed
+from mmdet_ext.detection.datasets.trained_files import find_trained, remember_training
 from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.registry import DATASETS
 
 BadImages = Literal['drop', 'error', 'unchecked']
 
 _ANNOTATION_KEYS = ('id', 'image_id', 'category_id', 'bbox', 'area')
+_SIZE_KEYS = ('width', 'height')
 
 
 @DATASETS.register_module()
@@ -30,18 +34,24 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
     The samples are mmdet's. mmdet leaves out bad boxes and images silently. This data set counts
     them and reports them in one warning when it loads the annotations: inverted, empty and
     out-of-image boxes, boxes of other classes, boxes of unlisted images, filtered, missing and
-    truncated images.
+    truncated images. Numbers and flags may be text: ``"iscrowd": "0"`` is no crowd. Sizes of
+    images are those of their files; the warning counts those that the annotations state otherwise,
+    and files that stand several times. Another warning names images to test on that a training set
+    of the process also holds.
 
     It raises an error for what can only be a mistake: no annotation file, an incomplete record,
-    two images with one id, no box or image left, or classes that are not in the file, are in
-    another order or share a name, as labels would then get wrong names.
+    two images with one id, ids that are text here and numbers there, boxes in fractions of the
+    image, no box or image left, or classes that are not in the file, are in another order or share
+    a name, as labels would then get wrong names.
 
     Args:
         *args: arguments of mmdet's ``CocoDataset``.
-        bad_images: treatment of missing, truncated or unreadable images: 'drop' them with a
-            warning that counts them, raise an 'error', or leave them 'unchecked'. None drops in
-            training and raises in testing, where dropping would change the results. Images behind
-            a ``backend_args`` or a prefix such as ``s3://`` are not checked.
+        bad_images: treatment of missing, truncated or unreadable images, and of images whose boxes
+            are drawn at another size than that of the file: 'drop' them with a warning that counts
+            them, raise an 'error', or leave them 'unchecked'. None drops in training and raises in
+            testing, where dropping would change the results. Images behind a ``backend_args`` or a
+            prefix such as ``s3://`` are not checked. The annotations must state the sizes of
+            images that are not checked.
         **kwargs: keyword arguments of mmdet's ``CocoDataset``.
 
     Raises:
@@ -54,7 +64,8 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
     def __init__(self, *args: Any, bad_images: BadImages | None = None, **kwargs: Any) -> None:
         check_one_of('bad_images', bad_images, ('drop', 'error', 'unchecked', None))
         self._bad_images = bad_images
-        self._dropped = Tally()
+        self._dropped, self._notes, self._listed = Tally(), Tally(), 0
+        self._turned = _loads_turned(kwargs.get('pipeline'))
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -64,26 +75,28 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
                 f'annotation file {self.ann_file!r} is not there (data_root={self.data_root!r}). '
                 'Set data_root and ann_file; tools/data/convert_voc.py makes one from Pascal VOC'
             )
-        self._dropped = Tally()
+        self._dropped, self._notes = Tally(), Tally()
         data_list: list[dict[str, Any]] = super().load_data_list()
-        total = len(data_list)
-        data_list = self._check_images(data_list)
         boxes = sum(len(info['instances']) for info in data_list)
         # Each worker of a data loader gets a copy of the data set, so it keeps no examples.
         dropped, self._dropped = self._dropped, Tally()
+        notes, self._notes = self._notes, Tally()
         if not data_list or (boxes == 0 and not self.test_mode):
             what = 'images' if not data_list else 'boxes'
             raise ValueError(
-                f'{self.ann_file!r} leaves no {what} to use. It has {total} images; '
+                f'{self.ann_file!r} leaves no {what} to use. It has {self._listed} images; '
                 f'dropped: {dropped if dropped else "nothing"}'
+                + (f'. Noted: {notes}' if notes else '')
             )
-        if dropped:
-            print_log(
-                f'{self.ann_file}: {len(data_list)} images, {boxes} boxes used. '
-                f'Not used: {dropped}',
-                logger='current',
-                level=logging.WARNING,
+        if dropped or notes:
+            self._warn(
+                f'{len(data_list)} images, {boxes} boxes used.'
+                + (f' Not used: {dropped}' if dropped else '')
+                + ('.' if dropped and notes else '')
+                + (f' Noted: {notes}' if notes else '')
             )
+        if self.test_mode and self._bad_images != 'unchecked':
+            self._warn_of_trained([info['img_path'] for info in data_list])
         return data_list
 
     def COCOAPI(self, path: str) -> COCO:
@@ -95,19 +108,31 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
             path: path of the file, or of the local copy that mmdet has fetched.
 
         Raises:
-            ValueError: if the file is no COCO annotation, a record lacks something, or the
-                classes do not match.
+            ValueError: if the file is no COCO annotation, a record lacks something, the classes do
+                not match, or images are bad and ``bad_images`` is 'error'.
+            FileNotFoundError: if every image is absent.
         """
-        content = load_coco(Path(path), self.ann_file)
+        content, faults = read_coco(Path(path), self.ann_file)
         self._check_classes(content)
         annotations = content['annotations']
         check_records(self.ann_file, 'annotations', annotations, _ANNOTATION_KEYS)
+        if faults and self.test_mode:
+            self._warn(
+                'an evaluator that reads this file itself, such as CocoMetric with ann_file, fails '
+                f'on these values or takes them for others: {faults}. Write the file anew with '
+                'tools/data/rewrite_coco.py, and use the new one for data set and evaluator'
+            )
         image_ids = {image['id'] for image in content['images']}
-        content['annotations'] = [ann for ann in annotations if ann['image_id'] in image_ids]
         for ann in annotations:
             if ann['image_id'] not in image_ids:
                 example = f'annotation {ann["id"]} of image_id {ann["image_id"]!r}'
+                if is_other_kind(ann['image_id'], image_ids):
+                    example += f', of another kind than ids of images such as {min(image_ids)!r}'
                 self._dropped.add('boxes of unlisted images', example)
+        self._listed = len(content['images'])
+        content['images'] = self._usable_images(content)
+        image_ids = {image['id'] for image in content['images']}
+        content['annotations'] = [ann for ann in annotations if ann['image_id'] in image_ids]
         coco = COCO()
         coco.dataset = content
         coco.createIndex()
@@ -137,13 +162,17 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
                 f'{lost} images. Check that classes {self.metainfo["classes"]} have boxes'
             )
         if lost:
-            print_log(
-                f'{self.ann_file}: filter_cfg {dict(self.filter_cfg)} takes away {lost} of '
-                f'{len(self.data_list)} images',
-                logger='current',
-                level=logging.WARNING,
+            self._warn(
+                f'filter_cfg {dict(self.filter_cfg)} takes away {lost} of '
+                f'{len(self.data_list)} images'
             )
+        if not self.test_mode:
+            remember_training(self, [info['img_path'] for info in kept])
         return kept
+
+    def _warn(self, message: str) -> None:
+        """Write a warning about the annotation file to the log."""
+        print_log(f'{self.ann_file}: {message}', logger='current', level=logging.WARNING)
 
     def _is_local(self, path: str) -> bool:
         """Return whether MMEngine reads the path as a plain file, not by a backend."""
@@ -174,31 +203,76 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
                 f'swapped. Use metainfo=dict(classes={tuple(in_file_order)!r})'
             )
 
-    def _check_images(self, data_list: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Drop or refuse images that cannot be read whole, as ``bad_images`` says."""
-        if self._bad_images == 'unchecked':
-            return data_list
-        paths = [info['img_path'] for info in data_list]
-        bad = find_bad_images([Path(path) for path in paths if self._is_local(path)])
-        if not bad:
-            return data_list
-        reasons = Counter(bad.values())
-        shown = listed([f'{path}: {reason}' for path, reason in bad.items()], len(bad))
-        if reasons.get('missing') == len(data_list):
+    def _usable_images(self, content: dict[str, Any]) -> list[dict[str, Any]]:
+        """Drop or refuse images that cannot be used, as ``bad_images`` says.
+
+        The others get the width and height of their files.
+        """
+        images = content['images']
+        paths = [osp.join(self.data_prefix['img'], image['file_name']) for image in images]
+        checked = [self._bad_images != 'unchecked' and self._is_local(path) for path in paths]
+        unchecked = [image for image, known in zip(images, checked, strict=True) if not known]
+        check_records(self.ann_file, 'unchecked images', unchecked, _SIZE_KEYS)
+        local = [index for index, known in enumerate(checked) if known]
+        found = check_image_files(
+            {**content, 'images': [images[index] for index in local]},
+            [Path(paths[index]) for index in local],
+            turned=self._turned,
+        )
+        self._notes = found.notes
+        self._judge(found, len(set(paths)))
+        return [
+            image for image, path in zip(images, paths, strict=True) if Path(path) not in found.bad
+        ]
+
+    def _judge(self, found: ImageFiles, total: int) -> None:
+        """Count bad images as dropped, or raise."""
+        reasons = Counter(found.unreadable.values())
+        shown = listed([f'{path}: {reason}' for path, reason in found.unreadable.items()])
+        if total and reasons.get('missing') == total:
             raise FileNotFoundError(
-                f'none of the {len(data_list)} images of {self.ann_file!r} is there '
+                f'none of the {total} images of {self.ann_file!r} is there '
                 f'({shown}). Check data_root={self.data_root!r} and '
                 f'data_prefix={dict(self.data_prefix)}'
             )
         policy = self._bad_images or ('error' if self.test_mode else 'drop')
-        if policy == 'error':
+        if policy == 'error' and found.unreadable:
             raise ValueError(
-                f'{len(bad)} of {len(data_list)} images of {self.ann_file!r} cannot be read: '
+                f'{len(found.unreadable)} of {total} images of {self.ann_file!r} cannot be read: '
                 f"{shown}. Mend them, or set bad_images='drop' to go on without them"
             )
-        for path, reason in bad.items():
-            self._dropped.add(f'images, {reason}', str(path))
-        return [info for info in data_list if Path(info['img_path']) not in bad]
+        if policy == 'error' and found.misdrawn:
+            sizes = [f'{path}: {sizes}' for path, sizes in found.misdrawn.items()]
+            raise ValueError(
+                f'{len(sizes)} of {total} images of {self.ann_file!r} have another size than the '
+                f'annotations state, and boxes drawn at the stated one: {listed(sizes)}. Resize '
+                "or turn these images or their boxes, or set bad_images='drop' to go on without "
+                'them'
+            )
+        for path, reason in found.bad.items():
+            detail = f': {found.misdrawn[path]}' if path in found.misdrawn else ''
+            self._dropped.add(f'images, {reason}', f'{path}{detail}')
+
+    def _warn_of_trained(self, paths: list[str]) -> None:
+        """Warn of images that a training set of this process also holds."""
+        shared = find_trained(paths)
+        if shared:
+            examples = [str(a) if a == b else f'{a} = {b}' for a, b in shared]
+            self._warn(
+                f'{len(shared)} of {len(paths)} images to test on are also trained on, as the same '
+                f'file or as one of equal content: {listed(examples)}. Results on them do not show '
+                'what the detector makes of new images. Remove them from one of the sets'
+            )
+
+
+def _loads_turned(pipeline: Any) -> bool:
+    """Return whether a pipeline loads images turned by their EXIF orientation."""
+    for step in pipeline or ():
+        kind = step.get('type') if isinstance(step, dict) else None
+        if str(getattr(kind, '__name__', kind)).endswith('LoadImageFromFile'):
+            color_type = str(step.get('color_type', 'color'))
+            return 'ignore_orientation' not in color_type and color_type != 'unchanged'
+    return True
 
 
 def box_problem(
@@ -224,6 +298,8 @@ def box_problem(
         return 'boxes with numbers that are not finite'
     if w < 0 or h < 0:
         return 'inverted boxes'
+    if is_fraction_box(x, y, w, h):
+        return 'boxes within 0..1, as in fractions of the image instead of px'
     if w < 1 or h < 1 or ann['area'] <= 0:
         return 'boxes narrower than a pixel'
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):

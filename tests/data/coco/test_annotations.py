@@ -69,8 +69,9 @@ def test_other_json_is_refused(tmp_path: Path, text: str, reason: str) -> None:
         ('images', {**IMAGE, 'id': [2]}, r'has id \[2\]; expected a number or text'),
         ('images', {'id': 2, 'width': 4, 'height': 3}, 'has no file_name; expected text'),
         ('images', {**IMAGE, 'id': 2, 'file_name': ''}, "has file_name ''; expected text"),
-        ('images', {**IMAGE, 'id': 2, 'width': None}, 'has width None; expected a number of px'),
-        ('images', {**IMAGE, 'id': 2, 'height': '9'}, "has height '9'; expected a number of px"),
+        ('images', {**IMAGE, 'id': True}, 'has id True; expected a number or text'),
+        ('images', {**IMAGE, 'id': math.nan}, 'has id nan; expected a number or text'),
+        ('categories', {'id': False, 'name': 'cow'}, 'has id False; expected a number or text'),
         ('images', 'b.jpg', "is 'b.jpg', no record with 'id'"),
         ('images', None, "is None, no record with 'id'"),
         ('categories', {'name': 'cow'}, 'has no id'),
@@ -94,6 +95,24 @@ def test_repeated_ids_are_named(tmp_path: Path, kind: str) -> None:
     content = coco(**{kind: [{**records[kind], 'id': n} for n in (4, 9, 4, 9, 9, 2)]})
     with pytest.raises(LayoutError, match=f"a.json: 2 ids stand more .* '{kind}': 4, 9. Give each"):
         load_coco(written(tmp_path / 'a.json', content))
+
+
+@pytest.mark.parametrize(
+    ('change', 'shown'),
+    [({'width': None}, 'width None'), ({'height': -1}, 'height -1'), ({'width': 0}, 'width 0')],
+)
+def test_sizes_are_checked_only_where_they_are_needed(
+    tmp_path: Path, change: dict[str, Any], shown: str
+) -> None:
+    images = [IMAGE, {**IMAGE, 'id': 2, **change}, {**IMAGE, 'id': 3, **change}]
+    content = load_coco(written(tmp_path / 'a.json', coco(images=images)))
+    assert content['images'] == images
+    with pytest.raises(
+        LayoutError,
+        match=rf'a: images\[1\] has {shown}; expected a number of px above 0\. Mend .*'
+        r'1 more images are faulty: images\[2\]',
+    ):
+        check_records('a', 'images', content['images'], ('width', 'height'))
 
 
 def test_messages_use_the_given_name_of_the_file(tmp_path: Path) -> None:

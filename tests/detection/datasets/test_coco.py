@@ -79,8 +79,12 @@ def test_json_of_another_form_is_refused(data: Path, content: Any, lacks: str) -
         (r'annotations\[2\] has no image_id', lambda c: c['annotations'][2].pop('image_id')),
         (r'annotations\[0\] has bbox \[1, 2\]', lambda c: c['annotations'][0].update(bbox=[1, 2])),
         (r"annotations\[0\] has bbox 'ab'", lambda c: c['annotations'][0].update(bbox='ab')),
-        (r'images\[1\] has no width; expected a number', lambda c: c['images'][1].pop('width')),
-        (r'images\[1\] has height None', lambda c: c['images'][1].update(height=None)),
+        (r'images\[1\] has no file_name; expected text', lambda c: c['images'][1].pop('file_name')),
+        (r'images\[1\] has id True', lambda c: c['images'][1].update(id=True)),
+        (
+            r'annotations\[1\] has no bbox.*2 more annotations are faulty: annotations\[4\], ann',
+            lambda c: [c['annotations'][index].pop('bbox') for index in (1, 4, 6)],
+        ),
         (r'categories\[1\] has no name', lambda c: c['categories'][1].pop('name')),
         ("1 ids stand more than once in 'images': 1", lambda c: c['images'][4].update(id=1)),
     ],
@@ -148,8 +152,8 @@ def test_a_file_with_bad_boxes_alone_is_refused_for_training(data: Path) -> None
 def test_an_annotation_file_behind_a_prefix_is_read_and_checked(data: Path, url: str) -> None:
     assert samples(ours(data, ann_file=f'{url}/{TRAIN}')) == samples(stock(data))
     # A fetched file is checked as one on disk is, and errors name its address.
-    edit(data, lambda content: content['images'][3].pop('height'))
-    with pytest.raises(ValueError, match=rf'^{url}/{TRAIN}: images\[3\] has no height'):
+    edit(data, lambda content: content['images'][3].pop('file_name'))
+    with pytest.raises(ValueError, match=rf'^{url}/{TRAIN}: images\[3\] has no file_name'):
         ours(data, ann_file=f'{url}/{TRAIN}')
 
 

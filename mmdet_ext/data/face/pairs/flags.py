@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import numpy as np
 
-_WORDS = {
-    **dict.fromkeys(('true', 't', 'yes', 'y', 'same'), True),
-    **dict.fromkeys(('false', 'f', 'no', 'n', 'different', 'diff'), False),
-}
+from mmdet_ext.data.coco import values
+
+_WORDS = {'same': True, 'different': False, 'diff': False}
 
 
 def read_flag(value: Any) -> bool | None:
-    """Read a bool, a number 0 or 1, an array of one of them, or text that says one.
+    """Read a flag as all readers do, or a number or an array of numpy that holds one.
+
+    Unlike elsewhere, an absent or empty flag is none, because each pair needs one.
 
     Args:
         value: the flag.
@@ -22,18 +22,13 @@ def read_flag(value: Any) -> bool | None:
     Returns:
         The flag; None for anything else, so that the caller can name its place.
 
-    >>> [read_flag(flag) for flag in (True, 1.0, '0.0', 'No', -1, 'maybe')]
-    [True, True, False, False, None, None]
+    >>> [read_flag(flag) for flag in (True, 1.0, '0.0', 'No', -1, '', 'maybe')]
+    [True, True, False, False, None, None, None]
     """
-    if isinstance(value, np.ndarray) and value.size == 1:
+    if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
         value = value.item()
     if isinstance(value, str):
-        word = value.strip().lower()
-        if word in _WORDS:
-            return _WORDS[word]
-        try:
-            value = float(word)
-        except ValueError:
-            return None
-    is_number = isinstance(value, (bool, np.bool_, numbers.Real))
-    return bool(value) if is_number and value in (0, 1) else None
+        value = value.strip().lower()
+        value = _WORDS.get(value, value)
+    is_empty = value is None or (isinstance(value, str) and not value)
+    return None if is_empty else values.read_flag(value)

@@ -16,6 +16,9 @@ from mmdet_ext.functional.numerics.precision import promote_half
 
 __all__ = ['BatchGeometry', 'Predictions', 'Priors']
 
+#: Least distance of a probability from 0 and 1 where it is turned into a logit.
+LEAST_PROBABILITY = 2.0**-24
+
 
 @dataclass(frozen=True, eq=False)
 class Priors:
@@ -355,7 +358,10 @@ class Predictions:
         """Return the logits (B, P, C), from the probabilities where these are given."""
         if self.logits is not None:
             return self.logits
-        return _given('logits or probabilities', self.probabilities).logit()
+        (given,) = promote_half(_given('logits or probabilities', self.probabilities))
+        # Finite for 0 and 1 too, to which a sigmoid rounds large logits: an infinite logit times
+        # an overlap of 0 is NaN.
+        return given.logit(eps=LEAST_PROBABILITY)
 
     def as_probabilities(self) -> Tensor:
         """Return the probabilities (B, P, C), from the logits where these are given."""

@@ -144,3 +144,24 @@ def test_exponents_of_the_call_are_named() -> None:
     for name in ('alpha', 'beta'):
         with pytest.raises(ValueError, match=f'{name} must be at least 0 and finite, got -2'):
             build(case).match(geometry, found, **{name: -2})
+
+
+@pytest.mark.parametrize('case', BY_SCORES, ids=name_of)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)
+def test_probabilities_of_0_and_1_are_scores_like_others(case: Case, dtype: torch.dtype) -> None:
+    """The sigmoid of a large logit is rounded to them."""
+    geometry, found = batch(case)
+    rounded = found.probabilities.to(dtype)
+    edge = torch.rand(rounded.shape, generator=torch.Generator().manual_seed(2))
+    rounded = rounded.masked_fill(edge < 0.2, 0.0).masked_fill(edge > 0.8, 1.0)
+    near = rounded.double().clamp(1e-7, 1 - 1e-7)
+    at_edges, beside = (
+        build(case).match(geometry, replace(found, probabilities=each, boxes=found.boxes))
+        for each in (rounded, near)
+    )
+    assert at_edges.positive_mask.any() and at_edges.overlap.isfinite().all()
+    same = at_edges.gt_index == beside.gt_index
+    assert same.float().mean() > 0.99
+    torch.testing.assert_close(
+        at_edges.overlap[same].double(), beside.overlap[same].double(), rtol=1e-3, atol=1e-4
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -341,3 +342,53 @@ def test_points_of_fcos_outside_of_their_box_learn_their_class_alone() -> None:
     )
     assert theirs.isnan().tolist() == [True, False]
     torch.testing.assert_close(ours, torch.tensor([0.0, 0.5]))
+
+
+#: First cell of each assigner's row in the page, where it has more than the name.
+OPTIONS_IN_PAGE = {
+    'ATSS by predictions': '`, `alpha`',
+    'YOLOv3 by priors': "`, `ignore_by='prior'`",
+    'RFLA on anchors': '`, `receptive_fields=None`',
+}
+
+
+def test_the_table_of_the_page_is_what_heads_take() -> None:
+    page = (Path(__file__).parents[3] / 'docs' / 'assigners.md').read_text()
+    table = page.split('### Heads and assigners')[1].split('\n\n')[2]
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines()]
+    found = {row[0]: row[2:] for row in rows[2:]}
+    expected = {}
+    for name, (kind, config) in ASSIGNERS.items():
+        cell = f'`{config["type"]}{OPTIONS_IN_PAGE.get(name, "`")}'
+        one_level = ['with one level'] * 2
+        expected[cell] = (
+            one_level if kind == 'one level' else ['yes', 'no' if kind == 'anchors' else 'yes']
+        )
+    assert found == expected
+    for name in (*ANCHOR_HEADS, *POINT_HEADS):
+        assert f'`{name}`' in page.split('Heads with anchors are')[1].split('An anchor')[0]
+
+
+def test_saturated_scores_of_a_softmax_are_no_nan_in_a_cost() -> None:
+    """A softmax is 1.0 exactly for logits that are 17 apart, and its logit is infinite."""
+    head, batch = head_with('SSDHead', 'soft label'), Batch((4, 3))
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight *= 100
+    geometry, predictions = given_by(head, batch)
+    assert (predictions.probabilities == 1).any() and (predictions.probabilities == 0).any()
+    found = head.assigner.match(geometry, predictions)
+    assert set(found.gt_index[0].tolist()) == {-1, 0, 1, 2, 3}
+    assert found.overlap.isfinite().all()
+
+
+@pytest.mark.parametrize('assigner', ['soft label', 'task-aligned', 'ATSS by predictions'])
+@pytest.mark.parametrize('name', ['GFLHead', 'ATSSHead', 'RetinaHead'])
+def test_half_precision_trains(name: str, assigner: str) -> None:
+    head, batch = head_with(name, assigner), Batch((4, 0, 3))
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = losses_of(head, batch)
+    total = total_of(losses)
+    total.backward()
+    assert total.isfinite() and box_loss(losses) > 0
+    assert all(p.grad.isfinite().all() for p in head.parameters() if p.grad is not None)

@@ -42,7 +42,7 @@ def test_images_that_are_trained_and_tested_on_are_named(data: Path, warned: lis
     ).replace('annotations/', f'{data}/annotations/', 1)
     # The same set once more, by its paths.
     ours(data, test_mode=True)
-    assert f'8 of 8 images to test on are also trained on, as the same file ' in warned[1]
+    assert '8 of 8 images to test on are also trained on, as the same file ' in warned[1]
     assert f': {image_path(data, 1)}, {image_path(data, 2)}, ' in warned[1]
     assert len(trained) == 8
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from mmdet_ext.data.coco.split_names import is_whole, split_role
+from mmdet_ext.data.coco.split_names import split_role
 from mmdet_ext.data.voc.annotation import VocAnnotation, read_annotation
 from mmdet_ext.data.voc.files import (
     VocError,
@@ -24,6 +24,7 @@ from mmdet_ext.data.voc.lists import (
     KnownIds,
     SplitIds,
     find_lists,
+    holds_everything,
     is_used_by_default,
     random_parts,
     random_split,
@@ -123,8 +124,8 @@ class VocFolder:
 
         Args:
             chosen: Names of the splits, in any case if they are unique then; None chooses every
-                list that holds plain ids alone. A single list that holds everything, such as CVAT's
-                ``default.txt``, is split.
+                list that holds plain ids alone. A single list whose name says no split, such as
+                CVAT's ``default.txt``, is split.
             seed: Seed of the random split into train (80 %) and val (20 %) of such a list, or of a
                 folder without lists.
 
@@ -136,7 +137,7 @@ class VocFolder:
         parts: dict[str, SplitIds] = {}
         if not self._lists:
             parts = random_split(sorted(self.known.ids), seed)
-        elif len(default) == 1 and is_whole(default[0]):
+        elif len(default) == 1 and holds_everything(default[0], contents[default[0]]):
             parts = random_parts(contents[default[0]], seed)
         if chosen is None and errors:  # a list that cannot be read is no reason to go on without it
             raise next(iter(errors.values()))

@@ -19,11 +19,8 @@ def frame_problem(annotation: VocAnnotation, size: tuple[int, int]) -> tuple[str
     """
     boxes = [item.corners for item in annotation.objects]
     if in_fractions((x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes):
-        first = ','.join(map(str, boxes[0]))
-        return (
-            'boxes within 0..1, as in fractions of the image; multiply them by its width and height',
-            first,
-        )
+        reason = 'boxes within 0..1, as in fractions of the image; multiply them by its sides'
+        return reason, ','.join(map(str, boxes[0]))
     difference = size_difference(annotation.size, size)
     stated = read_size(*annotation.size)
     if not stated or difference in (None, 'size missing', 'size wrong'):

@@ -177,9 +177,11 @@ def _add_line(found: SplitIds, line: str, known: KnownIds, folder: str) -> bool:
         return False
     if match is None and len(words) > 1:
         is_flagged = words[-1] in _FLAGS
-        first = line.rsplit(None, 1)[0].rstrip()
-        entry = first if known.find(first, folder) or is_flagged else words[0]
+        starts = (line.rsplit(None, 1)[0], words[0])  # names may hold spaces
+        entry = next((start for start in starts if known.find(start, folder)), line)
         match = known.find(entry, folder)
+        if match is None and is_flagged:
+            entry = starts[0]
     several = known.several(entry) if match is None else []
     name = match[0] if match else id_in_place(entry)[0]
     found.ids.append(name)
@@ -232,3 +234,8 @@ def is_used_by_default(name: str, split: SplitIds) -> bool:
     train, val or test is, so that its missing images are counted.
     """
     return split.is_plain and (split.is_known or not split.ids or split_role(name) is not None)
+
+
+def holds_everything(name: str, split: SplitIds) -> bool:
+    """Return whether a list that is alone holds the images of all splits and can be split."""
+    return split_role(name) is None and len(set(split.ids)) > 1

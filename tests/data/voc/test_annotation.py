@@ -162,7 +162,10 @@ def test_entities_are_refused(tmp_path: Path, doctype: str, name: str) -> None:
         ('\0\0', 'no text'),
         ('\n \n', 'no text'),
         ('<annotation><object>', 'no element found: line 1'),
-        ('<?xml version="1.0"?>\n<annotation>\n& x</annotation>', 'not well-formed .invalid token.: line 3'),
+        (
+            '<?xml version="1.0"?>\n<annotation>\n& x</annotation>',
+            'not well-formed .invalid token.: line 3',
+        ),
         ('<annotation>&nbsp;</annotation>', 'undefined entity'),
         ('<annotations/>', 'begins with <annotations>, not <annotation>'),
         ('{"a": 1}', 'not well-formed'),

@@ -46,6 +46,14 @@ def write_voc(root: Path, *lists: str) -> Path:
         (('train',), 'train', None),
         (('test',), 'test', None),
         (('train', 'val', 'cat_train'), 'train', 'val'),
+        (('default',), 'default', None),
+        (('mine',), 'mine', None),
+        (('Train', 'Validation'), 'Train', 'Validation'),
+        (('TRAIN', 'VAL', 'TRAINVAL', 'TEST'), 'TRAIN', 'TEST'),
+        (('train2017', 'val2017'), 'train2017', 'val2017'),
+        (('training', 'testing', 'dev'), 'training', 'testing'),
+        (('train', 'valid'), 'train', 'valid'),
+        (('default', 'val'), 'default', 'val'),
         ((), 'train', 'val'),
     ],
 )
@@ -54,6 +62,86 @@ def test_sets_are_chosen_from_the_lists_of_voc(
 ) -> None:
     root = write_voc(tmp_path / 'voc', *lists)
     assert find_layout(root) == VocLayout(root.resolve(), train, test)
+
+
+def test_lists_of_which_none_is_clearly_trained_on_are_named(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / 'voc', 'left', 'right')
+    with pytest.raises(LayoutError, match='cannot tell which list .* found left, right; expected'):
+        find_layout(root)
+
+
+def test_xml_files_of_subfolders_and_lists_of_images_make_a_voc_folder(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / 'voc', 'train', '._val')
+    (root / 'Annotations' / 'a.XML').unlink()
+    (root / 'Annotations' / 'cam1').mkdir()
+    (root / 'Annotations' / 'cam1' / 'a.xml').touch()
+    (root / 'ImageSets' / 'Main' / 'labels.txt').write_text('cat\ndog\n')
+    (root / 'ImageSets' / 'Main' / 'cat_val.txt').write_text('cam1/a -1\n')
+    assert find_layout(root) == VocLayout(root.resolve(), 'train', None)
+
+
+@pytest.mark.parametrize(
+    ('ann', 'images'),
+    [
+        ('annotations/instances_default.json', 'images/default'),
+        ('annotations/instances_default.json', 'images'),
+        ('Annotations/Instances_Default.JSON', 'Images/Default'),
+        ('labels.json', 'data'),
+    ],
+)
+def test_a_single_coco_file_of_any_name_and_case_is_found(
+    tmp_path: Path, ann: str, images: str
+) -> None:
+    folder = tmp_path / images
+    ann_file = write_coco(tmp_path / ann, folder / 'a.jpg')
+    (ann_file.parent / f'._{ann_file.name}').touch()
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco' and layout.test is None and layout.notes == ()
+    assert layout.train == CocoSplit(ann_file.resolve(), folder.resolve())
+
+
+@pytest.mark.parametrize(
+    ('ann', 'images', 'train', 'test'),
+    [
+        ('annotations/instances_{}.json', 'images/{}', 'Train', 'Validation'),
+        ('annotations/instances_{}.json', '{}', 'TRAIN', 'VAL'),
+        ('annotations/{}.json', '{}', 'train2017', 'val2017'),
+        ('{}/_annotations.coco.json', '{}', 'Train', 'Valid'),
+        ('{}/_annotations.coco.json', '{}', 'training', 'dev'),
+    ],
+)
+def test_splits_of_coco_are_found_under_other_names(
+    tmp_path: Path, ann: str, images: str, train: str, test: str
+) -> None:
+    expected = []
+    for split in (train, test):
+        folder = tmp_path / images.format(split)
+        ann_file = write_coco(tmp_path / ann.format(split), folder / 'a.jpg')
+        expected.append(CocoSplit(ann_file.resolve(), folder.resolve()))
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco'
+    assert [layout.train, layout.test] == expected
+
+
+def test_image_folders_may_have_another_word_for_the_split(tmp_path: Path) -> None:
+    for split, folder in (('train', 'Training'), ('val', 'valid')):
+        write_coco(tmp_path / f'annotations/instances_{split}.json', tmp_path / folder / 'a.jpg')
+    (tmp_path / 'train_masks').mkdir()
+    (tmp_path / 'train_masks' / 'a.jpg').touch()
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco' and layout.test is not None
+    assert [layout.train.image_dir.name, layout.test.image_dir.name] == ['Training', 'valid']
+
+
+def test_files_that_are_not_used_are_noted(tmp_path: Path) -> None:
+    for split in ('train', 'val', 'test'):
+        write_coco(tmp_path / f'annotations/instances_{split}.json', tmp_path / split / 'a.jpg')
+    write_coco(tmp_path / 'annotations/captions_train.json', tmp_path / 'train' / 'a.jpg')
+    layout = find_layout(tmp_path)
+    assert layout.kind == 'coco'
+    assert layout.notes == (
+        '2 json files not used: annotations/instances_test.json, annotations/captions_train.json',
+    )
 
 
 @pytest.mark.parametrize(

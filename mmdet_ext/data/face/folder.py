@@ -255,7 +255,8 @@ def _chosen(
     if isinstance(identities, (str, os.PathLike)):
         path = root / identities if (root / identities).is_file() else Path(identities)
         source = f'identities ({str(path)!r})'
-        identities = [name for name in read_lines(path, 'identities') if name]
+        lines = read_lines(path, 'identities', lambda line: line in groups)
+        identities = [name for name in lines if name]
     if len(set(identities)) != len(identities):
         twice = sorted({name for name in identities if list(identities).count(name) > 1})
         raise ValueError(f'{source} names some twice: {listed(twice[:EXAMPLES], len(twice))}')
@@ -293,7 +294,8 @@ def _readable(
     faces.bad = len(bad)
     report = Tally() if bad_images == 'error' else faces.left_out
     for name, reason in bad.items():
-        report.add(f'images, {reason}', place(name))
+        unread = reason == 'not an image' and has_unread_suffix(name)
+        report.add(f'images, {"of a format that is not read" if unread else reason}', place(name))
     if bad and bad_images == 'error':
         raise LayoutError(
             f'{len(bad)} of {len(paths)} images of {faces.root!r} cannot be used: '

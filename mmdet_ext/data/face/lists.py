@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
 from mmdet_ext.data.reports import EXAMPLES, LayoutError, Tally, listed
 from mmdet_ext.data.suffixes import has_image_suffix, has_unread_suffix
+from mmdet_ext.data.text import read_text
+
+#: Lines by which the encoding of a list is judged.
+_JUDGED = 20
 
 #: Name of an identity -> paths of its images.
 Groups = dict[str, list[str]]
@@ -26,14 +30,17 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return parts, name
 
 
-def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
+def read_list(
+    ann_file: Path, root: Path | None = None
+) -> tuple[list[str], list[int] | None, list[int]]:
     """Read a list of images, with a path, or a path, blanks and a label, on each line.
 
     A line that ends with the suffix of an image has no label, so that paths may contain blanks.
     Empty lines are skipped.
 
     Args:
-        ann_file: the text file.
+        ann_file: the text file, in UTF-8, UTF-16, or an encoding in which its images exist.
+        root: folder that its paths are relative to; None takes that of the list.
 
     Returns:
         tuple: the paths as written; their labels, None if no line has one; and the numbers of
@@ -44,7 +51,13 @@ def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
             only some lines have a label.
     """
     paths, labels, lines, wrong, bare = [], [], [], [], []
-    for number, line in enumerate(read_lines(ann_file, 'ann_file'), start=1):
+    folder = ann_file.parent if root is None else root
+
+    def exists(line: str) -> bool:
+        names = line, line.replace('\t', ' ').rpartition(' ')[0].strip()
+        return any(name and os.path.exists(folder / name) for name in names)
+
+    for number, line in enumerate(read_lines(ann_file, 'ann_file', exists), start=1):
         if not line:
             continue
         path, label = line, ''
@@ -72,12 +85,34 @@ def read_list(ann_file: Path) -> tuple[list[str], list[int] | None, list[int]]:
     return paths, None if bare else [int(label) for label in labels], lines
 
 
-def read_lines(path: Path, argument: str) -> list[str]:
-    """Read the stripped lines of a text file, which may begin with a byte order mark."""
+def read_lines(path: Path, argument: str, exists: Callable[[str], bool]) -> list[str]:
+    """Read the stripped lines of a text file, in UTF-8, UTF-16 or an encoding of its names.
+
+    Args:
+        path: the file.
+        argument: name of the argument, for errors.
+        exists: judge of a line that is not ASCII, for other encodings: whether what it names
+            exists.
+
+    Raises:
+        LayoutError: if the file is absent, or in no encoding in which its names exist.
+    """
     try:
-        return [line.strip() for line in path.read_text(encoding='utf-8-sig').split('\n')]
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, lambda text: names_exist(text, exists))
+    except (OSError, LayoutError) as error:
         raise LayoutError(f'{argument} {str(path)!r} cannot be read as text: {error}') from error
+    return [line.strip() for line in text.split('\n')]
+
+
+def names_exist(text: str, exists: Callable[[str], bool]) -> bool:
+    """Return whether what a text names exists, for most of the first lines that are not ASCII.
+
+    Args:
+        text: a list, decoded in some encoding.
+        exists: whether that of a line exists.
+    """
+    lines = list(islice((line.strip() for line in text.split('\n') if not line.isascii()), _JUDGED))
+    return 2 * sum(map(exists, lines)) > len(lines)
 
 
 def grouped_list(
@@ -100,7 +135,7 @@ def grouped_list(
         tuple: the paths per identity; the label of each identity, None for a list without labels;
         and the number of the line of each path.
     """
-    written, labels, lines = read_list(ann_file)
+    written, labels, lines = read_list(ann_file, root)
     fixed, names = None, [os.path.dirname(path) or '.' for path in written]
     if labels is not None:
         fixed = _numbering(ann_file, labels, lines, num_classes, class_names, oddities)

@@ -100,6 +100,18 @@ def test_other_files_are_counted(root: Path) -> None:
     assert report in str(faces)
 
 
+def test_listed_images_of_an_unread_format_are_named(root: Path, tmp_path: Path) -> None:
+    (root / 's2' / 'phone.HEIC').write_bytes(b'\0\0\0\x18ftypheic' + bytes(40))
+    path = listing(tmp_path, 's1/1.png 0', 's2/phone.HEIC 1')
+    report = r'1 images, of a format that is not read \(line 2: s2/phone\.HEIC\)'
+    with pytest.raises(LayoutError, match=report):
+        list_faces(root, ann_file=path)
+    bare = listing(tmp_path, 's1/1.png', 's2/phone.HEIC')
+    faces = list_faces(root, ann_file=bare, bad_images='drop')
+    assert short(faces.paths) == ['s1/1.png']
+    assert '1 images, of a format that is not read (line 2: s2/phone.HEIC)' in str(faces.left_out)
+
+
 def test_odd_images_are_counted(root: Path) -> None:
     folder = root / 'odd'
     image(folder / 'grey.pgm', 'L')

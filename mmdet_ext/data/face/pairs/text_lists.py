@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet_ext.data.face.lists import names_exist
 from mmdet_ext.data.face.pairs.collected import (
     Absent,
     FacePairs,
@@ -31,7 +33,9 @@ from mmdet_ext.data.face.pairs.collected import (
 )
 from mmdet_ext.data.face.pairs.flags import read_flag
 from mmdet_ext.data.face.pairs.person_files import PersonFiles
+from mmdet_ext.data.reports import LayoutError
 from mmdet_ext.data.suffixes import IMAGE_SUFFIXES
+from mmdet_ext.data.text import read_text
 
 
 def read_lfw_pairs(
@@ -57,9 +61,13 @@ def read_lfw_pairs(
         PairsError: with file and line, if the list is not of this form, or images are absent.
     """
     path, root = _checked_paths(path, root, absent)
+
+    def folders(line: str) -> list[Path]:
+        return [root / cell for cell in _cells(line) if cell and not cell.isascii()]
+
     lines = [
-        (number, line.rstrip('\r\n'))
-        for number, line in enumerate(_text(path).splitlines(), start=1)
+        (number, line)
+        for number, line in enumerate(_text(path, folders).split('\n'), start=1)
         if line.strip()
     ]
     head = lines[0][1].split() if lines else []
@@ -118,11 +126,16 @@ def read_table_pairs(
         PairsError: with file and line, if the table is not of this form, or images are absent.
     """
     path, root = _checked_paths(path, root, absent)
-    text = _text(path)
+
+    def files(line: str) -> list[Path]:
+        cells = re.split('[,\t]', line)[:2]
+        return [root / cell.strip(' "') for cell in cells if not cell.isascii()]
+
+    text = _text(path, files)
     rows = [
         (number, [cell.strip() for cell in row])
         for number, row in enumerate(
-            csv.reader(text.splitlines(), delimiter='\t' if '\t' in text else ','), start=1
+            csv.reader(text.split('\n'), delimiter='\t' if '\t' in text else ','), start=1
         )
         if any(cell.strip() for cell in row)
     ]
@@ -162,17 +175,25 @@ def _checked_paths(path: Any, root: Any, absent: str) -> tuple[Path, Path]:
     return path, root
 
 
-def _text(path: Path) -> str:
-    """Read a text file, which may begin with a byte order mark."""
+def _text(path: Path, names: Callable[[str], list[Path]]) -> str:
+    """Read a list in UTF-8, UTF-16, or an encoding in which the files that it names exist.
+
+    Args:
+        path: the list.
+        names: paths that a line of the list names.
+    """
     try:
-        return path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise PairsError(f'{path} is no text in UTF-8 ({error.reason})') from error
+        return read_text(
+            path,
+            lambda text: names_exist(text, lambda line: any(map(os.path.exists, names(line)))),
+        )
+    except LayoutError as error:
+        raise PairsError(f'{path} is no text in UTF-8 or UTF-16: {error}') from error
 
 
 def _lfw_pair(path: Path, number: int, line: str, files: PersonFiles, fold: int) -> ListedPair:
     """Read a line of LFW's form."""
-    cells = [cell.strip() for cell in (line.strip().split('\t') if '\t' in line else line.split())]
+    cells = _cells(line)
     if len(cells) == 3:
         cells.insert(2, cells[0])
     if len(cells) != 4 or not (cells[1].isdecimal() and cells[3].isdecimal()):
@@ -186,3 +207,8 @@ def _lfw_pair(path: Path, number: int, line: str, files: PersonFiles, fold: int)
     names = cells[0], cells[2]
     first, second = (files.image(name, place) for name, place in zip(names, numbers, strict=True))
     return ListedPair(number, first, second, names, names[0] == names[1], fold)
+
+
+def _cells(line: str) -> list[str]:
+    """Divide a line of LFW's form at its tabs, or at blanks if it has none."""
+    return [cell.strip() for cell in (line.strip().split('\t') if '\t' in line else line.split())]

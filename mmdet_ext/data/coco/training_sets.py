@@ -92,11 +92,12 @@ def read_training_sets(folder: Path, out_dir: Path, seed: int, say: Say = print)
     """
     layout = find_layout(folder)
     say(f'Data: {layout.root}, recognised as {layout.kind.upper()} layout.')
-    splits = (
-        _voc_splits(layout, out_dir, seed, say)
-        if isinstance(layout, VocLayout)
-        else [split for split in (layout.train, layout.test) if split]
-    )
+    if isinstance(layout, VocLayout):
+        splits = _voc_splits(layout, out_dir, seed, say)
+    else:
+        splits = [split for split in (layout.train, layout.test) if split]
+        for note in layout.notes:
+            say(f'  {note}')
     subsets = [_usable(split, say) for split in splits]
     if len(subsets) == 1:
         subsets = _split(subsets[0], seed, say)
@@ -170,7 +171,10 @@ def _split(subset: Subset, seed: int, say: Say) -> list[Subset]:
         smallest = min(groups, key=len)
         held_out = held_out or set(smallest)
         say('  images of one content go into the same set')
-    say(f'  one set alone: {len(held_out)} of {len(ids)} images are held out for the test')
+    say(
+        f'  one set alone: {len(held_out)} of {len(ids)} images are held out for the test, drawn '
+        f'with seed {seed}'
+    )
     return [subset.only(set(ids) - held_out), subset.only(held_out)]
 
 

@@ -162,6 +162,100 @@ def test_annotations_that_cannot_be_used_are_left_out_and_counted(
     assert first['iscrowd'] == 0
 
 
+@pytest.mark.parametrize('value', ['0', 'false', None, 'no', 0.0])
+def test_flags_that_are_not_set_train_all_boxes(
+    shapes_root: Path, tmp_path: Path, value: Any
+) -> None:
+    def write(content: dict[str, Any]) -> None:
+        for box in content['annotations']:
+            box.update(iscrowd=value, ignore=value, bbox=[str(side) for side in box['bbox']])
+
+    root = edited(shapes_root, tmp_path, 'train', write)
+    found = read_training_sets(root, tmp_path / 'out', seed=0).train.coco
+    assert named_boxes(found) == named_boxes(coco(shapes_root, 'train'))
+    assert {(box['iscrowd'], box['ignore']) for box in found['annotations']} == {(0, 0)}
+
+
+@pytest.mark.parametrize('value', ['1', 'true', True])
+def test_crowds_stay_crowds(shapes_root: Path, tmp_path: Path, value: Any) -> None:
+    root = edited(
+        shapes_root, tmp_path, 'train', lambda c: c['annotations'][1].update(iscrowd=value)
+    )
+    boxes = read_training_sets(root, tmp_path / 'out', seed=0).train.coco['annotations']
+    assert [box['iscrowd'] for box in boxes[:3]] == [0, 1, 0]
+
+
+@pytest.mark.parametrize('size', [(-1, -1), (0, 0), (None, None), ('', ''), (72, 96), (192, 144)])
+def test_size_of_the_file_is_taken(
+    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: tuple[Any, Any]
+) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        for image in content['images']:
+            image.update(width=size[0], height=size[1])
+
+    root = edited(shapes_root, tmp_path, 'train', spoil)
+    found = read_training_sets(root, tmp_path / 'out', seed=0).train.coco
+    assert {(image['width'], image['height']) for image in found['images']} == {(96, 72)}
+    assert named_boxes(found) == named_boxes(coco(shapes_root, 'train'))
+    assert 'instances_train.json: 8 images, ' in capsys.readouterr().out
+
+
+def test_images_with_boxes_drawn_at_another_size_are_left_out(
+    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def enlarge(content: dict[str, Any]) -> None:
+        for image in content['images'][:2]:
+            image.update(width=192, height=144)
+        for box in content['annotations']:
+            if box['image_id'] <= 2:
+                box['bbox'] = [2 * side for side in box['bbox']]
+
+    root = edited(shapes_root, tmp_path, 'train', enlarge)
+    found = read_training_sets(root, tmp_path / 'out', seed=0).train.coco
+    assert [image['id'] for image in found['images']] == [3, 4, 5, 6, 7, 8]
+    printed = capsys.readouterr().out
+    assert '000001.jpg: boxes drawn at another size than that of the file (192x144, true' in printed
+    assert '6 images, 0 left out as unreadable, 2 as drawn at another size' in printed
+
+
+def test_images_of_both_sets_are_named(
+    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = copied(shapes_root, tmp_path / 'own')
+    read_training_sets(root, tmp_path / 'out', seed=0)
+    assert 'WARNING' not in capsys.readouterr().out
+    train, val = (sorted((root / 'images' / split).iterdir()) for split in ('train', 'val'))
+    shutil.copy(train[2], val[1])
+    read_training_sets(root, tmp_path / 'out', seed=0)
+    assert (
+        'WARNING: 1 of 4 images of the test set are also in the training set, as the same file or '
+        f'as one of equal content: {val[1]} = {train[2]}. Results on them'
+    ) in capsys.readouterr().out
+
+
+def test_copies_are_counted_and_stay_in_one_part_of_a_split(
+    shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / 'one'
+    shutil.copytree(shapes_root / 'images' / 'train', root / 'images')
+    content = coco(shapes_root, 'train')
+    for number in (5, 8):
+        shutil.copy(root / 'images' / '000002.jpg', root / 'images' / f'{number:06d}.jpg')
+    content['images'][3]['file_name'] = '000001.jpg'  # one file under two ids
+    (root / 'all.json').write_text(json.dumps(content))
+    for seed in range(12):
+        data = read_training_sets(root, tmp_path / 'out', seed)
+        parts = [{image['id'] for image in part.coco['images']} for part in (data.train, data.test)]
+        assert parts[0] | parts[1] == set(range(1, 9)) and not parts[0] & parts[1]
+        assert 1 <= len(parts[1]) <= 2
+        assert all({2, 5, 8} <= part or not {2, 5, 8} & part for part in parts)
+        assert all({1, 4} <= part or not {1, 4} & part for part in parts)
+    printed = capsys.readouterr().out
+    assert '1 files under several image ids (' in printed
+    assert '2 files with the content of another file (' in printed
+    assert 'images of one content go into the same set' in printed and 'WARNING' not in printed
+
+
 def test_boxes_of_a_class_that_is_not_trained_are_counted(
     shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,110 @@ def test_counts_equal_those_of_the_data_set(tmp_path: Path) -> None:
     assert found['left_out'] == {
         reason: len(group) for reason, group in ODD_BOXES.items() if reason
     }
+
+
+def as_text(boxes: list[dict[str, Any]], flags: dict[bool, Any]) -> list[dict[str, Any]]:
+    """Write numbers of usable boxes as text, and their flags as other values."""
+    changed = []
+    for box in boxes:
+        text = {key: flags[bool(box[key])] for key in ('iscrowd', 'ignore') if key in box}
+        if box.get('bbox'):
+            text['bbox'] = [str(side) for side in box['bbox']]
+        if 'area' in box:
+            text['area'] = f'{box["area"]}'
+        changed.append({**box, **text})
+    return changed
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [{True: '1', False: '0'}, {True: 'true', False: 'false'}, {True: True, False: None}],
+    ids=['digits', 'words', 'null'],
+)
+def test_flags_and_numbers_may_be_text(tmp_path: Path, flags: dict[bool, Any]) -> None:
+    boxes = [{'iscrowd': 0, 'ignore': 0, **box} for group in ODD_BOXES.values() for box in group]
+    names = ('cat', 'dog', 'cow')
+    expected = run(tmp_path / 'c.json', coco(tmp_path / 'train.json', boxes, names))
+    source = coco(tmp_path / 'train.json', as_text(boxes, flags), names)
+    assert run(tmp_path / 'c.json', source) == expected
+    assert expected['ignored'] == [0, 0, 1]
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """Change a file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ('size', 'shown'),
+    [
+        ((-1, -1), '-1x-1'),
+        ((0, 0), '0x0'),
+        ((None, None), 'none'),
+        (('', 9), 'x9'),
+        ((9, float('nan')), '9xnan'),
+    ],
+)
+def test_boxes_of_images_without_a_size_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: Any, shown: str
+) -> None:
+    boxes = [{'category_id': 1, 'bbox': [30, 30, 5, 5]}, {'category_id': 1, 'bbox': [-6, 0, 6, 5]}]
+    source = coco(tmp_path / 'train.json', [*boxes, {'category_id': 1, 'image_id': 1}], ('cat',))
+    changed(source, lambda c: c['images'][0].update(zip(('width', 'height'), size, strict=True)))
+    found = run(tmp_path / 'c.json', source)
+    assert found['counts'] == [2] and found['left_out'] == {'outside the picture': 1}
+    note = f'note: {source}: 1 images, size missing (0.jpg: {shown}); boxes of these images count'
+    assert note in capsys.readouterr().out
+
+
+def test_an_absent_size_is_no_error(tmp_path: Path) -> None:
+    source = coco(tmp_path / 'train.json', [{'category_id': 1}], ('cat',))
+    changed(source, lambda c: [image.pop('height') for image in c['images']])
+    assert run(tmp_path / 'c.json', source)['counts'] == [1]
+
+
+def test_oddities_are_printed_and_do_not_reach_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = [{'category_id': 1, 'bbox': [5, 5, 8, 8]}] * 5
+    source = coco(tmp_path / 'train.json', boxes, ('cat',))
+    changed(source, lambda c: c['images'][2].update(file_name='1.jpg'))
+    assert 'notes' not in run(tmp_path / 'c.json', source)
+    printed = capsys.readouterr().out
+    assert f'note: {source}: 5 boxes that leave their image, and fit as corners x1, y1' in printed
+    assert '1 files under several image ids (1.jpg: ids 1, 2)' in printed
+    clean = coco(tmp_path / 'clean.json', [{'category_id': 1}], ('cat',))
+    run(tmp_path / 'c.json', clean)
+    assert 'note:' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda c: c['annotations'][0].update(iscrowd='maybe'), "has iscrowd 'maybe'. Write 0 or"),
+        (lambda c: [a.update(category_id='1') for a in c['annotations']], 'of different kinds'),
+        (lambda c: [a.update(image_id='0') for a in c['annotations']], 'of different kinds'),
+        (lambda c: c['images'][1].update(id='1'), "ids of 'images' are of two kinds"),
+        (lambda c: [a.update(bbox=[0.1, 0.1, 0.5, 0.5]) for a in c['annotations']], 'in fractions'),
+    ],
+    ids=['flag', 'category', 'image', 'mixed', 'fractions'],
+)
+def test_values_that_cannot_be_meant_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, message: str
+) -> None:
+    source = changed(coco(tmp_path / 'a.json', [{'category_id': 1}] * 3, ('cat',)), change)
+    assert main([str(source), '--out', str(tmp_path / 'c.json')]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'c.json').exists()
+
+
+def test_a_few_boxes_in_fractions_are_named_as_such(tmp_path: Path) -> None:
+    boxes = [{'category_id': 1}, {'category_id': 1, 'bbox': [0.1, 0.1, 0.5, 0.5]}]
+    found = run(tmp_path / 'c.json', coco(tmp_path / 'a.json', boxes, ('cat',)))
+    assert found['left_out'] == {'within 0..1, as in fractions of the image': 1}
 
 
 def test_classes_keep_the_given_order_and_others_are_left_out(tmp_path: Path) -> None:

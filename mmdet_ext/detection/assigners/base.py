@@ -35,12 +35,14 @@ def build_calculator(config: dict[str, Any] | None) -> Any:
             "iou_calculator must be None or a config, such as dict(type='BboxOverlaps2D'), got "
             f'{config!r}'
         )
-    if config is None or (
-        set(config) == {'type'}
-        and config['type'] in ('BboxOverlaps2D', 'mmdet.BboxOverlaps2D', BboxOverlaps2D)
-    ):
+    if config is None or (set(config) == {'type'} and _is_plain_iou(config['type'])):
         return None
     return MMDET_TASK_UTILS.build(config)
+
+
+def _is_plain_iou(kind: Any) -> bool:
+    """Return whether a type, by name, full path or class, is mmdet's IoU."""
+    return (MMDET_TASK_UTILS.get(kind) if isinstance(kind, str) else kind) is BboxOverlaps2D
 
 
 def aligned_overlap(

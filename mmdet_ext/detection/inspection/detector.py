@@ -54,12 +54,21 @@ def build_detector(name: str, config: Config, seed: int) -> Any:
     if not config.get('model'):
         raise ShowError(f'the config {name} has no model')
     for part in (config.model, config.model.get('backbone') or {}):
-        if (part.get('init_cfg') or {}).get('type') == 'Pretrained':
+        if _is_pretrained(part.get('init_cfg')):
             part['init_cfg'] = None
     with explained(f'cannot build the model of {name}'):
         model = MODELS.build(config.model)
         model.init_weights()
     return model.train()
+
+
+def _is_pretrained(init_cfg: Any) -> bool:
+    """Return whether a config of initial weights, or one of several, names a checkpoint."""
+    several = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
+    kinds = [each.get('type') for each in several]
+    # A text with or without path, or a class.
+    names = {str(getattr(kind, '__name__', kind)).rpartition('.')[2] for kind in kinds}
+    return not names.isdisjoint({'Pretrained', 'PretrainedInit'})
 
 
 def load_weights(model: Any, name: str, path: Path) -> str:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmdet_ext.data.coco.split_names import split_role
+from mmdet_ext.data.duplicates import find_shared_files
 from mmdet_ext.data.voc.annotation import VocAnnotation, read_annotation
 from mmdet_ext.data.voc.files import (
     VocError,
@@ -139,6 +140,7 @@ class VocFolder:
             parts = random_split(sorted(self.known.ids), seed)
         elif len(default) == 1 and holds_everything(default[0], contents[default[0]]):
             parts = random_parts(contents[default[0]], seed)
+        self._join_copies(parts)
         if chosen is None and errors:  # a list that cannot be read is no reason to go on without it
             raise next(iter(errors.values()))
         names = {**contents, **errors, **parts}
@@ -152,6 +154,19 @@ class VocFolder:
             if isinstance(split, VocError):
                 raise split
         return {name: split for name, split in found.items() if isinstance(split, SplitIds)}
+
+    def _join_copies(self, parts: dict[str, SplitIds]) -> None:
+        """Move images of val that have the content of one of train, unless all have."""
+        if not parts:
+            return
+        train, val = parts['train'], parts['val']
+        tested = {path: name for name in val.ids if (path := self.image(name))}
+        trained = [path for name in train.ids if (path := self.image(name))]
+        copies = {tested[path] for path, _ in find_shared_files(trained, tested)}
+        if copies and len(copies) < len(val.ids):
+            train.ids = sorted([*train.ids, *copies])
+            val.ids = [name for name in val.ids if name not in copies]
+            train.notes['copy of an image of train, not drawn for val'] += sorted(copies)
 
     def _name(self, wanted: str, names: list[str]) -> str:
         """Return the name of a list, or the only one that differs from the wanted one in case."""

@@ -165,3 +165,17 @@ def test_one_line_with_a_space_does_not_make_a_list_per_class(ten: Voc, out: Pat
     (report,) = convert_voc(ten.root, out)
     assert report.images == 2
     assert report.dropped_images == {'image and xml missing': ['my cat 9']}
+
+
+@pytest.mark.parametrize('name', ['default', None])
+def test_a_random_split_does_not_separate_copies(ten: Voc, out: Path, name: str | None) -> None:
+    images = ten.root / 'JPEGImages'
+    if name:
+        ten.split(name, *'0123456789')
+    convert_voc(ten.root, out)
+    first, second = files(out, 'val')
+    shutil.copy(images / files(out, 'train')[0], images / first)
+    train, val = convert_voc(ten.root, out)
+    assert (train.images, files(out, 'val')) == (9, [second])
+    assert train.notes == {'copy of an image of train, not drawn for val': [first[:-4]]}
+    assert not any('WARNING' in remark for remark in val.remarks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,6 +89,26 @@ def test_a_loss_of_ours_is_finite_by_the_assigner_of_mmdet_too(loss: str) -> Non
         assert torch.tensor(value(losses, 'loss_bbox')).isfinite() == finite
         if finite:
             assert all(g.isfinite().all() for g in gradients if g is not None)
+
+
+@pytest.mark.parametrize('loss', ['GIoULoss', 'CIoULoss', 'EfficientIoULoss', 'WiseIoULoss'])
+def test_losses_of_boxes_qualities_and_distributions_are_finite_by_the_assigner_of_mmdet(
+    loss: str,
+) -> None:
+    """Here such boxes have priors, so that their targets reach all three losses of GFL."""
+    rule = dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
+    head = build(
+        'GFLHead',
+        'mmdet_ext',
+        train_cfg=dict(assigner=rule),
+        loss_cls=dict(type='mmdet_ext.QualityFocalLoss'),
+        loss_dfl=dict(type='mmdet_ext.DistributionFocalLoss'),
+        loss_bbox=dict(type=f'mmdet_ext.{loss}'),
+    )
+    losses, gradients = outcome(head, with_flat(Batch((3, 2))))
+    for name in ('loss_cls', 'loss_bbox', 'loss_dfl'):
+        assert 0 < value(losses, name) < math.inf
+    assert all(each.isfinite().all() for each in gradients if each is not None)
 
 
 def sampled(scope: str, sampler: dict[str, Any], boxes: Tensor) -> tuple[Any, Tensor]:

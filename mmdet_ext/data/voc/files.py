@@ -52,20 +52,22 @@ def find_files(
     seen: set[tuple[int, int]] = set()
     folders, links = [folder], list[Path]()
     while folders or links:  # links come last, so that a folder is read at its own place
-        is_link = not folders
-        current = links.pop(0) if is_link else folders.pop()
+        current = folders.pop() if folders else links.pop(0)
         state = current.stat()
         if (state.st_dev, state.st_ino) in seen:
             if again is not None:
                 again.append(current)
             continue
         seen.add((state.st_dev, state.st_ino))
-        for path in sorted(current.iterdir()):
-            if is_hidden(path.name):
+        with os.scandir(current) as entries:  # which asks the disk about links alone
+            inside = sorted(entries, key=lambda entry: entry.name)
+        for entry in inside:
+            path, is_link = Path(entry.path), entry.is_symlink()
+            if is_hidden(entry.name):
                 continue
-            if path.is_dir():
-                (links if path.is_symlink() else folders).append(path)
-            elif wanted(path.name):
+            if path.is_dir() if is_link else entry.is_dir():
+                (links if is_link else folders).append(path)
+            elif wanted(entry.name):
                 yield path
 
 

@@ -113,6 +113,7 @@ def run(
     folder: Path, dataset: Any, evaluator: Any, model: Any = None, **loader: Any
 ) -> dict[str, float]:
     """Evaluate a config of a data set with MMEngine's runner."""
+    scope = loader.pop('scope', 'mmdet')
     runner = Runner(
         model=Recogniser() if model is None else model,
         work_dir=str(folder / 'work'),
@@ -125,7 +126,7 @@ def run(
         ),
         test_evaluator=evaluator,
         test_cfg=dict(),
-        default_scope='mmdet',
+        default_scope=scope,
         experiment_name=str(folder).replace('/', '_'),
         log_level='WARNING',
     )

@@ -73,6 +73,8 @@ class KnownIds:
         least = 1 if self._is_flat else 2
         for start in range(1, len(parts) - least + 1):
             found = self._id('/'.join(parts[start:]))
+            if found and start + 1 == len(parts):
+                return found, 'listed by a path of another place, taken by its name'
             if found:
                 return found, ''
         return None

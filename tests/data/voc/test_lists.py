@@ -179,3 +179,19 @@ def test_a_random_split_does_not_separate_copies(ten: Voc, out: Path, name: str 
     assert (train.images, files(out, 'val')) == (9, [second])
     assert train.notes == {'copy of an image of train, not drawn for val': [first[:-4]]}
     assert not any('WARNING' in remark for remark in val.remarks)
+
+
+def test_paths_of_another_machine_are_taken_by_name_in_a_folder_without_subfolders(
+    ten: Voc, out: Path
+) -> None:
+    ten.split('train', '/home/me/images/0.jpg', 'D:\\images\\1.jpg', 'images/2.jpg', '../3')
+    (report,) = convert_voc(ten.root, out)
+    assert files(out, 'train') == ['0.jpg', '1.jpg', '3.jpg']
+    assert report.notes == {
+        'listed by a path of another place, taken by its name': [
+            '/home/me/images/0.jpg: 0',
+            'D:\\images\\1.jpg: 1',
+            '../3: 3',
+        ]
+    }
+    assert report.dropped_images == {'image and xml missing': ['images/2']}

@@ -291,3 +291,20 @@ def test_padding_is_no_box_without_area(
     boxes = batch.gt_boxes.where(batch.gt_valid[..., None], odd)
     assert_same(match(case, replace(batch, gt_boxes=boxes)), match(case, batch))
     assert not [each for each in recwarn if 'without area' in str(each.message)]
+
+
+def test_it_says_what_it_uses_of_the_predictions(case: Case) -> None:
+    """Heads of ours compute no more than this; a rule that said less would lack it."""
+    batch, assigner = geometry(case, (5,)), build(case)
+    used = assigner.predictions_used
+    assert used is not None and bool(used) == case.predicts
+    found = random_predictions(batch)
+    part = Predictions(
+        boxes=found.boxes if 'boxes' in used else None,
+        probabilities=found.probabilities if 'scores' in used else None,
+    )
+    assert_same(assigner.match(batch, part if used else None), match(case, batch))
+    for name in used:
+        field = {'scores': 'probabilities'}.get(name, name)
+        with pytest.raises(ValueError, match=f'{case.name} goes by what the head predicts'):
+            assigner.match(batch, replace(part, **{field: None}))

@@ -146,7 +146,7 @@ def count_classes(
     notes: list[str] = []
     for path in paths:
         if path.is_dir():
-            _add_voc(tally, path, splits)
+            notes += _add_voc(tally, path, splits)
         else:
             coco = load_coco(path)
             tally.add(coco)
@@ -186,9 +186,14 @@ def _notes(path: Path, coco: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _add_voc(tally: _Tally, root: Path, splits: Sequence[str] | None) -> None:
-    """Count the boxes of a VOC folder after the conversion that training uses."""
+def _add_voc(tally: _Tally, root: Path, splits: Sequence[str] | None) -> list[str]:
+    """Count the boxes of a VOC folder after the conversion that training uses.
+
+    Returns:
+        A note on the images that the conversion leaves out with their boxes, if there are any.
+    """
     seen: set[str] = set()
+    images: set[tuple[str, str]] = set()
     dropped: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -206,8 +211,15 @@ def _add_voc(tally: _Tally, root: Path, splits: Sequence[str] | None) -> None:
             dropped |= Counter(
                 (reason, line) for reason, lines in report.dropped_boxes.items() for line in lines
             )
+            images.update(
+                (reason, line) for reason, lines in report.dropped_images.items() for line in lines
+            )
     for (reason, _), count in dropped.items():
         tally.left_out[reason] += count
+    without = Tally()
+    for reason, line in sorted(images):
+        without.add(reason, line)
+    return [f'{root}: images left out with their boxes: {without}'] if without else []
 
 
 def _check_classes(chosen: Sequence[str], tally: _Tally) -> None:

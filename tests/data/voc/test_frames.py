@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mmdet_ext.data.coco.class_counts import count_classes
 from mmdet_ext.data.coco.voc import convert_voc
 from tests.data.coco.voc_builder import Voc, converted_boxes, load_split
 
@@ -128,3 +129,16 @@ def test_boxes_in_fractions_of_the_image_are_named_with_what_to_do(voc: Voc, out
 def test_small_boxes_in_pixels_are_kept(voc: Voc, out: Path, corners: Corners) -> None:
     dropped, notes, boxes = convert(voc, out, '100 80', corners, (1, 1, 50, 50))
     assert (dropped, notes, len(boxes)) == ({}, {}, 2)
+
+
+def test_class_counts_name_the_images_that_are_left_out(voc: Voc) -> None:
+    for name, box in (('a', (0.1, 0.25, 0.5, 0.75)), ('b', (1, 1, 9, 9))):
+        voc.sample(name, ('cat', box))
+    voc.split('train', 'a', 'b')
+    voc.split('val', 'a')
+    found = count_classes([voc.root])
+    assert (found.counts, found.images) == ([1], 1)
+    assert found.notes == [
+        f'{voc.root}: images left out with their boxes: 1 boxes within 0..1, as in fractions of '
+        'the image; multiply them by its sides (a: 0.1,0.25,0.5,0.75)'
+    ]

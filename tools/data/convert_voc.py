@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         '--splits',
         nargs='+',
         metavar='NAME',
-        help='lists in ImageSets/Main (default: all that hold plain image ids)',
+        help='lists in ImageSets/Main, in any case (default: all that hold plain image ids)',
     )
     parser.add_argument(
         '--classes',
@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         '--seed',
         type=int,
         default=0,
-        help='seed of the random 80/20 split of a folder without lists',
+        help='seed of the random 80/20 split of a folder without lists, or with a single one '
+        'that names no split',
     )
     args = parser.parse_args(argv)
     try:

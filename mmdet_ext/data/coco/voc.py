@@ -22,6 +22,8 @@ from mmdet_ext.utils.files import whole_file
 
 Difficult = Literal['keep', 'crowd', 'drop']
 
+_MISSING = ('image missing', '')
+
 
 @dataclass
 class _SplitBuilder:
@@ -58,11 +60,13 @@ class _SplitBuilder:
             return 'name of several images', ', '.join(self.split.ambiguous[image_id])
         if isinstance(annotation, str):
             reason, _, detail = annotation.partition(': ')
-            return reason, detail
+            near = [] if image else self.folder.known.in_other_case(image_id)
+            return reason, detail or ('is there as ' + ', '.join(near) if near else '')
         if image is None and unclear:
             return 'image of the xml unclear', 'may be ' + ', '.join(unclear)
         if image is None:
-            return 'image missing', ''
+            unread = self.folder.files.unread.get(image_id)
+            return ('image of a format that is not read', unread.name) if unread else _MISSING
         check = self.checks[image]
         if check.size is None:
             return 'image unreadable', check.problem or ''

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmdet_ext.data.reports import LayoutError
-from mmdet_ext.data.suffixes import has_image_suffix
+from mmdet_ext.data.suffixes import has_image_suffix, has_unread_suffix
 from mmdet_ext.data.voc.annotation import VocAnnotation
 
 #: Folders and files that systems write beside those of the user; all others begin with a dot.
@@ -118,12 +118,14 @@ class VocFiles:
     Attributes:
         xmls: Path of the xml file of each id.
         images: Paths of the images of each id, several where suffixes differ.
+        unread: Paths of the images of each id whose format is not read.
         repeated: Ids with several xml files, such as ``a.xml`` and ``a.XML``.
         links: Links to folders that are read already.
     """
 
     xmls: dict[str, Path] = field(default_factory=dict)
     images: dict[str, list[Path]] = field(default_factory=dict)
+    unread: dict[str, Path] = field(default_factory=dict)
     repeated: set[str] = field(default_factory=set)
     links: list[Path] = field(default_factory=list)
 
@@ -139,8 +141,11 @@ def read_files(root: Path) -> VocFiles:
         files.xmls.setdefault(name, path)
     folder = root / 'JPEGImages'
     images: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(find_files(folder, has_image_suffix, files.links)):
-        images[id_of(path, folder)].append(path)
+    for path in sorted(find_files(folder, _is_image, files.links)):
+        if has_image_suffix(path):
+            images[id_of(path, folder)].append(path)
+        else:
+            files.unread[id_of(path, folder)] = path
     files.images = dict(images)
     return files
 
@@ -148,6 +153,10 @@ def read_files(root: Path) -> VocFiles:
 def is_xml(name: str) -> bool:
     """Return whether a file is an xml file by its name."""
     return name.lower().endswith('.xml')
+
+
+def _is_image(name: str) -> bool:
+    return has_image_suffix(name) or has_unread_suffix(name)
 
 
 def pair_by_content(

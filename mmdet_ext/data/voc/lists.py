@@ -14,6 +14,8 @@ from mmdet_ext.data.text import read_text
 from mmdet_ext.data.voc.files import VocError, composed, find_files, id_in_place
 
 _VAL_SHARE = 0.2
+#: DOS ends some files with a control character.
+_BLANKS = ' \t\v\f\x1a'
 #: Second column of VOC's lists per class: absent, difficult, present.
 _FLAGS = frozenset(('-1', '0', '1', '+1'))
 
@@ -31,6 +33,7 @@ class KnownIds:
         self.ids = set(ids)
         self._aliases = aliases
         self._by_name: dict[str, set[str]] = defaultdict(set)
+        self._by_casefold: dict[str, set[str]] = defaultdict(set)
         for name in (*self.ids, *aliases):
             self._by_name[name.rpartition('/')[2]].add(aliases.get(name, name))
         self._is_flat = not any('/' in name for name in (*self.ids, *aliases))
@@ -63,6 +66,13 @@ class KnownIds:
         name, _ = id_in_place(entry)
         found = self._by_name.get(name, set()) if '/' not in name else set()
         return sorted(found) if len(found) > 1 and not self._id(name) else []
+
+    def in_other_case(self, name: str) -> list[str]:
+        """Return the ids that differ from a name in capital letters alone."""
+        if not self._by_casefold:
+            for known in self.ids:
+                self._by_casefold[known.casefold()].add(known)
+        return sorted(self._by_casefold.get(name.casefold(), set()) - {name})
 
     def _id(self, name: str) -> str:
         return self._aliases.get(name, name if name in self.ids else '')
@@ -149,8 +159,10 @@ def read_split(paths: list[Path], main: Path, known: KnownIds) -> SplitIds:
     flagged = lines = 0
     for path in paths:
         folder = path.parent.relative_to(main).as_posix().strip('.')
-        for line in filter(str.strip, _read_list(path, known, folder).split('\n')):
-            flagged += _add_line(found, line.strip(), known, folder)
+        for line in _read_list(path, known, folder).split('\n'):
+            if not line.strip(_BLANKS):
+                continue
+            flagged += _add_line(found, line.strip(_BLANKS), known, folder)
             lines += 1
     found.is_plain = 2 * flagged <= lines
     return found

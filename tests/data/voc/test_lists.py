@@ -195,3 +195,19 @@ def test_paths_of_another_machine_are_taken_by_name_in_a_folder_without_subfolde
         ]
     }
     assert report.dropped_images == {'image and xml missing': ['images/2']}
+
+
+def test_names_in_another_case_are_missing_and_named(ten: Voc, out: Path) -> None:
+    ten.sample('IMG_1', ('cat', (1, 1, 9, 9)))
+    ten.split('train', '0', 'img_1.jpg', '\x1a')
+    (report,) = convert_voc(ten.root, out)
+    assert files(out, 'train') == ['0.jpg']
+    assert report.dropped_images == {'image and xml missing': ['img_1: is there as IMG_1']}
+
+
+def test_images_of_formats_that_are_not_read_are_named(ten: Voc, out: Path) -> None:
+    (ten.root / 'JPEGImages' / 'a.HEIC').write_bytes(b'x')
+    ten.xml('a', ('cat', (1, 1, 9, 9)))
+    ten.split('train', '0', 'a')
+    (report,) = convert_voc(ten.root, out)
+    assert report.dropped_images == {'image of a format that is not read': ['a: a.HEIC']}

@@ -42,7 +42,11 @@ def load_coco(ann_file: Path, name: str | None = None) -> dict[str, Any]:
             image or category lacks a key or has the id of another; if ids are text here and numbers
             there; if a flag is neither true nor false; or if boxes are in fractions of the size.
     """
-    return read_coco(ann_file, name)[0]
+    name = name or str(ann_file)
+    content = _open(ann_file, name)
+    normalise_values(name, content)
+    check_box_unit(name, content)
+    return content
 
 
 def read_coco(ann_file: Path, name: str | None = None) -> tuple[dict[str, Any], Tally]:
@@ -56,28 +60,11 @@ def read_coco(ann_file: Path, name: str | None = None) -> tuple[dict[str, Any], 
         LayoutError: As :func:`load_coco` does.
     """
     name = name or str(ann_file)
-    try:
-        content = json.loads(ann_file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise LayoutError(f'{name} cannot be read as json: {error}') from error
-    keys = sorted(content) if isinstance(content, dict) else type(content).__name__
-    absent = [
-        key
-        for key in _LISTS
-        if not isinstance(content, dict) or not isinstance(content.get(key), list)
-    ]
-    if absent:
-        raise LayoutError(
-            f'{name} is not a COCO detection file: no list {", ".join(absent)}; found {keys}'
-        )
-    for kind, needed in (('images', _IMAGE_KEYS), ('categories', _CATEGORY_KEYS)):
-        check_records(name, kind, content[kind], needed)
-        check_ids(name, kind, content[kind])
-    check_links(name, content)
+    content = _open(ann_file, name)
     faults = evaluation_faults(content)
     normalise_values(name, content)
     check_box_unit(name, content)
-    return dict(content), faults
+    return content, faults
 
 
 def check_records(name: str, kind: str, records: Iterable[Any], keys: Sequence[str]) -> None:
@@ -183,6 +170,29 @@ def is_finite(value: float) -> bool:
     Integers beyond the range of floats are finite.
     """
     return abs(value) < float('inf')
+
+
+def _open(ann_file: Path, name: str) -> dict[str, Any]:
+    """Read the lists of a file and check ids and names, with all values as they are written."""
+    try:
+        content = json.loads(ann_file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise LayoutError(f'{name} cannot be read as json: {error}') from error
+    keys = sorted(content) if isinstance(content, dict) else type(content).__name__
+    absent = [
+        key
+        for key in _LISTS
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
+    if absent:
+        raise LayoutError(
+            f'{name} is not a COCO detection file: no list {", ".join(absent)}; found {keys}'
+        )
+    for kind, needed in (('images', _IMAGE_KEYS), ('categories', _CATEGORY_KEYS)):
+        check_records(name, kind, content[kind], needed)
+        check_ids(name, kind, content[kind])
+    check_links(name, content)
+    return dict(content)
 
 
 def _unusable_key(record: Any, keys: Sequence[str]) -> str | None:

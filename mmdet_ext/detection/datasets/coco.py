@@ -12,7 +12,13 @@ from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import print_log
 
-from mmdet_ext.data.coco.annotations import check_records, is_finite, read_coco, repeated_names
+from mmdet_ext.data.coco.annotations import (
+    check_records,
+    is_finite,
+    load_coco,
+    read_coco,
+    repeated_names,
+)
 from mmdet_ext.data.coco.ids import is_other_kind
 from mmdet_ext.data.coco.image_files import ImageFiles, check_image_files
 from mmdet_ext.data.coco.values import is_fraction_box
@@ -112,11 +118,14 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
                 not match, or images are bad and ``bad_images`` is 'error'.
             FileNotFoundError: if every image is absent.
         """
-        content, faults = read_coco(Path(path), self.ann_file)
+        if self.test_mode:
+            content, faults = read_coco(Path(path), self.ann_file)
+        else:
+            content, faults = load_coco(Path(path), self.ann_file), Tally()
         self._check_classes(content)
         annotations = content['annotations']
         check_records(self.ann_file, 'annotations', annotations, _ANNOTATION_KEYS)
-        if faults and self.test_mode:
+        if faults:
             self._warn(
                 'an evaluator that reads this file itself, such as CocoMetric with ann_file, fails '
                 f'on these values or takes them for others: {faults}. Write the file anew with '
@@ -214,6 +223,8 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         unchecked = [image for image, known in zip(images, checked, strict=True) if not known]
         check_records(self.ann_file, 'unchecked images', unchecked, _SIZE_KEYS)
         local = [index for index, known in enumerate(checked) if known]
+        if not local:
+            return list(images)
         found = check_image_files(
             {**content, 'images': [images[index] for index in local]},
             [Path(paths[index]) for index in local],

@@ -94,6 +94,7 @@ class FacePairsDataset(LabelledDataset):
         if name is not None:
             check_name(name)
         self._name = name
+        self._pair_set: PairSet | None = None
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -160,9 +161,10 @@ class FacePairsDataset(LabelledDataset):
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline, and write the set and its pairs onto the packed data samples."""
         results = super().prepare_data(idx)
-        for sample in _packed(results):
-            place = idx if idx >= 0 else len(self) + idx
-            sample.set_metainfo(dict(pair_set=self._pair_set.carried_by(place)))
+        if self._pair_set is not None:
+            carried = self._pair_set.carried_by(idx if idx >= 0 else len(self) + idx)
+            for sample in _packed(results):
+                sample.set_metainfo(dict(pair_set=carried))
         return results
 
     def get_subset_(self, indices: Sequence[int] | int) -> None:

@@ -113,14 +113,15 @@ def pairs_of(sets: Sequence[ImagesOfSet], meta: Mapping[str, Any]) -> Mapping[st
         if known is not None and 'cumulative_sizes' not in meta and not _equal(known, carried):
             raise ValueError(
                 f"the images are of the set {sets[0].name!r}, metainfo['pairs'] of another one: "
-                f'{len(carried["same"]):,} and {len(known["same"]):,} pairs. The loader must go '
-                'over the data set whose metainfo the evaluator has'
+                f'{len(carried["same"]):,} and {len(known.get("same", ())):,} pairs. The loader '
+                'must go over the data set whose metainfo the evaluator has'
             )
         return carried
     if known is None and sets:
         raise ValueError(
             "pairs='dataset' needs metainfo['pairs'] of the data set, as FacePairsDataset has it; "
-            "for any other, set pairs='all'"
+            "for any other, set pairs='all'. Of data sets that are joined, the data samples must "
+            "keep the meta key 'pair_set'"
         )
     most, count = getattr(known, 'images', None), len({row[0] for one in sets for row in one.rows})
     if most is not None and count > most:
@@ -182,4 +183,4 @@ def _key(carried: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two tables hold the same pairs."""
-    return all(np.array_equal(one[key], other[key]) for key in ('index', 'same'))
+    return all(np.array_equal(one.get(key, ()), other.get(key, ())) for key in ('index', 'same'))

@@ -227,8 +227,9 @@ def test_tables(tmp_path: Path) -> None:
     assert pairs.same.tolist() == [True, False, True, False]
     assert pairs.fold.tolist() == [0, 0, 1, 1]  # each fold has both kinds
     assert pairs.labels.tolist() == [-1] * 4 and pairs.classes == []
-    path.write_text('0.png\t1.png\t1\t4\n2.png\t3.png\t0\t7\n')
-    assert read_table_pairs(path, tmp_path).fold.tolist() == [0, 1]
+    for first, second in (('4', '7'), ('4.0', '7.0'), ('0', '1')):
+        path.write_text(f'0.png\t1.png\t1\t{first}\n2.png\t3.png\t0\t{second}\n')
+        assert read_table_pairs(path, tmp_path).fold.tolist() == [0, 1]
     with pytest.raises(PairsError, match='1 pairs cannot be dealt to 10 folds.*Set folds to 1..1'):
         path.write_text('0.png,1.png,1\n')
         read_table_pairs(path, tmp_path)
@@ -261,6 +262,10 @@ def test_flags_of_a_table(tmp_path: Path, yes: str, no: str, separator: str) -> 
         ('0.png,1.png,nan\n', 'line 1: expected'),
         ('0.png,1.png,1,0\n0.png,1.png,1\n', 'line 2: expected'),
         ('0.png,1.png,1,-1\n', 'line 1: expected'),
+        ('0.png,1.png,1,0.5\n', 'line 1: expected'),
+        ('0.png,1.png,1,nan\n', 'line 1: expected'),
+        ('0.png,1.png,1,inf\n', 'line 1: expected'),
+        ('0.png,1.png,1,x\n', 'line 1: expected'),
         ('0.png,9.png,1\n', '1 of 1 pairs name absent files, 1 of 2: .*9.png'),
     ],
 )

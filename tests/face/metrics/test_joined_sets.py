@@ -187,6 +187,16 @@ def test_samples_without_the_meta_key_are_refused(
         run(tmp_path, dataset, METRIC, Recogniser(renew=True))
 
 
+def test_sets_whose_metainfo_is_a_list(tmp_path: Path, sets: list[Any]) -> None:
+    """mmdet lists the metainfo of all data sets where what the user states of them differs."""
+    stated = joined(*(dict(one, metainfo=dict(source=k)) for k, one in enumerate(sets)))
+    assert isinstance(DATASETS.build(stated).metainfo, list)
+    expected = run(tmp_path / '0', joined(*sets), METRIC)
+    assert run(tmp_path / '1', stated, METRIC) == expected
+    with pytest.raises(ValueError, match="data samples must keep the meta key 'pair_set'"):
+        run(tmp_path / '2', stated, METRIC, Recogniser(renew=True))
+
+
 def test_pairs_of_another_set_are_refused(tmp_path: Path, sets: list[Any]) -> None:
     from mmdet_ext.face.metrics import FaceVerificationMetric
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet_ext.data.coco.values import read_number
 from mmdet_ext.data.face.lists import names_exist
 from mmdet_ext.data.face.pairs.collected import (
     Absent,
@@ -147,8 +148,8 @@ def read_table_pairs(
     pairs = []
     for number, row in rows:
         same = read_flag(row[2]) if len(row) == columns and columns in (3, 4) else None
-        fold = row[3] if len(row) > 3 else '0'
-        if same is None or not fold.isdecimal():
+        fold = read_number(row[3]) if len(row) > 3 else 0
+        if same is None or fold is None or fold < 0 or fold % 1:
             raise PairsError(
                 f"{path}, line {number}: expected 'path1,path2,same' with same 0 or 1, and in all "
                 f'lines or in none a fold from 0 on; it has {row[:5]}'

@@ -188,7 +188,7 @@ def test_samples_without_the_meta_key_are_refused(
 
 
 def test_sets_whose_metainfo_is_a_list(tmp_path: Path, sets: list[Any]) -> None:
-    """mmdet lists the metainfo of all data sets where what the user states of them differs."""
+    """The metainfo is a list in mmdet where what the user states of its data sets differs."""
     stated = joined(*(dict(one, metainfo=dict(source=k)) for k, one in enumerate(sets)))
     assert isinstance(DATASETS.build(stated).metainfo, list)
     expected = run(tmp_path / '0', joined(*sets), METRIC)

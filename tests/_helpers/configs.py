@@ -160,7 +160,8 @@ def _shrink_face_loader(loader: Any, train: bool, root: Path) -> None:
         part.times = 1
     count = 0
     for dataset in _of_types(loader, *_FACE_DATASETS):
-        kept = {key: value for key, value in dataset.items() if key in _KEPT}
+        # Of the dict itself: those of a ConfigDict would be classes, which MMEngine cannot dump.
+        kept = {key: value for key, value in dict.items(dataset) if key in _KEPT}
         changed = _FACE_DATASETS[bare(dataset.type)](dataset, train, root)
         dataset.clear()
         dataset.update(kept, **changed)

@@ -263,9 +263,11 @@ def test_batch_size_fits_the_balanced_sampler() -> None:
     assert counted
 
 
-def test_buffers_are_synchronised_before_evaluation() -> None:
+def test_buffers_are_synchronised_before_evaluation_and_checkpoints_load() -> None:
     for leaf in face_leaf_configs():
-        hooks = Config.fromfile(leaf).default_hooks
+        cfg = Config.fromfile(leaf)
+        assert 'mmdet_ext.compat' in cfg.custom_imports.imports, leaf
+        hooks = cfg.default_hooks
         assert bare(hooks.sync_buffers.type) == 'SyncBuffersHook', leaf
 
 

@@ -201,6 +201,25 @@ def test_boxes_of_images_without_a_size_are_counted(
     assert note in capsys.readouterr().out
 
 
+def test_sizes_that_are_swapped_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = [{'category_id': 1, 'bbox': [2, 25, 5, 5]}, {'category_id': 1, 'bbox': [2, 2, 5, 5]}]
+    source = coco(tmp_path / 'train.json', boxes, ('cat',))
+    changed(source, lambda c: c['images'][0].update(width=40, height=9))
+    found = run(tmp_path / 'c.json', source)
+    assert found['left_out'] == {'outside the picture': 1}
+    note = '1 images whose boxes fit width and height if these are swapped (0.jpg: 40x9)'
+    assert note in capsys.readouterr().out
+
+
+def test_records_of_any_form_are_counted_as_unusable(tmp_path: Path) -> None:
+    odd = [{'category_id': 1, 'image_id': [1]}, {'category_id': {}}, {'bbox': 'wide'}]
+    source = coco(tmp_path / 'train.json', [{'category_id': 1}, *odd], ('cat',))
+    changed(source, lambda c: c['annotations'].extend([None, 3, []]))
+    assert run(tmp_path / 'c.json', source)['left_out'] == {'unusable': 6}
+
+
 def test_an_absent_size_is_no_error(tmp_path: Path) -> None:
     source = coco(tmp_path / 'train.json', [{'category_id': 1}], ('cat',))
     changed(source, lambda c: [image.pop('height') for image in c['images']])

@@ -18,6 +18,7 @@ from mmdet_ext.data.coco.image_files import (
     note_corner_boxes,
     note_missing_sizes,
     note_repeated_images,
+    note_swapped_sizes,
 )
 from mmdet_ext.data.coco.sizes import Size, read_size
 from mmdet_ext.data.coco.values import is_fraction_box, read_flag
@@ -174,8 +175,10 @@ def count_classes(
 
 def _notes(path: Path, coco: dict[str, Any]) -> list[str]:
     """Describe oddities of a COCO file that only its images can settle."""
+    coco = {**coco, 'annotations': usable_annotations(coco)[0]}
     missing, others = note_missing_sizes(coco), Tally()
     note_corner_boxes(coco, others)
+    note_swapped_sizes(coco, others)
     note_repeated_images(coco, [image['file_name'] for image in coco['images']], others)
     notes = [f'{path}: {others}'] if others else []
     if missing:

@@ -26,6 +26,9 @@ from mmdet_ext.data.reports import Tally, listed
 #: Share of images with boxes beyond the file's size from which on the others of one scale are
 #: taken to be drawn at the stated size too.
 _GROUP_SHARE = 0.1
+#: Share of the true width below which a stated one is clearly smaller, and the number of boxes
+#: that do not keep to a part of the image by chance.
+_SMALLER, _MANY = 0.8, 20
 #: Boxes from which on their form is judged.
 _FEWEST = 5
 _CORNERS = (
@@ -184,12 +187,17 @@ def _misdrawn(group: list[_Mismatch]) -> list[_Mismatch]:
     """Select the images of one difference whose boxes are drawn at the stated size.
 
     Boxes in the upper left part of an image fit both sizes: what other images of the same
-    difference show holds for them too, unless some show the contrary.
+    difference show holds for them too, unless some show the contrary. Boxes never leave an image
+    that is larger than stated; there, many boxes that all keep to the stated size show it.
     """
     certain = [each for each in group if each.is_certain]
     with_boxes = [each for each in group if each.boxes]
     clear = not any(each.fits_file_alone for each in group)
     if certain and clear and len(certain) >= _GROUP_SHARE * len(with_boxes):
+        return with_boxes
+    boxes = [(each, box) for each in group for box in each.boxes]
+    is_smaller = all(each.stated[0] < _SMALLER * each.true[0] for each in group)
+    if is_smaller and len(boxes) >= _MANY and all(fits(box, each.stated) for each, box in boxes):
         return with_boxes
     return certain
 
@@ -201,7 +209,7 @@ def note_corner_boxes(coco: dict[str, Any], notes: Tally) -> None:
     leave it otherwise.
 
     Args:
-        coco: Contents of a COCO file.
+        coco: Contents of a COCO file with usable annotations.
         notes: Tally that is added to.
     """
     sizes = {
@@ -222,3 +230,25 @@ def note_corner_boxes(coco: dict[str, Any], notes: Tally) -> None:
     if total >= _FEWEST and 2 * len(leaving) > total:
         for example in leaving:
             notes.add(_CORNERS, example)
+
+
+def note_swapped_sizes(coco: dict[str, Any], notes: Tally) -> None:
+    """Count the images whose boxes leave the stated size and fit it with its sides swapped.
+
+    Cameras store many images on their side, and some programs state the stored size.
+
+    Args:
+        coco: Contents of a COCO file with usable annotations.
+        notes: Tally that is added to.
+    """
+    boxes: dict[Any, list[tuple[float, ...]]] = defaultdict(list)
+    for record in coco['annotations']:
+        box = usable_box(record)
+        if box:
+            x, y, width, height = box
+            boxes[record.get('image_id')].append((x, y, x + width, y + height))
+    for image in coco['images']:
+        size = read_size(image.get('width'), image.get('height'))
+        if size and drawn_at_stated_size(boxes.get(image['id'], ()), (size[1], size[0]), size):
+            example = f'{image["file_name"]}: {show_sizes(size)}'
+            notes.add('images whose boxes fit width and height if these are swapped', example)

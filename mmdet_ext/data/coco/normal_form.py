@@ -8,11 +8,14 @@ only.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from mmdet_ext.data.coco.values import in_fractions, is_fraction_box, read_flag, read_number
 from mmdet_ext.data.reports import LayoutError, Tally, listed
 
+#: Text between the numbers of a box that is written as one text.
+_SEPARATORS = re.compile(r'\s*[,;]\s*|\s+')
 _FLAGS = ('iscrowd', 'ignore')
 _NUMBERS = {'images': ('width', 'height'), 'annotations': ('area',)}
 
@@ -38,9 +41,11 @@ def normalise_values(name: str, content: dict[str, Any]) -> None:
                     record[key] = record[key] if number is None else number
     for record in content['annotations']:
         box = record.get('bbox') if isinstance(record, dict) else None
+        if isinstance(box, str):  # tables write a list as one text
+            box = _SEPARATORS.split(box.strip().strip('[]()').strip())
         if isinstance(box, list) and any(isinstance(side, str) for side in box):
             sides = [read_number(side) for side in box]
-            record['bbox'] = box if None in sides else sides
+            record['bbox'] = record['bbox'] if None in sides else sides
     for key in _FLAGS:
         _normalise_flags(name, key, content['annotations'])
 
@@ -80,9 +85,11 @@ def evaluation_faults(content: dict[str, Any]) -> Tally:
         if not isinstance(record, dict):
             continue
         crowd, area, own = record.get('iscrowd'), record.get('area'), record.get('id')
+        example = f'annotations[{index}]'
+        if isinstance(record.get('bbox'), str):
+            faults.add('bbox that is one text', example)
         if type(crowd) is int and type(own) is int and own and not isinstance(area, str):
             continue
-        example = f'annotations[{index}]'
         if 'iscrowd' not in record:
             faults.add('annotations without iscrowd', example)
         elif crowd is None or (isinstance(crowd, str) and crowd.strip() != '1'):

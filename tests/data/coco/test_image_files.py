@@ -86,6 +86,15 @@ def test_boxes_that_fit_the_file_are_not_drawn_at_the_stated_scale(look) -> None
     assert look(((50, 30), [INSIDE, [80, 40, 15, 15]]))[0].bad == {}
 
 
+def test_many_boxes_that_keep_to_a_smaller_stated_size_are_drawn_there(look) -> None:
+    half, small = (50, 30), [10, 5, 38, 24]
+    found, _ = look((half, [small] * 12), (half, [small] * 8), (half, []))
+    assert [path.name for path in found.bad] == ['0.png', '1.png']
+    assert look((half, [small] * 12), (half, [small] * 7))[0].bad == {}  # too few to judge
+    assert look((half, [small] * 20), (half, [INSIDE]))[0].bad == {}  # one fits the file alone
+    assert look(((90, 54), [small] * 20))[0].bad == {}  # hardly smaller
+
+
 def test_one_odd_image_among_many_is_bad_alone(look, tmp_path: Path) -> None:
     large = (200, 120)
     found, _ = look((large, [RIGHT]), *[(large, [INSIDE])] * 12)

@@ -94,6 +94,12 @@ def is_there(dotted: str) -> bool:
     parts = dotted.split('.')
     if len(parts) == 2 and parts[1] in registered_types():
         return True
+    # A package of components has those of its modules as attributes.
+    package = REPO.joinpath(*parts[:-1])
+    if parts[-1] in registered_types() and any(
+        parts[-1] in names_in(path) for path in package.glob('*.py')
+    ):
+        return True
     for end in range(len(parts), 0, -1):
         module = REPO.joinpath(*parts[:end])
         path = module / '__init__.py' if module.is_dir() else module.with_suffix('.py')

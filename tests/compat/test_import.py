@@ -1,4 +1,4 @@
-"""What the import of `mmdet_ext.compat` does to a process, and running a file behind it."""
+"""Import of `mmdet_ext.compat`: what it changes in a process, and a file that runs behind it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold
+
+from mmdet_ext.functional.numerics.bounds import not_negative
 
 
 def corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,16 +61,6 @@ def larger(one: Tensor, other: Tensor) -> Tensor:
     """Return the larger of two tensors of one shape; equal elements share the gradient."""
     result: Tensor = _Larger.apply(one, other)  # type: ignore[no-untyped-call]
     return result
-
-
-def not_negative(value: Tensor) -> Tensor:
-    """Return the value where it is at least 0, else 0. As with ``clamp``, 0 has the gradient 1."""
-    return threshold(value, -torch.finfo(torch.float32).tiny, 0.0)
-
-
-def at_least(value: Tensor, floor: float) -> Tensor:
-    """Return the value where it is above the floor, else the floor, without a gradient there."""
-    return threshold(value, floor, floor)
 
 
 def seen_at_least(value: Tensor, floor: Tensor) -> bool:

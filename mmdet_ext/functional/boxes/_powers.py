@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmdet_ext.functional.boxes._coordinates import at_least
+from mmdet_ext.functional.numerics.bounds import at_least
 
 #: Largest factor by which a power below 1 may steepen a term at 0, where its own slope is infinite.
 STEEPEST = 16.0

@@ -12,9 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.boxes._coordinates import area, at_least, larger, seen_at_least
+from mmdet_ext.functional.boxes._coordinates import area, larger, seen_at_least
 from mmdet_ext.functional.boxes._powers import bounded_power
 from mmdet_ext.functional.boxes.pair import BoxPair, over_pairs
+from mmdet_ext.functional.numerics.bounds import at_least
 from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.functional.numerics.derivative import with_derivative
 
@@ -55,9 +56,10 @@ def iou_loss(
     Returns:
         Tensor: (...), float32 or float64; in [0, 1], for 'log' in [0, -log(eps)] times ``power``.
         Exactly 0 for equal boxes of any size. Boxes that are apart have the largest loss and no
-        gradient. The slope of -log IoU grows without bound near 0. An intersection narrower than
-        sqrt(eps) pixels therefore gets the gradient of one of that width, and an IoU below eps
-        keeps its gradient.
+        gradient; boxes that share a part of an edge have the one that makes them overlap. The
+        slope of -log IoU grows without bound near 0. An intersection narrower than sqrt(eps)
+        pixels therefore gets the gradient of one of that width, and an IoU below eps keeps its
+        gradient.
 
     Raises:
         ValueError: for another ``mode``, for ``eps``, ``power`` or ``inner_ratio`` not above 0,
@@ -273,7 +275,7 @@ def _ciou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
 def _aspect_gap(pair: BoxPair) -> Tensor:
     """Compute arctan(w^t / h^t) - arctan(w / h), with a finite gradient for sides down to 0."""
     width, height = at_least(pair.sides, pair.shortest).unbind(0)
-    target_width, target_height = pair.target_sides.clamp(min=pair.shortest).unbind(0)
+    target_width, target_height = at_least(pair.target_sides, pair.shortest).unbind(0)
     # The difference of the two angles is the angle between the diagonals.
     sine = target_width * height - target_height * width
     return torch.atan2(sine, target_width * width + target_height * height)

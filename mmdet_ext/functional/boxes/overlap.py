@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmdet_ext.functional.numerics.bounds import at_least, not_negative
 from mmdet_ext.functional.numerics.precision import promote_half
 
 __all__ = [
@@ -34,7 +35,8 @@ def box_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
         eps: smallest area of the union to divide by, px**2.
 
     Returns:
-        Tensor: (...), in [0, 1]; 0 for pairs in which both boxes have no area.
+        Tensor: (...), in [0, 1]; 0 for pairs in which both boxes have no area. Boxes that touch
+        have the gradient of boxes that overlap.
 
     >>> box_iou(torch.tensor([0., 0., 2., 1.]), torch.tensor([1., 0., 3., 1.]))
     tensor(0.3333)
@@ -42,7 +44,7 @@ def box_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
     boxes, others = promote_half(boxes, others)
     intersection = _intersection(boxes, others)
     union = _area(boxes) + _area(others) - intersection
-    return intersection / union.clamp(min=eps)
+    return intersection / at_least(union, eps)
 
 
 def iou_of_planes(
@@ -157,12 +159,12 @@ def pairwise_box_iof(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor
     """
     boxes, others = promote_half(boxes, others)
     boxes, others = boxes[..., :, None, :], others[..., None, :, :]
-    return _intersection(boxes, others) / _area(boxes).clamp(min=eps)
+    return _intersection(boxes, others) / at_least(_area(boxes), eps)
 
 
 def _area(boxes: Tensor) -> Tensor:
     """Compute the areas of boxes, px**2; 0 for an inverted box."""
-    side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    side = not_negative(boxes[..., 2:] - boxes[..., :2])
     return side[..., 0] * side[..., 1]
 
 
@@ -170,5 +172,5 @@ def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
     """Compute the intersections of boxes that broadcast against each other, px**2."""
     low = torch.maximum(boxes[..., :2], others[..., :2])
     high = torch.minimum(boxes[..., 2:], others[..., 2:])
-    inner = (high - low).clamp(min=0)
+    inner = not_negative(high - low)
     return inner[..., 0] * inner[..., 1]

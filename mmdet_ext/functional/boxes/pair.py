@@ -32,7 +32,6 @@ from mmdet_ext.functional.boxes._coordinates import (
     boxes_of_columns,
     corners,
     larger,
-    not_negative,
     seen_at_least,
     span,
     split_corners,
@@ -40,6 +39,7 @@ from mmdet_ext.functional.boxes._coordinates import (
 )
 from mmdet_ext.functional.boxes._powers import complement_power
 from mmdet_ext.functional.boxes.checks import check_aligned_boxes, check_overlap_options
+from mmdet_ext.functional.numerics.bounds import not_negative
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.functional.numerics.row_blocks import by_row_blocks
 

@@ -7,13 +7,12 @@ from torch import Tensor
 
 from mmdet_ext.functional.boxes._coordinates import (
     area,
-    at_least,
     larger,
-    not_negative,
     squared_norm,
 )
 from mmdet_ext.functional.boxes._powers import bounded_power
 from mmdet_ext.functional.boxes.pair import BoxPair, over_pairs
+from mmdet_ext.functional.numerics.bounds import at_least, not_negative
 from mmdet_ext.functional.numerics.checks import check_number, check_that
 
 __all__ = ['efficient_iou_loss', 'shape_iou_loss', 'siou_loss']
@@ -207,7 +206,7 @@ def shape_iou_loss(
 
 
 def _shape_iou(pair: BoxPair, power: float, inner_ratio: float, scale: float) -> Tensor:
-    target_sides = pair.target_sides.clamp(min=pair.shortest).log()
+    target_sides = at_least(pair.target_sides, pair.shortest).log()
     # The weight of an axis grows with the target's side along the other axis.
     across = 2 * (scale * (target_sides.flip(0) - target_sides)).sigmoid()
     diagonal = squared_norm(pair.outer_sides())

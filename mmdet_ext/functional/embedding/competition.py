@@ -35,6 +35,7 @@ from mmdet_ext.functional.embedding.chunked_competition import (
     Kind,
     OtherScores,
 )
+from mmdet_ext.functional.numerics.bounds import at_least
 from mmdet_ext.functional.numerics.checks import check_one_of, check_that
 from mmdet_ext.functional.numerics.directions import shortest_length, unit_vectors
 from mmdet_ext.functional.numerics.precision import promote_half
@@ -192,7 +193,7 @@ def _plain(
     lowest = torch.full_like(target, -torch.inf)[:, None]
     rest = scores.scatter(1, column, lowest)
     # With one class there are no others. Their weight is 0; its logarithm is clamped to be finite.
-    return Competition(target, norm, rest.logsumexp(1).clamp(min=LOWEST))
+    return Competition(target, norm, at_least(rest.logsumexp(1), LOWEST))
 
 
 class _Rescored(torch.autograd.Function):

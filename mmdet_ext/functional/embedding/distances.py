@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmdet_ext.functional.numerics.bounds import at_least
 from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.functional.numerics.precision import promote_half
 
@@ -250,7 +251,7 @@ def pairwise_distance(
     (features,) = promote_half(features)
     if normalize or distance == 'cosine':
         length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        features = features / length.clamp(min=_SHORTEST)
+        features = features / at_least(length, _SHORTEST)
     # The backward pass of cdist on a GPU holds rows x N x D elements.
     rows = max(1, CHUNK_ELEMENTS // max(1, features.numel()))
     exact = 'donot_use_mm_for_euclid_dist'

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from mmdet_ext.functional.numerics.bounds import at_most, inside
 from mmdet_ext.functional.numerics.precision import promote_half
 
 __all__ = [
@@ -44,8 +45,9 @@ def sine_of(cosine: Tensor) -> Tensor:
     >>> sine_of(torch.tensor([0.6, 1.0, -1.0]))
     tensor([0.8000, 0.0000, 0.0000])
     """
-    square = ((1 - cosine) * (1 + cosine)).clamp(min=0)
-    value = square.detach().sqrt()
+    square = (1 - cosine) * (1 + cosine)
+    # Only the value is raised to 0: a cosine rounded to 1 or just above it has the same slope.
+    value = square.detach().clamp(min=0).sqrt()
     # d sqrt(u) = du / (2 sqrt(u))
     return value + (square - square.detach()) * (0.5 / value.clamp(min=_SMALLEST_SINE))
 
@@ -241,7 +243,7 @@ def clipped_multiplicative_margin(cosine: Tensor, margin: float) -> Tensor:
     tensor([ 1.0000e+00, -4.3711e-08, -1.0000e+00])
     """
     (cosine,) = promote_half(cosine)
-    return torch.cos((margin * angle_of(cosine)).clamp(max=math.pi))
+    return torch.cos(at_most(margin * angle_of(cosine), math.pi))
 
 
 def adaptive_margin(cosine: Tensor, quality: Tensor, margin: Margin) -> Tensor:
@@ -289,7 +291,7 @@ def magnitude_margin(
         g(a) = 1 / a + a / u^2
 
     Args:
-        norm: a, (N,); clamped to l and u.
+        norm: a, (N,); clamped to l and u, and without a gradient outside of them.
         norms: l and u, (10, 110) in the paper.
         margins: m_low and m_high, in radians, (0.45, 0.8) in the paper.
 
@@ -305,6 +307,6 @@ def magnitude_margin(
     """
     low, high = norms
     (length,) = promote_half(norm)
-    length = length.clamp(low, high)
+    length = inside(length, low, high)
     slope = (margins[1] - margins[0]) / (high - low)
     return margins[0] + (length - low) * slope, 1 / length + length / high**2

@@ -1,6 +1,7 @@
 """Numerics that every subject needs: precision, checks, chunks, reduction and derivatives."""
 
 from mmdet_ext.functional.numerics import (
+    bounds,
     checks,
     chunks,
     derivative,
@@ -9,6 +10,7 @@ from mmdet_ext.functional.numerics import (
     reduction,
     row_blocks,
 )
+from mmdet_ext.functional.numerics.bounds import *
 from mmdet_ext.functional.numerics.checks import *
 from mmdet_ext.functional.numerics.chunks import *
 from mmdet_ext.functional.numerics.derivative import *
@@ -18,6 +20,7 @@ from mmdet_ext.functional.numerics.reduction import *
 from mmdet_ext.functional.numerics.row_blocks import *
 
 __all__: list[str] = []
+__all__ += bounds.__all__
 __all__ += checks.__all__
 __all__ += chunks.__all__
 __all__ += derivative.__all__

@@ -15,7 +15,7 @@ from mmdet_ext.data.coco.voc_folder import VocFolder
 from mmdet_ext.data.images import ImageCheck, check_images
 from mmdet_ext.data.voc.annotation import VocAnnotation, VocObject
 from mmdet_ext.data.voc.files import VocError, composed, without_suffix
-from mmdet_ext.data.voc.frames import fit_box, frame_problem
+from mmdet_ext.data.voc.frames import find_misdrawn, fit_box, frame_problem
 from mmdet_ext.data.voc.lists import SplitIds
 from mmdet_ext.data.voc.report import SplitReport, folder_remarks
 from mmdet_ext.utils.files import whole_file
@@ -34,6 +34,7 @@ class _SplitBuilder:
     split: SplitIds
     category_ids: dict[str, int]
     checks: dict[Path, ImageCheck]
+    misdrawn: dict[Path, str]
     difficult: Difficult
     inclusive: bool
     used_images: dict[Path, None] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class _SplitBuilder:
             return 'image listed twice', ''
         if not _is_text(image.name):
             return 'name of the image is not UTF-8', 'rename it'
-        return frame_problem(annotation, check.size)
+        return frame_problem(annotation, self.misdrawn.get(image))
 
     def _add_image(self, image_id: str, image: Path, annotation: VocAnnotation) -> None:
         size = self.checks[image].size or (0, 0)
@@ -196,6 +197,7 @@ def convert_voc(
     checks = check_images(
         path for found in chosen.values() for path in map(folder.image, found.ids) if path
     )
+    misdrawn = _find_misdrawn(folder, chosen, checks)
     reports, contents, used = [], {}, {}
     for split, found in chosen.items():
         report = SplitReport(
@@ -206,7 +208,9 @@ def convert_voc(
         )
         for reason, lines in found.notes.items():
             report.notes[reason] += lines
-        builder = _SplitBuilder(report, folder, found, category_ids, checks, difficult, inclusive)
+        builder = _SplitBuilder(
+            report, folder, found, category_ids, checks, misdrawn, difficult, inclusive
+        )
         for image_id in found.ids:
             builder.add(image_id)
         reports.append(report)
@@ -218,6 +222,19 @@ def convert_voc(
         raise VocError(f'no boxes left in {root}, so nothing was written\n{tables}')
     _write_all(contents)
     return reports
+
+
+def _find_misdrawn(
+    folder: VocFolder, chosen: dict[str, SplitIds], checks: dict[Path, ImageCheck]
+) -> dict[Path, str]:
+    """Find the images of all splits whose boxes are drawn at another size."""
+    images = {}
+    for name in dict.fromkeys(name for found in chosen.values() for name in found.ids):
+        image, annotation = folder.image(name), folder.annotation(name)
+        size = checks[image].size if image else None
+        if image and size and not isinstance(annotation, str):
+            images[image] = annotation, size
+    return find_misdrawn(images)
 
 
 def _is_text(name: str) -> bool:

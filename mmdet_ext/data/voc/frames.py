@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
-from mmdet_ext.data.coco.sizes import drawn_at_stated_size, read_size, show_sizes, size_difference
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmdet_ext.data.coco.image_files import check_image_files
+from mmdet_ext.data.coco.sizes import size_difference
 from mmdet_ext.data.coco.values import in_fractions
 from mmdet_ext.data.voc.annotation import Box, VocAnnotation
 
 
-def frame_problem(annotation: VocAnnotation, size: tuple[int, int]) -> tuple[str, str]:
+def find_misdrawn(
+    images: Mapping[Path, tuple[VocAnnotation, tuple[int, int]]],
+) -> dict[Path, str]:
+    """Find the images whose boxes are drawn at a stated size that is not that of the file.
+
+    They are found as in COCO files: images of one difference are judged together.
+
+    Args:
+        images: Content of the xml file, and width and height of the image as the loader turns it in
+            px, per image.
+
+    Returns:
+        The difference, the stated and the true size of each such image.
+    """
+    unequal = {
+        path: annotation
+        for path, (annotation, size) in images.items()
+        if size_difference(annotation.size, size)
+    }
+    records = [
+        {'id': number, 'file_name': path.name, 'width': width, 'height': height}
+        for number, (path, annotation) in enumerate(unequal.items())
+        for width, height in [annotation.size]
+    ]
+    boxes = [
+        {'image_id': number, 'category_id': 0, 'bbox': [x0, y0, x1 - x0, y1 - y0]}
+        for number, annotation in enumerate(unequal.values())
+        for x0, y0, x1, y1 in (item.corners for item in annotation.objects)
+    ]
+    coco = {'images': records, 'annotations': boxes, 'categories': []}
+    found = check_image_files(coco, list(unequal)).misdrawn if unequal else {}
+    return {
+        path: f'{size_difference(unequal[path].size, images[path][1])}, {shown}'
+        for path, shown in found.items()
+    }
+
+
+def frame_problem(annotation: VocAnnotation, misdrawn: str | None) -> tuple[str, str]:
     """Return the reason why the boxes of an image are certainly not in pixels of its file.
 
     Args:
         annotation: Content of the xml file.
-        size: Width and height of the image as the loader turns it, in px.
+        misdrawn: Difference of the sizes if the boxes are drawn at the stated one; see
+            :func:`find_misdrawn`.
 
     Returns:
         The reason with what to do, and the detail; empty texts if the boxes may be in pixels.
@@ -21,16 +63,12 @@ def frame_problem(annotation: VocAnnotation, size: tuple[int, int]) -> tuple[str
     if in_fractions((x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes):
         reason = 'boxes within 0..1, as in fractions of the image; multiply them by its sides'
         return reason, ','.join(map(str, boxes[0]))
-    difference = size_difference(annotation.size, size)
-    stated = read_size(*annotation.size)
-    if not stated or difference in (None, 'size missing', 'size wrong'):
-        return '', ''
-    if not drawn_at_stated_size(boxes, stated, size):
-        return '', ''
-    return (
-        f'{difference} in the xml, and the boxes fit that alone; turn or resize boxes or image',
-        show_sizes(annotation.size, size),
-    )
+    if misdrawn:
+        return (
+            'boxes drawn at another size than that of the file; resize or turn boxes or image',
+            misdrawn,
+        )
+    return '', ''
 
 
 def fit_box(corners: Box, size: tuple[int, int], inclusive: bool) -> tuple[Box | None, str]:

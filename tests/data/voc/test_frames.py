@@ -95,8 +95,8 @@ def test_boxes_that_fit_the_stated_size_alone_are_left_out_with_their_image(
     shown = stated.replace(' ', 'x')
     assert (notes, boxes) == ({}, [])
     assert dropped == {
-        f'{reason} in the xml, and the boxes fit that alone; turn or resize boxes or image': [
-            f'a: {shown}, true 100x80'
+        'boxes drawn at another size than that of the file; resize or turn boxes or image': [
+            f'a: {reason}, {shown}, true 100x80'
         ]
     }
 
@@ -109,8 +109,8 @@ def test_the_size_is_that_of_the_image_as_the_loader_turns_it(voc: Voc, out: Pat
 def test_boxes_of_an_image_that_the_program_did_not_turn_are_left_out(voc: Voc, out: Path) -> None:
     dropped, _, boxes = convert(voc, out, '100 80', (1, 2, 99, 79), turned=True)
     assert boxes == []
-    assert list(dropped.values()) == [['a: 100x80, true 80x100']]
-    assert next(iter(dropped)).startswith('width and height swapped in the xml')
+    assert list(dropped.values()) == [['a: width and height swapped, 100x80, true 80x100']]
+    assert next(iter(dropped)).startswith('boxes drawn at another size than that of the file')
 
 
 def test_boxes_in_fractions_of_the_image_are_named_with_what_to_do(voc: Voc, out: Path) -> None:
@@ -142,3 +142,27 @@ def test_class_counts_name_the_images_that_are_left_out(voc: Voc) -> None:
         f'{voc.root}: images left out with their boxes: 1 boxes within 0..1, as in fractions of '
         'the image; multiply them by its sides (a: 0.1,0.25,0.5,0.75)'
     ]
+
+
+def test_images_of_one_difference_are_judged_together(voc: Voc, out: Path) -> None:
+    for number in range(10):
+        corner = 150 if number == 0 else 40
+        voc.image(f'{number}.jpg', seed=number)
+        voc.xml(f'{number}', ('cat', (1, 2, corner, 60)), size='200 160')
+    voc.sample('plain', ('cat', (1, 1, 9, 9)))
+    voc.split('train', 'plain', *'0123456789')
+    (report,) = convert_voc(voc.root, out)
+    assert converted_boxes(out) == [('plain.jpg', 'cat', [1, 1, 8, 8])]
+    assert [len(lines) for lines in report.dropped_images.values()] == [10]
+
+
+def test_many_boxes_that_keep_to_a_smaller_stated_size_are_drawn_at_it(voc: Voc, out: Path) -> None:
+    for number in range(10):
+        voc.image(f'{number}.jpg', seed=number, size=(200, 160))
+        boxes = [('cat', (x, 2, x + 60, 60)) for x in (1, 20, 39)]
+        voc.xml(f'{number}', *boxes, size='100 80')
+    voc.sample('plain', ('cat', (1, 1, 9, 9)))
+    voc.split('train', 'plain', *'0123456789')
+    (report,) = convert_voc(voc.root, out)
+    assert converted_boxes(out) == [('plain.jpg', 'cat', [1, 1, 8, 8])]
+    assert [len(lines) for lines in report.dropped_images.values()] == [10]

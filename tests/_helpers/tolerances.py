@@ -5,6 +5,24 @@ from __future__ import annotations
 from typing import TypedDict
 
 import torch
+from torch import Tensor
+
+
+def assert_equal_but_rounding(found: Tensor, expected: Tensor, scale: float = 1.0) -> None:
+    """Assert that two computations of one result differ by no more than their last digits.
+
+    Processors add in different orders, and compute exp and log of a vector and of its last elements
+    by different code. So results of other shapes, blocks or code paths may differ in the last
+    digits; `torch.equal` is for one call made twice on the same shapes. The bounds are some 50
+    units in the last place: a wrong answer on random numbers is far beyond.
+
+    Args:
+        found: any shape.
+        expected: the same shape and precision.
+        scale: magnitude of the numbers that the results are sums of.
+    """
+    rounding = 50 * torch.finfo(found.dtype).eps
+    torch.testing.assert_close(found, expected, rtol=rounding, atol=rounding * scale)
 
 
 class Tolerance(TypedDict):

@@ -21,6 +21,7 @@ from mmdet_ext.functional.boxes._powers import (
 from mmdet_ext.functional.boxes.checks import check_overlap_options
 from mmdet_ext.functional.boxes.iou_losses import ciou_loss, giou_loss, iou_loss
 from mmdet_ext.functional.boxes.pair import BoxPair
+from tests._helpers.tolerances import assert_equal_but_rounding
 
 
 def slope(values: Tensor, power: float, order: int = 1) -> Tensor:
@@ -73,7 +74,8 @@ def test_larger_and_not_negative_have_the_gradients_of_pytorch() -> None:
     other = torch.tensor([2.0, 2.0, 1.0, -1.0], requires_grad=True)
     for mine, theirs in (
         (larger(one, other), torch.maximum(one, other)),
-        (not_negative(one - other), (one - other).clamp(min=0)),
+        # The slope at 0 is in test_bounds: that of clamp depends on the release of PyTorch.
+        (not_negative(one - other - 0.5), (one - other - 0.5).clamp(min=0)),
     ):
         assert torch.equal(mine, theirs)
         gradients = [torch.autograd.grad(v.sum(), (one, other)) for v in (mine, theirs)]
@@ -126,7 +128,7 @@ def test_blocks_give_the_same_as_all_pairs_at_once(
         blocks = run(dtype)
         with torch.no_grad():
             unrecorded = ciou_loss(pred.to(dtype), target, power=2.0, inner_ratio=0.7)
-        assert torch.equal(unrecorded.view_as(blocks[0]), blocks[0])
+        assert_equal_but_rounding(unrecorded.view_as(blocks[0]), blocks[0])
         monkeypatch.setattr(pair_module, 'MANY_PAIRS', 10**9)
         torch.testing.assert_close(blocks, run(dtype), rtol=rounding, atol=1e-7)
 

@@ -16,6 +16,7 @@ from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions
 from mmdet_ext.functional.numerics import chunks
 from tests._helpers.assigners import build, random_batch, random_predictions
+from tests._helpers.tolerances import assert_equal_but_rounding
 
 pytestmark = pytest.mark.parametrize('case', cases_of('assigner'), ids=lambda case: case.name)
 
@@ -87,7 +88,7 @@ def test_a_batch_is_the_stack_of_its_images(case: Case) -> None:
     for image in range(len(COUNTS)):
         alone = build(case).match(single(batch, image), of_image(predictions(case, batch), image))
         assert torch.equal(whole.gt_index[image], alone.gt_index[0])
-        assert torch.equal(whole.overlap[image], alone.overlap[0])
+        assert_equal_but_rounding(whole.overlap[image], alone.overlap[0])
 
 
 def test_padding_changes_nothing_whatever_stands_in_it(case: Case) -> None:

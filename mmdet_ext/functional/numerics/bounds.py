@@ -39,8 +39,8 @@ def at_most(value: Tensor, ceiling: float) -> Tensor:
     """Return the value where it is below the ceiling, else the ceiling, without a gradient there.
 
     >>> x = torch.tensor([0., 1., 2.], requires_grad=True)
-    >>> torch.autograd.grad(at_most(x, 1.).sum(), x)[0]
-    tensor([1., 0., 0.])
+    >>> torch.autograd.grad(at_most(x, 1.).sum(), x)[0].tolist() == [1, 0, 0]
+    True
     """
     return -threshold(-value, -ceiling, -ceiling)
 

@@ -108,7 +108,7 @@ def read_annotation(path: Path) -> VocAnnotation | str:
         return f'xml unreadable: {error.strerror}'
     if root.tag != 'annotation':
         return f'xml unparsable: begins with <{root.tag}>, not <annotation>'
-    if any(_UNREAD in (item.findtext('name') or '') for item in root.findall('object')):
+    if any(_UNREAD in (item.findtext('name') or '') for item in _objects(root)):
         return f'xml in another encoding than declared: {oddity}; save it as utf-8'
     return _annotation(root, oddity)
 
@@ -173,6 +173,8 @@ def _is_utf8(data: bytes, text: str, encoding: str) -> bool:
     Bytes of an encoding with one byte per letter are UTF-8 by accident next to never, those of one
     with two bytes only where each letter of the UTF-8 has two.
     """
+    if encoding.startswith(('iso2022', 'hz')):  # which are written in ASCII alone
+        return _try_decode(data, encoding) is None
     if text.isascii() or _try_decode(data, _LARGER.get(encoding, encoding)) is None:
         return True
     two_bytes = encoding in ('shift_jis', 'cp932') or encoding.startswith(
@@ -252,7 +254,8 @@ def _annotation(root: ElementTree.Element, oddity: str) -> VocAnnotation:
     if oddity:
         notes['xml in another encoding than declared'].append(oddity)
     objects, malformed = [], []
-    for number, element in enumerate(root.findall('object'), start=1):
+    elements = _objects(root)
+    for number, element in enumerate(elements, start=1):
         try:
             objects.append(_read_object(element))
         except ValueError as error:
@@ -260,7 +263,10 @@ def _annotation(root: ElementTree.Element, oddity: str) -> VocAnnotation:
             continue
         flag = element.findtext('difficult')
         if read_flag(flag) is None:
-            notes['difficult is no flag, taken as 0'].append(f'object {number}, {flag!r}')
+            notes['difficult is no flag, taken as 0'].append(f'object {number}, {flag!r:.40}')
+    inside = sum(len(list(element.iter('bndbox'))) for element in elements)
+    outside = len(list(root.iter('bndbox'))) - inside
+    malformed += [f'bndbox {number} outside of <object>' for number in range(1, outside + 1)]
     width, height = (root.findtext(f'size/{side}') for side in ('width', 'height'))
     filename, folder, path = (
         (root.findtext(tag) or '').strip() for tag in ('filename', 'folder', 'path')
@@ -277,6 +283,11 @@ def _annotation(root: ElementTree.Element, oddity: str) -> VocAnnotation:
     )
 
 
+def _objects(root: ElementTree.Element) -> list[ElementTree.Element]:
+    """Return the objects, which some programs put into one element."""
+    return [*root.findall('object'), *root.findall('objects/object')]
+
+
 def _size_side(text: str | None) -> int | float | str | None:
     """Return a stated side as a number where it is one."""
     number = read_number(text)
@@ -284,7 +295,7 @@ def _size_side(text: str | None) -> int | float | str | None:
 
 
 def _read_object(element: ElementTree.Element) -> VocObject:
-    name = (element.findtext('name') or '').strip()
+    name = re.sub(r'\s*\n\s*', ' ', (element.findtext('name') or '').strip())
     if not name:
         raise ValueError('no name')
     xmin, ymin, xmax, ymax = (
@@ -297,5 +308,5 @@ def _number_in(element: ElementTree.Element, tag: str) -> float:
     text = (element.findtext(tag) or '').strip()
     number = read_number(text)
     if number is None or not math.isfinite(number):
-        raise ValueError(f'{tag} is {text!r}' if text else f'no {tag}')
+        raise ValueError(f'{tag} is {text[:40]!r}' if text else f'no {tag}')
     return int(number) if float(number).is_integer() else number  # 5 is written as 5, not as 5.0

@@ -57,6 +57,7 @@ def names(found: VocAnnotation | str) -> list[str]:
         ('cp1252', 'cp1252', '€ é'),
         ('windows-1251', 'cp1251', 'кот'),
         ('latin1', 'latin-1', 'é'),
+        ('iso-2022-jp', 'iso2022_jp', '猫'),
         ('ISO-8859-1', 'cp1252', '€'),
         ('utf-16', 'utf-16', '猫'),
         ('utf-16', 'utf-16-le', '猫'),
@@ -205,3 +206,42 @@ def test_reasons_are_counted_per_folder(voc: Voc, out: Path) -> None:
     assert report.dropped_images[WRONG][0].startswith('b: no encoding declared')
     assert report.notes['difficult is no flag, taken as 0'] == ["d: object 1, 'maybe'"]
     assert report.notes[WRONG] == ["e: declared 'own', which is unknown, read as utf-8"]
+
+
+BOX = '<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>'
+
+
+def test_objects_in_one_element_are_read(tmp_path: Path) -> None:
+    inside = ''.join(f'<object><name>{name}</name>{BOX}</object>' for name in ('cat', 'dog'))
+    found = read(tmp_path, f'<annotation><objects>{inside}</objects></annotation>')
+    assert isinstance(found, VocAnnotation)
+    assert [item.name for item in found.objects] == ['cat', 'dog'] and not found.malformed
+
+
+def test_boxes_outside_of_objects_are_counted_and_those_of_parts_are_not(tmp_path: Path) -> None:
+    part = f'<part><name>head</name>{BOX}</part>'
+    found = read(
+        tmp_path,
+        f'<annotation><object><name>person</name>{BOX}{part}</object>'
+        f'<item><name>cat</name>{BOX}</item><item>{BOX}</item></annotation>',
+    )
+    assert names(found) == ['person'] and isinstance(found, VocAnnotation)
+    assert found.malformed == ['bndbox 1 outside of <object>', 'bndbox 2 outside of <object>']
+
+
+def test_a_name_in_several_lines_is_one(tmp_path: Path) -> None:
+    xml = f'<annotation><object><name>\n  traffic\r\n  light </name>{BOX}</object></annotation>'
+    assert names(read(tmp_path, xml)) == ['traffic light']
+
+
+def test_a_long_text_in_place_of_a_number_is_shown_in_part(tmp_path: Path) -> None:
+    box = BOX.replace('>3<', f'>{"9" * 5000}<')
+    found = read(tmp_path, f'<annotation><object><name>cat</name>{box}</object></annotation>')
+    assert isinstance(found, VocAnnotation)
+    assert found.malformed == [f"object 1, bndbox/xmax is '{'9' * 40}'"]
+
+
+def test_elements_in_elements_without_end_are_read(tmp_path: Path) -> None:
+    deep = '<a>' * 20_000 + '</a>' * 20_000
+    xml = f'<annotation>{deep}<object><name>cat</name>{BOX}</object></annotation>'
+    assert names(read(tmp_path, xml)) == ['cat']

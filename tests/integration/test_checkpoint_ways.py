@@ -61,7 +61,7 @@ def trained(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
     ]
     Runner.from_cfg(cfg).train()
     (config,) = (folder / 'run').glob('*.py')
-    image = next((shapes_root / 'images' / 'val').iterdir())
+    image = min((shapes_root / 'images' / 'val').iterdir())
     return Trained(config, folder / 'run' / 'epoch_1.pth', image)
 
 

@@ -126,7 +126,7 @@ def test_an_inferencer_needs_the_checkpoint_alone(run: Run, shapes_root: Path) -
 
     if 'bbox_head' not in run.configs()['checkpoint'].model:
         pytest.skip('DetInferencer takes a detector')
-    image = str(next((shapes_root / 'images' / 'val').iterdir()))
+    image = str(min((shapes_root / 'images' / 'val').iterdir()))
     inferencer = DetInferencer(weights=str(run.checkpoint), device='cpu')
     (found,) = inferencer(image)['predictions']
     assert type(inferencer.model.bbox_head.loss_bbox).__module__ == 'mmdet_ext.losses.iou'

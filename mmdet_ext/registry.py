@@ -15,6 +15,7 @@ import difflib
 import functools
 import inspect
 import pkgutil
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -75,6 +76,8 @@ class ExtRegistry(root.Registry):
         self._absent: dict[str, str] = {}
         # All that was registered, also where another component took its name.
         self._registered: list[Any] = []
+        if parent is not None:
+            parent.children['mmdet_ext'] = _AskedByScope(self)
 
     def import_from_location(self) -> None:
         """Import the locations of this registry once; remember those whose host is absent."""
@@ -109,24 +112,26 @@ class ExtRegistry(root.Registry):
         if path is not None:
             return self._get_by_path(path)
         found = super().get(key)
+        scope, _, name = key.rpartition('.')
+        if found is not None and scope == 'mmdet_ext' and name not in self._module_dict:
+            return self._get_by_path(key)  # MMEngine also returns modules, and any text or number
         if found is not None:
             return found
-        scope, _, name = key.rpartition('.')
         if self._absent:
             lacks = '; '.join(f'{place}: {hint}' for place, hint in self._absent.items())
             raise ImportError(
                 f'mmdet_ext.{name} is not among the {self.name} components that could be loaded '
                 f'({_listing(self._module_dict)}). Not loaded for want of a package: {lacks}'
             )
-        close = difflib.get_close_matches(name, self._module_dict, n=1, cutoff=0.7)
+        close = _closest(name, self._module_dict)
         if close and scope in ('', 'mmdet_ext'):
             raise KeyError(
-                f'mmdet_ext has no {self.name} named {name!r}; did you mean {close[0]!r}? '
+                f'mmdet_ext has no {self.name} named {name!r}; did you mean {close!r}? '
                 f'There are: {_listing(self._module_dict)}'
             )
         if close:
             raise KeyError(
-                f'there is no {self.name} {key!r}; did you mean {"mmdet_ext." + close[0]!r}?'
+                f'there is no {self.name} {key!r}; did you mean {"mmdet_ext." + close!r}?'
             )
         return None
 
@@ -144,9 +149,9 @@ class ExtRegistry(root.Registry):
             return found
         wrong = lacks or f'it is {_described(found)}, and a {self.name} is wanted here'
         name = path.rpartition('.')[2]
-        close = difflib.get_close_matches(name, self._module_dict, n=1, cutoff=0.7)
+        close = _closest(name, self._module_dict)
         if close:
-            cls = self._module_dict[close[0]]
+            cls = self._module_dict[close]
             advice = f'did you mean {cls.__module__ + "." + cls.__qualname__!r}?'
         else:
             advice = f'there are, with or without a path: {_listing(self._module_dict)}'
@@ -163,6 +168,24 @@ class ExtRegistry(root.Registry):
             _explain_unknown_options(module)
         super()._register_module(module, *args, **kwargs)
         self._registered.append(module)
+
+
+class _AskedByScope(ExtRegistry):
+    """A registry as its parent has it: the parent takes the scope off a key before it asks.
+
+    With the scope back on, ``mmdet_ext.torch.nn.Linear`` is no name of ``torch.nn.Linear``. All
+    else is the registry's own.
+    """
+
+    def __init__(self, nodes: ExtRegistry) -> None:
+        self.__dict__ = nodes.__dict__
+        self._nodes = nodes
+
+    def get(self, key: str) -> Any:
+        return self._nodes.get(f'mmdet_ext.{key}')
+
+    def _search_child(self, scope: str) -> root.Registry | None:
+        return self._nodes._search_child(scope)
 
 
 def import_components(package: ModuleType, nodes: ExtRegistry) -> dict[str, type]:
@@ -182,6 +205,13 @@ def import_components(package: ModuleType, nodes: ExtRegistry) -> dict[str, type
         for name, component in sorted(nodes.module_dict.items())
         if component.__module__.startswith(f'{package.__name__}.')
     }
+
+
+def _closest(name: str, names: Iterable[str]) -> str | None:
+    """Return the name that is most like another one, whatever the case of letters."""
+    by_lower = {each.lower(): each for each in names}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    return by_lower[found[0]] if found else None
 
 
 def _listing(names: Any) -> str:
@@ -248,8 +278,8 @@ def _walk(path: str) -> tuple[Any, str]:
         elif inspect.ismodule(found) and hasattr(found, '__path__') and _is_package(inner):
             found = import_module(inner)
         else:
-            close = difflib.get_close_matches(part, dir(found), n=1, cutoff=0.7)
-            hint = f' (it has {close[0]!r})' if close else ''
+            close = _closest(part, dir(found))
+            hint = f' (it has {close!r})' if close else ''
             return None, f'{here} has no {part!r}{hint}'
         here = inner
     return found, ''

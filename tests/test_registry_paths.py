@@ -175,6 +175,22 @@ def test_a_margin_may_be_a_class_alone() -> None:
         ('MODELS', 'mmdet_ext.losses.base.ElementwiseLoss', 'a class that is not registered'),
         ('MODELS', 'mmdet_ext.functional.boxes.iou_losses.ciou_loss', 'it is a function'),
         ('MODELS', 'mmdet_ext.losses.CIoULoss.forward', 'it is a function'),
+        ('MODELS', 'mmdet_ext.losses', 'it is a module, and a model is wanted here'),
+        ('MODELS', 'mmdet_ext.__version__', 'it is a str, and a model is wanted here'),
+        (
+            'MODELS',
+            'mmdet_ext.losses.ciouloss',
+            r"\(it has 'CIoULoss'\); did you mean 'mmdet_ext\.losses\.iou\.CIoULoss'\?",
+        ),
+        ('MODELS', 'mmdet_ext.os.system', "mmdet_ext has no 'os'"),
+        ('MODELS', 'mmdet_ext.torch.nn.Linear', "mmdet_ext has no 'torch'"),
+        ('MODELS', 'mmdet_ext.losses.iou.torch.nn.Linear', 'a class that is not registered'),
+        (
+            'MODELS',
+            'mmdet_ext.mmdet.models.losses.CIoULoss',
+            r"mmdet_ext has no 'mmdet'; did you mean 'mmdet_ext\.losses\.iou\.CIoULoss'\?",
+        ),
+        ('MODELS', 'mmdet_ext.mmdet_ext.CIoULoss', "mmdet_ext has no 'mmdet_ext'"),
     ],
 )
 @pytest.mark.parametrize('ours', [True, False], ids=['ours', 'mmdet'])
@@ -185,6 +201,23 @@ def test_a_wrong_path_is_explained(ours: bool, kind: str, key: str, message: str
     assert str(caught.value.args[0]).startswith(f'{key} is no {KINDS[kind].name}: ')
     assert f'mean {key!r}' not in str(caught.value)
     assert key not in KINDS[kind]
+
+
+@pytest.mark.parametrize('nodes', [registry.MODELS, mmdet.registry.MODELS], ids=['ours', 'mmdet'])
+def test_a_name_in_other_letters_is_explained(nodes: Any) -> None:
+    with pytest.raises(KeyError, match=r"no model named 'ciouloss'; did you mean 'CIoULoss'\?"):
+        nodes.get('mmdet_ext.ciouloss')
+
+
+def test_every_registry_is_found_by_its_scope_and_counted() -> None:
+    for kind, nodes in KINDS.items():
+        if kind != 'MARGINS':
+            host = getattr(mmengine.registry, kind)
+            with host.switch_scope_and_registry('mmdet_ext') as found:
+                assert found is nodes
+            child = host.children['mmdet_ext']
+            assert child.module_dict is nodes.module_dict
+            assert child.get('NoSuchComponentAnywhere') is None
 
 
 def test_the_name_that_was_asked_is_never_suggested() -> None:

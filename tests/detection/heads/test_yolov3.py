@@ -126,3 +126,16 @@ def test_priors_are_ignored_by_the_boxes_predicted_for_them() -> None:
         assert torch.equal(backgrounds[image] == 1, ~positive & (overlap <= 0.3))
         assert ((backgrounds[image] == 0) & ~positive).sum() > 20
         assert positive.sum() > 0
+
+
+def test_an_assigner_that_does_not_say_what_it_uses_gets_scores_and_boxes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = head('mmdet_ext', dict(type='mmdet_ext.YOLOv3Assigner'))
+    monkeypatch.setattr(type(model.assigner), 'predictions_used', None)
+    match, got = model.assigner.match, []
+    model.assigner.match = lambda geometry, given: (got.append(given), match(geometry, given))[1]
+    model.loss_by_feat(maps(model, 2), *batch(2))
+    (given,) = got
+    assert given.scores.shape == (*given.boxes.shape[:2], 7)
+    assert given.boxes.shape[2] == 4

@@ -69,7 +69,7 @@ class YOLOV3Head(TargetsInLoss, MMDetYOLOV3Head):  # type: ignore[misc]
         used = self.assigner.predictions_used
         predictions = Predictions(
             boxes=self._decoded(pred_maps, priors, strides),
-            probabilities=self._scores(pred_maps) if used and 'scores' in used else None,
+            probabilities=self._scores(pred_maps) if used is None or 'scores' in used else None,
         )
         matched = self.match(self.assigner, geometry, predictions)
         background = matched.assignment.gt_index == BACKGROUND

@@ -138,7 +138,7 @@ def test_config_of_own_data(shapes_root: Path, tmp_path: Path) -> None:
     [
         ('images[2] has no file_name', lambda c: c['images'][2].pop('file_name')),
         ('images[2] has no id', lambda c: c['images'][2].pop('id')),
-        ('images[0] has width None', lambda c: c['images'][0].update(width=None)),
+        ('images[0] has file_name 3', lambda c: c['images'][0].update(file_name=3)),
         ("1 ids stand more than once in 'images': 1", lambda c: c['images'][2].update(id=1)),
         ('categories[1] has no name', lambda c: c['categories'][1].pop('name')),
         ('categories[1] has no id', lambda c: c['categories'][1].pop('id')),

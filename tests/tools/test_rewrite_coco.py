@@ -86,3 +86,25 @@ def test_bad_input_is_named_and_nothing_is_written(
     assert 'boxes of 1 images are drawn at the stated size, not at that of the file: ' in error
     assert '000003.jpg: 192x144, true 96x72. Resize or turn' in error
     assert not out.exists()
+
+
+@pytest.mark.parametrize('area', [0, -3, float('nan'), None])
+def test_an_area_that_is_none_becomes_that_of_the_box(
+    source: tuple[Path, Path], tmp_path: Path, area: float | None
+) -> None:
+    content = json.loads(source[0].read_text())
+    content['annotations'][0].update(area=area)
+    source[0].write_text(json.dumps(content))
+    out = tmp_path / 'out.json'
+    assert main([str(source[0]), '--out', str(out)]) == 0
+    box = json.loads(out.read_text())['annotations'][0]
+    assert box['area'] == box['bbox'][2] * box['bbox'][3] > 0
+
+
+def test_a_folder_without_the_images_is_refused(
+    source: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'out.json'
+    assert main([str(source[0]), '--images', str(tmp_path / 'none'), '--out', str(out)]) == 2
+    assert 'none of its images can be read' in capsys.readouterr().err
+    assert not out.exists()

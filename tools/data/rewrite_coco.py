@@ -3,8 +3,9 @@
     python tools/data/rewrite_coco.py data/annotations/val.json --images data/val --out val.json
 
 Flags and numbers that are text become numbers; annotations get ids from 1 on, and an area and
-iscrowd where they have none. With --images, width and height become those of the files. COCO's
-evaluation reads the file by itself: it takes "iscrowd": "0" for a crowd, and the id 0 for no match.
+iscrowd where they have none; an area of 0 becomes that of the box. With --images, width and height
+become those of the files. COCO's evaluation reads the file by itself: it takes "iscrowd": "0" for a
+crowd, and the id 0 for no match.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ def rewrite(ann_file: Path, out: Path, image_dir: Path | None) -> str:
                 f'that of the file: {listed(sizes)}. Resize or turn these images or their boxes'
             )
         bad = [f'{path}: {reason}' for path, reason in found.unreadable.items()]
+        if bad and len(bad) == len({image_dir / each['file_name'] for each in coco['images']}):
+            raise LayoutError(
+                f'{ann_file}: none of its images can be read ({listed(bad)}). Check --images '
+                f'{image_dir}, or leave it out to keep the sizes that the file states'
+            )
         lines += [f'{len(bad)} images cannot be read: {listed(bad)}'] if bad else []
         lines += [str(found.notes)] if found.notes else []
     complete_annotations(coco)

@@ -16,6 +16,10 @@ from mmdet_ext.data.coco.normal_form import check_box_unit, evaluation_faults, n
 from mmdet_ext.data.reports import LayoutError, Tally, listed
 
 _SHOWN = 100
+#: Advice for keys of annotations that a tool gives.
+_REWRITTEN = dict.fromkeys(
+    ('area',), ', or write the file anew with tools/data/rewrite_coco.py, which fills it in'
+)
 _LISTS = ('images', 'annotations', 'categories')
 _IMAGE_KEYS = ('id', 'file_name')
 _CATEGORY_KEYS = ('id', 'name')
@@ -62,6 +66,7 @@ def read_coco(ann_file: Path, name: str | None = None) -> tuple[dict[str, Any], 
     name = name or str(ann_file)
     content = _open(ann_file, name)
     faults = evaluation_faults(content)
+    _note_encoding(ann_file, faults)
     normalise_values(name, content)
     check_box_unit(name, content)
     return content, faults
@@ -90,7 +95,7 @@ def check_records(name: str, kind: str, records: Iterable[Any], keys: Sequence[s
         others = listed([f'{kind}[{number}]' for number, _, _ in bad[1:]])
         raise LayoutError(
             f'{name}: {kind}[{index}] {_fault(record, key)}; expected {_FORMS[key][1]}. '
-            f'Mend this record or remove it: {record!r:.{_SHOWN}}'
+            f'Mend this record or remove it{_REWRITTEN.get(key, "")}: {record!r:.{_SHOWN}}'
             + (f'. {len(bad) - 1} more {kind} are faulty: {others}' if others else '')
         )
 
@@ -176,7 +181,7 @@ def _open(ann_file: Path, name: str) -> dict[str, Any]:
     """Read the lists of a file and check ids and names, with all values as they are written."""
     try:
         content = json.loads(ann_file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LayoutError(f'{name} cannot be read as json: {error}') from error
     keys = sorted(content) if isinstance(content, dict) else type(content).__name__
     absent = [
@@ -193,6 +198,14 @@ def _open(ann_file: Path, name: str) -> dict[str, Any]:
         check_ids(name, kind, content[kind])
     check_links(name, content)
     return dict(content)
+
+
+def _note_encoding(ann_file: Path, faults: Tally) -> None:
+    """Count a file that Python's json reads from bytes, but not from text in UTF-8."""
+    data = ann_file.read_bytes()
+    encoding = json.detect_encoding(data)
+    if encoding != 'utf-8':
+        faults.add('file that is not plain UTF-8', f'it is {encoding}')
 
 
 def _unusable_key(record: Any, keys: Sequence[str]) -> str | None:

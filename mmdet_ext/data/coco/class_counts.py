@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def _notes(path: Path, coco: dict[str, Any]) -> list[str]:
     missing, others = note_missing_sizes(coco), Tally()
     note_corner_boxes(coco, others)
     note_swapped_sizes(coco, others)
-    note_repeated_images(coco, [image['file_name'] for image in coco['images']], others)
+    note_repeated_images(coco, [normpath(image['file_name']) for image in coco['images']], others)
     notes = [f'{path}: {others}'] if others else []
     if missing:
         notes.append(

@@ -21,7 +21,7 @@ def check_ids(name: str, kind: str, records: list[dict[str, Any]]) -> None:
 
     Args:
         name: Name of the file in the message.
-        kind: Name of the list: 'images' or 'categories'.
+        kind: Name of the list: 'images', 'annotations' or 'categories'.
         records: The list, each with a usable id.
 
     Raises:
@@ -33,6 +33,7 @@ def check_ids(name: str, kind: str, records: list[dict[str, Any]]) -> None:
         raise LayoutError(
             f'{name}: {len(repeated)} ids stand more than once in {kind!r}: '
             f'{listed(repeated, len(repeated))}. Give each of the {kind} an id of its own'
+            + (', as tools/data/rewrite_coco.py does' if kind == 'annotations' else '')
         )
     texts = [found for found in counts if isinstance(found, str)]
     if texts and len(texts) < len(counts):

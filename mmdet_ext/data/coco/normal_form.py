@@ -86,8 +86,9 @@ def evaluation_faults(content: dict[str, Any]) -> Tally:
             continue
         crowd, area, own = record.get('iscrowd'), record.get('area'), record.get('id')
         example = f'annotations[{index}]'
-        if isinstance(record.get('bbox'), str):
-            faults.add('bbox that is one text', example)
+        form = _text_of_box(record.get('bbox'))
+        if form:
+            faults.add(form, example)
         if type(crowd) is int and type(own) is int and own and not isinstance(area, str):
             continue
         if 'iscrowd' not in record:
@@ -103,10 +104,19 @@ def evaluation_faults(content: dict[str, Any]) -> Tally:
     return faults
 
 
+def _text_of_box(box: Any) -> str | None:
+    """Return the form of a box that is text, or has numbers that are text."""
+    if isinstance(box, str):
+        return 'bbox that is one text'
+    if isinstance(box, list) and any(isinstance(side, str) for side in box):
+        return 'bbox with numbers that are text'
+    return None
+
+
 def complete_annotations(coco: dict[str, Any]) -> None:
     """Give all annotations the keys that COCO's evaluation needs, in place.
 
-    These are an area, ``iscrowd``, and ids from 1 on, as 0 stands for "no match" there.
+    These are an area above 0, ``iscrowd``, and ids from 1 on, as 0 stands for "no match" there.
 
     Args:
         coco: Contents of a COCO file with usable annotations, after :func:`normalise_values`.
@@ -114,7 +124,8 @@ def complete_annotations(coco: dict[str, Any]) -> None:
     for number, record in enumerate(coco['annotations'], start=1):
         record.update(id=number, iscrowd=int(bool(read_flag(record.get('iscrowd')))))
         area = record.get('area')
-        if not isinstance(area, (int, float)) or isinstance(area, bool):
+        is_number = isinstance(area, (int, float)) and not isinstance(area, bool)
+        if not (is_number and 0 < area < math.inf):
             record['area'] = record['bbox'][2] * record['bbox'][3]
 
 

@@ -67,8 +67,8 @@ def size_difference(stated: tuple[Any, Any] | None, true: Size) -> Difference | 
     size = read_size(*stated) if stated else None
     if size is None:
         return 'size missing'
-    if size == true:
-        return None
+    if abs(size[0] - true[0]) < 1 and abs(size[1] - true[1]) < 1:
+        return None  # equal but for rounding
     turned = true[1], true[0]
     if size == turned:
         return 'width and height swapped'

@@ -19,7 +19,7 @@ from mmdet_ext.data.coco.annotations import (
     read_coco,
     repeated_names,
 )
-from mmdet_ext.data.coco.ids import is_other_kind
+from mmdet_ext.data.coco.ids import check_ids, is_other_kind
 from mmdet_ext.data.coco.image_files import ImageFiles, check_image_files
 from mmdet_ext.data.coco.values import is_fraction_box
 from mmdet_ext.data.reports import Tally, listed
@@ -125,6 +125,7 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         self._check_classes(content)
         annotations = content['annotations']
         check_records(self.ann_file, 'annotations', annotations, _ANNOTATION_KEYS)
+        check_ids(self.ann_file, 'annotations', annotations)
         if faults:
             self._warn(
                 'an evaluator that reads this file itself, such as CocoMetric with ann_file, fails '
@@ -311,8 +312,10 @@ def box_problem(
         return 'inverted boxes'
     if is_fraction_box(x, y, w, h):
         return 'boxes within 0..1, as in fractions of the image instead of px'
-    if w < 1 or h < 1 or ann['area'] <= 0:
+    if w < 1 or h < 1:
         return 'boxes narrower than a pixel'
+    if ann['area'] <= 0:
+        return 'boxes with an area of 0, which tools/data/rewrite_coco.py computes anew'
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
         return 'boxes outside the image'
     if ann['category_id'] not in category_ids:

@@ -28,6 +28,7 @@ from mmdet_ext.data.coco.sizes import (
         ((1001, 667), (500, 333), 'size of another scale'),  # rounded
         ((333, 222), (1000, 667), 'size of another scale'),
         ((960, 1280), (640, 480), 'width and height swapped, of another scale'),
+        ((640.4, 479.6), (640, 480), None),  # rounding
         ((641, 480), (640, 480), 'size wrong'),
         ((641, 481), (640, 480), 'size wrong'),
         ((640, 640), (640, 480), 'size wrong'),

@@ -17,6 +17,7 @@ from tests._helpers.coco_data import TRAIN, edit, ours, samples, stock
 BAD_BOXES = {
     'inverted boxes': {'bbox': [40, 20, -10, 12]},
     'boxes narrower than a pixel': {'bbox': [40, 20, 0, 12]},
+    'boxes with an area of 0, which tools/data/rewrite_coco.py computes anew': {'area': 0},
     'boxes outside the image': {'bbox': [96, 20, 10, 12]},
     'boxes with numbers that are not finite': {'bbox': [math.inf, 20, 10, 12]},
     "boxes marked 'ignore'": {'ignore': 1},

@@ -75,6 +75,24 @@ def test_testing_warns_of_what_the_evaluator_reads_by_itself(
     assert 'Write the file anew with tools/data/rewrite_coco.py' in message
 
 
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_testing_warns_of_a_file_that_the_evaluator_cannot_read(
+    data: Path, warned: list[str], encoding: str
+) -> None:
+    path = data / TRAIN
+    path.write_text(path.read_text(), encoding)
+    ours(data, test_mode=True)
+    (message,) = warned
+    assert f'1 file that is not plain UTF-8 (it is {encoding}' in message
+
+
+def test_testing_warns_of_boxes_whose_numbers_are_text(data: Path, warned: list[str]) -> None:
+    edit(data, lambda c: c['annotations'][2].update(bbox=['5', '6', '20', '25']))
+    ours(data, test_mode=True)
+    (message,) = warned
+    assert '1 bbox with numbers that are text (annotations[2])' in message
+
+
 SIZES: list[tuple[str, Any, str]] = [
     ('absent', None, 'none, true 96x72'),
     ('minus one', (-1, -1), '-1x-1, true 96x72'),

@@ -44,7 +44,7 @@ class _SplitBuilder:
     def add(self, image_id: str) -> None:
         """Add the image of an id with its boxes, or report why it is left out."""
         annotation = self.folder.annotation(image_id)
-        image = self.folder.image(image_id)
+        image = self.folder.image(image_id, self.split.suffixes.get(image_id, ''))
         problem, detail = self._problem(image_id, annotation, image)
         if problem:
             self.report.dropped_images[problem].append(image_id + ': ' * bool(detail) + detail)
@@ -68,6 +68,9 @@ class _SplitBuilder:
         if image is None:
             unread = self.folder.files.unread.get(image_id)
             return ('image of a format that is not read', unread.name) if unread else _MISSING
+        named = self.folder.contradiction(image_id, image)
+        if named:
+            return 'listed image is not that of the xml', f'{image.name} listed, xml names {named}'
         check = self.checks[image]
         if check.size is None:
             return 'image unreadable', check.problem or ''
@@ -85,7 +88,11 @@ class _SplitBuilder:
             self.report.notes[f'{difference} in the xml'].append(f'{image_id}: {shown}')
         for reason, details in annotation.notes.items():
             self.report.notes[reason] += [f'{image_id}: {detail}' for detail in details]
-        others = [path.name for path in self.folder.images(image_id)[1:]]
+        listed = self.split.suffixes.get(image_id, image.suffix)
+        if listed != image.suffix:
+            shown = f'{image_id}{listed}: {image.name} taken'
+            self.report.notes['listed with another suffix'].append(shown)
+        others = [path.name for path in self.folder.images(image_id) if path != image]
         if others:
             shown = f'{image_id}: {image.name} taken, not {", ".join(others)}'
             self.report.notes['several images of one name'].append(shown)
@@ -195,7 +202,10 @@ def convert_voc(
     chosen = folder.splits(splits, seed)
     category_ids = _category_ids(classes, folder.class_names())
     checks = check_images(
-        path for found in chosen.values() for path in map(folder.image, found.ids) if path
+        path
+        for found in chosen.values()
+        for name in found.ids
+        if (path := folder.image(name, found.suffixes.get(name, '')))
     )
     misdrawn = _find_misdrawn(folder, chosen, checks)
     reports, contents, used = [], {}, {}
@@ -229,8 +239,10 @@ def _find_misdrawn(
 ) -> dict[Path, str]:
     """Find the images of all splits whose boxes are drawn at another size."""
     images = {}
-    for name in dict.fromkeys(name for found in chosen.values() for name in found.ids):
-        image, annotation = folder.image(name), folder.annotation(name)
+    for name, suffix in dict.fromkeys(
+        (name, found.suffixes.get(name, '')) for found in chosen.values() for name in found.ids
+    ):
+        image, annotation = folder.image(name, suffix), folder.annotation(name)
         size = checks[image].size if image else None
         if image and size and not isinstance(annotation, str):
             images[image] = annotation, size

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmdet_ext.data.coco.split_names import split_role
-from mmdet_ext.data.duplicates import find_shared_files
+from mmdet_ext.data.duplicates import find_equal_files
 from mmdet_ext.data.voc.annotation import VocAnnotation, read_annotation
 from mmdet_ext.data.voc.files import (
     VocError,
@@ -20,6 +20,7 @@ from mmdet_ext.data.voc.files import (
     is_hidden,
     pair_by_content,
     read_files,
+    subfolder,
 )
 from mmdet_ext.data.voc.lists import (
     KnownIds,
@@ -82,9 +83,20 @@ class VocFolder:
         named = [path for path in found or () if composed(path.name) == filename]
         return named if len(named) == 1 else list(found or ())
 
-    def image(self, image_id: str) -> Path | None:
-        """Return the image of an id; see :meth:`images`."""
-        return next(iter(self.images(image_id)), None)
+    def image(self, image_id: str, suffix: str = '') -> Path | None:
+        """Return the image of an id, that of a listed suffix if it is there; see :meth:`images`."""
+        listed = [
+            path for path in self.files.images.get(image_id, ()) if suffix and path.suffix == suffix
+        ]
+        return next(iter(listed or self.images(image_id)), None)
+
+    def contradiction(self, image_id: str, image: Path) -> str:
+        """Return the other image of an id that its xml file names, or an empty text."""
+        annotation, several = self.annotation(image_id), self.files.images.get(image_id, ())
+        if isinstance(annotation, str) or len(several) < 2:
+            return ''
+        names = [path.name for path in several if path != image]
+        return next((name for name in names if composed(name) == composed(annotation.filename)), '')
 
     def unclear_images(self, image_id: str) -> list[str]:
         """Return the images that an xml file may belong to if none of them is certain."""
@@ -110,7 +122,7 @@ class VocFolder:
     @cached_property
     def contents(self) -> tuple[dict[str, SplitIds], dict[str, VocError]]:
         """Contents of the lists by the name of the split, and the errors of those not read."""
-        main = self.root / 'ImageSets' / 'Main'
+        main = subfolder(subfolder(self.root, 'ImageSets'), 'Main')
         contents, errors = {}, {}
         for name, paths in self._lists.items():
             top = main if main in paths[0].parents else main.parent
@@ -156,16 +168,35 @@ class VocFolder:
         return {name: split for name, split in found.items() if isinstance(split, SplitIds)}
 
     def _join_copies(self, parts: dict[str, SplitIds]) -> None:
-        """Move images of val that have the content of one of train, unless all have."""
+        """Move images between train and val so that copies of an image are in one part.
+
+        Copies go to train. If val has nothing else, it keeps those of its first image instead, and
+        all others of this content join them there.
+        """
         if not parts:
             return
         train, val = parts['train'], parts['val']
-        tested = {path: name for name in val.ids if (path := self.image(name))}
-        trained = [path for name in train.ids if (path := self.image(name))]
-        copies = {tested[path] for path, _ in find_shared_files(trained, tested)}
-        if copies and len(copies) < len(val.ids):
-            train.ids = sorted([*train.ids, *copies])
-            val.ids = [name for name in val.ids if name not in copies]
+        names = {
+            path: name
+            for part in (train, val)
+            for name in part.ids
+            if (path := self.image(name, part.suffixes.get(name, '')))
+        }
+        groups = [{names[path] for path in group} for group in find_equal_files(names)]
+        trained, tested = set(train.ids), set(val.ids)
+        split = [group for group in groups if group & trained and group & tested]
+        copies = {name for group in split for name in group & tested}
+        if copies == tested and split:
+            kept = next(group for group in split if val.ids[0] in group)
+            if trained <= kept:
+                return  # all images have one content
+            copies = copies - kept
+            train.ids = [name for name in train.ids if name not in kept]
+            val.notes['copy of an image of val, not drawn for train'] += sorted(kept & trained)
+            val.ids = sorted({*val.ids, *kept})
+        train.ids = sorted([*train.ids, *copies])
+        val.ids = [name for name in val.ids if name not in copies]
+        if copies:
             train.notes['copy of an image of train, not drawn for val'] += sorted(copies)
 
     def _name(self, wanted: str, names: list[str]) -> str:
@@ -183,8 +214,15 @@ class VocFolder:
     def _no_split(self, problem: str, names: list[str], near: Sequence[str] = ()) -> VocError:
         origin = 'ImageSets' if self._lists else 'the random split (ImageSets has no lists)'
         hint = f'; did you mean {" or ".join(near)}?' if near else ''
+        todo = (
+            ''
+            if near or problem.startswith('no split')
+            else (
+                '. Write lists with the id of one image per line, or choose one with --splits'
+            )
+        )
         return VocError(
-            f'{problem} in {origin} of {self.root}; there are: {", ".join(names)}{hint}'
+            f'{problem} in {origin} of {self.root}; there are: {", ".join(names)}{hint}{todo}'
         )
 
     def split_ids(self, splits: Sequence[str] | None, seed: int) -> dict[str, list[str]]:
@@ -194,12 +232,12 @@ class VocFolder:
     @property
     def other_lists(self) -> list[str]:
         """Lists in other folders of ``ImageSets``, such as those of segmentation."""
-        above = self.root / 'ImageSets'
+        above = subfolder(self.root, 'ImageSets')
         found = above.glob('*/*.txt') if above.is_dir() else ()
         return sorted(
             path.relative_to(above).as_posix()
             for path in found
-            if not is_hidden(path.name) and path.parent.name != 'Main'
+            if not is_hidden(path.name) and path.parent.name.lower() != 'main'
         )
 
     def class_names(self) -> list[str]:

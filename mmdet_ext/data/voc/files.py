@@ -36,6 +36,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith('.') or name.lower() in _SYSTEM_NAMES
 
 
+def subfolder(folder: Path, name: str) -> Path:
+    """Return the subfolder of a name, or else the only one that differs from it in case alone."""
+    exact = folder / name
+    if exact.is_dir() or not folder.is_dir():
+        return exact
+    found = [path for path in folder.iterdir() if path.name.lower() == name.lower()]
+    return found[0] if len(found) == 1 and found[0].is_dir() else exact
+
+
 def find_files(
     folder: Path, wanted: Callable[[str], bool], again: list[Path] | None = None
 ) -> Iterator[Path]:

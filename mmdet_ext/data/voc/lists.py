@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -10,8 +11,9 @@ from pathlib import Path
 
 from mmdet_ext.data.coco.split_names import split_role
 from mmdet_ext.data.reports import LayoutError
+from mmdet_ext.data.suffixes import has_image_suffix
 from mmdet_ext.data.text import read_text
-from mmdet_ext.data.voc.files import VocError, composed, find_files, id_in_place
+from mmdet_ext.data.voc.files import VocError, composed, find_files, id_in_place, subfolder
 
 _VAL_SHARE = 0.2
 #: DOS ends some files with a control character.
@@ -101,6 +103,7 @@ class SplitIds:
         origin: Name of the list, or 'random split' with its seed.
         notes: Lines by reason on entries that were not taken as they are.
         ambiguous: The ids that an entry may mean, per entry.
+        suffixes: The listed suffix of an image per id, where the list has one.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -109,6 +112,7 @@ class SplitIds:
     origin: str = ''
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     ambiguous: dict[str, list[str]] = field(default_factory=dict)
+    suffixes: dict[str, str] = field(default_factory=dict)
 
 
 def find_lists(root: Path) -> dict[str, list[Path]]:
@@ -119,10 +123,10 @@ def find_lists(root: Path) -> dict[str, list[Path]]:
 
     Returns:
         Paths by the name of the split. Lists of one name in several subfolders are one split. They
-        are looked for in ``ImageSets/Main``, and else in ``ImageSets`` itself.
+        are looked for in ``ImageSets/Main``, and else in ``ImageSets`` itself, in any case.
     """
-    above = root / 'ImageSets'
-    main = above / 'Main'
+    above = subfolder(root, 'ImageSets')
+    main = subfolder(above, 'Main')
     found = _by_stem(find_files(main, _is_list)) if main.is_dir() else {}
     if not found and above.is_dir():  # some programs put the lists one folder higher
         found = _by_stem(path for path in above.iterdir() if _is_top_list(path))
@@ -199,6 +203,8 @@ def _add_line(found: SplitIds, line: str, known: KnownIds, folder: str) -> bool:
     several = known.several(entry) if match is None else []
     name = match[0] if match else id_in_place(entry)[0]
     found.ids.append(name)
+    if has_image_suffix(entry.strip('"\' ')) and not name.endswith(entry):
+        found.suffixes.setdefault(name, os.path.splitext(entry.strip('"\' '))[1])
     found.is_known = found.is_known or match is not None
     if match and match[1]:
         found.notes[match[1]].append(f'{entry}: {name}')
@@ -233,7 +239,7 @@ def random_parts(whole: SplitIds, seed: int) -> dict[str, SplitIds]:
     """
     parts = random_split(list(dict.fromkeys(whole.ids)), seed, whole.origin)
     for part in parts.values():
-        part.ambiguous = whole.ambiguous
+        part.ambiguous, part.suffixes = whole.ambiguous, whole.suffixes
     parts['train'].notes = whole.notes
     repeated = [name for name, count in Counter(whole.ids).items() if count > 1]
     if repeated:

@@ -87,7 +87,8 @@ def folder_remarks(
     Returns:
         Lines for the user; empty where there is nothing to say.
     """
-    remarks = [*_unused_lists(folder, splits), *_unlisted(folder), *_shared(folder, used)]
+    remarks = [*_unused_lists(folder, splits), *_unlisted(folder, splits)]
+    remarks += [*_alike_classes(folder), *_shared(folder, used)]
     if folder.files.links:
         links = [_place(folder, path) for path in folder.files.links]
         remarks.append(f'links to folders that are read already: {listed(links)}')
@@ -129,12 +130,33 @@ def _unused_lists(folder: VocFolder, splits: Mapping[str, SplitIds]) -> list[str
     ]
 
 
-def _unlisted(folder: VocFolder) -> list[str]:
-    if not folder.lists:
-        return []
-    in_lists = {name for found in folder.contents[0].values() for name in found.ids}
-    left = sorted(folder.known.ids - in_lists)
-    return [f'{len(left)} images in no list, not used: {listed(left)}'] if left else []
+def _unlisted(folder: VocFolder, splits: Mapping[str, SplitIds]) -> list[str]:
+    where = 'in no list' if folder.lists else 'of the other part of the random split'
+    contents = folder.contents[0] if folder.lists else splits
+    left = sorted(folder.known.ids - {name for found in contents.values() for name in found.ids})
+    unread = sorted(
+        path.name for name, path in folder.files.unread.items() if name in _alone(folder)
+    )
+    return [
+        f'{len(found)} images {what}, not used: {listed(found)}'
+        for what, found in {where: left, 'of formats that are not read': unread}.items()
+        if found
+    ]
+
+
+def _alone(folder: VocFolder) -> set[str]:
+    """Return the ids of images of unread formats that no xml file has and no list names."""
+    named = {name for found in folder.contents[0].values() for name in found.ids}
+    return folder.files.unread.keys() - folder.known.ids - named
+
+
+def _alike_classes(folder: VocFolder) -> list[str]:
+    """Name the classes that differ in capital letters alone."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in folder.class_names():
+        alike[name.casefold()].append(name)
+    several = [' = '.join(names) for names in alike.values() if len(names) > 1]
+    return [f'classes that differ in capital letters alone: {listed(several)}'] if several else []
 
 
 def _shared(folder: VocFolder, used: Mapping[str, Sequence[Path]]) -> list[str]:

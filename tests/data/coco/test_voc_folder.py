@@ -38,7 +38,7 @@ def test_the_xml_chooses_between_images_of_one_id(voc: Voc, out: Path) -> None:
     voc.image('a.jpg')
     voc.image('a.png')
     voc.xml('a', ('cat', (1, 1, 2, 2)), filename='a.png')
-    voc.split('train', 'a.jpg')
+    voc.split('train', 'a')
     convert_voc(voc.root, out)
     assert converted_boxes(out) == [('a.png', 'cat', [1, 1, 1, 1])]
 

@@ -211,3 +211,65 @@ def test_images_of_formats_that_are_not_read_are_named(ten: Voc, out: Path) -> N
     ten.split('train', '0', 'a')
     (report,) = convert_voc(ten.root, out)
     assert report.dropped_images == {'image of a format that is not read': ['a: a.HEIC']}
+
+
+def test_the_listed_suffix_chooses_the_image_or_leaves_it_out(voc: Voc, out: Path) -> None:
+    for name in ('a', 'b'):
+        voc.image(f'{name}.jpg', seed=1)
+        voc.image(f'{name}.png', seed=2)
+    voc.xml('a', ('cat', (1, 1, 9, 9)))
+    voc.xml('b', ('cat', (1, 1, 9, 9)), filename='b.jpg')
+    voc.sample('c', ('cat', (1, 1, 9, 9)))
+    voc.split('train', 'a.png', 'b.png', 'c.png')
+    voc.split('val', 'a.jpg', 'b.jpg')
+    train, _ = convert_voc(voc.root, out)
+    assert (files(out, 'train'), files(out, 'val')) == (['a.png', 'c.jpg'], ['a.jpg', 'b.jpg'])
+    assert train.dropped_images == {
+        'listed image is not that of the xml': ['b: b.png listed, xml names b.jpg']
+    }
+    assert train.notes['listed with another suffix'] == ['c.png: c.jpg taken']
+
+
+@pytest.mark.parametrize(
+    'place', ['imagesets/main', 'IMAGESETS/Main', 'ImageSets/MAIN', 'imagesets']
+)
+def test_lists_are_found_in_folders_of_any_case(ten: Voc, out: Path, place: str) -> None:
+    ten.split('train', '0', '1')
+    lists = ten.root / place
+    text = (ten.root / 'ImageSets' / 'Main' / 'train.txt').read_bytes()
+    shutil.rmtree(ten.root / 'ImageSets')
+    lists.mkdir(parents=True)
+    (lists / 'train.txt').write_bytes(text)
+    assert counts(convert_voc(ten.root, out)) == {'train': 2}
+
+
+def test_a_random_split_of_few_contents_keeps_each_in_one_part(voc: Voc, out: Path) -> None:
+    for number in range(12):
+        voc.image(f'{number}.jpg', seed=number % 3)
+        voc.xml(f'{number}', ('cat', (1, 1, 9, 9)))
+    for seed in range(8):
+        train, val = convert_voc(voc.root, out, seed=seed)
+        parts = [{int(name[:-4]) % 3 for name in files(out, part)} for part in ('train', 'val')]
+        assert not parts[0] & parts[1] and parts[0] and parts[1]
+        assert train.images + val.images == 12
+        assert not any('WARNING' in remark for remark in val.remarks)
+
+
+def test_what_is_not_used_is_said_without_lists_too(ten: Voc, out: Path) -> None:
+    (ten.root / 'JPEGImages' / 'b.heic').touch()
+    (val,) = convert_voc(ten.root, out, splits=['val'])
+    first, second = val.remarks
+    assert first.startswith('8 images of the other part of the random split, not used: ')
+    assert second == '1 images of formats that are not read, not used: b.heic'
+
+
+def test_classes_that_differ_in_case_are_said(ten: Voc, out: Path) -> None:
+    ten.sample('a', ('Cat', (1, 1, 9, 9)), ('dog', (1, 1, 9, 9)))
+    reports = convert_voc(ten.root, out)
+    assert 'classes that differ in capital letters alone: Cat = cat' in reports[-1].remarks
+
+
+def test_lists_per_class_alone_are_refused_with_what_to_do(ten: Voc, out: Path) -> None:
+    ten.split('cat_train', '0  1', '1 -1')
+    with pytest.raises(VocError, match='no plain list.*Write lists with the id of one image per'):
+        convert_voc(ten.root, out)

@@ -94,6 +94,21 @@ def test_pairs_are_compared_whole(sets: list[Any]) -> None:
     assert list(two) == ['index', 'same', 'fold'] and copy.deepcopy(two).images == 24
 
 
+def test_pickled_metainfo_is_plain(sets: list[Any]) -> None:
+    # MMEngine writes the metainfo into checkpoints, which other machines read.
+    for meta in (
+        DATASETS.build(sets[0]).metainfo,
+        DATASETS.build(dict(type='mmengine.ConcatDataset', datasets=sets)).metainfo,
+    ):
+        written = pickle.dumps(meta)
+        assert b'mmdet_ext' not in written
+        found = pickle.loads(written)
+        assert type(found) is dict and type(found['pairs']) is dict
+        assert meta['pairs'] == found['pairs'] and meta['classes'] == found['classes']
+        assert type(copy.copy(meta)) is type(copy.deepcopy(meta)) is type(meta)
+        assert copy.copy(meta['pairs']).images == 24
+
+
 @pytest.mark.parametrize('scope', ['mmengine', 'mmdet'])
 def test_joined_data_sets_have_the_metainfo_of_the_first(sets: list[Any], scope: str) -> None:
     wrapped = dict(type=f'{scope}.ConcatDataset')

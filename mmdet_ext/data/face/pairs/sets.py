@@ -24,7 +24,8 @@ MEAN = 'mean'
 class PairTable(dict[str, Any]):
     """Pairs of one set: ``index`` (K, 2), ``same`` (K,), ``fold`` (K,).
 
-    A comparison gives one bool, unlike that of a dict of arrays, which raises.
+    A comparison gives one bool, unlike that of a dict of arrays, which raises. A pickle holds a
+    plain dict of the arrays, because checkpoints that have it must be read without this package.
 
     Args:
         images: number of images of the set.
@@ -40,7 +41,13 @@ class PairTable(dict[str, Any]):
         self.images = images
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.images, self['index'], self['same'], self['fold'])
+        return dict, (dict(self),)
+
+    def __copy__(self) -> PairTable:
+        return PairTable(self.images, self['index'], self['same'], self['fold'])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PairTable:
+        return PairTable(self.images, *(self[key].copy() for key in ('index', 'same', 'fold')))
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -66,10 +73,10 @@ class PairSet:
     def __init__(self, name: str, named: bool, source: str, pairs: PairTable) -> None:
         self.name, self.named = name, named
         self.source = os.path.abspath(source)
-        self.pairs = pairs
+        self.pairs, self.images = pairs, pairs.images
         flat = pairs['index'].reshape(-1)
         self._places = np.argsort(flat, kind='stable')
-        self._begins = np.searchsorted(flat[self._places], np.arange(pairs.images + 1))
+        self._begins = np.searchsorted(flat[self._places], np.arange(self.images + 1))
 
     def carried_by(self, image: int) -> dict[str, Any]:
         """Return what an image carries, in values of Python, which any pipeline can pack.
@@ -88,7 +95,7 @@ class PairSet:
             named=self.named,
             source=self.source,
             image=int(image),
-            images=self.pairs.images,
+            images=self.images,
             pairs=len(self.pairs['same']),
             place=tuple(places.tolist()),
             same=tuple(self.pairs['same'][places // 2].tolist()),

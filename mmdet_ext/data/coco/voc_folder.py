@@ -217,9 +217,7 @@ class VocFolder:
         todo = (
             ''
             if near or problem.startswith('no split')
-            else (
-                '. Write lists with the id of one image per line, or choose one with --splits'
-            )
+            else ('. Write lists with the id of one image per line, or choose one with --splits')
         )
         return VocError(
             f'{problem} in {origin} of {self.root}; there are: {", ".join(names)}{hint}{todo}'

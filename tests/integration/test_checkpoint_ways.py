@@ -7,10 +7,7 @@ The config names our data set for training and nothing else of ours, so that onl
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from tests._helpers.configs import CONFIGS, shrink
+from tests._helpers.processes import run_python
 from tests.compat.checkpoint_files import needs_torch_2_6
 
 pytestmark = needs_torch_2_6
@@ -63,26 +61,6 @@ def trained(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
     (config,) = (folder / 'run').glob('*.py')
     image = min((shapes_root / 'images' / 'val').iterdir())
     return Trained(config, folder / 'run' / 'epoch_1.pth', image)
-
-
-def python(*words: str | Path, cwd: Path) -> str:
-    """Run Python in a new process, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', *map(str, words)],
-        env={
-            **os.environ,
-            'PYTHONPATH': str(CONFIGS.parent),
-            'OMP_NUM_THREADS': '1',
-            'CUDA_VISIBLE_DEVICES': '',
-        },
-        cwd=cwd,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
 
 
 # Before each way, the process is as it was before any import of ours. A way gives the weights that
@@ -146,7 +124,7 @@ def test_checkpoints_load_by_every_way_of_a_config(trained: Trained, tmp_path: P
     from mmdet_ext.compat.checkpoint import load_from_local
 
     (tmp_path / 'ways.py').write_text(WAYS)
-    printed = python(
+    printed = run_python(
         tmp_path / 'ways.py', trained.config, trained.checkpoint, tmp_path / 'run', cwd=tmp_path
     )
     found = json.loads(printed.splitlines()[-1])
@@ -165,7 +143,7 @@ def test_mim_test_with_augmentation_loads_where_the_training_set_alone_is_ours(
 ) -> None:
     words = ['--checkpoint', trained.checkpoint, '--work-dir', tmp_path / 'tested', '--tta']
     words += ['--cfg-options', 'log_level=INFO']
-    printed = python('-m', 'mim', 'test', 'mmdet', trained.config, *words, cwd=tmp_path)
+    printed = run_python('-m', 'mim', 'test', 'mmdet', trained.config, *words, cwd=tmp_path)
     assert f'Load checkpoint from {trained.checkpoint}' in printed
     assert re.search(r'coco/bbox_mAP: \d\.\d{4}', printed)
 
@@ -179,7 +157,7 @@ def test_a_tool_of_mmdet_that_reads_no_config_runs_behind_the_import(
 
     tool = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'model_converters' / 'publish_model.py'
     out = tmp_path / 'published.pth'
-    python('-m', 'mmdet_ext.compat', tool, trained.checkpoint, out, cwd=tmp_path)
+    run_python('-m', 'mmdet_ext.compat', tool, trained.checkpoint, out, cwd=tmp_path)
     (published,) = tmp_path.glob('published-*.pth')
     assert 0 < published.stat().st_size < trained.checkpoint.stat().st_size
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from mmengine.runner import Runner
 from mmdet_ext.compat.checkpoint import load_from_local
 from mmdet_ext.data.synthetic.faces import make_faces
 from tests._helpers.configs import CONFIGS, bare, shrink, shrink_face
+from tests._helpers.processes import run_python
 from tests._helpers.same import assert_same
 from tests.integration.test_configs import differences
 
@@ -188,19 +186,4 @@ def test_mim_trains_it_and_tests_what_the_run_left(shapes_root: Path, tmp_path: 
 
 def mim(command: str, *words: str | Path, cwd: Path) -> str:
     """Run ``mim train mmdet`` or ``mim test mmdet`` in a new process; return its output."""
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'mim', command, 'mmdet', *map(str, words)],
-        env={
-            **os.environ,
-            'PYTHONPATH': str(CONFIGS.parent),
-            'OMP_NUM_THREADS': '1',
-            'CUDA_VISIBLE_DEVICES': '',
-        },
-        cwd=cwd,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
+    return run_python('-m', 'mim', command, 'mmdet', *words, cwd=cwd)

@@ -13,10 +13,13 @@ class Kind(NamedTuple):
         registry: name of the registry that holds its components.
         facts: what a case of this kind may say beside its options, with the usual value. A fact
             without a usual value is `REQUIRED`.
+        hosts: names of the hosts that train its components (see `mmdet_ext.catalog.hosts`). None
+            where each case's target decides, as for losses.
     """
 
     registry: str
     facts: Mapping[str, Any] = {}
+    hosts: tuple[str, ...] | None = ('mmpretrain', 'mmengine')
 
 
 #: Stands for the usual value of a fact that every case of a kind must give.
@@ -46,8 +49,9 @@ KINDS: dict[str, Kind] = {
             # normalisation of its own); the loss's own tests cover the reductions.
             'together': False,
         },
+        hosts=None,
     ),
-    'head': Kind('model'),
+    'head': Kind('model', hosts=('mmdet',)),
     'assigner': Kind(
         'task util',
         {
@@ -61,10 +65,11 @@ KINDS: dict[str, Kind] = {
             # Of boxes that want the same prior the later one gets it.
             'later_wins': False,
         },
+        hosts=('mmdet',),
     ),
-    'overlap measure': Kind('task util'),
-    'sampler': Kind('task util'),
-    'data set': Kind('dataset'),
+    'overlap measure': Kind('task util', hosts=('mmdet',)),
+    'sampler': Kind('task util', hosts=('mmdet',)),
+    'data set': Kind('dataset', hosts=('mmdet',)),
     'face head': Kind('model'),
     'feature loss': Kind(
         'model',
@@ -114,6 +119,7 @@ class Case:
         name: registered name.
         options: config beside ``type``, as little as it takes.
         twin: whether it replaces the host's class of the same name.
+        hosts: names of the hosts that train it, where they are not those of its kind.
         **facts: what differs from the kind's usual values.
 
     Raises:
@@ -131,6 +137,7 @@ class Case:
         options: dict[str, Any] | None = None,
         *,
         twin: bool = False,
+        hosts: tuple[str, ...] | None = None,
         **facts: Any,
     ) -> None:
         usual = KINDS[kind].facts
@@ -141,6 +148,7 @@ class Case:
         self.name = name
         self.options = dict(options or {})
         self.twin = name if twin else None
+        self.hosts = KINDS[kind].hosts if hosts is None else hosts
         self._facts = {**usual, **facts}
         missing = sorted(fact for fact, value in self._facts.items() if value is REQUIRED)
         if missing:

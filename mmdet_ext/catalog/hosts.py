@@ -1,0 +1,225 @@
+"""The hosts: whose runners train our components, and how their heads call a loss.
+
+A component claims a host where a run of that host can use it. What a component claims follows from
+its case: losses go by their target (`target_of`), all else by its kind (`KINDS`) or by what the
+case says. The tests of ``tests/hosts/`` run every claim with the host's own runner, and
+``docs/hosts.md`` is made from this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.cases import CASES
+
+#: What a loss compares a prediction with: class labels (N,) of logits (N, C); labels (N, H, W) of
+#: maps (N, C, H, W); a number for each element (N, C); (label, score) of samples; a number (N,)
+#: for each distribution (N, V); (masks, classes); boxes (N, 4); offsets (N, 4).
+Target = Literal[
+    'labels', 'label maps', 'elements', 'scores', 'distances', 'masks', 'boxes', 'offsets'
+]
+ALL_TARGETS: frozenset[Target] = frozenset(get_args(Target))
+
+
+@dataclass(frozen=True)
+class LossCall:
+    """Form in which heads of a host call a loss.
+
+    Attributes:
+        heads: the heads that call it so, in words.
+        positional: names of the values that are given by position.
+        keywords: names of those that are given by keyword.
+
+    >>> str(LossCall('dense heads', ('pred', 'target', 'weight'), ('avg_factor',)))
+    'loss(pred, target, weight, avg_factor=avg_factor)'
+    """
+
+    heads: str
+    positional: tuple[str, ...]
+    keywords: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the call as it stands in the host's code."""
+        named = [f'{name}={name}' for name in self.keywords]
+        return f'loss({", ".join([*self.positional, *named])})'
+
+    def __call__(self, loss: Any, **values: Any) -> Tensor:
+        """Call a loss in this form.
+
+        Args:
+            loss: the loss, or any function.
+            **values: a value for each name of the form; others are not used.
+
+        Raises:
+            KeyError: if a value is missing.
+        """
+        named = {name: values[name] for name in self.keywords}
+        result: Tensor = loss(*(values[name] for name in self.positional), **named)
+        return result
+
+
+@dataclass(frozen=True)
+class Host:
+    """A package whose runner trains our components.
+
+    Attributes:
+        name: short name, by which cases claim it.
+        title: name as its project writes it.
+        module: name of its module, which its fork has too.
+        package: distribution of OpenMMLab on the package index.
+        versions: range of that distribution, as ``requirements/`` states it.
+        fork: distribution of the maintained fork, which installs the same module.
+        scope: registry scope of its runs.
+        calls: forms in which its heads call a loss.
+        targets: targets that its heads give to a loss.
+        activated: whether some heads give probabilities instead of logits.
+        parts: what its test runs beside training, test and resume, in words.
+    """
+
+    name: str
+    title: str
+    module: str
+    package: str
+    versions: str
+    fork: str
+    scope: str
+    calls: tuple[LossCall, ...]
+    targets: frozenset[Target]
+    activated: bool = False
+    parts: str = ''
+
+    def is_installed(self) -> bool:
+        """Return whether its module can be imported, without importing it."""
+        return find_spec(self.module) is not None
+
+    def installed(self) -> tuple[str, str] | None:
+        """Return the distribution that is installed, and its version; None without one."""
+        for distribution in (self.package, self.fork):
+            try:
+                return distribution, version(distribution)
+            except PackageNotFoundError:
+                continue
+        return None
+
+
+HOSTS: tuple[Host, ...] = (
+    Host(
+        name='mmdet',
+        title='MMDetection',
+        module='mmdet',
+        package='mmdet',
+        versions='>=3.3,<4',
+        fork='onedl-mmdetection',
+        scope='mmdet',
+        calls=(
+            LossCall('anchor heads', ('pred', 'target', 'weight'), ('avg_factor',)),
+            LossCall(
+                'GFL, TOOD, ATSS: boxes and scores', ('pred', 'target'), ('weight', 'avg_factor')
+            ),
+            LossCall('point heads', ('pred', 'target'), ('avg_factor',)),
+            LossCall('YOLOv3', ('pred', 'target'), ('weight',)),
+            LossCall('YOLOX', ('pred', 'target')),
+            LossCall(
+                'RoI heads', ('pred', 'target', 'weight'), ('avg_factor', 'reduction_override')
+            ),
+            LossCall(
+                'mask heads, with the classes in place of weights', ('pred', 'target', 'weight')
+            ),
+        ),
+        targets=ALL_TARGETS - {'label maps'},
+        activated=True,
+        parts='semi-supervised wrapper, MultiImageMixDataset, test-time augmentation, '
+        'DetInferencer',
+    ),
+    Host(
+        name='mmpretrain',
+        title='MMPreTrain',
+        module='mmpretrain',
+        package='mmpretrain',
+        versions='>=1.2,<2',
+        fork='onedl-mmpretrain',
+        scope='mmpretrain',
+        calls=(LossCall('classification heads', ('pred', 'target'), ('avg_factor',)),),
+        targets=frozenset({'labels', 'elements'}),
+        parts='test-time augmentation, ImageClassificationInferencer',
+    ),
+    Host(
+        name='mmseg',
+        title='MMSegmentation',
+        module='mmseg',
+        package='mmsegmentation',
+        versions='>=1.2,<2',
+        fork='onedl-mmsegmentation',
+        scope='mmseg',
+        calls=(LossCall('decode heads', ('pred', 'target'), ('weight', 'ignore_index')),),
+        targets=frozenset({'labels', 'label maps'}),
+        parts='several losses in one head, an auxiliary head, OHEMPixelSampler, test-time '
+        'augmentation, MMSegInferencer',
+    ),
+    Host(
+        name='mmengine',
+        title='bare MMEngine',
+        module='mmengine',
+        package='mmengine',
+        versions='>=0.10.4,<1',
+        fork='onedl-mmengine',
+        scope='mmengine',
+        calls=(LossCall('a model of your own', ('pred', 'target')),),
+        targets=ALL_TARGETS,
+        activated=True,
+    ),
+)
+
+
+def host(name: str) -> Host:
+    """Return the host of a name.
+
+    Raises:
+        KeyError: if there is none.
+    """
+    for each in HOSTS:
+        if each.name == name:
+            return each
+    raise KeyError(f'no host {name!r}; there are: {", ".join(h.name for h in HOSTS)}')
+
+
+def target_of(case: Case) -> Target:
+    """Return what a loss compares with, read off the inputs of its case."""
+    if case.family != 'classification':
+        return 'boxes' if case.family == 'overlap' else 'offsets'
+    pred, target = case.inputs(torch.Generator().manual_seed(0), 3)
+    if isinstance(target, tuple):
+        return 'masks' if target[0].dim() > 1 else 'scores'
+    if not target.is_floating_point():
+        return 'labels' if target.dim() == 1 else 'label maps'
+    return 'elements' if target.shape == pred.shape else 'distances'
+
+
+def hosts_of(case: Case) -> tuple[str, ...]:
+    """Return the names of the hosts that a component claims, with the options of its case."""
+    if case.hosts is not None:
+        return case.hosts
+    target = target_of(case)
+    activated = bool(case.options.get('activated'))
+    return tuple(
+        each.name for each in HOSTS if target in each.targets and (each.activated or not activated)
+    )
+
+
+@cache
+def claims(name: str) -> tuple[Case, ...]:
+    """Return the cases that claim a host, in the order of the contract table.
+
+    Raises:
+        KeyError: if there is no such host.
+    """
+    host(name)
+    return tuple(case for case in CASES if name in hosts_of(case))

@@ -1,12 +1,19 @@
 # Variables: VENV (folder of the environment), PYTHON (which Python to make it with),
-# TORCH (release), DATA (folder with your own images), WORKERS (processes that test),
-# e.g. make env PYTHON=python3.12
+# TORCH (release), HOST (family of hosts), HOSTS (hosts to add), DATA (folder with your own images),
+# WORKERS (processes that test), e.g. make env PYTHON=python3.12
 VENV ?= .venv
 PYTHON ?=
 TORCH ?=
+HOSTS ?=
 DATA ?=
 
+# Some shells export HOST, the name of the machine: from there, only a family's name counts.
+ifneq ($(origin HOST),command line)
+HOST := $(filter stock onedl,$(HOST))
+endif
+
 BIN := $(VENV)/bin
+SETUP = tools/setup_env.py --venv "$(VENV)" --torch "$(TORCH)" --host "$(HOST)" --hosts "$(HOSTS)"
 # One process of one thread per core; each takes about 1.5 GB.
 WORKERS ?= auto
 IN_PARALLEL = -n $(WORKERS) --maxprocesses=8 --dist loadgroup
@@ -21,12 +28,14 @@ help: ## Show this help
 	@echo
 	@echo '  VENV=<folder>    where the environment lies (default .venv)'
 	@echo '  PYTHON=<python>  which Python to make it with, 3.10 or newer'
-	@echo '  TORCH=<release>  which torch to put into it (default 2.11.0)'
+	@echo '  TORCH=<release>  which torch to put into it (default 2.14.1)'
+	@echo '  HOST=<family>    which hosts: stock, or onedl (the maintained forks)'
+	@echo '  HOSTS=<hosts>    hosts to add: seg (MMSegmentation)'
 
 env: ## Create or update the environment (first time: some GB to load, minutes to compile)
 	@for python in $(CANDIDATES); do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then \
-			exec "$$python" tools/setup_env.py --venv "$(VENV)" --torch "$(TORCH)"; \
+			exec "$$python" $(SETUP); \
 		fi; \
 	done; \
 	echo "error: no working Python 3.10 or newer (tried: $(CANDIDATES))." >&2; \
@@ -39,6 +48,7 @@ demo: env ## Train, test and draw on a small made set, or on your own: DATA=<fol
 demo-face: env ## Train and test a face recogniser on digits, or on DATA=<folder a person>
 	@$(BIN)/python tools/face/demo.py $(if $(DATA),--data "$(DATA)") --work-dir work_dirs/face_demo
 
+test: HOSTS := seg
 test: lint ## Lint, types and all tests, on all cores
 	$(BIN)/python -m pytest $(IN_PARALLEL) --durations=30 --durations-min=1
 

@@ -111,10 +111,12 @@ class SDist(sdist):
         copy_mim_extension(Path(base_dir) / PACKAGE)
 
 
-EXTRAS = {
-    name: read_requirements(name) for name in ('det', 'cls', 'face', 'mim', 'test', 'dev', 'docs')
-}
-EXTRAS['all'] = sorted({*EXTRAS['det'], *EXTRAS['cls'], *EXTRAS['face'], *EXTRAS['mim']})
+HOSTS = ('det', 'cls', 'seg', 'mim')
+EXTRAS = {name: read_requirements(name) for name in (*HOSTS, 'face', 'test', 'dev', 'docs')}
+EXTRAS['all'] = sorted({line for name in (*HOSTS, 'face') for line in EXTRAS[name]})
+# The maintained forks have the modules of the stock packages: install one family or the other.
+EXTRAS |= {f'onedl-{name}': read_requirements(f'onedl-{name}') for name in HOSTS}
+EXTRAS['onedl'] = sorted({line for name in HOSTS for line in EXTRAS[f'onedl-{name}']})
 
 setup(
     name='mmdet-ext',

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from setup_common import (
     ROOT,
@@ -28,6 +29,14 @@ from setup_common import (
     run_pip,
     venv_python,
 )
+from setup_hosts import (
+    EXTRA_HOSTS,
+    FAMILIES,
+    Family,
+    installed_of,
+    read_family,
+    read_hosts,
+)
 from setup_mmcv import (
     cache_root,
     cached_wheel,
@@ -36,33 +45,58 @@ from setup_mmcv import (
     provide_wheel,
     wheel_key,
 )
+from setup_torch import check_torch, choose_torchvision
+from setup_venv import installed_torch, prepare_venv, read_state, write_state
 
 CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
-REQUIREMENT_LISTS = ('build', 'runtime', 'det', 'cls', 'face', 'mim', 'test', 'dev', 'docs')
 # After a change in one of these files, the environment is checked again.
 STAMPED_FILES = (
     'tools/setup_env.py',
     'tools/setup_common.py',
+    'tools/setup_hosts.py',
     'tools/setup_mmcv.py',
+    'tools/setup_torch.py',
+    'tools/setup_venv.py',
     'setup.py',
     'pyproject.toml',
     'mmdet_ext/version.py',
 )
-STATE_FILE = '.mmdet_ext.json'
 TORCH_DEPENDENCIES = ('filelock', 'fsspec', 'jinja2', 'mpmath', 'networkx', 'sympy')
 MIN_PYTHON = (3, 10)
-MIN_TORCH_MINOR = 4
 VENV_GB = 6.0
 TORCH_DOWNLOAD_GB = 2.5
 BUILD_GB = 1.0
 
 CHECK = """
-import platform
+import importlib, platform, sys
 from importlib.metadata import version
-import mim, mmcv.ops, mmdet, mmdet_ext, mmengine, mmpretrain, torch, torchvision.ops
-names = 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'openmim', 'mmdet-ext'
+modules, names = (words.split(',') for words in sys.argv[1:])
+for module in ('torch', 'torchvision.ops', 'mmcv.ops', 'mmdet_ext', *modules):
+    importlib.import_module(module)
 print(', '.join(['Python ' + platform.python_version(), *(f'{n} {version(n)}' for n in names)]))
 """
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a venv is to hold.
+
+    Args:
+        torch: Release of torch; empty for the pinned one.
+        host: Name of a family of hosts; empty for the stock one.
+        hosts: Hosts beyond those of every environment, keys of `EXTRA_HOSTS`.
+        pins: Requirements such as `opencv-python==4.14.0.94`, instead of the constraints' lines.
+    """
+
+    torch: str = ''
+    host: str = ''
+    hosts: tuple[str, ...] = ()
+    pins: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> Family:
+        """The family of hosts."""
+        return read_family(self.host)
 
 
 def pinned(name: str, constraints: str) -> str:
@@ -73,38 +107,46 @@ def pinned(name: str, constraints: str) -> str:
     return found.group(1)
 
 
-def torchvision_version(torch: str) -> str:
-    """Return the version of torchvision for a version of torch, such as 0.26.0 for 2.11.0."""
-    found = re.fullmatch(r'2\.(\d+)\.(\d+)(\+[\w.]+)?', torch)
-    if found is None or int(found.group(1)) < MIN_TORCH_MINOR:
-        raise SetupError(
-            f'TORCH={torch}: expected a release from 2.{MIN_TORCH_MINOR}.0 on, '
-            'written with three numbers, like TORCH=2.11.0'
-        )
-    minor, patch, local = found.groups()
-    return f'0.{int(minor) + 15}.{patch}{local or ""}'
+def operators_version(family: Family, constraints: str) -> str:
+    """Return the pinned version of a family's mmcv."""
+    return pinned(family.operators, '\n'.join((*family.pins(), constraints)))
 
 
-def effective_constraints(constraints: str, torch: str) -> str:
-    """Adapt the constraints to the requested torch.
+def effective_constraints(
+    constraints: str, torch: str, torchvision: str, pins: Sequence[str] = ()
+) -> str:
+    """Adapt the constraints to the requested torch and to other pins.
 
     `===` compares versions as text, so that a build with a local tag (`+cpu`) in a user's wheel
     folder does not count as the plain one. Another torch than the pinned one chooses the versions
     of its own dependencies.
     """
-    dropped = ['torch', 'torchvision']
+    dropped = ['torch', 'torchvision', *(pin.partition('==')[0] for pin in pins)]
     if torch != pinned('torch', constraints):
         dropped += TORCH_DEPENDENCIES
-    names = '|'.join(dropped)
+    names = '|'.join(re.escape(name) for name in dropped)
     kept = re.sub(rf'^({names})==.*\n', '', constraints, flags=re.MULTILINE | re.IGNORECASE)
-    return f'{kept}torch==={torch}\ntorchvision==={torchvision_version(torch)}\n'
+    lines = [f'torch==={torch}', f'torchvision==={torchvision}', *pins]
+    return kept + ''.join(f'{line}\n' for line in lines)
 
 
-def digest(torch: str) -> str:
+def check_pin(pin: str) -> str:
+    """Return a pin such as `opencv-python==4.14.0.94`, or raise SetupError."""
+    found = re.fullmatch(r'([A-Za-z0-9._-]+)==[\w.]+', pin)
+    if found is None or found.group(1) in ('torch', 'torchvision'):
+        raise SetupError(
+            f'--pin {pin}: expected NAME==VERSION, of a package other than torch (TORCH=...)'
+        )
+    return pin
+
+
+def digest(torch: str, choice: Choice) -> str:
     """Compute a fingerprint of everything that determines a finished environment."""
-    parts = [torch, platform.python_version(), str(ROOT)]
-    lists = [f'requirements/{name}.txt' for name in ('constraints', *REQUIREMENT_LISTS)]
-    parts += [(ROOT / name).read_text(encoding='utf-8') for name in (*STAMPED_FILES, *lists)]
+    parts = [torch, choice.host, *choice.hosts, *choice.pins, platform.python_version(), str(ROOT)]
+    parts += choice.family.pins()
+    lists = choice.family.lists(choice.hosts)
+    files = [f'requirements/{name}.txt' for name in ('constraints', *lists)]
+    parts += [(ROOT / name).read_text(encoding='utf-8') for name in (*STAMPED_FILES, *files)]
     return hashlib.sha256('\0'.join(parts).encode()).hexdigest()
 
 
@@ -153,88 +195,29 @@ def preflight(venv: Path, mmcv: str, torch: str) -> None:
     check_disk(needs)
 
 
-# The venv
-
-
-def read_state(venv: Path) -> dict[str, str]:
-    """Return the state that an earlier set-up wrote into the venv; empty for any other venv."""
-    try:
-        state = json.loads((venv / STATE_FILE).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
-
-
-def write_state(venv: Path, state: dict[str, str]) -> None:
-    """Write the state into the venv: the chosen torch and, at the end, the fingerprint."""
-    partial = venv / (STATE_FILE + '.tmp')
-    partial.write_text(json.dumps(state) + '\n', encoding='utf-8')
-    os.replace(partial, venv / STATE_FILE)
-
-
-def installed_torch(venv: Path) -> str | None:
-    """Return the version of torch in a venv, without importing it."""
-    found = sorted(venv.glob('lib/python3*/site-packages/torch-*.dist-info'))
-    return found[0].name[len('torch-') : -len('.dist-info')] if found else None
-
-
-def python_of(venv: Path) -> str | None:
-    """Return the Python version of a venv, or None if its Python or pip does not work."""
-    code = 'import pip, platform; print(platform.python_version())'
-    try:
-        done = subprocess.run([venv_python(venv), '-c', code], capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def discard_unfit(venv: Path) -> None:
-    """Delete a venv of an earlier set-up if it is broken or has another Python.
-
-    A folder that this set-up did not make is never deleted.
-    """
-    mine = (venv / STATE_FILE).is_file()
-    if not mine and not (venv / 'pyvenv.cfg').is_file():
-        raise SetupError(f'VENV={venv} holds other files: name a folder that is new, or a venv')
-    version = python_of(venv)
-    if version == platform.python_version():
-        return
-    reason = f'has Python {version}' if version else 'is incomplete'
-    if not mine:
-        raise SetupError(
-            f'VENV={venv} {reason}, Python {platform.python_version()} is asked for. It was not '
-            'made by this set-up, so it is left alone: delete it, or name another folder'
-        )
-    report(f'{venv} {reason}: making it anew with Python {platform.python_version()}')
-    shutil.rmtree(venv)
-
-
-def prepare_venv(venv: Path, state: dict[str, str]) -> None:
-    """Make the venv, or keep an existing one."""
-    if venv.is_dir() and any(venv.iterdir()):
-        discard_unfit(venv)
-    venv.mkdir(parents=True, exist_ok=True)
-    write_state(venv, state)
-    if (venv / 'pyvenv.cfg').is_file():
-        return
-    report(f'making {venv} with Python {platform.python_version()}')
-    base = getattr(sys, '_base_executable', sys.executable)
-    done = subprocess.run([base, '-m', 'venv', str(venv)], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stdout + done.stderr).strip()
-        raise SetupError(
-            f'{base} could not make a venv:\n{last}\nOn Debian and Ubuntu install '
-            f'python3.{sys.version_info.minor}-venv'
-        )
-
-
 # The whole set-up
 
 
-def check_installation(venv: Path, wheel: Path) -> None:
+def remove_other_families(venv: Path, family: Family) -> None:
+    """Uninstall the hosts of the other families, whose modules have the same names."""
+    for other in FAMILIES.values():
+        found = installed_of(venv, other) if other is not family else []
+        if found:
+            report(
+                f'{venv} holds hosts of {other.name}, {family.name} is asked for: exchanging them'
+            )
+            run_pip(venv, 'uninstall', '-y', *found)
+
+
+def check_installation(venv: Path, wheel: Path, choice: Choice) -> None:
     """Import every host and the package in the venv, outside the source tree."""
-    command = [str(venv_python(venv)), '-W', 'ignore', '-c', CHECK]
+    extra = [EXTRA_HOSTS[name] for name in choice.hosts]
+    left_out = set(EXTRA_HOSTS.values()) - set(extra)
+    hosts = {m: d for m, d in choice.family.distributions.items() if m not in left_out}
+    names = ('torch', 'torchvision', *hosts.values(), 'mmdet-ext')
+    command = [str(venv_python(venv)), '-W', 'ignore', '-c', CHECK, ','.join(hosts)]
     env = clean_environment()
+    command.append(','.join(names))
     done = subprocess.run(command, cwd=venv, env=env, capture_output=True, text=True)
     if done.returncode:
         raise SetupError(
@@ -244,57 +227,82 @@ def check_installation(venv: Path, wheel: Path) -> None:
     report(f'ready: {done.stdout.splitlines()[-1]}')
 
 
-def install(venv: Path, mmcv: str, torch: str, constraints: str) -> Path:
-    """Install everything, in the order that the builds need; return the wheel of mmcv."""
+def install_torch(venv: Path, torch: str, constraints: str, pins: Sequence[str]) -> Path:
+    """Install torch and its torchvision; return the file of constraints that holds for the rest."""
+    vision = (
+        pinned('torchvision', constraints)
+        if torch == pinned('torch', constraints)
+        else choose_torchvision(venv, torch)
+    )
     file = venv / 'constraints.txt'
-    file.write_text(effective_constraints(constraints, torch), encoding='utf-8')
-    pins = ('-c', str(file))
-    lists = [f'--requirement={ROOT}/requirements/{name}.txt' for name in REQUIREMENT_LISTS]
-    report('pip, setuptools, wheel, ninja')
-    run_pip(venv, 'install', lists[0], *pins)
-    vision = torchvision_version(torch)
+    file.write_text(effective_constraints(constraints, torch, vision, pins), encoding='utf-8')
     before = installed_torch(venv)
     if before not in (None, torch):
         report(f'torch {before} is installed, {torch} is asked for: exchanging it')
     report(f'torch {torch}, torchvision {vision}' + (', some GB to load' if not before else ''))
     # torch comes first and alone, so that pip lists the existing releases if this one is absent.
     run_pip(venv, 'install', '--no-deps', f'torch==={torch}', f'torchvision==={vision}')
-    run_pip(venv, 'install', 'torch', 'torchvision', 'numpy', *pins)
-    wheel = provide_wheel(venv, mmcv, torch)
+    run_pip(venv, 'install', 'torch', 'torchvision', 'numpy', '-c', str(file))
+    return file
+
+
+def install(venv: Path, torch: str, constraints: str, choice: Choice) -> Path:
+    """Install everything, in the order that the builds need; return the wheel of mmcv."""
+    family = choice.family
+    names = family.lists(choice.hosts)
+    lists = [f'--requirement={ROOT}/requirements/{name}.txt' for name in names]
+    report('pip, setuptools, wheel, ninja')
+    run_pip(venv, 'install', lists[0], '-c', str(CONSTRAINTS))
+    pins = ('-c', str(install_torch(venv, torch, constraints, (*family.pins(), *choice.pins))))
+    remove_other_families(venv, family)
+    wheel = provide_wheel(venv, operators_version(family, constraints), torch)
     run_pip(venv, 'install', '--force-reinstall', '--no-deps', str(wheel))
-    report('mmengine, mmdet, mmpretrain, mim, and the tools for tests')
+    hosts = [name for name in family.distributions.values() if name != family.operators]
+    report(f'{", ".join(hosts[:4])}, and the tools for tests')
     run_pip(venv, 'install', *lists, *pins)
     report('mmdet_ext, editable')
     run_pip(venv, 'install', '--no-deps', '--no-build-isolation', '-e', str(ROOT))
     return wheel
 
 
-def set_up(venv: Path, torch_choice: str) -> None:
+def complete(asked: Choice, state: dict[str, Any]) -> Choice:
+    """Take from an earlier set-up what is not asked for now."""
+    return Choice(
+        torch=asked.torch or state.get('torch', ''),
+        host=read_family(asked.host or state.get('host', '')).name,
+        hosts=asked.hosts or tuple(state.get('hosts', ())),
+        pins=asked.pins or tuple(state.get('pins', ())),
+    )
+
+
+def set_up(venv: Path, asked: Choice) -> None:
     """Set up a venv with the pinned versions.
 
     Args:
         venv: Folder of the venv.
-        torch_choice: Release of torch; empty keeps the earlier choice, or takes the pinned release.
+        asked: What is asked for; what is empty keeps the earlier choice, or is the default.
     """
     check_python(sys.version_info[:2])
     constraints = CONSTRAINTS.read_text(encoding='utf-8')
     state = read_state(venv)
-    choice = torch_choice or state.get('torch', '')
-    torch = choice or pinned('torch', constraints)
-    torchvision_version(torch)
-    mmcv = pinned('mmcv', constraints)
-    fingerprint = digest(torch)
+    choice = complete(asked, state)
+    torch = choice.torch or pinned('torch', constraints)
+    check_torch(torch)
+    fingerprint = digest(torch, choice)
     linked = (ROOT / 'mmdet_ext' / '.mim' / 'configs').is_dir()
     if state.get('done') == fingerprint and linked and venv_python(venv).exists():
         report(f'{venv} is up to date: Python {platform.python_version()}, torch {torch}')
         return
-    preflight(venv, mmcv, torch)
+    preflight(venv, operators_version(choice.family, constraints), torch)
     # The state has no fingerprint until the end, so that an interrupted set-up is not taken as
     # finished.
-    prepare_venv(venv, {'torch': state.get('torch', '')})
-    wheel = install(venv, mmcv, torch, constraints)
-    check_installation(venv, wheel)
-    write_state(venv, {'torch': choice, 'done': fingerprint})
+    kept: dict[str, Any] = {
+        name: state[name] for name in ('torch', 'host', 'hosts', 'pins') if name in state
+    }
+    prepare_venv(venv, kept)
+    wheel = install(venv, torch, constraints, choice)
+    check_installation(venv, wheel, choice)
+    write_state(venv, {**asdict(choice), 'done': fingerprint})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -304,9 +312,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--torch', default='', help="torch release (default: the venv's choice, or the pinned one)"
     )
+    parser.add_argument(
+        '--host', default='', help=f'family of hosts: {", ".join(FAMILIES)} (default: stock)'
+    )
+    parser.add_argument(
+        '--hosts', default='', help=f'hosts to add: any of {", ".join(EXTRA_HOSTS)}'
+    )
+    parser.add_argument(
+        '--pin',
+        action='append',
+        default=[],
+        help='NAME==VERSION instead of the line of requirements/constraints.txt; can be repeated',
+    )
     args = parser.parse_args(argv)
     try:
-        set_up(Path(args.venv).expanduser().absolute(), args.torch.strip())
+        asked = Choice(
+            torch=args.torch.strip(),
+            host=read_family(args.host.strip()).name if args.host.strip() else '',
+            hosts=read_hosts(args.hosts),
+            pins=tuple(check_pin(pin) for pin in args.pin),
+        )
+        set_up(Path(args.venv).expanduser().absolute(), asked)
     except (SetupError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

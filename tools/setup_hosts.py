@@ -1,0 +1,96 @@
+"""The two families of OpenMMLab's packages, and the lists of requirements that install them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from setup_common import ROOT, SetupError
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of packages; both have the same modules, so an environment holds one of them.
+
+    Args:
+        name: Value of HOST.
+        distributions: Distribution of each module.
+        prefix: Prefix of the family's lists in `requirements/`.
+    """
+
+    name: str
+    distributions: dict[str, str]
+    prefix: str
+
+    @property
+    def operators(self) -> str:
+        """Distribution whose operators are compiled."""
+        return self.distributions['mmcv']
+
+    def pins(self) -> tuple[str, ...]:
+        """Return the pins of `<name>-constraints.txt`, instead of those of the common list."""
+        file = ROOT / 'requirements' / f'{self.name}-constraints.txt'
+        text = file.read_text(encoding='utf-8') if file.is_file() else ''
+        return tuple(line for line in text.splitlines() if line and not line.startswith('#'))
+
+    def lists(self, hosts: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the lists in `requirements/`, in the order of installation."""
+        own = tuple(self.prefix + name for name in ('det', 'cls', 'mim', *hosts))
+        return ('build', 'runtime', *own, 'face', 'test', 'dev', 'docs')
+
+
+STOCK = Family(
+    'stock',
+    {
+        'mmengine': 'mmengine',
+        'mmcv': 'mmcv',
+        'mmdet': 'mmdet',
+        'mmpretrain': 'mmpretrain',
+        'mim': 'openmim',
+        'mmseg': 'mmsegmentation',
+    },
+    '',
+)
+ONEDL = Family(
+    'onedl',
+    {
+        'mmengine': 'onedl-mmengine',
+        'mmcv': 'onedl-mmcv',
+        'mmdet': 'onedl-mmdetection',
+        'mmpretrain': 'onedl-mmpretrain',
+        'mim': 'onedl-mim',
+        'mmseg': 'onedl-mmsegmentation',
+    },
+    'onedl-',
+)
+FAMILIES = {family.name: family for family in (STOCK, ONEDL)}
+
+#: What HOSTS may add to the hosts that every environment has, and the module of each.
+EXTRA_HOSTS = {'seg': 'mmseg'}
+
+
+def read_family(name: str) -> Family:
+    """Return the family of a name; the empty name is the stock one."""
+    if (name or STOCK.name) not in FAMILIES:
+        raise SetupError(f'HOST={name}: expected one of {", ".join(FAMILIES)}')
+    return FAMILIES[name or STOCK.name]
+
+
+def read_hosts(text: str) -> tuple[str, ...]:
+    """Read a list such as `seg`, separated by commas or blanks; sorted, each once."""
+    names = sorted(set(re.split(r'[\s,]+', text.strip())) - {''})
+    unknown = [name for name in names if name not in EXTRA_HOSTS]
+    if unknown:
+        raise SetupError(
+            f'HOSTS={text}: {", ".join(unknown)} unknown; it adds any of {", ".join(EXTRA_HOSTS)}'
+        )
+    return tuple(names)
+
+
+def installed_of(venv: Path, family: Family) -> list[str]:
+    """List the distributions of a family that a venv holds, without importing them."""
+    folders = venv.glob('lib/python3*/site-packages/*.dist-info')
+    names = {folder.name.partition('-')[0].replace('_', '-').lower() for folder in folders}
+    return [name for name in family.distributions.values() if name in names]

@@ -7,22 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmdet_ext.functional.classification.class_weights import fit_class_weight
 from mmdet_ext.functional.classification.cross_entropy import (
     IGNORE_INDEX,
     binary_cross_entropy_loss,
     check_smoothing,
     cross_entropy_loss,
-    is_ignored,
     mask_cross_entropy_loss,
 )
 from mmdet_ext.functional.numerics.reduction import AVG_FACTOR_EPS, Reduction
-from mmdet_ext.losses.base import Elements, ElementwiseLoss
+from mmdet_ext.losses.base import Elements
 from mmdet_ext.losses.class_counts import resolve_class_weights
+from mmdet_ext.losses.labels import LabelLoss
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class CrossEntropyLoss(ElementwiseLoss):
+class CrossEntropyLoss(LabelLoss):
     """Cross entropy with label smoothing, class weights from counts, and less memory.
 
     Formulae: :mod:`mmdet_ext.functional.classification.cross_entropy`. Values equal those of
@@ -55,12 +56,17 @@ class CrossEntropyLoss(ElementwiseLoss):
         avg_non_ignore: whether a mean without ``avg_factor`` counts only elements that are not
             ignored.
         label_smoothing: share of the target that is spread evenly over all classes, in [0, 1].
+        loss_name: key of the loss in what a decode head returns, which must contain 'loss'. None:
+            'loss_ce'.
 
     Raises:
         ValueError: for ``use_sigmoid`` with ``use_mask``, ``label_smoothing`` with ``use_mask`` or
-            outside [0, 1], a negative weight, or another ``reduction``.
+            outside [0, 1], a negative weight, another ``reduction``, or a ``loss_name`` without
+            'loss'.
         TypeError, FileNotFoundError: for ``counts`` that are neither a list nor a file.
     """
+
+    short_name = 'ce'
 
     def __init__(
         self,
@@ -72,8 +78,9 @@ class CrossEntropyLoss(ElementwiseLoss):
         loss_weight: float = 1.0,
         avg_non_ignore: bool = False,
         label_smoothing: float = 0.0,
+        loss_name: str | None = None,
     ) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        super().__init__(reduction, loss_weight, loss_name, avg_non_ignore)
         if use_sigmoid and use_mask:
             raise ValueError('use_sigmoid and use_mask are two forms of the loss: set only one')
         check_smoothing(label_smoothing)
@@ -84,7 +91,6 @@ class CrossEntropyLoss(ElementwiseLoss):
         # A list instead of a tensor, because heads read it.
         self.class_weight = resolve_class_weights(class_weight, 'class_weight')
         self.ignore_index = ignore_index
-        self.avg_non_ignore = avg_non_ignore
         self.label_smoothing = label_smoothing
 
     def elementwise(self, pred: Tensor, target: Any, ignore_index: int | None = None) -> Tensor:
@@ -100,7 +106,8 @@ class CrossEntropyLoss(ElementwiseLoss):
         Returns:
             Tensor: (N, ...), or the shape of ``pred`` for ``use_sigmoid``.
         """
-        ignored = self._ignore_index(ignore_index)
+        chosen = self.ignore_index if ignore_index is None else ignore_index
+        ignored = IGNORE_INDEX if chosen is None else chosen
         if self.use_mask:
             masks, labels = target
             return mask_cross_entropy_loss(pred, masks, labels, self.class_weight, ignored)
@@ -108,14 +115,21 @@ class CrossEntropyLoss(ElementwiseLoss):
         return function(pred, target, self.class_weight, ignored, self.label_smoothing)
 
     def elements(
+        self, pred: Tensor, target: Any, weight: Tensor | None, reduction: Reduction
+    ) -> Elements:
+        """Compute the cross entropy, with targets below 0 in place of the label to ignore."""
+        return Elements(self.elementwise(pred, target, IGNORE_INDEX), weight)
+
+    def call_elements(
         self,
         pred: Tensor,
         target: Any,
         weight: Tensor | None,
         reduction: Reduction,
         ignore_index: int | None = None,
+        **own: Any,
     ) -> Elements:
-        """Compute the cross entropy; with ``avg_non_ignore`` count the elements of a mean.
+        """Compute the elements of rows or of a map of labels.
 
         With ``use_mask`` and a target that is no pair, ``weight`` is the class of each mask, as
         mmdet's mask heads pass it.
@@ -127,11 +141,18 @@ class CrossEntropyLoss(ElementwiseLoss):
                     'the mask of that class. Or give label as (masks, classes)'
                 )
             target, weight = (target, weight), None
-        loss = self.elementwise(pred, target, ignore_index)
-        divisor = None
-        if self.avg_non_ignore and reduction == 'mean':
-            divisor = self._counted(loss, target, ignore_index) + AVG_FACTOR_EPS
-        return Elements(loss, weight, divisor)
+        return super().call_elements(pred, target, weight, reduction, ignore_index, **own)
+
+    def map_divisor(
+        self, pred: Tensor, label: Tensor, reduction: Reduction
+    ) -> Tensor | float | None:
+        """Return the divisor of a mean over a map: with weights of classes, those of its pixels."""
+        weights = self.class_weight
+        if self.use_sigmoid or reduction != 'mean' or weights is None or len(weights) == 1:
+            return super().map_divisor(pred, label, reduction)
+        by_class = fit_class_weight(weights, pred.shape[1], pred.new_empty(0, dtype=torch.float32))
+        kept = (label >= 0) & (label < len(by_class))
+        return (by_class[label.where(kept, 0).long()] * kept).sum() + AVG_FACTOR_EPS
 
     def forward(  # type: ignore[override]
         self,
@@ -163,17 +184,10 @@ class CrossEntropyLoss(ElementwiseLoss):
             cls_score, label, weight, avg_factor, reduction_override, ignore_index=ignore_index
         )
 
-    def _ignore_index(self, override: int | None) -> int:
-        """Return the label to ignore: that of the call, of the loss, or the default."""
-        chosen = self.ignore_index if override is None else override
-        return IGNORE_INDEX if chosen is None else chosen
-
-    def _counted(self, loss: Tensor, target: Any, ignore_index: int | None) -> Tensor:
+    def counted(self, pred: Tensor, target: Any, loss: Tensor) -> Tensor:
         """Count the elements of the loss that are not ignored."""
-        labels = target[0] if self.use_mask else target
-        if not self.use_sigmoid and labels.dim() > loss.dim():
-            return torch.tensor(loss.numel())  # distributions, which are never ignored
-        ignored = is_ignored(labels, self._ignore_index(ignore_index))
-        if self.use_mask:
-            ignored = ignored | (target[1] < 0).reshape(-1, *(1,) * (labels.dim() - 1))
-        return (~ignored).sum() * (loss.numel() // max(1, labels.numel()))
+        if not self.use_mask:
+            return super().counted(pred, target, loss)
+        masks, labels = target
+        absent = (labels < 0).reshape(-1, *(1,) * (masks.dim() - 1))
+        return (~((masks < 0) | absent)).sum()

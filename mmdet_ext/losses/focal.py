@@ -16,18 +16,19 @@ from mmdet_ext.functional.classification.class_weights import (
 from mmdet_ext.functional.classification.focal import Alpha, check_alpha, check_gamma, focal_loss
 from mmdet_ext.functional.classification.labels import without_weightless
 from mmdet_ext.functional.numerics.reduction import Reduction
-from mmdet_ext.losses.base import Elements, ElementwiseLoss
+from mmdet_ext.losses.base import Elements
 from mmdet_ext.losses.class_counts import (
     counts_of_batch,
     own_options,
     resolve_class_weights,
     scheme_options,
 )
+from mmdet_ext.losses.labels import LabelLoss
 from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class FocalLoss(ElementwiseLoss):
+class FocalLoss(LabelLoss):
     """Focal loss over sigmoid or softmax, with class weights from counts; -1 is ignored.
 
     Formula and edge cases: :func:`mmdet_ext.functional.classification.focal.focal_loss`. Values
@@ -51,10 +52,15 @@ class FocalLoss(ElementwiseLoss):
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.
         activated: whether predictions are probabilities.
+        avg_non_ignore: whether a mean without ``avg_factor`` counts only elements that are not
+            ignored.
+        loss_name: key of the loss in what a decode head returns, which must contain 'loss'. None:
+            'loss_focal'.
 
     Raises:
         ValueError: for a negative ``gamma``, an ``alpha`` above 1, with a negative weight or
-            with an option of its scheme out of range, or another ``reduction``.
+            with an option of its scheme out of range, another ``reduction``, or a ``loss_name``
+            without 'loss'.
         TypeError, FileNotFoundError: for ``counts`` that are neither a list nor a file.
     """
 
@@ -66,8 +72,10 @@ class FocalLoss(ElementwiseLoss):
         reduction: Reduction = 'mean',
         loss_weight: float = 1.0,
         activated: bool = False,
+        avg_non_ignore: bool = False,
+        loss_name: str | None = None,
     ) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        super().__init__(reduction, loss_weight, loss_name, avg_non_ignore)
         check_gamma(gamma)
         self.use_sigmoid = use_sigmoid
         self.gamma = gamma

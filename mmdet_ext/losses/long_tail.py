@@ -21,15 +21,16 @@ from mmdet_ext.functional.classification.long_tail import (
 )
 from mmdet_ext.functional.numerics.checks import check_number, check_that
 from mmdet_ext.functional.numerics.reduction import Reduction
-from mmdet_ext.losses.base import Elements, ElementwiseLoss
+from mmdet_ext.losses.base import Elements
 from mmdet_ext.losses.class_counts import resolve_counts
+from mmdet_ext.losses.labels import LabelLoss
 from mmdet_ext.registry import MODELS
 
 Counts = Sequence[float] | str | PathLike[str]
 
 
 @MODELS.register_module()
-class LogitAdjustedLoss(ElementwiseLoss):
+class LogitAdjustedLoss(LabelLoss):
     """Cross entropy of logits plus class frequencies, so that rare classes are learned too.
 
     It serves heads with softmax (Faster R-CNN) and, with ``use_sigmoid``, heads with sigmoid (ATSS,
@@ -46,8 +47,12 @@ class LogitAdjustedLoss(ElementwiseLoss):
         use_sigmoid: whether each class is a binary decision.
         ignore_index: one more label to ignore, such as 255; negative labels are always ignored.
         reduction: 'none', 'mean' or 'sum'. Ignored samples cost 0 and count in a mean, unless
-            an ``avg_factor`` is given.
+            an ``avg_factor`` or ``avg_non_ignore`` is given.
         loss_weight: factor on the result.
+        avg_non_ignore: whether a mean without ``avg_factor`` counts only elements that are not
+            ignored.
+        loss_name: key of the loss in what a decode head returns, which must contain 'loss'. None:
+            'loss_logit_adjusted'.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: for counts that are missing or wrong, a negative
@@ -62,8 +67,10 @@ class LogitAdjustedLoss(ElementwiseLoss):
         ignore_index: int = IGNORE_INDEX,
         reduction: Reduction = 'mean',
         loss_weight: float = 1.0,
+        avg_non_ignore: bool = False,
+        loss_name: str | None = None,
     ) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        super().__init__(reduction, loss_weight, loss_name, avg_non_ignore)
         self.adjustment = class_adjustment(resolve_counts(counts), tau)
         self.tau = tau
         self.use_sigmoid = use_sigmoid
@@ -71,9 +78,8 @@ class LogitAdjustedLoss(ElementwiseLoss):
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of logits (N, C): (N,) with softmax, (N, C) with sigmoid."""
-        return logit_adjusted_loss(
-            pred, target, self.adjustment, self.use_sigmoid, self.ignore_index
-        )
+        ignored = IGNORE_INDEX if self.ignore_index is None else self.ignore_index
+        return logit_adjusted_loss(pred, target, self.adjustment, self.use_sigmoid, ignored)
 
 
 @MODELS.register_module()
@@ -89,6 +95,10 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
         ignore_index: one more label to ignore, such as 255; negative labels are always ignored.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.
+        avg_non_ignore: whether a mean without ``avg_factor`` counts only elements that are not
+            ignored.
+        loss_name: key of the loss in what a decode head returns, which must contain 'loss'. None:
+            'loss_balanced_softmax'.
 
     Raises:
         FileNotFoundError, TypeError, ValueError: as `LogitAdjustedLoss`; also for ``use_sigmoid``.
@@ -101,6 +111,8 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
         ignore_index: int = IGNORE_INDEX,
         reduction: Reduction = 'mean',
         loss_weight: float = 1.0,
+        avg_non_ignore: bool = False,
+        loss_name: str | None = None,
     ) -> None:
         if use_sigmoid:
             raise ValueError(
@@ -108,12 +120,17 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
                 'LogitAdjustedLoss has a form with sigmoid'
             )
         super().__init__(
-            counts, ignore_index=ignore_index, reduction=reduction, loss_weight=loss_weight
+            counts,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            loss_weight=loss_weight,
+            avg_non_ignore=avg_non_ignore,
+            loss_name=loss_name,
         )
 
 
 @MODELS.register_module()
-class EqualizedFocalLoss(ElementwiseLoss):
+class EqualizedFocalLoss(LabelLoss):
     """Sigmoid focal loss with a larger exponent and weight for classes of few positive gradients.
 
     Formula: :func:`mmdet_ext.functional.classification.long_tail.equalized_focal_loss`. The ratio
@@ -140,6 +157,10 @@ class EqualizedFocalLoss(ElementwiseLoss):
         num_classes: C, needed with ``accumulate``.
         reduction: 'none', 'mean' or 'sum'.
         loss_weight: factor on the result.
+        avg_non_ignore: whether a mean without ``avg_factor`` counts only elements that are not
+            ignored.
+        loss_name: key of the loss in what a decode head returns, which must contain 'loss'. None:
+            'loss_equalized_focal'.
 
     Raises:
         ValueError: if an option is out of its range, missing, or excludes another.
@@ -159,8 +180,10 @@ class EqualizedFocalLoss(ElementwiseLoss):
         num_classes: int | None = None,
         reduction: Reduction = 'mean',
         loss_weight: float = 1.0,
+        avg_non_ignore: bool = False,
+        loss_name: str | None = None,
     ) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        super().__init__(reduction, loss_weight, loss_name, avg_non_ignore)
         check_focal_options(gamma, alpha, scale)
         why = 'there is no form with softmax'
         check_that(bool(use_sigmoid), 'use_sigmoid', use_sigmoid, 'True', why)

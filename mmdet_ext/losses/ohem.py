@@ -56,6 +56,8 @@ class OHEMLoss(ElementwiseLoss):
             for predictions of more than three dimensions.
     """
 
+    no_label_maps = 'it mines the negatives of detection, where OHEMPixelLoss mines pixels'
+
     def __init__(
         self,
         loss: dict[str, Any],

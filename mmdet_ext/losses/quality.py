@@ -127,6 +127,8 @@ class SlideLoss(ElementwiseLoss):
         ValueError: for another ``mu``, for ``use_sigmoid=False``, or another ``reduction``.
     """
 
+    no_label_maps = 'its targets are scores; for labels it is the cross entropy'
+
     def __init__(
         self,
         mu: float | Literal['batch'] = 'batch',

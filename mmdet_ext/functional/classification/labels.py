@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ['check_class_shapes', 'label_index', 'without_weightless']
+__all__ = [
+    'binary_columns',
+    'check_class_shapes',
+    'is_label_map',
+    'label_index',
+    'without_label',
+    'without_weightless',
+]
 
 
 def check_class_shapes(pred: Tensor, target: Tensor, dense: bool) -> None:
@@ -93,3 +100,64 @@ def without_weightless(target: Tensor, weight: Tensor | None) -> Tensor:
         return target
     # Labels may come as booleans or bytes, which hold no -1.
     return torch.where(weight != 0, target if target.is_floating_point() else target.long(), -1)
+
+
+def is_label_map(pred: Tensor, target: object) -> bool:
+    """Return whether the target is a map of labels (N, ...) for predictions (N, C, ...).
+
+    Labels (N,) of rows (N, C) are no map, nor are targets of a floating type.
+
+    >>> is_label_map(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long))
+    True
+    """
+    return (
+        isinstance(target, Tensor)
+        and not target.is_floating_point()
+        and pred.dim() > 2
+        and target.shape == pred.shape[:1] + pred.shape[2:]
+    )
+
+
+def without_label(target: Tensor, ignore_index: int | None) -> Tensor:
+    """Return the target with -1, which is ignored, in place of ``ignore_index``.
+
+    Args:
+        target: labels, or targets of each element.
+        ignore_index: label to ignore, such as 255; None, or a negative one: the target is
+            returned as it is.
+
+    >>> without_label(torch.tensor([0, 255], dtype=torch.uint8), 255)
+    tensor([ 0, -1])
+    """
+    if ignore_index is None or ignore_index < 0:
+        return target
+    # Labels may come as booleans or bytes, which hold no -1.
+    signed = target if target.is_floating_point() else target.long()
+    return signed.masked_fill(signed == ignore_index, -1)
+
+
+def binary_columns(label: Tensor) -> Tensor:
+    """Return the columns of binary labels, for maps of one column that is the probability of 1.
+
+    The label 1 is that column, 0, and the label 0 the background behind it, 1. Negative labels are
+    ignored, and stay.
+
+    Args:
+        label: any shape; 0, 1 or negative.
+
+    Raises:
+        ValueError: on a CPU, for a label above 1.
+
+    >>> binary_columns(torch.tensor([1, 0, -1]))
+    tensor([ 0,  1, -1])
+    """
+    label = label.long()
+    if label.device.type == 'cpu' and not torch.compiler.is_compiling() and label.numel() > 0:
+        most = int(label.max())
+        if most > 1:
+            raise ValueError(
+                f'target has the label {most}, but pred has one column, the probability of the '
+                'label 1: labels must be 0 or 1. Look at num_classes and out_channels of the head, '
+                'and at ignore_index'
+            )
+    return torch.where(label < 0, -1, 1 - label)

@@ -41,7 +41,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     'dataset': ('mmdet_ext.detection.datasets', 'mmdet_ext.face.datasets'),
     'transform': ('mmdet_ext.face.transforms',),
     'data sampler': ('mmdet_ext.face.samplers',),
-    'metric': ('mmdet_ext.face.metrics',),
+    'metric': ('mmdet_ext.face.metrics', 'mmdet_ext.segmentation.metrics'),
     'hook': ('mmdet_ext.face.hooks',),
     'margin': ('mmdet_ext.face.margins',),
 }
@@ -50,6 +50,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
 INSTALL_HINTS: dict[str, str] = {
     'mmdet': "install it: `pip install 'mmdet>=3.3,<4'`",
     'mmpretrain': "install it: `pip install 'mmpretrain>=1.2,<2'`",
+    'mmseg': "install it: `pip install 'mmsegmentation>=1.2,<2'`",
     'mmcv': "install it: `pip install 'mmcv>=2.1,<2.2'`",
     'mmcv._ext': 'mmcv is there without its compiled operators (mmcv-lite, or built without '
     'MMCV_WITH_OPS=1): uninstall it and build mmcv with them (`make env` in a checkout does)',

@@ -76,6 +76,17 @@ RULES: list[tuple[str, set[str]]] = [
             'mmdet_ext.version',
         },
     ),
+    (
+        'mmdet_ext.segmentation',
+        {
+            'torch',
+            'mmengine',
+            FUNCTIONAL,
+            'mmdet_ext.registry',
+            'mmdet_ext.plots',
+            'mmdet_ext.utils',
+        },
+    ),
     ('mmdet_ext.data', {'numpy', 'cv2', 'PIL', 'mmdet_ext.utils'}),
     ('mmdet_ext.analysis', {'numpy', 'pycocotools', 'mmdet_ext.data', 'mmdet_ext.utils'}),
     (
@@ -301,6 +312,26 @@ WRONG = {
     'face imports the catalog': (
         'mmdet_ext.face.samplers.any',
         'from mmdet_ext.catalog.cases import CASES',
+    ),
+    'segmentation imports mmseg': (
+        'mmdet_ext.segmentation.metrics.any',
+        'def f():\n    from mmseg.evaluation import IoUMetric',
+    ),
+    'segmentation imports mmdet': (
+        'mmdet_ext.segmentation.metrics.any',
+        'from mmdet.registry import METRICS',
+    ),
+    'segmentation imports face': (
+        'mmdet_ext.segmentation.metrics.any',
+        'from mmdet_ext.face.metrics import embedding_metric',
+    ),
+    'segmentation imports detection': (
+        'mmdet_ext.segmentation.metrics.any',
+        'from mmdet_ext.detection import host',
+    ),
+    'face imports segmentation': (
+        'mmdet_ext.face.metrics.any',
+        'from mmdet_ext.segmentation.metrics import labels',
     ),
     'data import torch': ('mmdet_ext.data.coco.voc', 'import torch'),
     'data import a host': ('mmdet_ext.data.synthetic.shapes', 'from mmcv import imread'),

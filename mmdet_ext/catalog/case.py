@@ -103,6 +103,7 @@ KINDS: dict[str, Kind] = {
     'transform': Kind('transform'),
     'data sampler': Kind('data sampler'),
     'metric': Kind('metric'),
+    'segmentation metric': Kind('metric', hosts=('mmseg',)),
     'hook': Kind('hook'),
     'margin': Kind('margin'),
 }

@@ -46,6 +46,7 @@ FACE = {
     'face.metrics': 'metric',
     'face.hooks': 'hook',
 }
+SEGMENTATION = {'segmentation.metrics': 'metric'}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +56,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     assigners, head = (_read_figures(f'bench_{name}') for name in ('assigners', 'margin_head'))
     tables = {
-        'components.md': {'components': components(DETECTION), 'face components': components(FACE)},
+        'components.md': {
+            'components': components(DETECTION),
+            'face components': components(FACE),
+            'segmentation components': components(SEGMENTATION),
+        },
         'assigners.md': {'figures': figures(assigners), 'crowd': crowd(assigners)},
         'tools.md': {'tools': tools()},
         'face.md': {'figures': head_figures(head)},

@@ -1,0 +1,1 @@
+"""Parts for semantic segmentation, for runs of MMSegmentation, which none of them imports."""

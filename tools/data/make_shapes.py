@@ -1,4 +1,11 @@
-"""Make a synthetic detection set of shapes in COCO form and print its numbers."""
+"""Make a synthetic set of shapes in COCO form, with masks if asked for, and print its numbers.
+
+    python tools/data/make_shapes.py --out data/shapes
+    python tools/data/make_shapes.py --out data/shapes --masks
+
+With --masks each image also has labels per pixel, masks/{train,val}/NAME.png: 0 background,
+1 circle, 2 square, 3 triangle, and 255 for pixels of mixed colour at outlines.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +18,14 @@ from mmdet_ext.data.synthetic.shapes import make_shapes
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit code, 2 for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         '--out',
         required=True,
         metavar='DIR',
-        help='folder for images/, annotations/ and preview.png',
+        help='folder for images/, annotations/, masks/ and previews',
     )
     parser.add_argument(
         '--train', type=int, default=240, help='training images (default: %(default)s)'
@@ -36,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--overwrite', action='store_true', help='replace a set that this tool wrote to DIR earlier'
     )
-    parser.add_argument('--no-preview', action='store_true', help='leave preview.png out')
+    parser.add_argument('--masks', action='store_true', help='also write labels per pixel')
+    parser.add_argument('--no-preview', action='store_true', help='leave the previews out')
     args = parser.parse_args(argv)
     width, height = args.size
     try:
@@ -49,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             args.seed,
             args.overwrite,
             not args.no_preview,
+            args.masks,
         )
     except (ShapesError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Synthetic detection set of circles, squares and triangles that hide one another.
+"""Synthetic set of circles, squares and triangles that hide one another, with boxes and labels.
 
 It is hard where real sets are hard: sizes over a factor of ten, occlusion, classes in the ratio
 20 : 4 : 1. Each image depends on the seed, its split and its number alone.
@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from mmdet_ext.data.synthetic.shape_masks import MASK_CLASSES, label_map, write_mask_preview
 from mmdet_ext.data.synthetic.shape_preview import write_image, write_preview
 from mmdet_ext.data.synthetic.shape_scenes import (
     CLASSES,
@@ -34,12 +35,17 @@ _DESCRIPTION = 'synthetic shapes'
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Statistics of one split; ``sizes`` are quantiles 0, 25, 50, 75, 100 % of the longer side."""
+    """Statistics of one split.
+
+    ``sizes`` are quantiles 0, 25, 50, 75, 100 % of the longer side. ``pixel_shares`` are those of
+    the labels that masks have, and 'ignored'; empty without masks.
+    """
 
     images: int
     class_boxes: dict[str, int]
     sizes: tuple[float, ...]
     mean_occlusion: float
+    pixel_shares: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class ShapesReport:
                     for quantile in ('smallest', '25 %', 'median', '75 %', 'largest')
                 ),
                 'mean hidden share',
+                *self._mask_labels('pixels, '),
             )
         ]
         for name, split in self.splits.items():
@@ -72,6 +79,7 @@ class ShapesReport:
                     *map(str, counts),
                     *(f'{size:.1f}' for size in split.sizes),
                     f'{split.mean_occlusion:.1%}',
+                    *(f'{share:.2%}' for share in split.pixel_shares.values()),
                 )
             )
         width = max(map(len, columns[0]))
@@ -79,6 +87,10 @@ class ShapesReport:
             f'{label:<{width}}' + ''.join(f'{cell:>9}' for cell in cells)
             for label, *cells in zip(*columns, strict=True)
         )
+
+    def _mask_labels(self, start: str) -> list[str]:
+        """Name the rows of the labels of masks."""
+        return [f'{start}{name}' for name in next(iter(self.splits.values())).pixel_shares]
 
 
 def make_shapes(
@@ -90,12 +102,17 @@ def make_shapes(
     seed: int = 0,
     overwrite: bool = False,
     preview: bool = True,
+    masks: bool = False,
 ) -> ShapesReport:
     """Write the set: ``images/{train,val}``, ``annotations/instances_{train,val}.json``, a preview.
 
     A box holds the whole extent of a shape within the image, hidden parts included. An annotation
     also holds ``visible``, the share of the shape that no other hides. The same seed gives the
-    same set, and an image does not depend on the numbers of images.
+    same set, and an image does not depend on the numbers of images, nor on masks.
+
+    Masks, ``masks/{train,val}/<name of the image>.png``, hold a label per pixel: 0 for the
+    background, then the classes, and 255 for pixels of mixed colour at outlines. mmseg's
+    BaseSegDataset reads them as they are.
 
     Args:
         out_dir: Folder for the set; it must be absent or empty.
@@ -105,7 +122,9 @@ def make_shapes(
         height: Height of the images in pixels, at least 64.
         seed: Seed, at least 0.
         overwrite: Replace a set that this function wrote into ``out_dir`` earlier.
-        preview: Write ``preview.png``, a sheet of images with their boxes.
+        preview: Write ``preview.png``, a sheet of images with their boxes, and with masks also
+            ``preview_masks.png``.
+        masks: Write masks.
 
     Returns:
         Statistics of both splits.
@@ -132,12 +151,20 @@ def make_shapes(
             split: _write_split(scratch, split, count, width, height, seed)
             for split, count in (('train', train), ('val', val))
         }
+        pixels = {
+            split: _write_masks(scratch, split, count, width, height, seed) if masks else {}
+            for split, count in (('train', train), ('val', val))
+        }
         if preview:
             write_preview(scratch, cocos['train'])
+        if preview and masks:
+            write_mask_preview(scratch)
         _move_in(scratch, out_dir)
     finally:
         shutil.rmtree(scratch)
-    return ShapesReport(out_dir, {split: _summarise(coco) for split, coco in cocos.items()})
+    return ShapesReport(
+        out_dir, {split: _summarise(coco, pixels[split]) for split, coco in cocos.items()}
+    )
 
 
 def _write_split(
@@ -155,7 +182,7 @@ def _write_split(
     }
     for number in range(1, count + 1):
         name = f'{number:06d}.jpg'
-        rng = np.random.default_rng((seed, _SPLIT_NUMBERS[split], number))
+        rng = _source(seed, split, number)
         shapes = draw_scene(rng, width, height)
         write_image(
             images / name,
@@ -182,6 +209,26 @@ def _write_split(
     return coco
 
 
+def _write_masks(
+    folder: Path, split: str, count: int, width: int, height: int, seed: int
+) -> dict[str, float]:
+    """Write the labels of a split, and return the share of each label and of what is ignored."""
+    target = folder / 'masks' / split
+    target.mkdir(parents=True)
+    total = np.zeros(256, np.int64)
+    for number in range(1, count + 1):
+        labels = label_map(draw_scene(_source(seed, split, number), width, height), width, height)
+        write_image(target / f'{number:06d}.png', labels)
+        total += np.bincount(labels.ravel(), minlength=256)
+    shares = dict(zip(MASK_CLASSES, (total / total.sum()).tolist(), strict=False))
+    return {**shares, 'ignored': 1 - sum(shares.values())}
+
+
+def _source(seed: int, split: str, number: int) -> np.random.Generator:
+    """Return the source of the random numbers of an image."""
+    return np.random.default_rng((seed, _SPLIT_NUMBERS[split], number))
+
+
 def _check_target(out_dir: Path, overwrite: bool) -> None:
     """Raise unless the set may be written here; only an earlier set is ever replaced."""
     if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
@@ -203,7 +250,7 @@ def _check_target(out_dir: Path, overwrite: bool) -> None:
 def _move_in(scratch: Path, out_dir: Path) -> None:
     """Move the finished set to its place, instead of an earlier one."""
     out_dir.mkdir(exist_ok=True)
-    for name in ('annotations', 'images', 'preview.png'):
+    for name in ('annotations', 'images', 'masks', 'preview.png', 'preview_masks.png'):
         if (out_dir / name).is_dir():
             shutil.rmtree(out_dir / name)
         else:
@@ -212,7 +259,7 @@ def _move_in(scratch: Path, out_dir: Path) -> None:
             os.replace(scratch / name, out_dir / name)
 
 
-def _summarise(coco: dict[str, Any]) -> SplitSummary:
+def _summarise(coco: dict[str, Any], pixel_shares: dict[str, float]) -> SplitSummary:
     items = coco['annotations']
     category_ids = [item['category_id'] for item in items]
     sizes = np.quantile([max(item['bbox'][2:]) for item in items], (0, 0.25, 0.5, 0.75, 1))
@@ -221,4 +268,5 @@ def _summarise(coco: dict[str, Any]) -> SplitSummary:
         class_boxes={name: category_ids.count(index) for index, name in enumerate(CLASSES, 1)},
         sizes=tuple(float(size) for size in sizes),
         mean_occlusion=float(np.mean([1 - item['visible'] for item in items])),
+        pixel_shares=pixel_shares,
     )

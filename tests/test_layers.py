@@ -33,9 +33,13 @@ RULES: list[tuple[str, set[str]]] = [
     (f'{FUNCTIONAL}.assignment', {'torch', NUMERICS, BOXES}),
     (f'{FUNCTIONAL}.embedding', {'torch', NUMERICS}),
     (f'{FUNCTIONAL}.scoring', {'torch', NUMERICS, BOXES}),
+    (f'{FUNCTIONAL}.segmentation', {'torch', NUMERICS, f'{FUNCTIONAL}.classification'}),
     (FUNCTIONAL, set()),
     ('mmdet_ext.losses', {'torch', 'mmengine', FUNCTIONAL, 'mmdet_ext.registry'}),
-    ('mmdet_ext.compat', {'torch', 'numpy', 'mmengine', 'mmdet_ext.data.reports'}),
+    (
+        'mmdet_ext.compat',
+        {'torch', 'numpy', 'mmengine', 'mmdet_ext.data.reports', 'mmdet_ext.utils'},
+    ),
     ('mmdet_ext.engine', {'torch', 'mmengine', NUMERICS, 'mmdet_ext.registry', 'mmdet_ext.utils'}),
     (
         'mmdet_ext.detection',
@@ -260,6 +264,10 @@ WRONG = {
     'assignment imports classification': (
         f'{FUNCTIONAL}.assignment.simota',
         f'from {FUNCTIONAL}.classification.labels import x',
+    ),
+    'segmentation imports scoring': (
+        f'{FUNCTIONAL}.segmentation.dice',
+        f'from {FUNCTIONAL}.scoring import confusion',
     ),
     'functional imports the registry': (
         f'{BOXES}.overlap',

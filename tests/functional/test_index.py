@@ -52,9 +52,8 @@ MODULES = [
 
 
 def test_the_subjects_are_found() -> None:
-    assert {'numerics', 'boxes', 'classification', 'assignment', 'embedding', 'scoring'} <= set(
-        SUBJECTS
-    )
+    subjects = {'numerics', 'boxes', 'classification', 'assignment', 'embedding', 'scoring'}
+    assert subjects | {'segmentation'} <= set(SUBJECTS)
 
 
 @pytest.mark.parametrize('module', MODULES)

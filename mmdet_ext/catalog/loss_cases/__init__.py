@@ -6,6 +6,7 @@ from mmdet_ext.catalog.loss_cases.inputs import Inputs, cast
 from mmdet_ext.catalog.loss_cases.long_tail import LONG_TAIL_LOSSES
 from mmdet_ext.catalog.loss_cases.mining import MINING_LOSSES
 from mmdet_ext.catalog.loss_cases.quality import QUALITY_LOSSES
+from mmdet_ext.catalog.loss_cases.region import REGION_LOSSES
 from mmdet_ext.catalog.loss_cases.regression import REGRESSION_LOSSES
 
 LOSSES = (
@@ -13,6 +14,7 @@ LOSSES = (
     *QUALITY_LOSSES,
     *LONG_TAIL_LOSSES,
     *MINING_LOSSES,
+    *REGION_LOSSES,
     *REGRESSION_LOSSES,
     *BOX_LOSSES,
 )

@@ -179,9 +179,7 @@ def follow(host: Host, setting: Setting, folder: Path) -> Outcome:
     runner, watch = start(host, setting, whole)
     runner.train()
     metrics = runner.test()
-    again, rewatch = start(
-        host, setting, resumed, resume=True, load_from=str(whole / 'iter_1.pth')
-    )
+    again, rewatch = start(host, setting, resumed, resume=True, load_from=str(whole / 'iter_1.pth'))
     again.train()
     outcome = Outcome(runner, watch, metrics, again, rewatch)
     _assert_trained(host, outcome)

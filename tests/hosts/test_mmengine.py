@@ -108,7 +108,9 @@ def packed(entry: dict[str, Any]) -> dict[str, Any]:
     known = ('sample_idx', 'img_path', 'pairs', 'pair_set')
     sample = BaseDataElement(metainfo={key: entry[key] for key in known if key in entry})
     sample.set_field(torch.tensor([entry['gt_label']]), 'gt_label')
-    return dict(inputs=torch.from_numpy(entry['img'].transpose(2, 0, 1).copy()), data_samples=sample)
+    return dict(
+        inputs=torch.from_numpy(entry['img'].transpose(2, 0, 1).copy()), data_samples=sample
+    )
 
 
 BARE = FaceHost(Recogniser, packed, shrunk)

@@ -21,9 +21,10 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from mmengine import registry as root
+# First, as it names a host that is absent; checkpoints load where a type of ours is built.
+import mmdet_ext.compat  # noqa: F401  # isort: skip
 
-import mmdet_ext.compat  # noqa: F401  checkpoints load where a type of ours is built
+from mmengine import registry as root
 
 #: Packages that register the components of each registry.
 LOCATIONS: dict[str, tuple[str, ...]] = {
@@ -48,10 +49,14 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
 
 #: Advice for a user without a host package.
 INSTALL_HINTS: dict[str, str] = {
-    'mmdet': "install it: `pip install 'mmdet>=3.3,<4'`",
-    'mmpretrain': "install it: `pip install 'mmpretrain>=1.2,<2'`",
-    'mmseg': "install it: `pip install 'mmsegmentation>=1.2,<2'`",
-    'mmcv': "install it: `pip install 'mmcv>=2.1,<2.2'`",
+    'mmdet': "install it: `pip install 'mmdet>=3.3,<4'`, "
+    'or beside onedl-mmengine `pip install onedl-mmdetection`',
+    'mmpretrain': "install it: `pip install 'mmpretrain>=1.2,<2'`, "
+    'or beside onedl-mmengine `pip install onedl-mmpretrain`',
+    'mmseg': "install it: `pip install 'mmsegmentation>=1.2,<2'`, "
+    'or beside onedl-mmengine `pip install onedl-mmsegmentation`',
+    'mmcv': "install it: `pip install 'mmcv>=2.1,<2.2'`, "
+    'or beside onedl-mmengine `pip install onedl-mmcv`',
     'mmcv._ext': 'mmcv is there without its compiled operators (mmcv-lite, or built without '
     'MMCV_WITH_OPS=1): uninstall it and build mmcv with them (`make env` in a checkout does)',
     'pycocotools': 'install it: `pip install pycocotools`',

@@ -11,14 +11,21 @@ It imports no detector and registers nothing. Importing it again changes nothing
 2.6, which loads everything by default, it changes nothing at all.
 """
 
+from mmdet_ext.utils.families import check_families
+
 try:
+    check_families()
     from mmdet_ext.compat.checkpoint import install_safe_loading
 except ModuleNotFoundError as error:
     if error.name not in ('mmengine', 'torch'):
         raise
+    advice = {
+        'torch': '`pip install torch`',
+        'mmengine': "`pip install 'mmengine>=0.10.4,<1'` for OpenMMLab's own packages, or `pip "
+        'install onedl-mmengine` for the maintained forks; an environment holds one of the two',
+    }
     raise ModuleNotFoundError(
-        f'mmdet_ext.compat makes the checkpoints of MMEngine load, and {error.name} is not '
-        f'installed: `pip install {error.name}`',
+        f'mmdet_ext needs {error.name}, which is not installed: {advice[error.name]}',
         name=error.name,
     ) from error
 

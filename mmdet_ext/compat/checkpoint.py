@@ -2,8 +2,9 @@
 
 From torch 2.6 on, ``torch.load`` admits tensors and plain containers alone. MMEngine writes its
 message hub into every checkpoint, so that ``mim test``, ``--resume`` and ``load_from`` refuse the
-checkpoints that MMEngine itself wrote. This module admits exactly the classes that such a
-checkpoint holds; all others are still refused, by name.
+checkpoints that MMEngine itself wrote. OneDL's fork of MMEngine loads without that protection what
+it has refused before. This module admits exactly the classes that such a checkpoint holds; all
+others are refused by name, with either MMEngine, from a file or from the web.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import os
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import mmengine.runner.checkpoint as host
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
@@ -121,12 +125,57 @@ def load_from_local(filename: str, map_location: Any) -> Any:
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {filename!r} can not be found.')
+    with _explained(filename):
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def load_url(
+    url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
+) -> Any:
+    """Replace MMEngine's ``load_url``: load a checkpoint of the web as one of the disk.
+
+    Schemes such as ``https://``, ``torchvision://`` and ``open-mmlab://`` end here.
+
+    Args:
+        url: Address of the checkpoint. A file that was fetched before is not fetched again.
+        model_dir: Folder for the file; by default that of :mod:`torch.hub`.
+        map_location: As in :func:`torch.load`.
+        progress: Whether to show the progress of the download.
+
+    Raises:
+        OSError: If the file cannot be fetched.
+        RuntimeError: As `load_from_local`.
+    """
+    with _explained(url, passed=OSError):
+        return torch.hub.load_state_dict_from_url(
+            url, model_dir, map_location, progress, weights_only=True
+        )
+
+
+def _load_opened(file: Any, map_location: Any = None, *_: Any) -> Any:
+    """Replace the fork's ``_safe_torch_load``, to which it gives a path or an open file."""
+    with _explained(file if isinstance(file, str) else 'of a remote storage'):
+        return torch.load(file, map_location=map_location, weights_only=True)
+
+
+@contextmanager
+def _explained(
+    name: str, passed: type[Exception] | tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Raise RuntimeError with the name of a checkpoint where loading fails, and the reason.
+
+    Args:
+        name: Name of the checkpoint in the message.
+        passed: Types of errors that are left as they are.
+    """
     methods = HistoryBuffer()._statistics_methods
     methods_before = dict(methods)
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        yield
+    except passed:
+        raise
     except Exception as error:  # a cut file raises many types of errors
-        raise RuntimeError(_why_not_loaded(filename, error)) from error
+        raise RuntimeError(_why_not_loaded(name, error)) from error
     finally:  # a loaded HistoryBuffer writes the methods it names into its class
         methods.clear()
         methods.update(methods_before)
@@ -152,7 +201,7 @@ def _why_not_loaded(filename: str, error: Exception) -> str:
 
 
 def install_safe_loading() -> None:
-    """Admit MMEngine's own classes, and make MMEngine load local files with `load_from_local`.
+    """Admit MMEngine's own classes, and make MMEngine load all checkpoints with `weights_only`.
 
     Before torch 2.6, ``torch.load`` loads everything by default, so nothing is changed.
     """
@@ -161,3 +210,6 @@ def install_safe_loading() -> None:
         return
     torch.serialization.add_safe_globals(checkpoint_classes())
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    host.load_url = load_url
+    if hasattr(host, '_safe_torch_load'):
+        host._safe_torch_load = _load_opened

@@ -39,7 +39,23 @@ def test_the_import_installs_safe_loading_once_and_loads_no_detector() -> None:
 
 
 @pytest.mark.subprocess
-def test_an_absent_mmengine_is_named() -> None:
+@pytest.mark.parametrize('module', ['mmdet_ext.compat', 'mmdet_ext.registry'])
+def test_an_absent_mmengine_is_named_with_the_packages_of_both_families(module: str) -> None:
+    script = f"""
+import json
+try:
+    import {module}
+except ModuleNotFoundError as error:
+    print(json.dumps([error.name, str(error)]))
+"""
+    name, message = fresh(script, 'mmengine')
+    assert name == 'mmengine' and 'mmengine, which is not installed' in message
+    assert "`pip install 'mmengine>=0.10.4,<1'`" in message
+    assert '`pip install onedl-mmengine`' in message
+
+
+@pytest.mark.subprocess
+def test_an_absent_torch_is_named() -> None:
     script = """
 import json
 try:
@@ -47,8 +63,8 @@ try:
 except ModuleNotFoundError as error:
     print(json.dumps([error.name, str(error)]))
 """
-    name, message = fresh(script, 'mmengine')
-    assert name == 'mmengine' and message.endswith('is not installed: `pip install mmengine`')
+    name, message = fresh(script, 'torch')
+    assert name == 'torch' and message.endswith('`pip install torch`')
 
 
 def test_nothing_is_installed_before_torch_2_6(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,14 @@ HOSTS: tuple[Host, ...] = (
         versions='>=1.2,<2',
         fork='onedl-mmsegmentation',
         scope='mmseg',
-        calls=(LossCall('decode heads', ('pred', 'target'), ('weight', 'ignore_index')),),
+        calls=(
+            LossCall('decode heads', ('pred', 'target'), ('weight', 'ignore_index')),
+            LossCall(
+                'OHEMPixelSampler without thresh',
+                ('pred', 'target'),
+                ('weight', 'ignore_index', 'reduction_override'),
+            ),
+        ),
         targets=frozenset({'labels', 'label maps'}),
         parts='several losses in one head, an auxiliary head, OHEMPixelSampler, test-time '
         'augmentation, MMSegInferencer',

@@ -7,10 +7,12 @@ import math
 import uuid
 from dataclasses import dataclass, field
 from functools import cache, partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
@@ -62,7 +64,7 @@ class Watch(Hook):
 
     def _note_call(self, loss: nn.Module, args: Any, named: dict[str, Any], value: Tensor) -> None:
         self.calls.append((len(args), tuple(sorted(named))))
-        self.values.append(value.detach())
+        self.values.append(value.detach().clone())  # a host may add to it
         if isinstance(args[0], Tensor) and args[0].requires_grad:
             args[0].register_hook(partial(self._note, 'prediction'))
 
@@ -144,8 +146,9 @@ def _visualizer() -> Visualizer:
 
 def start(host: Host, setting: Setting, folder: Path, **options: Any) -> tuple[Runner, Watch]:
     """Return the host's runner and the hook that watches it."""
+    model = copy.deepcopy(setting.model)
     runner = Runner(
-        model=copy.deepcopy(setting.model),
+        model=ConfigDict(model) if isinstance(model, dict) else model,
         work_dir=str(folder),
         default_scope=host.scope,
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=STEPS),
@@ -206,7 +209,7 @@ def _assert_trained(host: Host, outcome: Outcome) -> None:
 
 
 def _assert_tested(outcome: Outcome) -> None:
-    numbers = [value for value in outcome.metrics.values() if isinstance(value, (int, float))]
+    numbers = [value for value in outcome.metrics.values() if isinstance(value, Real)]
     assert numbers and all(map(math.isfinite, numbers)), outcome.metrics
 
 

@@ -48,13 +48,24 @@ def hard_binary(generator: torch.Generator, count: int) -> Inputs:
 SOFTMAX = dict(type='mmdet_ext.CrossEntropyLoss')
 SIGMOID = dict(type='mmdet_ext.CrossEntropyLoss', use_sigmoid=True)
 
+#: It mines the negatives of a detector; labels of other hosts have no background.
+HOSTS = ('mmdet', 'mmengine')
+
 MINING_LOSSES: tuple[Case, ...] = (
-    loss_case('OHEMLoss', mined_samples, hard_samples, options={'loss': SOFTMAX}, together=True),
+    loss_case(
+        'OHEMLoss',
+        mined_samples,
+        hard_samples,
+        options={'loss': SOFTMAX},
+        hosts=HOSTS,
+        together=True,
+    ),
     loss_case(
         'OHEMLoss',
         mined_binary,
         hard_binary,
         options={'loss': SIGMOID, 'use_sigmoid': True, 'num_negatives': 2},
+        hosts=HOSTS,
         together=True,
     ),
 )

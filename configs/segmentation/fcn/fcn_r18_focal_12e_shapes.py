@@ -1,0 +1,10 @@
+# The recipe of fcn_r18_stock_12e_shapes.py with focal loss over the softmax.
+_base_ = './fcn_r18_stock_12e_shapes.py'
+
+model = dict(
+    decode_head=dict(
+        loss_decode=dict(
+            _delete_=True, type='mmdet_ext.FocalLoss', use_sigmoid=False, gamma=2.0, alpha=None
+        )
+    )
+)

@@ -2,6 +2,7 @@
 
 `mim` looks for a package's configs, tools and model index in `<package>/.mim`. Wheels and sdists
 have copies of them there. An editable install has links instead, so that edits take effect at once.
+onedl-mim looks in the folder of the first file that pip lists, which is the metadata of a wheel.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 from setuptools.command.sdist import sdist
@@ -89,11 +91,26 @@ class BuildPy(build_py):
         copy_mim_extension(Path(self.build_lib) / PACKAGE)
 
 
+class BdistWheel(bdist_wheel):
+    """Command that adds the `.mim` extension to the metadata too.
+
+    pip sorts the list of installed files, where `mmdet_ext-<version>.dist-info/` comes before
+    `mmdet_ext/`, and onedl-mim takes the first folder of that list for the package.
+    """
+
+    def write_wheelfile(self, wheelfile_base: str, *args: object, **options: object) -> None:
+        """Write the file WHEEL, then add the extension, except for an editable install."""
+        super().write_wheelfile(wheelfile_base, *args, **options)
+        if self.distribution.get_command_obj('editable_wheel', create=False) is None:
+            copy_mim_extension(Path(wheelfile_base))
+
+
 class EditableWheel(editable_wheel):
     """Command that lets mim and MMEngine find an editable install.
 
     Both take the package's folder to be `join(site-packages, first line of top_level.txt)`, which
     an editable install does not have. An absolute first line makes that join the source folder.
+    onedl-mim reads the folder of the checkout from `direct_url.json`, which pip writes.
     """
 
     def _ensure_dist_info(self) -> None:
@@ -112,11 +129,25 @@ class SDist(sdist):
 
 
 HOSTS = ('det', 'cls', 'seg', 'mim')
-EXTRAS = {name: read_requirements(name) for name in (*HOSTS, 'face', 'test', 'dev', 'docs')}
-EXTRAS['all'] = sorted({line for name in (*HOSTS, 'face') for line in EXTRAS[name]})
-# The maintained forks have the modules of the stock packages: install one family or the other.
-EXTRAS |= {f'onedl-{name}': read_requirements(f'onedl-{name}') for name in HOSTS}
-EXTRAS['onedl'] = sorted({line for name in HOSTS for line in EXTRAS[f'onedl-{name}']})
+
+
+def extras_of(prefix: str) -> dict[str, list[str]]:
+    """Return the extras of one family of hosts.
+
+    Args:
+        prefix: Prefix of its lists and extras: nothing for the stock family, `onedl-` for the
+            maintained forks. Both have the same modules: install one family or the other.
+    """
+    extras = {name: read_requirements(prefix + name) for name in HOSTS}
+    engine = [line for line in extras['det'] if re.match(r'(onedl-)?mm(engine|cv)\b', line)]
+    extras['face'] = [*engine, *read_requirements('face')]
+    together = sorted({line for lines in extras.values() for line in lines})
+    named = {prefix + name: lines for name, lines in extras.items()}
+    return named | {prefix.rstrip('-') or 'all': together}
+
+
+EXTRAS = {name: read_requirements(name) for name in ('test', 'dev', 'docs')}
+EXTRAS |= extras_of('') | extras_of('onedl-')
 
 setup(
     name='mmdet-ext',
@@ -142,6 +173,11 @@ setup(
     python_requires='>=3.10',
     install_requires=read_requirements('runtime'),
     extras_require=EXTRAS,
-    cmdclass={'build_py': BuildPy, 'editable_wheel': EditableWheel, 'sdist': SDist},
+    cmdclass={
+        'bdist_wheel': BdistWheel,
+        'build_py': BuildPy,
+        'editable_wheel': EditableWheel,
+        'sdist': SDist,
+    },
     zip_safe=False,
 )

@@ -9,10 +9,13 @@ import sys
 import tarfile
 import venv
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from mmdet_ext.utils.families import DISTRIBUTIONS, installed_family
 from mmdet_ext.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,6 +161,51 @@ def test_wheel_holds_the_package_and_copies_of_configs_and_tools(wheel: Path) ->
 
 
 @pytest.mark.subprocess
+def test_metadata_of_the_wheel_have_the_mim_extension_too(wheel: Path) -> None:
+    """onedl-mim takes the folder of metadata for the package: pip sorts the list of files."""
+    folder = f'mmdet_ext-{__version__}.dist-info/.mim/'
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.startswith(folder)}
+        twins = {name: name.replace(folder, 'mmdet_ext/.mim/') for name in names}
+        assert all(archive.read(name) == archive.read(twin) for name, twin in twins.items())
+    assert {name.removeprefix(folder) for name in names} == mim_files()
+
+
+def hosts_of_extras(wheel: Path) -> dict[str, set[str]]:
+    """Return the hosts that each extra of a wheel names; the empty name is the wheel alone."""
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(f'mmdet_ext-{__version__}.dist-info/METADATA').decode()
+    metadata = Parser().parsestr(text, headersonly=True)
+    needed = [Requirement(line) for line in metadata.get_all('Requires-Dist', [])]
+    known = {name for families in DISTRIBUTIONS.values() for names in families for name in names}
+    return {
+        extra: {
+            each.name
+            for each in needed
+            if each.name in known
+            and (each.marker is None or each.marker.evaluate({'extra': extra}))
+        }
+        for extra in ('', *metadata.get_all('Provides-Extra', []))
+    }
+
+
+@pytest.mark.subprocess
+def test_hosts_come_with_extras_and_no_extra_mixes_families(wheel: Path) -> None:
+    named = hosts_of_extras(wheel)
+    # Installed alone, the package brings no host: beside the forks it cannot overwrite one.
+    assert {extra for extra, hosts in named.items() if not hosts} == {'', 'test', 'dev', 'docs'}
+    assert named['det'] == {'mmengine', 'mmcv', 'mmdet'}
+    assert named['cls'] == {'mmengine', 'mmcv', 'mmpretrain'}
+    assert named['seg'] == {'mmengine', 'mmcv', 'mmsegmentation'}
+    assert named['face'] == {'mmengine', 'mmcv'} and named['mim'] == {'openmim'}
+    assert named['all'] == set().union(*(named[name] for name in ('det', 'cls', 'seg', 'mim')))
+    forks = {stock[0]: fork[0] for stock, fork in DISTRIBUTIONS.values()}
+    for extra in ('det', 'cls', 'seg', 'face', 'mim'):
+        assert named[f'onedl-{extra}'] == {forks[name] for name in named[extra]}, extra
+    assert named['onedl'] == {forks[name] for name in named['all']}
+
+
+@pytest.mark.subprocess
 def test_wheel_from_the_tree_equals_wheel_from_the_sdist(
     source: Path, wheel: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +237,24 @@ def test_mim_downloads_the_config_from_an_installed_wheel(wheel: Path, tmp_path:
 
 
 @pytest.mark.subprocess
+def test_mim_finds_the_tools_of_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    pytest.importorskip('mim')
+    python = fresh_environment(tmp_path / 'env')
+    pip_install(python, wheel)
+    in_mim, in_engine = map(Path, call([python, '-c', FIND_PACKAGE], cwd=tmp_path).split())
+    assert in_engine.name == 'mmdet_ext'
+    assert in_mim.name == (
+        f'mmdet_ext-{__version__}.dist-info' if installed_family() == 'onedl' else 'mmdet_ext'
+    )
+    for folder in (in_mim, in_engine):
+        assert {
+            path.relative_to(folder / '.mim').as_posix()
+            for path in (folder / '.mim').rglob('*')
+            if path.is_file() and '__pycache__' not in path.parts
+        } == mim_files()
+
+
+@pytest.mark.subprocess
 def test_editable_install_is_found_by_the_hosts_and_follows_edits(
     source: Path, tmp_path: Path
 ) -> None:
@@ -196,7 +262,10 @@ def test_editable_install_is_found_by_the_hosts_and_follows_edits(
     python = fresh_environment(tmp_path / 'env')
     pip_install(python, '-e', source)
     package = source / 'mmdet_ext'
-    assert call([python, '-c', FIND_PACKAGE], cwd=tmp_path).split() == [str(package)] * 2
+    in_mim, in_engine = map(Path, call([python, '-c', FIND_PACKAGE], cwd=tmp_path).split())
+    # onedl-mim looks for tools and configs in the checkout itself.
+    assert in_mim == (source if installed_family() == 'onedl' else package)
+    assert in_engine == package
     (source / 'configs' / 'added_later.py').write_text('answer = 42\n')
     assert (package / '.mim' / 'configs' / 'added_later.py').read_text() == 'answer = 42\n'
     assert not (package / '.mim' / 'configs' / 'stale.py').exists()

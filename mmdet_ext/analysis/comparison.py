@@ -13,6 +13,8 @@ from mmdet_ext.utils.mim import MimError
 
 #: Metrics of a detector that a table shows; the precision per class is added to them.
 COCO_METRICS = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75')
+#: What a test logs beside its metrics.
+_TIMES = ('time', 'data_time')
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ def read_result(name: str, seed: int, folder: Path) -> RunResult:
     curve = read_scalars(scalars)
     records = [json.loads(line) for line in scalars.read_text(encoding='utf-8').splitlines()]
     seconds = statistics.median(r['time'] for r in records if 'loss' in r)
-    newest = max((folder / 'test').glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+    # Beside the log a metric may write files of its own.
+    logs = [path for path in (folder / 'test').glob('*/*.json') if path.stem == path.parent.name]
+    newest = max(logs, key=lambda path: path.stat().st_mtime)
     metrics = json.loads(newest.read_text(encoding='utf-8').splitlines()[-1])
-    # A metric is logged with a prefix, as 'coco/bbox_mAP'; times have no prefix.
+    # A metric is logged with a prefix, as 'coco/bbox_mAP', or without one, as 'mIoU'.
     kept = {
-        key.partition('/')[2]: float(value)
+        key.partition('/')[2] or key: float(value)
         for key, value in metrics.items()
-        if '/' in key and isinstance(value, (int, float))
+        if key not in _TIMES and isinstance(value, (int, float))
     }
     val = [(iteration, value) for iteration, _, value in curve.val]
     return RunResult(name, seed, kept, seconds, curve.iterations, curve.losses['loss'], val)

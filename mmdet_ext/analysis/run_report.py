@@ -172,7 +172,7 @@ def read_scalars(path: Path) -> TrainingCurve:
 def _validations(
     records: list[dict[str, Any]], train: list[dict[str, Any]]
 ) -> tuple[str | None, list[tuple[int, int | None, float]]]:
-    names = {key for record in records for key in record if key.endswith(('mAP', '/auc'))}
+    names = {key for record in records for key in record if key.endswith(('mAP', '/auc', 'mIoU'))}
     if not names:
         return None, []
     name = 'coco/bbox_mAP' if 'coco/bbox_mAP' in names else min(names)

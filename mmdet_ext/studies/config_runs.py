@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+from mmengine.config import Config
+
 from mmdet_ext.analysis.comparison import RunResult, read_result
 from mmdet_ext.utils.files import write_json
 from mmdet_ext.utils.mim import MimError, run_mim
@@ -62,9 +64,16 @@ def run_once(config: Path, seed: int, folder: Path, options: Sequence[str]) -> R
             raise MimError(f'{done} was made with other --cfg-options; give another --work-dir')
         return RunResult(**{**content, 'val': [tuple(point) for point in content['val']]})
     common = ['--cfg-options', f'randomness.seed={seed}', *options]
-    run_mim('train', config, '--work-dir', folder, *common)
+    host = _host(config)
+    run_mim('train', config, '--work-dir', folder, *common, host=host)
     checkpoint = Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip())
-    run_mim('test', config, '--checkpoint', checkpoint, '--work-dir', folder / 'test', *common)
+    tested = ('--checkpoint', checkpoint, '--work-dir', folder / 'test')
+    run_mim('test', config, *tested, *common, host=host)
     result = read_result(config.stem, seed, folder)
     write_json(done, {**asdict(result), 'options': list(options)})
     return result
+
+
+def _host(config: Path) -> str:
+    """Return the host whose scripts run a config: mmseg in its scope, mmdet in any other."""
+    return 'mmseg' if Config.fromfile(config).get('default_scope') == 'mmseg' else 'mmdet'

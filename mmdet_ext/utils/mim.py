@@ -12,20 +12,27 @@ class MimError(RuntimeError):
     """Failure of a mim command; the message gives the command and its exit code."""
 
 
-def run_mim(command: str, config: Path, *arguments: str | Path, cwd: Path | None = None) -> None:
-    """Run ``mim COMMAND mmdet CONFIG ...`` with this interpreter; its output is shown.
+def run_mim(
+    command: str,
+    config: Path,
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    host: str = 'mmdet',
+) -> None:
+    """Run ``mim COMMAND HOST CONFIG ...`` with this interpreter; its output is shown.
 
     Args:
         command: 'train' or 'test'.
         config: Config file.
         *arguments: Further words of the command line.
         cwd: Folder to run in; paths below it are shown relative to it.
+        host: Package whose scripts train and test.
 
     Raises:
         MimError: If the command fails.
     """
     folder = cwd or Path.cwd()
-    words = ['mim', command, 'mmdet', *(shown(word, folder) for word in (config, *arguments))]
+    words = ['mim', command, host, *(shown(word, folder) for word in (config, *arguments))]
     print(f'\n$ {shlex.join(words)}', flush=True)
     # pkg_resources warns at each start of mim, which a user cannot change.
     python = [sys.executable, '-W', 'ignore:pkg_resources is deprecated', '-m']

@@ -55,7 +55,8 @@ def test_finished_runs_are_not_repeated_and_all_files_are_written(
 ) -> None:
     commands: list[str] = []
 
-    def run_mim(command: str, config: Path, *arguments: object) -> None:
+    def run_mim(command: str, config: Path, *arguments: object, host: str) -> None:
+        assert host == 'mmdet'
         commands.append(command)
         if command == 'train':
             folder = Path(str(arguments[1]))
@@ -90,6 +91,46 @@ def test_finished_runs_are_not_repeated_and_all_files_are_written(
     assert len(commands) == 8 and out.with_suffix('.md').read_text().count('`stock`') == 1
     assert compare_configs.main([*command, '--cfg-options', 'a=1']) == 1
     assert len(commands) == 8
+
+
+def test_runs_of_segmentation_use_the_scripts_of_mmseg_and_compare_miou(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts: list[str] = []
+
+    def run_mim(command: str, config: Path, *arguments: object, host: str) -> None:
+        hosts.append(host)
+        if command == 'test':
+            return
+        folder = Path(str(arguments[1]))
+        score = 60.0 + 5 * (config.stem == 'dice')
+        scalars = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
+        scalars.parent.mkdir(parents=True)
+        lines = [{'loss': 2.0, 'time': 0.5, 'epoch': 1, 'iter': 1, 'step': 1}]
+        lines.append({'aAcc': 90.0, 'mIoU': score - 1, 'step': 1})
+        scalars.write_text('\n'.join(map(json.dumps, lines)))
+        log = folder / 'test' / '20260101_000001' / '20260101_000001.json'
+        log.parent.mkdir(parents=True)
+        log.write_text(json.dumps({'mIoU': score, 'IoU_triangle': score / 3, 'time': 0.1}))
+        # A later file of the metric.
+        (log.parent / 'segmentation.json').write_text('{\n"confusion": []\n}')
+        (folder / 'last_checkpoint').write_text('x.pth')
+
+    monkeypatch.setattr(config_runs, 'run_mim', run_mim)
+    configs = [tmp_path / 'stock.py', tmp_path / 'dice.py']
+    for config in configs:
+        config.write_text("default_scope = 'mmseg'\n")
+    out = tmp_path / 'table'
+    command = [*map(str, configs), '--out', str(out), '--work-dir', str(tmp_path / 'runs')]
+    command += ['--seeds', '0', '--metrics', 'mIoU', 'IoU_triangle']
+    assert compare_configs.main(command) == 0
+    assert hosts == ['mmseg'] * 4
+    assert (
+        '| `dice` | 65.000 | 21.667 | 65.000 | +5.000 | 0.50 |'
+        in out.with_suffix('.md').read_text()
+    )
+    result = read_result('dice', 0, tmp_path / 'runs' / 'dice' / 'seed0')
+    assert [value for _, value in result.val] == [64.0] and 'time' not in result.metrics
 
 
 def test_gaps_are_over_the_seeds_that_both_have() -> None:

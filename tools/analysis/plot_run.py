@@ -4,7 +4,8 @@ r"""Draw a run of mmdet: loss curve, precision-recall, detections beside the gro
     python tools/analysis/plot_run.py work_dirs/my_run --predictions preds.bbox.json \
         --annotations instances_val.json --images images/val
 
-A test writes the predictions with ``--cfg-options test_evaluator.outfile_prefix=preds``. The
+The first command also draws runs of mmseg (loss and mIoU) and of faces (loss and AUC). A test
+writes the predictions with ``--cfg-options test_evaluator.outfile_prefix=preds``. The
 figures and report.json are written to the work directory.
 """
 

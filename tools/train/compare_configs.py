@@ -3,11 +3,13 @@
     python tools/train/compare_configs.py CONFIG [CONFIG ...] --seeds 0 1 --out docs/results/NAME
     python tools/train/compare_configs.py CONFIG [CONFIG ...] --seeds 0 --best 3 --out ...
     python tools/train/compare_configs.py CONFIG [CONFIG ...] --metrics auc tar@far=1e-02 --out ...
+    python tools/train/compare_configs.py CONFIG [CONFIG ...] --metrics mIoU IoU_triangle --out ...
 
 The first config is the reference. A config named twice counts once, so that a reference may be
 followed by a pattern. With --best the reference and the K configs that are best by the first of
 --metrics run with --best-seeds too, which shows a lead by luck with the first seeds. Each run uses
-``mim train mmdet`` and ``mim test mmdet``; --jobs runs at a time share the cores. A finished run is
+``mim train mmdet`` and ``mim test mmdet``, or those of mmseg where it is the config's
+``default_scope``; --jobs runs at a time share the cores. A finished run is
 not repeated, so that the command can go on after an interruption. Writes NAME.json (all results),
 NAME.md (the table) and NAME.png (loss and validation).
 """

@@ -84,12 +84,15 @@ def parse_assign_call(
     )
 
 
-def geometry_of_one(call: AssignCall, form: PriorForm) -> BatchGeometry:
+def geometry_of_one(
+    call: AssignCall, form: PriorForm, with_mask_centers: bool = False
+) -> BatchGeometry:
     """Read the call for one image as a batch of one.
 
     Args:
         call: the arguments.
         form: meaning of the rows of ``pred_instances.priors``.
+        with_mask_centers: whether to take the centres of masks where there are any.
 
     Raises:
         ValueError: if ``num_level_priors`` do not sum to the number of priors.
@@ -106,7 +109,7 @@ def geometry_of_one(call: AssignCall, form: PriorForm) -> BatchGeometry:
         gt_boxes=[as_tensor(call.gt_instances.bboxes)],
         gt_labels=[call.gt_instances.labels],
         ignore_boxes=None if ignore is None else [as_tensor(ignore.bboxes)],
-        gt_centers=mask_centers([call.gt_instances]),
+        gt_centers=mask_centers([call.gt_instances]) if with_mask_centers else None,
     )
 
 
@@ -197,11 +200,20 @@ def batch_geometry(
 
 
 def mask_centers(gt_instances: Sequence[InstanceData]) -> list[Tensor] | None:
-    """Return the centres of mass (G, 2) of each image's masks, px; None where masks are missing."""
+    """Return the centres of mass (G, 2) of each image's masks, px; None where masks are missing.
+
+    Masks are tensors (G, H, W), as heads of instance segmentation give them, or mmdet's containers
+    of bitmaps or polygons, as data sets give them.
+    """
     if not all('masks' in instances for instances in gt_instances):
         return None
-    centers = [center_of_mass(each.masks, eps=1e-7) for each in gt_instances]
-    return [c.to(as_tensor(e.bboxes)) for c, e in zip(centers, gt_instances, strict=True)]
+    centers = []
+    for instances in gt_instances:
+        boxes, masks = as_tensor(instances.bboxes), instances.masks
+        if not isinstance(masks, Tensor):
+            masks = masks.to_tensor(torch.uint8, boxes.device)
+        centers.append(center_of_mass(masks, eps=1e-7).to(boxes))
+    return centers
 
 
 def predictions_of_one(call: AssignCall, form: ScoreForm) -> Predictions:

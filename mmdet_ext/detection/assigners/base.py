@@ -162,6 +162,7 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
         uses_centers: whether the rule uses no more of the priors than their centres and levels, so
             that it takes anchors and points alike.
         one_level: whether the priors must be those of a single level.
+        uses_mask_centers: whether the rule uses the centres of masks where there are any.
         predictions_used: what the rule uses of the predictions, of 'scores' and 'boxes'. Heads of
             ours compute no more than this. None for what the head has.
         score_form: meaning of the class scores in mmdet's call.
@@ -174,6 +175,7 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
     prior_form: host.PriorForm = 'corners'
     uses_centers: bool = False
     one_level: bool = False
+    uses_mask_centers: bool = False
     predictions_used: tuple[Prediction, ...] | None = None
     score_form: host.ScoreForm = 'probabilities'
     unassigned_overlap: float = 0.0
@@ -209,7 +211,7 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
                 f'{name} goes by pyramid level, but this head calls it without num_level_priors. '
                 'Use it in a head that gives them (ATSSHead, GFLHead, VFNetHead, DDODHead, ...)'
             )
-        geometry = host.geometry_of_one(call, self.prior_form)
+        geometry = host.geometry_of_one(call, self.prior_form, self.uses_mask_centers)
         predictions = host.predictions_of_one(call, self.score_form)
         assignment = self.match(geometry, predictions, **call.own)
         overlap = self.unassigned_overlap

@@ -106,6 +106,7 @@ class DynamicSoftLabelAssigner(BatchAssigner):
     """
 
     prior_form = 'points'
+    uses_mask_centers = True
     predictions_used = ('scores', 'boxes')
     score_form = 'logits'
     unassigned_overlap = -1e8

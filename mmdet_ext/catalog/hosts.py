@@ -133,6 +133,7 @@ HOSTS: tuple[Host, ...] = (
             LossCall(
                 'mask heads, with the classes in place of weights', ('pred', 'target', 'weight')
             ),
+            LossCall('SOLO', ('pred', 'target'), ('reduction_override',)),
         ),
         targets=ALL_TARGETS - {'label maps'},
         activated=True,

@@ -125,7 +125,7 @@ def build(name: str, scope: str, assigners: str | None = None, **options: Any) -
         assigners: scope of its assigners; None for the scope of the head.
         **options: options to change; those of ``train_cfg`` are merged.
     """
-    config = _scoped(HEADS[name], assigners or scope)
+    config = scoped(HEADS[name], assigners or scope)
     for key, value in options.items():
         old = config.get(key)
         config[key] = {**old, **value} if isinstance(old, dict) and key == 'train_cfg' else value
@@ -140,9 +140,10 @@ def build(name: str, scope: str, assigners: str | None = None, **options: Any) -
     return head.train()
 
 
-def _scoped(node: Any, scope: str) -> Any:
+def scoped(node: Any, scope: str) -> Any:
+    """Return a config in which a scope stands for ``{scope}``."""
     if isinstance(node, dict):
-        return {key: _scoped(value, scope) for key, value in node.items()}
+        return {key: scoped(value, scope) for key, value in node.items()}
     return node.format(scope=scope) if isinstance(node, str) else node
 
 

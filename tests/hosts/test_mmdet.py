@@ -1,0 +1,143 @@
+"""Everything that claims MMDetection, in small detectors."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.hosts import claims, host
+from tests.hosts.detectors import (
+    CLASSES,
+    reported,
+    single,
+    two_stages,
+    with_assigner,
+    with_loss,
+)
+from tests.hosts.faces import configured
+from tests.hosts.runs import Outcome, Setting, follow
+
+pytest.importorskip('mmdet', reason='the host is absent')
+
+from mmdet.registry import DATASETS
+
+HOST = host('mmdet')
+
+
+def of_kind(*kinds: str) -> Any:
+    """Parametrise a test over the cases of some kinds that claim the host."""
+    return pytest.mark.parametrize(
+        'case', [case for case in claims('mmdet') if case.kind in kinds], ids=repr
+    )
+
+
+def data_of(
+    root: Path, part: str, classes: int, masks: bool, name: str = 'mmdet.CocoDataset'
+) -> Any:
+    """Return the config of a data set."""
+    steps = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True, with_mask=masks),
+        dict(type='Resize', scale=(96, 96), keep_ratio=True),
+        dict(type='PackDetInputs'),
+    ]
+    return dict(
+        type=name,
+        data_root=str(root),
+        ann_file=f'{part}.json',
+        data_prefix=dict(img=part),
+        metainfo=dict(classes=tuple('abcdef'[:classes])),
+        test_mode=part == 'test',
+        pipeline=steps,
+    )
+
+
+@cache
+def built(root: Path, part: str, classes: int, masks: bool) -> Any:
+    """Return a data set, which runs share: each of MMEngine's collects garbage."""
+    return DATASETS.build(data_of(root, part, classes, masks))
+
+
+def run(
+    root: Path, folder: Path, model: dict[str, Any], classes: int = CLASSES, masks: bool = False
+) -> Outcome:
+    """Train, test and resume a detector."""
+    train, test = (built(root, part, classes, masks) for part in ('train', 'test'))
+    kinds = ['bbox', 'segm'] if masks else ['bbox']
+    metric = dict(type='CocoMetric', ann_file=str(root / 'test.json'), metric=kinds)
+    return follow(HOST, Setting(model, train, test, metric), folder)
+
+
+def assert_detects(outcome: Outcome, head: str, masks: bool = False) -> None:
+    """Assert the losses of the head, and figures of the test."""
+    for step in outcome.watch.losses:
+        assert set(step) - {'loss'} == reported(head)
+    assert 0 <= outcome.metrics['coco/bbox_mAP'] <= 1
+    assert not masks or 0 <= outcome.metrics['coco/segm_mAP'] <= 1
+
+
+@of_kind('loss')
+def test_a_loss_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
+    head, model, classes = with_loss(case)
+    masks = head in ('masks', 'SOLOHead')
+    outcome = run(boxes_root, tmp_path, model, classes, masks)
+    assert_detects(outcome, head, masks)
+
+
+@of_kind('assigner')
+def test_an_assigner_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
+    head, model = with_assigner(case)
+    outcome = run(boxes_root, tmp_path, model)
+    assert_detects(outcome, head)
+    used = outcome.runner.model.bbox_head
+    assigners = [getattr(used, name, None) for name in ('assigner', 'alignment_assigner')]
+    assert case.name in {type(each).__name__ for each in assigners}
+
+
+@of_kind('head')
+def test_a_head_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
+    outcome = run(boxes_root, tmp_path, single(case.name))
+    assert_detects(outcome, case.name)
+    assert type(outcome.runner.model.bbox_head).__module__.startswith('mmdet_ext.')
+
+
+@of_kind('sampler')
+def test_a_sampler_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
+    sampler = configured(case, num=16, pos_fraction=0.5)
+    model = two_stages(rpn_train=dict(sampler=sampler), box_train=dict(sampler=sampler))
+    outcome = run(boxes_root, tmp_path, model)
+    assert_detects(outcome, 'two stages')
+    for part in (outcome.runner.model.rpn_head.sampler, outcome.runner.model.roi_head.bbox_sampler):
+        assert type(part).__name__ == case.name
+
+
+@of_kind('overlap measure')
+def test_an_overlap_measure_trains_tests_and_resumes(
+    case: Case, boxes_root: Path, tmp_path: Path
+) -> None:
+    measure = configured(case)
+    assigner = dict(
+        type='mmdet_ext.MaxIoUAssigner',
+        pos_iou_thr=0.5,
+        neg_iou_thr=0.4,
+        iou_calculator=measure,
+    )
+    outcome = run(boxes_root, tmp_path, single('RetinaHead', train_cfg=dict(assigner=assigner)))
+    assert_detects(outcome, 'RetinaHead')
+    assert type(outcome.runner.model.bbox_head.assigner.iou_calculator).__name__ == case.name
+
+
+@of_kind('data set')
+def test_a_data_set_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
+    train, test = (
+        data_of(boxes_root, part, CLASSES, False, f'mmdet_ext.{case.name}')
+        for part in ('train', 'test')
+    )
+    metric = dict(type='CocoMetric', ann_file=str(boxes_root / 'test.json'))
+    outcome = follow(HOST, Setting(single('RetinaHead'), train, test, metric), tmp_path)
+    assert_detects(outcome, 'RetinaHead')
+    assert type(outcome.runner.train_dataloader.dataset).__module__.startswith('mmdet_ext.')

@@ -19,7 +19,11 @@ def run_mmdet_script(name: str) -> int:
     """
     spec = importlib.util.find_spec('mmdet')
     if spec is None or spec.origin is None:
-        print("error: mmdet is not installed: pip install 'mmdet-ext[det]'", file=sys.stderr)
+        print(
+            "error: mmdet is not installed: pip install 'mmdet-ext[det]', or, for the maintained "
+            "forks, 'mmdet-ext[onedl-det]'",
+            file=sys.stderr,
+        )
         return 2
     script = Path(spec.origin).parent / '.mim' / 'tools' / name
     if not script.is_file():

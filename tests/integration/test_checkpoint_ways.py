@@ -15,6 +15,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdet_ext.utils.families import installed_family
+from mmdet_ext.utils.mim import mim_name
 from tests._helpers.configs import CONFIGS, shrink
 from tests._helpers.processes import run_python
 from tests.compat.checkpoint_files import needs_torch_2_6
@@ -128,11 +130,13 @@ def test_checkpoints_load_by_every_way_of_a_config(trained: Trained, tmp_path: P
         tmp_path / 'ways.py', trained.config, trained.checkpoint, tmp_path / 'run', cwd=tmp_path
     )
     found = json.loads(printed.splitlines()[-1])
-    # No config is read before the file is opened: MMEngine alone refuses its own checkpoint.
-    assert found.pop('DetInferencer(weights)') == 'UnpicklingError'
+    # No config is read before the file is opened: MMEngine alone refuses its own checkpoint, and
+    # its fork loads it.
+    if installed_family() != 'onedl':
+        assert found.pop('DetInferencer(weights)') == 'UnpicklingError'
     weights = load_from_local(str(trained.checkpoint), 'cpu')['state_dict']
     total = sum(v.double().sum().item() for k, v in weights.items() if k.startswith('neck.'))
-    assert abs(total) > 1e-3 and len(found) == 6
+    assert abs(total) > 1e-3 and len(found) >= 6
     assert found == {name: pytest.approx(total, rel=1e-9) for name in found}
 
 
@@ -143,7 +147,8 @@ def test_mim_test_with_augmentation_loads_where_the_training_set_alone_is_ours(
 ) -> None:
     words = ['--checkpoint', trained.checkpoint, '--work-dir', tmp_path / 'tested', '--tta']
     words += ['--cfg-options', 'log_level=INFO']
-    printed = run_python('-m', 'mim', 'test', 'mmdet', trained.config, *words, cwd=tmp_path)
+    words = ['test', mim_name('mmdet'), trained.config, *words]
+    printed = run_python('-m', 'mim', *words, cwd=tmp_path)
     assert f'Load checkpoint from {trained.checkpoint}' in printed
     assert re.search(r'coco/bbox_mAP: \d\.\d{4}', printed)
 

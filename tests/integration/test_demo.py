@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmdet_ext.studies import detection_demo
 from mmdet_ext.studies.detection_demo import SHAPES_TRAIN, SHAPES_VAL
 from mmdet_ext.utils import mim
+from mmdet_ext.utils.mim import mim_name
 from tests.integration.demo_data import Edit, coco, demo, edited, prepared
 
 REPO = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ def test_end_to_end(
     arguments = ['--data', str(shapes_root), '--work-dir', str(tmp_path / 'run')]
     assert demo.main([*arguments, '--cfg-options', *options]) == 0
     printed = capfd.readouterr().out
-    assert f'$ mim train mmdet {tmp_path}/run/data/config.py --work-dir' in printed
+    assert f'$ mim train {mim_name("mmdet")} {tmp_path}/run/data/config.py --work-dir' in printed
     assert f'--checkpoint {tmp_path}/run/epoch_1.pth' in printed
     assert 'Average Precision' in printed
     assert sorted(shapes_root.rglob('*')) == before, "the user's folder was written into"
@@ -187,7 +188,7 @@ def test_failed_command_is_named(
     monkeypatch.setattr(mim.subprocess, 'run', lambda *args, **kwargs: failed)
     assert demo.main(['--data', str(shapes_root), '--work-dir', str(tmp_path)]) == 1
     message = capsys.readouterr().err
-    assert message.startswith('error: `mim train mmdet ')
+    assert message.startswith(f'error: `mim train {mim_name("mmdet")} ')
     assert 'ended with exit code 3' in message
 
 

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 import mmdet_ext.registry  # noqa: F401  makes checkpoints load
 from mmdet_ext.compat.checkpoint import load_from_local
 from mmdet_ext.data.synthetic.faces import make_faces
+from mmdet_ext.utils.mim import mim_name
 from tests._helpers.configs import CONFIGS, shrink_face
 from tests._helpers.same import assert_same
 
@@ -121,11 +122,12 @@ def typed(straight: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp('typed')
     config = folder / 'tiny.py'
     small(root).dump(config)
+    mmdet = mim_name('mmdet')
     calls: dict[str, tuple[str | Path, ...]] = {
-        'mmdet': ('train', 'mmdet', config),
-        'mmpretrain': ('train', 'mmpretrain', config),
-        'resumed': ('train', 'mmdet', config, '--resume', straight / 'epoch_1.pth'),
-        'tested': ('test', 'mmdet', config, '--checkpoint', straight / 'epoch_2.pth'),
+        'mmdet': ('train', mmdet, config),
+        'mmpretrain': ('train', mim_name('mmpretrain'), config),
+        'resumed': ('train', mmdet, config, '--resume', straight / 'epoch_1.pth'),
+        'tested': ('test', mmdet, config, '--checkpoint', straight / 'epoch_2.pth'),
     }
 
     def call(name: str) -> None:

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from mmdet_ext.compat.checkpoint import load_from_local
 from mmdet_ext.data.synthetic.faces import make_faces
+from mmdet_ext.utils.mim import mim_name
 from tests._helpers.configs import CONFIGS, bare, shrink, shrink_face
 from tests._helpers.processes import run_python
 from tests._helpers.same import assert_same
@@ -186,4 +187,4 @@ def test_mim_trains_it_and_tests_what_the_run_left(shapes_root: Path, tmp_path: 
 
 def mim(command: str, *words: str | Path, cwd: Path) -> str:
     """Run ``mim train mmdet`` or ``mim test mmdet`` in a new process; return its output."""
-    return run_python('-m', 'mim', command, 'mmdet', *words, cwd=cwd)
+    return run_python('-m', 'mim', command, mim_name('mmdet'), *words, cwd=cwd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from numbers import Real
@@ -228,3 +229,26 @@ def _assert_resumed(outcome: Outcome) -> None:
 def is_listed(call: tuple[int, tuple[str, ...]], forms: tuple[LossCall, ...]) -> bool:
     """Return whether a call, by its positional values and keywords, is one of the forms."""
     return any(call == (len(form.positional), tuple(sorted(form.keywords))) for form in forms)
+
+
+def assert_calls_are_those_of_the_table(
+    host: Host, settings: Iterable[Setting], folder: Path
+) -> None:
+    """Assert that the heads of some runs, with any loss, use every form of the table and no other.
+
+    A head names its losses ``loss`` or ``loss_...``.
+    """
+    seen: set[tuple[int, tuple[str, ...]]] = set()
+
+    def note(loss: nn.Module, args: Any, named: dict[str, Any]) -> None:
+        seen.add((len(args), tuple(sorted(named))))
+
+    for number, setting in enumerate(settings):
+        runner, _ = start(host, setting, folder / str(number))
+        for name, part in runner.model.named_modules():
+            own, _, last = name.rpartition('.')
+            if last.startswith('loss') or own.endswith('loss_decode'):
+                part.register_forward_pre_hook(note, with_kwargs=True)
+        runner.train()
+    listed = {(len(form.positional), tuple(sorted(form.keywords))) for form in host.calls}
+    assert seen == listed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.hosts import claims, host
+from tests.hosts.boxes import built, data_of
 from tests.hosts.detectors import (
     CLASSES,
     reported,
@@ -23,8 +23,6 @@ from tests.hosts.runs import Outcome, Setting, follow
 
 pytest.importorskip('mmdet', reason='the host is absent')
 
-from mmdet.registry import DATASETS
-
 HOST = host('mmdet')
 
 
@@ -33,33 +31,6 @@ def of_kind(*kinds: str) -> Any:
     return pytest.mark.parametrize(
         'case', [case for case in claims('mmdet') if case.kind in kinds], ids=repr
     )
-
-
-def data_of(
-    root: Path, part: str, classes: int, masks: bool, name: str = 'mmdet.CocoDataset'
-) -> Any:
-    """Return the config of a data set."""
-    steps = [
-        dict(type='LoadImageFromFile'),
-        dict(type='LoadAnnotations', with_bbox=True, with_mask=masks),
-        dict(type='Resize', scale=(96, 96), keep_ratio=True),
-        dict(type='PackDetInputs'),
-    ]
-    return dict(
-        type=name,
-        data_root=str(root),
-        ann_file=f'{part}.json',
-        data_prefix=dict(img=part),
-        metainfo=dict(classes=tuple('abcdef'[:classes])),
-        test_mode=part == 'test',
-        pipeline=steps,
-    )
-
-
-@cache
-def built(root: Path, part: str, classes: int, masks: bool) -> Any:
-    """Return a data set, which runs share: each of MMEngine's collects garbage."""
-    return DATASETS.build(data_of(root, part, classes, masks))
 
 
 def run(
@@ -134,7 +105,7 @@ def test_an_overlap_measure_trains_tests_and_resumes(
 @of_kind('data set')
 def test_a_data_set_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
     train, test = (
-        data_of(boxes_root, part, CLASSES, False, f'mmdet_ext.{case.name}')
+        data_of(boxes_root, part, CLASSES, name=f'mmdet_ext.{case.name}')
         for part in ('train', 'test')
     )
     metric = dict(type='CocoMetric', ann_file=str(boxes_root / 'test.json'))

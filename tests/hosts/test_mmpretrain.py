@@ -17,7 +17,13 @@ from mmengine.runner import Runner
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.hosts import claims, host, target_of
 from tests.hosts.faces import SIZE, FaceHost, assert_took_part, configured, face_setting
-from tests.hosts.runs import STEPS, Setting, follow, start
+from tests.hosts.runs import (
+    STEPS,
+    Setting,
+    assert_calls_are_those_of_the_table,
+    follow,
+    start,
+)
 
 pytest.importorskip('mmpretrain', reason='the host is absent')
 
@@ -102,6 +108,20 @@ def test_a_loss_trains_tests_and_resumes(case: Case, images_root: Path, tmp_path
     outcome = follow(HOST, loss_setting(case, images_root), tmp_path)
     assert set(outcome.watch.losses[0]) == {'loss'}
     assert {'prediction', 'head.fc.weight', 'backbone.features.0.weight'} <= outcome.watch.pulled
+
+
+def test_heads_call_a_loss_as_the_table_says(images_root: Path, tmp_path: Path) -> None:
+    loss = dict(type='CrossEntropyLoss')
+    settings = [
+        Setting(
+            classifier({**loss, 'use_sigmoid': several}, 4, several),
+            *2 * [built(images_root, 4, several)],
+            dict(type='Accuracy'),
+            collate='default_collate',
+        )
+        for several in (False, True)
+    ]
+    assert_calls_are_those_of_the_table(HOST, settings, tmp_path)
 
 
 def recogniser(preprocessor: Any, backbone: Any, head: Any) -> dict[str, Any]:

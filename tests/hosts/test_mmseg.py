@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.hosts import claims, host
 from tests.hosts.faces import configured
-from tests.hosts.runs import Outcome, Setting, follow
+from tests.hosts.runs import Setting, assert_calls_are_those_of_the_table, follow
 
 pytest.importorskip('mmseg', reason='the host is absent')
 
@@ -149,11 +149,6 @@ def test_a_metric_gives_the_figures_of_the_host(
         assert ours[name] == pytest.approx(value, abs=0.01), name
 
 
-def total(outcome: Outcome, *names: str) -> list[float]:
-    """Return the sum of some losses of each step."""
-    return [sum(step[name] for name in names) for step in outcome.watch.losses]
-
-
 def test_several_losses_in_one_head_and_in_an_auxiliary_head(
     maps_root: Path, tmp_path: Path
 ) -> None:
@@ -187,6 +182,14 @@ def test_pixels_that_the_host_samples(
     theirs = follow(HOST, setting_of(maps_root, stock, 3), tmp_path / 'stock')
     for ours, expected in zip(outcome.watch.losses, theirs.watch.losses, strict=True):
         assert ours['loss'] == pytest.approx(expected['loss'], rel=1e-5)
+
+
+def test_heads_call_a_loss_as_the_table_says(maps_root: Path, tmp_path: Path) -> None:
+    loss = dict(type='CrossEntropyLoss')
+    mined = dict(sampler=dict(type='OHEMPixelSampler', min_kept=20))
+    models = [segmentor(loss, 3), segmentor([loss, loss], 3), segmentor(loss, 3, decode=mined)]
+    settings = [setting_of(maps_root, model, 3) for model in models]
+    assert_calls_are_those_of_the_table(HOST, settings, tmp_path)
 
 
 def whole_config(root: Path, folder: Path) -> Config:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.cases import CASES
+from mmdet_ext.utils.families import DISTRIBUTIONS
 
 #: What a loss compares a prediction with: class labels (N,) of logits (N, C); labels (N, H, W) of
 #: maps (N, C, H, W); a number for each element (N, C); (label, score) of samples; a number (N,)
@@ -74,9 +74,8 @@ class Host:
         name: short name, by which cases claim it.
         title: name as its project writes it.
         module: name of its module, which its fork has too.
-        package: distribution of OpenMMLab on the package index.
-        versions: range of that distribution, as ``requirements/`` states it.
-        fork: distribution of the maintained fork, which installs the same module.
+        extra: extra of this package that installs it; its fork's is ``onedl-`` and this. None for
+            MMEngine, which every extra installs.
         scope: registry scope of its runs.
         calls: forms in which its heads call a loss.
         targets: targets that its heads give to a loss.
@@ -87,9 +86,7 @@ class Host:
     name: str
     title: str
     module: str
-    package: str
-    versions: str
-    fork: str
+    extra: str | None
     scope: str
     calls: tuple[LossCall, ...]
     targets: frozenset[Target]
@@ -100,14 +97,15 @@ class Host:
         """Return whether its module can be imported, without importing it."""
         return find_spec(self.module) is not None
 
-    def installed(self) -> tuple[str, str] | None:
-        """Return the distribution that is installed, and its version; None without one."""
-        for distribution in (self.package, self.fork):
-            try:
-                return distribution, version(distribution)
-            except PackageNotFoundError:
-                continue
-        return None
+    @property
+    def package(self) -> str:
+        """Return the name of OpenMMLab's own distribution."""
+        return DISTRIBUTIONS[self.module][0][0]
+
+    @property
+    def fork(self) -> str:
+        """Return the name of the maintained fork's distribution, which has the same module."""
+        return DISTRIBUTIONS[self.module][1][0]
 
 
 HOSTS: tuple[Host, ...] = (
@@ -115,9 +113,7 @@ HOSTS: tuple[Host, ...] = (
         name='mmdet',
         title='MMDetection',
         module='mmdet',
-        package='mmdet',
-        versions='>=3.3,<4',
-        fork='onedl-mmdetection',
+        extra='det',
         scope='mmdet',
         calls=(
             LossCall('anchor heads', ('pred', 'target', 'weight'), ('avg_factor',)),
@@ -144,9 +140,7 @@ HOSTS: tuple[Host, ...] = (
         name='mmpretrain',
         title='MMPreTrain',
         module='mmpretrain',
-        package='mmpretrain',
-        versions='>=1.2,<2',
-        fork='onedl-mmpretrain',
+        extra='cls',
         scope='mmpretrain',
         calls=(LossCall('classification heads', ('pred', 'target'), ('avg_factor',)),),
         targets=frozenset({'labels', 'elements'}),
@@ -156,9 +150,7 @@ HOSTS: tuple[Host, ...] = (
         name='mmseg',
         title='MMSegmentation',
         module='mmseg',
-        package='mmsegmentation',
-        versions='>=1.2,<2',
-        fork='onedl-mmsegmentation',
+        extra='seg',
         scope='mmseg',
         calls=(
             LossCall('decode heads', ('pred', 'target'), ('weight', 'ignore_index')),
@@ -176,9 +168,7 @@ HOSTS: tuple[Host, ...] = (
         name='mmengine',
         title='bare MMEngine',
         module='mmengine',
-        package='mmengine',
-        versions='>=0.10.4,<1',
-        fork='onedl-mmengine',
+        extra=None,
         scope='mmengine',
         calls=(LossCall('a model of your own', ('pred', 'target')),),
         targets=ALL_TARGETS,

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip('mmdet', reason='the host is absent')
+
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.hosts import claims, host
 from tests.hosts.boxes import built, data_of
@@ -20,8 +22,6 @@ from tests.hosts.detectors import (
 )
 from tests.hosts.faces import configured
 from tests.hosts.runs import Outcome, Setting, follow
-
-pytest.importorskip('mmdet', reason='the host is absent')
 
 HOST = host('mmdet')
 

@@ -12,6 +12,10 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+pytest.importorskip('mmdet', reason='the host is absent')
+
+from mmdet.apis import DetInferencer
+
 from mmdet_ext.catalog.hosts import host
 from tests.hosts.boxes import built, data_of
 from tests.hosts.detectors import CLASSES, single, solo, two_stages
@@ -21,11 +25,6 @@ from tests.hosts.runs import (
     assert_calls_are_those_of_the_table,
     follow,
 )
-
-pytest.importorskip('mmdet', reason='the host is absent')
-
-
-from mmdet.apis import DetInferencer
 
 HOST = host('mmdet')
 OURS = 'mmdet_ext.CocoDataset'

@@ -8,7 +8,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ TOOLS = str(ROOT / 'tools')
 sys.path.insert(0, TOOLS)
 try:
     import setup_common
+    import setup_compiler
     import setup_env
     import setup_hosts
     import setup_mmcv
@@ -175,8 +175,8 @@ def test_families_have_the_same_modules_and_other_distributions() -> None:
     stock, forks = setup_hosts.STOCK, setup_hosts.ONEDL
     assert list(stock.distributions) == list(forks.distributions)
     assert not set(stock.distributions.values()) & set(forks.distributions.values())
-    assert setup_env.operators_version(stock, CONSTRAINTS) == '2.1.0'
-    assert setup_env.operators_version(forks, CONSTRAINTS) == '2.3.6'
+    assert str(setup_env.chosen_operators(stock, CONSTRAINTS)) == 'mmcv 2.1.0'
+    assert str(setup_env.chosen_operators(forks, CONSTRAINTS)) == 'onedl-mmcv 2.3.6'
     assert setup_hosts.read_family('') is stock
     with pytest.raises(setup_common.SetupError, match='HOST=mine: expected one of stock, onedl'):
         setup_hosts.read_family('mine')
@@ -265,99 +265,6 @@ def test_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert setup_mmcv.cache_root() == tmp_path / 'mine'
 
 
-def test_key_names_all_that_a_compiled_wheel_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sysconfig, 'get_platform', lambda: 'linux-x86_64')
-    python = f'cp{sys.version_info.major}{sys.version_info.minor}'
-    key = setup_mmcv.wheel_key('2.1.0', '2.11.0+cpu', 'cpu')
-    assert key == f'mmcv-2.1.0_torch-2.11.0+cpu_{python}_linux_x86_64_cpu'
-
-
-def test_wheel_is_found_under_its_own_key_only(cache: Path) -> None:
-    key = setup_mmcv.wheel_key('2.1.0', '2.11.0', 'cpu')
-    wheel = cache / 'wheels' / key / 'mmcv-2.1.0-cp311-cp311-linux_x86_64.whl'
-    wheel.parent.mkdir(parents=True)
-    assert setup_mmcv.cached_wheel(key) is None
-    wheel.touch()
-    assert setup_mmcv.cached_wheel(key) == wheel
-    assert setup_mmcv.cached_wheel(setup_mmcv.wheel_key('2.1.0', '2.11.0', '*')) == wheel
-    assert setup_mmcv.cached_wheel(setup_mmcv.wheel_key('2.1.0', '2.10.0', '*')) is None
-    assert setup_mmcv.cached_wheel(setup_mmcv.wheel_key('2.1.0', '2.11.0', 'cuda13.0')) is None
-
-
-@pytest.mark.parametrize(
-    ('line', 'step'),
-    [
-        ('  [12/77] c++ -MMD -MF active_rotated_filter.o.d', (12, 77)),
-        ('[77/77] c++ -o x.o', (77, 77)),
-        ('  copying mmcv/ops/nms.py -> build/lib [1/2]', None),
-        ('[12/77]', None),
-        ('', None),
-    ],
-)
-def test_progress_is_read_from_the_lines_of_ninja(line: str, step: tuple[int, int] | None) -> None:
-    assert setup_mmcv.parse_step(line) == step
-
-
-def test_progress_line_estimates_the_remaining_time() -> None:
-    # 11 files after the first took 45 s, so the remaining 65 take 65 * 45 / 11 s = 265.9 s.
-    assert setup_mmcv.progress_line(12, 77, 45.0) == (
-        '  mmcv: compiling 12/77, 0:45 elapsed, about 4:25 left'
-    )
-    assert setup_mmcv.progress_line(77, 77, 600.0).endswith('10:00 elapsed, about 0:00 left')
-
-
-def test_jobs_are_limited_by_processors_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {'SC_PHYS_PAGES': 1_250_000, 'SC_PAGE_SIZE': 4000}
-    monkeypatch.setattr('os.sysconf', sizes.__getitem__)
-    monkeypatch.setattr('os.sched_getaffinity', lambda _: range(64), raising=False)
-    assert setup_mmcv.parallel_jobs() == 2
-    sizes['SC_PHYS_PAGES'] = 100_000
-    assert setup_mmcv.parallel_jobs() == 1
-    sizes['SC_PHYS_PAGES'] = 100_000_000
-    assert setup_mmcv.parallel_jobs() == 64
-
-
-def test_build_for_the_cpu_hides_a_gpu_from_mmcv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup_mmcv, 'find_compiler', lambda: 'clang++')
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
-    monkeypatch.setenv('CFLAGS', '-O1')
-    monkeypatch.setenv('PYTHONPATH', '/somewhere')
-    env = setup_mmcv.build_environment('cpu')
-    assert (env['FORCE_CUDA'], env['CUDA_VISIBLE_DEVICES']) == ('0', '')
-    assert (env['MMCV_WITH_OPS'], env['CFLAGS'], env['CXX']) == ('1', '-O1 -g0', 'clang++')
-    assert 'PYTHONPATH' not in env
-    env = setup_mmcv.build_environment('cuda13.0-sm90')
-    assert (env['FORCE_CUDA'], env['CUDA_VISIBLE_DEVICES']) == ('1', '0')
-
-
-@pytest.mark.parametrize(
-    ('facts', 'device'),
-    [
-        ({'gpu': False, 'cuda': '13.0', 'nvcc': '13.0', 'arch': ''}, 'cpu'),
-        ({'gpu': True, 'cuda': '13.0', 'nvcc': '', 'arch': 'sm90'}, 'cpu'),
-        ({'gpu': True, 'cuda': '13.0', 'nvcc': '12.4', 'arch': 'sm90'}, 'cpu'),
-        ({'gpu': True, 'cuda': '13.0', 'nvcc': '13.1', 'arch': 'sm90'}, 'cuda13.0-sm90'),
-    ],
-)
-def test_operators_for_cuda_need_a_gpu_and_a_fitting_nvcc(
-    facts: dict[str, object], device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answer = subprocess.CompletedProcess([], 0, stdout=json.dumps(facts) + '\n', stderr='')
-    monkeypatch.setattr(subprocess, 'run', lambda *_, **__: answer)
-    assert setup_mmcv.choose_device(Path('venv')) == device
-
-
-@pytest.mark.subprocess
-def test_failed_compilation_shows_its_last_lines_and_its_log(tmp_path: Path) -> None:
-    log = tmp_path / 'build.log'
-    code = "print('[1/2] c++ a'); print('a.cpp:1: error: no such thing'); raise SystemExit(1)"
-    with pytest.raises(setup_common.SetupError) as caught:
-        setup_mmcv.compile_wheel([sys.executable, '-c', code], tmp_path, {}, log)
-    assert 'error: no such thing' in str(caught.value)
-    assert str(log) in str(caught.value)
-    assert log.read_text() == '[1/2] c++ a\na.cpp:1: error: no such thing\n'
-
-
 def test_missing_compiler_is_reported_before_any_change(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -365,7 +272,8 @@ def test_missing_compiler_is_reported_before_any_change(
     monkeypatch.delenv('CXX', raising=False)
     assert setup_env.main(['--venv', str(tmp_path / 'env')]) == 2
     message = capsys.readouterr().err
-    assert message.startswith('error: no working C++17 compiler (tried c++, g++, clang++)')
+    standard = f'C++{setup_compiler.release_standard(PINNED_TORCH)}'
+    assert message.startswith(f'error: no working {standard} compiler (tried c++, g++, clang++)')
     assert 'apt install g++' in message
     assert not (tmp_path / 'env').exists()
 
@@ -373,27 +281,13 @@ def test_missing_compiler_is_reported_before_any_change(
 def test_a_cached_wheel_needs_no_compiler(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = setup_mmcv.wheel_key('2.1.0', '2.11.0', 'cpu')
+    operators = setup_mmcv.Operators('mmcv', '2.1.0')
+    key = setup_mmcv.wheel_key(operators, '2.11.0', 'cpu')
     (cache / 'wheels' / key).mkdir(parents=True)
     (cache / 'wheels' / key / 'mmcv-2.1.0-x.whl').touch()
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: Usage(0, 0, 10**12))
-    setup_env.preflight(tmp_path / 'env', '2.1.0', '2.11.0')
-
-
-def test_a_broken_compiler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = tmp_path / 'broken++'
-    broken.write_text('#!/bin/sh\nexit 1\n')
-    broken.chmod(0o755)
-    monkeypatch.setenv('CXX', str(broken))
-    with pytest.raises(setup_common.SetupError, match=r'tried .*broken\+\+'):
-        setup_mmcv.find_compiler()
-
-
-def test_missing_headers_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sysconfig, 'get_paths', lambda: {'include': str(tmp_path)})
-    with pytest.raises(setup_common.SetupError, match='Python.h is missing.*-dev'):
-        setup_mmcv.check_headers()
+    setup_env.preflight(tmp_path / 'env', operators, '2.11.0')
 
 
 def test_message_for_a_small_disk_has_free_and_needed_space(

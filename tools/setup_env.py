@@ -29,6 +29,7 @@ from setup_common import (
     run_pip,
     venv_python,
 )
+from setup_compiler import check_headers, find_compiler, release_standard
 from setup_hosts import (
     EXTRA_HOSTS,
     FAMILIES,
@@ -37,14 +38,7 @@ from setup_hosts import (
     read_family,
     read_hosts,
 )
-from setup_mmcv import (
-    cache_root,
-    cached_wheel,
-    check_headers,
-    find_compiler,
-    provide_wheel,
-    wheel_key,
-)
+from setup_mmcv import Operators, cache_root, cached_wheel, provide_wheel, wheel_key
 from setup_torch import check_torch, choose_torchvision
 from setup_venv import installed_torch, prepare_venv, read_state, write_state
 
@@ -53,9 +47,11 @@ CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
 STAMPED_FILES = (
     'tools/setup_env.py',
     'tools/setup_common.py',
+    'tools/setup_compiler.py',
     'tools/setup_hosts.py',
     'tools/setup_mmcv.py',
     'tools/setup_torch.py',
+    'tools/setup_units.py',
     'tools/setup_venv.py',
     'setup.py',
     'pyproject.toml',
@@ -107,9 +103,10 @@ def pinned(name: str, constraints: str) -> str:
     return found.group(1)
 
 
-def operators_version(family: Family, constraints: str) -> str:
-    """Return the pinned version of a family's mmcv."""
-    return pinned(family.operators, '\n'.join((*family.pins(), constraints)))
+def chosen_operators(family: Family, constraints: str) -> Operators:
+    """Return a family's mmcv with its pinned version."""
+    lines = '\n'.join((*family.pins(), constraints))
+    return Operators(family.operators, pinned(family.operators, lines))
 
 
 def effective_constraints(
@@ -183,13 +180,13 @@ def check_disk(needs: list[tuple[Path, float]]) -> None:
             )
 
 
-def preflight(venv: Path, mmcv: str, torch: str) -> None:
+def preflight(venv: Path, operators: Operators, torch: str) -> None:
     """Raise if disk space, a compiler or headers are missing, before the long steps start."""
     needs = []
     if installed_torch(venv) != torch:
         needs += [(venv, VENV_GB), (Path(tempfile.gettempdir()), TORCH_DOWNLOAD_GB)]
-    if cached_wheel(wheel_key(mmcv, torch, '*')) is None:
-        find_compiler()
+    if cached_wheel(wheel_key(operators, torch, '*')) is None:
+        find_compiler(release_standard(torch), torch)
         check_headers()
         needs.append((cache_root(), BUILD_GB))
     check_disk(needs)
@@ -255,7 +252,7 @@ def install(venv: Path, torch: str, constraints: str, choice: Choice) -> Path:
     run_pip(venv, 'install', lists[0], '-c', str(CONSTRAINTS))
     pins = ('-c', str(install_torch(venv, torch, constraints, (*family.pins(), *choice.pins))))
     remove_other_families(venv, family)
-    wheel = provide_wheel(venv, operators_version(family, constraints), torch)
+    wheel = provide_wheel(venv, chosen_operators(family, constraints), torch)
     run_pip(venv, 'install', '--force-reinstall', '--no-deps', str(wheel))
     hosts = [name for name in family.distributions.values() if name != family.operators]
     report(f'{", ".join(hosts[:4])}, and the tools for tests')
@@ -293,7 +290,7 @@ def set_up(venv: Path, asked: Choice) -> None:
     if state.get('done') == fingerprint and linked and venv_python(venv).exists():
         report(f'{venv} is up to date: Python {platform.python_version()}, torch {torch}')
         return
-    preflight(venv, operators_version(choice.family, constraints), torch)
+    preflight(venv, chosen_operators(choice.family, constraints), torch)
     # The state has no fingerprint until the end, so that an interrupted set-up is not taken as
     # finished.
     kept: dict[str, Any] = {

@@ -1,7 +1,8 @@
 """Wheel of mmcv with compiled operators, taken from the user's cache or built for it.
 
-Compilation takes minutes. An interrupted build therefore continues from the files that are already
-compiled, and every clone with the same torch, Python and platform uses the finished wheel.
+An interrupted build continues from the files that are already compiled, and every clone with the
+same torch, Python and platform uses the finished wheel. Operators for the CPU are compiled in
+units of many files (`setup_units.py`); those for CUDA file by file, as mmcv's setup.py does it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from setup_common import (
@@ -30,9 +32,30 @@ from setup_common import (
     run_pip,
     venv_python,
 )
+from setup_compiler import (
+    describe_failure,
+    find_compiler,
+    installed_standard,
+    parallel_jobs,
+    was_killed,
+)
+from setup_units import (
+    FOLDER,
+    failed_units,
+    finish_times,
+    operator_names,
+    plan_units,
+    read_sources,
+    split_units,
+    take_units,
+    write_units,
+)
 
-GB_PER_COMPILER = 2.0
 PROGRESS_SECONDS = 5.0
+#: Given explicitly, because setuptools takes a CFLAGS of the environment instead of Python's own
+#: flags: alone, `-g0` would compile without optimisation.
+COMPILER_FLAGS = '-O2 -DNDEBUG -fwrapv -g0'
+PREPARED_FILE = 'prepared.json'
 
 TORCH_FACTS = """
 import json, re, subprocess, torch
@@ -52,6 +75,36 @@ print(json.dumps({'torch': torch.__version__, 'gpu': gpu, 'arch': arch, 'nvcc': 
 """
 
 
+EXPORTS = """
+import importlib.util, sys, torch
+spec = importlib.util.spec_from_file_location('_ext', sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print(' '.join(dir(module)))
+"""
+
+
+@dataclass(frozen=True)
+class Operators:
+    """A release of mmcv, or of a fork with the same module.
+
+    Args:
+        distribution: Name of the distribution, such as `mmcv` or `onedl-mmcv`.
+        version: Release.
+    """
+
+    distribution: str
+    version: str
+
+    @property
+    def prefix(self) -> str:
+        """The name with which its files begin."""
+        return self.distribution.replace('-', '_')
+
+    def __str__(self) -> str:
+        return f'{self.distribution} {self.version}'
+
+
 def cache_root() -> Path:
     """Return the user's cache directory for this project."""
     if os.environ.get('MMDET_EXT_CACHE'):
@@ -60,45 +113,17 @@ def cache_root() -> Path:
     return Path(base).expanduser().absolute() / 'mmdet_ext'
 
 
-def wheel_key(mmcv: str, torch: str, device: str) -> str:
+def wheel_key(operators: Operators, torch: str, device: str) -> str:
     """Name all that a compiled mmcv depends on; a device is `cpu` or like `cuda13.0-sm90`."""
     python = f'cp{sys.version_info.major}{sys.version_info.minor}'
     system = sysconfig.get_platform().replace('-', '_').replace('.', '_')
-    return f'mmcv-{mmcv}_torch-{torch}_{python}_{system}_{device}'
+    name = f'{operators.distribution}-{operators.version}'
+    return f'{name}_torch-{torch}_{python}_{system}_{device}'
 
 
 def cached_wheel(key: str) -> Path | None:
     """Return the cached wheel of a key, which may be a pattern, or None."""
-    return next(iter(sorted((cache_root() / 'wheels').glob(f'{key}/mmcv-*.whl'))), None)
-
-
-def find_compiler() -> str:
-    """Return a working C++17 compiler: $CXX, or the first of the usual names."""
-    chosen = os.environ.get('CXX')
-    tried = [chosen] if chosen else ['c++', 'g++', 'clang++']
-    source = '#include <vector>\nint main() { if constexpr (true) return 0; }\n'
-    for name in tried:
-        command = [*name.split(), '-std=c++17', '-fsyntax-only', '-x', 'c++', '-']
-        if shutil.which(command[0]) is None:
-            continue
-        if subprocess.run(command, input=source.encode(), capture_output=True).returncode == 0:
-            return name
-    raise SetupError(
-        f"no working C++17 compiler (tried {', '.join(tried)}): mmcv's operators have to be "
-        'compiled. Install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; '
-        'macOS: xcode-select --install), or name it in CXX'
-    )
-
-
-def check_headers() -> None:
-    """Raise for a Python without its C headers."""
-    header = Path(sysconfig.get_paths()['include']) / 'Python.h'
-    if not header.is_file():
-        raise SetupError(
-            f"{header} is missing: mmcv's operators are compiled against Python's headers. Install "
-            f'them (Debian, Ubuntu: apt install python3.{sys.version_info.minor}-dev; '
-            'Fedora: dnf install python3-devel) or use another Python: make env PYTHON=...'
-        )
+    return next(iter(sorted((cache_root() / 'wheels').glob(f'{key}/*mmcv-*.whl'))), None)
 
 
 def parse_step(line: str) -> tuple[int, int] | None:
@@ -107,72 +132,91 @@ def parse_step(line: str) -> tuple[int, int] | None:
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 
-def progress_line(done: int, total: int, elapsed: float) -> str:
+def progress_line(done: int, total: int, elapsed: float, times: Sequence[float]) -> str:
     """Format the progress of the compilation.
 
     Args:
-        done: Number of compiled files.
+        done: Number of compiled files, at least 1.
         total: Number of all files.
-        elapsed: Seconds since the first file was compiled.
+        elapsed: Seconds since the compilation began.
+        times: Expected moments at which the files are finished, in any unit, sorted. If their
+            number is another one (after an interruption), all files count alike.
     """
-    left = elapsed / max(done - 1, 1) * (total - done)
+    expected = times if len(times) == total else [float(k + 1) for k in range(total)]
+    left = elapsed * (expected[-1] / expected[done - 1] - 1)
     return f'  mmcv: compiling {done}/{total}, {clock(elapsed)} elapsed, about {clock(left)} left'
 
 
-def parallel_jobs() -> int:
-    """Return the number of compilers that processors and memory of the machine allow."""
-    has_affinity = hasattr(os, 'sched_getaffinity')
-    processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9
-    return max(1, min(processors, int(memory / GB_PER_COMPILER)))
-
-
-def build_environment(device: str) -> dict[str, str]:
+def build_environment(device: str, compiler: str) -> dict[str, str]:
     """Return the environment variables that control mmcv's setup.py."""
     env = clean_environment()
     env['MMCV_WITH_OPS'] = '1'
-    env['CFLAGS'] = f'{env.get("CFLAGS", "")} -g0'.strip()
+    env['CFLAGS'] = f'{COMPILER_FLAGS} {env.get("CFLAGS", "")}'.strip()
     env.setdefault('MAX_JOBS', str(parallel_jobs()))
     env['FORCE_CUDA'] = '0' if device == 'cpu' else '1'
     if device == 'cpu':
         env['CUDA_VISIBLE_DEVICES'] = ''
-    compiler = find_compiler()
     if compiler != 'c++':
         env['CXX'] = compiler
     return env
 
 
-def unpack_sources(venv: Path, mmcv: str, folder: Path) -> Path:
-    """Download and unpack mmcv's source distribution, unless a previous run has done so."""
-    source = folder / f'mmcv-{mmcv}'
-    if source.is_dir():
+def prepare_sources(source: Path, standard: int, in_units: bool) -> None:
+    """Make an unpacked distribution compile by another C++ standard, and in units.
+
+    The files of the operators stay as they are. A setup.py that names them in an unknown way
+    compiles them file by file.
+    """
+    file = source / 'setup.py'
+    text = file.read_text(encoding='utf-8')
+    text = re.sub(r'([-/]std[=:]c\+\+)\d\d\b', rf'\g<1>{standard}', text)
+    with_units = take_units(text) if in_units else None
+    if with_units is not None:
+        write_units(source, plan_units(read_sources(source)))
+    elif in_units:
+        report('  its setup.py is unknown: compiling file by file')
+    file.write_text(with_units or text, encoding='utf-8')
+
+
+def unpack_sources(
+    venv: Path, operators: Operators, folder: Path, standard: int, in_units: bool
+) -> Path:
+    """Download, unpack and prepare the sources, unless a previous run has done so."""
+    source = folder / f'{operators.prefix}-{operators.version}'
+    prepared = json.dumps({'standard': standard, 'in_units': in_units})
+    marker = folder / PREPARED_FILE
+    if source.is_dir() and marker.is_file() and marker.read_text(encoding='utf-8') == prepared:
         report('  going on with an earlier compilation')
         return source
+    shutil.rmtree(source, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        run_pip(
-            venv,
-            'download',
-            f'mmcv=={mmcv}',
-            '--no-deps',
-            '--no-binary',
-            'mmcv',
-            '--no-build-isolation',
-            '-d',
-            scratch,
-        )
-        with tarfile.open(next(Path(scratch).glob('mmcv-*.tar.gz'))) as archive:
+        name = operators.distribution
+        options = ['--no-deps', '--no-binary', name, '--no-build-isolation', '-d', scratch]
+        run_pip(venv, 'download', f'{name}=={operators.version}', *options)
+        with tarfile.open(next(Path(scratch).glob(f'{operators.prefix}-*.tar.gz'))) as archive:
             if hasattr(tarfile, 'data_filter'):
                 archive.extractall(scratch, filter='data')
             else:
                 archive.extractall(scratch)
+        prepare_sources(Path(scratch) / source.name, standard, in_units)
+        marker.write_text(prepared, encoding='utf-8')
         os.replace(Path(scratch) / source.name, source)
     return source
 
 
-def compile_wheel(command: list[str], source: Path, env: dict[str, str], log: Path) -> None:
-    """Run the compilation with its output in a log; report its progress."""
-    began = shown = 0.0
-    tail: deque[str] = deque(maxlen=30)
+def run_build(
+    command: list[str], source: Path, env: dict[str, str], log: Path, times: Sequence[float] = ()
+) -> int:
+    """Run the compilation with its output in a log; report its progress; return the exit status.
+
+    Args:
+        command: Command line.
+        source: Folder in which to run it.
+        env: Environment variables.
+        log: File for the output.
+        times: Expected moments at which the files are finished (`progress_line`).
+    """
+    began = shown = time.monotonic()
     with (
         log.open('w', encoding='utf-8') as file,
         subprocess.Popen(
@@ -188,39 +232,70 @@ def compile_wheel(command: list[str], source: Path, env: dict[str, str], log: Pa
         assert process.stdout is not None
         for line in process.stdout:
             file.write(line)
-            tail.append(line)
-            step = parse_step(line)
-            if step is None:
-                continue
             now = time.monotonic()
-            began, shown = began or now, shown or now
-            if now - shown >= PROGRESS_SECONDS or step[0] == step[1]:
+            if line.lstrip().startswith('building '):
+                began = now
+            step = parse_step(line)
+            if step is not None and (now - shown >= PROGRESS_SECONDS or step[0] == step[1]):
                 shown = now
-                report(progress_line(*step, now - began))
-    if process.returncode:
-        raise SetupError(
-            f"mmcv's compilation failed. The last lines:\n{last_lines(''.join(tail), 30)}\n"
-            f'  The whole log: {log}\n  When compilers were killed, memory was short: '
-            'try MAX_JOBS=1 make env'
-        )
+                report(progress_line(*step, now - began, times))
+    return process.returncode
 
 
-def build_wheel(venv: Path, mmcv: str, key: str, device: str) -> Path:
+def compile_wheel(
+    command: list[str], source: Path, env: dict[str, str], log: Path, name: str
+) -> None:
+    """Run the compilation; files of units that fail are compiled singly in a second run.
+
+    Raises:
+        SetupError: If it fails, with the compiler's first errors.
+    """
+    units = plan_units(read_sources(source)) if (source / FOLDER).is_dir() else []
+    times = finish_times([unit.seconds for unit in units], int(env['MAX_JOBS']))
+    while run_build(command, source, env, log, times):
+        output = log.read_text(encoding='utf-8', errors='replace')
+        failed = [] if was_killed(output) else failed_units(output)
+        files = split_units(source, failed)
+        if not files:
+            raise SetupError(describe_failure(name, output, log))
+        report(f'  {", ".join(failed)} did not compile: compiling its {files} files singly')
+        times = []
+
+
+def check_operators(venv: Path, wheel: Path, source: Path) -> None:
+    """Raise unless the compiled module exports all operators that the sources define."""
+    binding = source / 'mmcv' / 'ops' / 'csrc' / 'pytorch' / 'pybind.cpp'
+    expected = set(operator_names(binding.read_text(encoding='utf-8')))
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as scratch:
+        names = [name for name in archive.namelist() if re.match(r'mmcv/_ext.*\.so$', name)]
+        if not names:
+            raise SetupError(f'{wheel} came out without operators (mmcv/_ext)')
+        library = archive.extract(names[0], scratch)
+        command = [str(venv_python(venv)), '-W', 'ignore', '-c', EXPORTS, library]
+        done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise SetupError(f'{wheel} cannot be loaded:\n{last_lines(done.stderr, 12)}')
+    missing = sorted(expected.difference(done.stdout.split()))
+    if missing or not expected:
+        raise SetupError(f'{wheel} came out without the operators {", ".join(missing) or "at all"}')
+
+
+def build_wheel(venv: Path, operators: Operators, torch: str, device: str) -> Path:
     """Compile mmcv and move the wheel to the cache."""
+    key = wheel_key(operators, torch, device)
     folder = cache_root() / 'build' / key
     folder.mkdir(parents=True, exist_ok=True)
-    env = build_environment(device)
-    source = unpack_sources(venv, mmcv, folder)
+    standard = installed_standard(venv, torch)
+    env = build_environment(device, find_compiler(standard, torch))
+    source = unpack_sources(venv, operators, folder, standard, in_units=device == 'cpu')
     shutil.rmtree(folder / 'wheel', ignore_errors=True)
     log = cache_root() / f'{key}.log'
-    report(f'  compiling with {env["MAX_JOBS"]} jobs; log: {log}')
+    report(f'  compiling by C++{standard} with {env["MAX_JOBS"]} jobs; log: {log}')
     command = [str(venv_python(venv)), '-m', 'pip', 'wheel', '.', '--no-deps', '-v']
     command += ['--no-build-isolation', '-w', str(folder / 'wheel')]
-    compile_wheel(command, source, env, log)
-    wheel = next((folder / 'wheel').glob('mmcv-*.whl'))
-    with zipfile.ZipFile(wheel) as archive:
-        if not any(re.match(r'mmcv/_ext.*\.so$', name) for name in archive.namelist()):
-            raise SetupError(f'{wheel} came out without operators (mmcv/_ext): see {log}')
+    compile_wheel(command, source, env, log, operators.distribution)
+    wheel = next((folder / 'wheel').glob(f'{operators.prefix}-*.whl'))
+    check_operators(venv, wheel, source)
     target = cache_root() / 'wheels' / key / wheel.name
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(wheel, target)
@@ -247,10 +322,10 @@ def choose_device(venv: Path) -> str:
     return f'cuda{facts["cuda"]}-{facts["arch"]}'
 
 
-def provide_wheel(venv: Path, mmcv: str, torch: str) -> Path:
+def provide_wheel(venv: Path, operators: Operators, torch: str) -> Path:
     """Return the wheel from the cache, after building it if necessary."""
     device = choose_device(venv)
-    key = wheel_key(mmcv, torch, device)
+    key = wheel_key(operators, torch, device)
     (cache_root() / 'build').mkdir(parents=True, exist_ok=True)
     # If two clones are set up at the same time, one of them compiles.
     with (cache_root() / 'build' / f'{key}.lock').open('w') as lock:
@@ -261,7 +336,8 @@ def provide_wheel(venv: Path, mmcv: str, torch: str) -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
         wheel = cached_wheel(key)
         if wheel is not None:
-            report(f'mmcv {mmcv}: from the cache, {wheel}')
+            report(f'{operators}: from the cache, {wheel}')
             return wheel
-        report(f'mmcv {mmcv}: compiling its operators for {device}, 5 to 15 minutes on 2 cores')
-        return build_wheel(venv, mmcv, key, device)
+        minutes = '1 to 3' if device == 'cpu' else '5 to 15'
+        report(f'{operators}: compiling its operators for {device}, {minutes} minutes on 2 cores')
+        return build_wheel(venv, operators, torch, device)

@@ -104,6 +104,7 @@ REGION_LOSSES: tuple[Case, ...] = (
         'DiceLoss',
         *_PROBABILITIES,
         options={'activate': False, 'eps': 1e-5},
+        hosts=('mmdet', 'mmengine'),
         twin=True,
         bench_inputs=object_probabilities,
     ),

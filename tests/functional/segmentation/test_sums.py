@@ -43,6 +43,7 @@ def test_blocks_of_any_size_give_the_same(
         torch.testing.assert_close(found, expected, **TOLERANCES[torch.float64])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)
 def test_the_gradient_is_the_only_table(dtype: torch.dtype) -> None:
     pred, label = maps(2, 20, 256, 256)

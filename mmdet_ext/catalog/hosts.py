@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,13 +20,20 @@ from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.cases import CASES
 from mmdet_ext.utils.families import DISTRIBUTIONS
 
-#: What a loss compares a prediction with: class labels (N,) of logits (N, C); labels (N, H, W) of
-#: maps (N, C, H, W); a number for each element (N, C); (label, score) of samples; a number (N,)
-#: for each distribution (N, V); (masks, classes); boxes (N, 4); offsets (N, 4).
 Target = Literal[
     'labels', 'label maps', 'elements', 'scores', 'distances', 'masks', 'boxes', 'offsets'
 ]
-ALL_TARGETS: frozenset[Target] = frozenset(get_args(Target))
+#: What a loss compares a prediction with, in words.
+TARGETS: dict[Target, str] = {
+    'labels': 'class labels (N,) of logits (N, C)',
+    'label maps': 'class labels (N, H, W) of logits (N, C, H, W)',
+    'elements': 'a number for each element (N, C)',
+    'scores': '(label, score) of each sample',
+    'distances': 'a number (N,) for each distribution (N, V)',
+    'masks': 'a mask and its class for each object',
+    'boxes': 'boxes (N, 4)',
+    'offsets': 'offsets (N, 4) from priors',
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class LossCall:
         keywords: names of those that are given by keyword.
 
     >>> str(LossCall('dense heads', ('pred', 'target', 'weight'), ('avg_factor',)))
-    'loss(pred, target, weight, avg_factor=avg_factor)'
+    'loss(pred, target, weight, avg_factor=...)'
     """
 
     heads: str
@@ -48,7 +55,7 @@ class LossCall:
 
     def __str__(self) -> str:
         """Return the call as it stands in the host's code."""
-        named = [f'{name}={name}' for name in self.keywords]
+        named = [f'{name}=...' for name in self.keywords]
         return f'loss({", ".join([*self.positional, *named])})'
 
     def __call__(self, loss: Any, **values: Any) -> Tensor:
@@ -131,7 +138,7 @@ HOSTS: tuple[Host, ...] = (
             ),
             LossCall('SOLO', ('pred', 'target'), ('reduction_override',)),
         ),
-        targets=ALL_TARGETS - {'label maps'},
+        targets=frozenset(TARGETS) - {'label maps'},
         activated=True,
         parts='semi-supervised wrapper, MultiImageMixDataset, test-time augmentation, '
         'DetInferencer',
@@ -171,7 +178,7 @@ HOSTS: tuple[Host, ...] = (
         extra=None,
         scope='mmengine',
         calls=(LossCall('a model of your own', ('pred', 'target')),),
-        targets=ALL_TARGETS,
+        targets=frozenset(TARGETS),
         activated=True,
     ),
 )
@@ -206,7 +213,7 @@ def hosts_of(case: Case) -> tuple[str, ...]:
     if case.hosts is not None:
         return case.hosts
     target = target_of(case)
-    activated = bool(case.options.get('activated'))
+    activated = case.options.get('activated', False) or not case.options.get('activate', True)
     return tuple(
         each.name for each in HOSTS if target in each.targets and (each.activated or not activated)
     )

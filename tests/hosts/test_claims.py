@@ -86,6 +86,7 @@ def test_losses_claim_the_hosts_that_give_their_target() -> None:
     assert of('GIoULoss') == of('DistributionFocalLoss') == {('mmdet', 'mmengine')}
     # Probabilities come from heads of mmdet alone, label maps from those of mmseg.
     assert of('FocalLoss', activated=True) == {('mmdet', 'mmengine')}
+    assert of('DiceLoss', activate=False) == {('mmdet', 'mmengine')}
     assert of('DiceCELoss') == {('mmseg', 'mmengine')}
 
 
@@ -97,7 +98,7 @@ def test_a_form_of_a_call_gives_values_in_its_places() -> None:
 
     values = dict(pred=1, target=2, weight=3, avg_factor=4, ignore_index=5)
     assert form(loss, **values) == ((1, 2, 3), {'avg_factor': 4})
-    assert str(form) == 'loss(pred, target, weight, avg_factor=avg_factor)'
+    assert str(form) == 'loss(pred, target, weight, avg_factor=...)'
     with pytest.raises(KeyError, match='avg_factor'):
         form(loss, pred=1, target=2, weight=3)
     with pytest.raises(KeyError, match='no host'):

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import host_tables
 import mmdet.utils
 import mmpretrain.utils
 from page_tables import crowd, figures, head_figures, tools
@@ -64,6 +65,11 @@ def main(argv: list[str] | None = None) -> int:
         'assigners.md': {'figures': figures(assigners), 'crowd': crowd(assigners)},
         'tools.md': {'tools': tools()},
         'face.md': {'figures': head_figures(head)},
+        'hosts.md': {
+            'hosts': host_tables.hosts(),
+            'details': host_tables.details(),
+            'runs': host_runs(),
+        },
     }
     stale = 0
     for page, named in tables.items():
@@ -76,6 +82,14 @@ def main(argv: list[str] | None = None) -> int:
         elif old != new:
             write_text(DOCS / page, new)
     return stale
+
+
+def host_runs() -> str:
+    """Write the table of the sets of versions on which the tests were run, if any was."""
+    path = DOCS / 'results' / 'hosts.json'
+    if not path.is_file():
+        return 'No run is recorded yet.'
+    return host_tables.runs(json.loads(path.read_text('utf-8')))
 
 
 def _read_figures(name: str) -> dict[str, Any]:

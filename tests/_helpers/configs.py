@@ -16,6 +16,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 #: Longer and shorter side to which images are resized, px.
 SCALE = (96, 72)
+#: Height and width of the crops of a segmentor, px.
+CROP = (64, 64)
 ITERATIONS = 2
 BATCH_SIZE = 2
 #: Batch size of faces: two images of each of two identities, where a sampler balances them.
@@ -33,12 +35,12 @@ IRESNET = dict(depth=18, base_channels=16)
 
 
 def leaf_configs() -> list[Path]:
-    """List the configs of the checkout that train a detector: all but fragments and face configs.
+    """List the configs of the checkout that train a detector: all but those of other tasks.
 
     Raises:
         FileNotFoundError: if there are none, as in an installed package.
     """
-    return _leaves(of_faces=False)
+    return _leaves('detection')
 
 
 def face_leaf_configs() -> list[Path]:
@@ -47,22 +49,35 @@ def face_leaf_configs() -> list[Path]:
     Raises:
         FileNotFoundError: if there are none, as in an installed package.
     """
-    return _leaves(of_faces=True)
+    return _leaves('face')
 
 
-def _is_of_faces(path: Path) -> bool:
-    return path.parts[0] == 'face' or path.parts[:2] == ('ablations', 'margins')
+def segmentation_leaf_configs() -> list[Path]:
+    """List the configs of the checkout that train a segmentor.
+
+    Raises:
+        FileNotFoundError: if there are none, as in an installed package.
+    """
+    return _leaves('segmentation')
 
 
-def _leaves(of_faces: bool) -> list[Path]:
+def _task(path: Path) -> str:
+    """Return the task of a config, by its path within ``configs``."""
+    if path.parts[0] in ('face', 'segmentation'):
+        return path.parts[0]
+    return 'face' if path.parts[:2] == ('ablations', 'margins') else 'detection'
+
+
+def _leaves(task: str) -> list[Path]:
     found = sorted(
         path
         for path in CONFIGS.rglob('*.py')
-        if '_base_' not in path.parts and _is_of_faces(path.relative_to(CONFIGS)) is of_faces
+        if '_base_' not in path.parts and _task(path.relative_to(CONFIGS)) == task
     )
     if not found:
-        what = 'face/**' if of_faces else 'configs'
-        raise FileNotFoundError(f'no {what} in {CONFIGS}: they are found in a checkout only')
+        raise FileNotFoundError(
+            f'no configs of {task} in {CONFIGS}: they are found in a checkout only'
+        )
     return found
 
 
@@ -146,6 +161,43 @@ def shrink_face(config: str | Path, data_root: str | Path, **options: Any) -> Co
             part.update({key: min(part.get(key, most), most) for key, most in IRESNET.items()})
     _drop_pretrained(cfg)
     _full_precision(cfg)
+    _one_epoch(cfg, Path(config).stem)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def shrink_segmentation(config: str | Path, data_root: str | Path, **options: Any) -> Config:
+    """Load a config of segmentation, and make it small enough for a test.
+
+    Data, sizes and lengths change; types, losses, heads, optimiser and hooks do not. There is one
+    epoch of two iterations with two crops, and validation takes two images.
+
+    Args:
+        config: a leaf config.
+        data_root: folder written by `mmdet_ext.data.synthetic.shapes.make_shapes`, with masks.
+        **options: options to set afterwards, by dotted key as in ``--cfg-options``.
+
+    Returns:
+        Config: the config, which needs a ``work_dir``.
+    """
+    cfg = Config.fromfile(config)
+    for split in ('train', 'val', 'test'):
+        loader, part = cfg[f'{split}_dataloader'], 'train' if split == 'train' else 'val'
+        loader.update(num_workers=0, persistent_workers=False)
+        if split == 'train':
+            loader.batch_size = BATCH_SIZE
+        for dataset in _dicts_with(loader, 'data_prefix'):
+            dataset.update(
+                data_root=str(data_root),
+                data_prefix=dict(img_path=f'images/{part}', seg_map_path=f'masks/{part}'),
+                indices=ITERATIONS * BATCH_SIZE if split == 'train' else ITERATIONS,
+            )
+    for part in _dicts_with(cfg, 'crop_size'):
+        part.crop_size = CROP
+    for part in _dicts_with(cfg.model, 'min_kept'):
+        part.min_kept = 100
+    cfg.model.data_preprocessor.size = CROP
+    cfg.randomness = dict(seed=0)
     _one_epoch(cfg, Path(config).stem)
     cfg.merge_from_dict(options)
     return cfg

@@ -1,5 +1,5 @@
-# FCN on a ResNet-18 of half width, with features at an eighth of the image: small enough to train
-# from scratch on a CPU. Every type is mmseg's. A leaf config sets num_classes.
+# FCN on a ResNet-18 of a quarter of the width, with features at an eighth of the image: small enough
+# to train from scratch on a CPU. Every type is mmseg's. A leaf config sets num_classes.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
@@ -15,8 +15,8 @@ model = dict(
     backbone=dict(
         type='ResNetV1c',
         depth=18,
-        stem_channels=32,
-        base_channels=32,
+        stem_channels=16,
+        base_channels=16,
         num_stages=4,
         out_indices=(0, 1, 2, 3),
         strides=(1, 2, 1, 1),
@@ -28,9 +28,9 @@ model = dict(
     ),
     decode_head=dict(
         type='FCNHead',
-        in_channels=256,
+        in_channels=128,
         in_index=3,
-        channels=64,
+        channels=32,
         num_convs=1,
         concat_input=False,
         dropout_ratio=0.1,

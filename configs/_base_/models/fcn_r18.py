@@ -1,5 +1,5 @@
-# FCN on a ResNet-18 of a quarter of the width, with features at an eighth of the image: small enough
-# to train from scratch on a CPU. Every type is mmseg's. A leaf config sets num_classes.
+# FCN on a ResNet-18 of a quarter of its width, with features at an eighth of the resolution: small
+# enough to train from scratch on a CPU. Every type is mmseg's. A leaf config sets num_classes.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(

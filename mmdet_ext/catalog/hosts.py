@@ -1,8 +1,8 @@
 """The hosts: whose runners train our components, and how their heads call a loss.
 
 A component claims a host where a run of that host can use it. What a component claims follows from
-its case: losses go by their target (`target_of`), all else by its kind (`KINDS`) or by what the
-case says. The tests of ``tests/hosts/`` run every claim with the host's own runner, and
+its case: from the target of a loss (`target_of`), from the kind of all else (`KINDS`), unless the
+case itself names hosts. The tests of ``tests/hosts/`` run every claim with the host's own runner, and
 ``docs/hosts.md`` is made from this table.
 """
 

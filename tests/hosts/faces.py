@@ -40,7 +40,7 @@ class Small(BaseModule):
 
 @dataclass(frozen=True, eq=False)
 class FaceHost:
-    """How one host builds a recogniser.
+    """Parts of a recogniser that differ by host.
 
     Attributes:
         model: makes the model from the configs of preprocessor, backbone and head.

@@ -62,7 +62,7 @@ def test_centers_of_masks_by_hand(form: str) -> None:
 
 
 @pytest.mark.parametrize('form', FORMS)
-def test_the_soft_label_rule_goes_by_the_centers_of_masks(form: str) -> None:
+def test_the_soft_label_rule_uses_the_centers_of_masks(form: str) -> None:
     # With a radius of 0 the distance to the centre outweighs the overlap.
     options = dict(topk=5, soft_center_radius=0.0)
     assigner = TASK_UTILS.build(dict(type='mmdet_ext.DynamicSoftLabelAssigner', **options))

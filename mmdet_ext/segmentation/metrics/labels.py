@@ -63,10 +63,11 @@ class ImageCounts(NamedTuple):
 def _labels(sample: Mapping[str, Any], key: str) -> Tensor:
     """Return the labels (H, W) that a data sample holds under a key, as integers.
 
-    mmseg gives (1, H, W), from a head of one channel as floats of 0 and 1.
+    mmseg gives (1, H, W) as ``data``, from a head of one channel as floats of 0 and 1; mmdet gives
+    it as ``sem_seg``.
     """
     part = sample.get(key)
-    data = None if part is None else part.get('data')
+    data = None if part is None else part.get('data', part.get('sem_seg'))
     if data is None:
         raise KeyError(
             f'SegmentationMetric: {_name(sample)} has no {key!r}, which {_SOURCES[key]} must give. '

@@ -175,7 +175,7 @@ def test_order_and_batches_change_nothing_and_repeats_of_ranks_count_once() -> N
     assert evaluator.evaluate(len(data)) == expected
 
 
-def test_labels_of_binary_heads_of_numpy_and_of_mmengine_count() -> None:
+def test_labels_of_binary_heads_of_mmdet_of_numpy_and_of_mmengine_count() -> None:
     data = samples(drawn=(0, 1))
     expected = evaluate(quiet(), data, CLASSES[:2])
     floats = [
@@ -184,6 +184,11 @@ def test_labels_of_binary_heads_of_numpy_and_of_mmengine_count() -> None:
     assert evaluate(quiet(), floats, CLASSES[:2]) == expected
     boolean = [{**one, 'pred_sem_seg': {'data': one['pred_sem_seg']['data'] == 1}} for one in data]
     assert evaluate(quiet(), boolean, CLASSES[:2]) == expected
+    named = [
+        {key: {'sem_seg': one[key]['data']} for key in ('pred_sem_seg', 'gt_sem_seg')}
+        for one in data
+    ]
+    assert evaluate(quiet(), named, CLASSES[:2]) == expected
     arrays = [
         {**one, 'gt_sem_seg': {'data': one['gt_sem_seg']['data'][0].byte().numpy()}} for one in data
     ]

@@ -242,6 +242,12 @@ def run_build(
     return process.returncode
 
 
+def wheel_command(venv: Path, folder: Path) -> list[str]:
+    """Return the command that makes a wheel of the current folder."""
+    command = [str(venv_python(venv)), '-m', 'pip', 'wheel', '.', '--no-deps', '-v']
+    return [*command, '--no-build-isolation', '-w', str(folder)]
+
+
 def compile_wheel(
     command: list[str], source: Path, env: dict[str, str], log: Path, name: str
 ) -> None:
@@ -291,8 +297,7 @@ def build_wheel(venv: Path, operators: Operators, torch: str, device: str) -> Pa
     shutil.rmtree(folder / 'wheel', ignore_errors=True)
     log = cache_root() / f'{key}.log'
     report(f'  compiling by C++{standard} with {env["MAX_JOBS"]} jobs; log: {log}')
-    command = [str(venv_python(venv)), '-m', 'pip', 'wheel', '.', '--no-deps', '-v']
-    command += ['--no-build-isolation', '-w', str(folder / 'wheel')]
+    command = wheel_command(venv, folder / 'wheel')
     compile_wheel(command, source, env, log, operators.distribution)
     wheel = next((folder / 'wheel').glob(f'{operators.prefix}-*.whl'))
     check_operators(venv, wheel, source)

@@ -95,6 +95,9 @@ def distribution_of(module: str) -> str:
 def check_families(path: Iterable[str] | None = None) -> None:
     """Raise or warn if packages of both families are mixed.
 
+    Hosts of both families beside each other are a warning: most work together, and those that do
+    not (mmdet 3.3 and mmsegmentation 1.2 beside onedl-mmcv) say so when they are imported.
+
     Args:
         path: Folders to look in; `sys.path` by default.
 
@@ -163,6 +166,6 @@ def _side_by_side(hosts: list[Installed]) -> str:
     )
     return (
         f'hosts of both families are installed: {stock} of the stock family, and {forks} of the '
-        'maintained forks (onedl-*). They are made and tested apart. Uninstall the hosts of one '
-        'family, and install those of the other in their place'
+        'maintained forks (onedl-*). They are made and tested apart; stock mmdet, for one, refuses '
+        'onedl-mmcv. Uninstall those of one family, and install those of the other instead'
     )

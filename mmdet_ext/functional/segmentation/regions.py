@@ -108,7 +108,7 @@ def used_activation(activation: Activation, tables: RegionTables) -> Activation:
 
 
 def _one_row(pred: Tensor, regions: Regions) -> bool:
-    """Return whether the classes of a target of each element need not be told apart."""
+    """Return whether the classes of a target of each element are one region anyway."""
     plain = regions.include_background and regions.class_weight is None
     return pred.dim() == 1 or (plain and not regions.per_class and regions.activation != 'softmax')
 

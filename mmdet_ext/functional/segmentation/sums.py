@@ -25,7 +25,7 @@ __all__ = ['RegionSums', 'SumForm', 'region_sums']
 
 @dataclass(frozen=True)
 class SumForm:
-    """What is summed.
+    """Form of the sums of a region.
 
     Attributes:
         activation: what makes probabilities of the predictions.

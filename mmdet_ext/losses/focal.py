@@ -56,6 +56,9 @@ class FocalLoss(LabelLoss):
             ignored.
         loss_name: key of the loss in what a decode head returns, which must contain 'loss'. None:
             'loss_focal'.
+        class_weight: one more factor on the loss of each column, positives and negatives alike;
+            with softmax on that of each label. A list of numbers from 0, an array or a tensor; or
+            a dict with ``counts``, as for ``alpha``, but not 'batch'.
 
     Raises:
         ValueError: for a negative ``gamma``, an ``alpha`` above 1, with a negative weight or
@@ -74,6 +77,7 @@ class FocalLoss(LabelLoss):
         activated: bool = False,
         avg_non_ignore: bool = False,
         loss_name: str | None = None,
+        class_weight: Any = None,
     ) -> None:
         super().__init__(reduction, loss_weight, loss_name, avg_non_ignore)
         check_gamma(gamma)
@@ -81,6 +85,7 @@ class FocalLoss(LabelLoss):
         self.gamma = gamma
         self.alpha = _resolved_alpha(alpha)
         self.activated = activated
+        self.class_weight = resolve_class_weights(class_weight, 'class_weight')
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compute the focal loss of labels (N, ...), or with sigmoid of targets like ``pred``.
@@ -93,7 +98,15 @@ class FocalLoss(LabelLoss):
             alpha = _batch_weights(self.alpha, pred, target)
         else:
             alpha = self.alpha
-        return focal_loss(pred, target, self.use_sigmoid, self.gamma, alpha, self.activated)
+        return focal_loss(
+            pred,
+            target,
+            self.use_sigmoid,
+            self.gamma,
+            alpha,
+            self.activated,
+            self.class_weight,
+        )
 
     def elements(
         self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction

@@ -25,8 +25,8 @@ class LabelLoss(ElementwiseLoss):
     ``ignore_index``, or a negative one, cost nothing. With sigmoid and one column, that column is
     the probability of the label 1.
 
-    A subclass defines `elementwise`, for (N, C) and (N, C, ...), and `pixelwise` where it can sum
-    over the classes without a table of them.
+    A subclass defines `elementwise` for (N, C) and (N, C, ...). Where it overrides `elements`, its
+    weight and divisor are those of rows; `map_elements` has its own for maps.
 
     Args:
         reduction: 'none', 'mean' or 'sum'.
@@ -80,6 +80,14 @@ class LabelLoss(ElementwiseLoss):
         distributions = target.is_floating_point() and not self.use_sigmoid
         return target if distributions else without_label(target, ignore_index)
 
+    def columns(self, pred: Tensor, label: Tensor) -> Tensor:
+        """Return the columns of the labels of a map: with one column, that of the label 1 is 0."""
+        if pred.shape[1] != 1:
+            return label
+        why = 'the softmax of one column is 1. For out_channels=1 set use_sigmoid=True'
+        check_that(self.use_sigmoid, 'use_sigmoid', self.use_sigmoid, 'True', why)
+        return binary_columns(label)
+
     def map_elements(
         self, pred: Tensor, label: Tensor, weight: Tensor | None, reduction: Reduction
     ) -> Elements:
@@ -98,23 +106,15 @@ class LabelLoss(ElementwiseLoss):
         Raises:
             ValueError: for softmax of one column, or a label above 1 for sigmoid of one.
         """
-        if pred.shape[1] == 1:
-            why = 'the softmax of one column is 1. For out_channels=1 set use_sigmoid=True'
-            check_that(self.use_sigmoid, 'use_sigmoid', self.use_sigmoid, 'True', why)
-            label = binary_columns(label)
+        label = self.columns(pred, label)
+        loss, _, _ = self.elements(pred, label, weight, reduction)
         by_pixel = weight is None or weight.shape == label.shape
-        if reduction != 'none' and by_pixel:
-            loss = self.pixelwise(pred, label)
-        else:
-            loss = self.elementwise(pred, label)
-            if weight is not None and by_pixel and loss.dim() > label.dim():
+        if by_pixel and loss.dim() > label.dim():
+            if reduction != 'none':
+                loss = loss.sum(1)
+            elif weight is not None:
                 weight = weight.unsqueeze(1)
         return Elements(loss, weight, self.map_divisor(pred, label, reduction))
-
-    def pixelwise(self, pred: Tensor, label: Tensor) -> Tensor:
-        """Compute the loss per pixel, (N, ...), of logits (N, C, ...) with labels (N, ...)."""
-        loss = self.elementwise(pred, label)
-        return loss.sum(1) if loss.dim() > label.dim() else loss
 
     def map_divisor(
         self, pred: Tensor, label: Tensor, reduction: Reduction

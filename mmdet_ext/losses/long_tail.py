@@ -248,10 +248,10 @@ class EqualizedFocalLoss(LabelLoss):
 
     def _check_columns(self, pred: Tensor) -> None:
         """Raise ValueError unless the logits have ``num_classes`` columns."""
-        if pred.shape[-1] != len(self.positive_gradient):
+        if pred.shape[1] != len(self.positive_gradient):
             raise ValueError(
                 f'num_classes is {len(self.positive_gradient)}, but there are logits of '
-                f'{pred.shape[-1]} classes: give the number of classes that the head has'
+                f'{pred.shape[1]} classes: give the number of classes that the head has'
             )
 
 

@@ -68,4 +68,18 @@ MINING_LOSSES: tuple[Case, ...] = (
         hosts=HOSTS,
         together=True,
     ),
+    loss_case(
+        'OHEMPixelLoss',
+        mined_samples,
+        hard_samples,
+        options={'thresh': 0.4, 'min_kept': 3},
+        together=True,
+    ),
+    loss_case(
+        'OHEMPixelLoss',
+        mined_binary,
+        hard_binary,
+        options={'loss': SIGMOID, 'thresh': None, 'min_kept': 4},
+        together=True,
+    ),
 )

@@ -9,7 +9,9 @@ from mmdet_ext.functional.classification import (
     labels,
     long_tail,
     mining,
+    pixel_mining,
     quality,
+    softmax_maps,
     softmax_terms,
 )
 from mmdet_ext.functional.classification.binary_terms import *
@@ -20,7 +22,9 @@ from mmdet_ext.functional.classification.focal import *
 from mmdet_ext.functional.classification.labels import *
 from mmdet_ext.functional.classification.long_tail import *
 from mmdet_ext.functional.classification.mining import *
+from mmdet_ext.functional.classification.pixel_mining import *
 from mmdet_ext.functional.classification.quality import *
+from mmdet_ext.functional.classification.softmax_maps import *
 from mmdet_ext.functional.classification.softmax_terms import *
 
 __all__: list[str] = []
@@ -32,5 +36,7 @@ __all__ += focal.__all__
 __all__ += labels.__all__
 __all__ += long_tail.__all__
 __all__ += mining.__all__
+__all__ += pixel_mining.__all__
 __all__ += quality.__all__
+__all__ += softmax_maps.__all__
 __all__ += softmax_terms.__all__

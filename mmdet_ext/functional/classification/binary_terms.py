@@ -181,9 +181,8 @@ def label_terms(
         pred: (N, C, ...) logits or probabilities, without a graph.
         label: (N, ...) integers; labels from C on are background.
         ignored: (N, ...), True where the cost is 0.
-        gamma: exponent, from 0; with logits (N, C) also one per class, (C,).
-        weights: weights of the classes; None for 1. Negatives have one weight per class only
-            where ``pred`` is (N, C).
+        gamma: exponent, from 0; with logits also one per class, (C,).
+        weights: weights of the classes; None for 1.
         floor: floor of probabilities; None for logits.
         slope: whether the derivative is wanted.
 
@@ -191,10 +190,12 @@ def label_terms(
         tuple: value, from 0, and derivative, of the shape of ``pred``.
     """
     classes = pred.shape[1]
-    value, derivative = side_terms(pred, False, gamma, floor, slope)
+    trailing = (1,) * (pred.dim() - 2)
+    by_column = gamma.reshape(-1, *trailing) if isinstance(gamma, Tensor) else gamma
+    value, derivative = side_terms(pred, False, by_column, floor, slope)
     counts = (~ignored).unsqueeze(1).to(pred.dtype)
     if weights is not None:
-        counts = counts * weights.negative
+        counts = counts * weights.negative.reshape(-1, *trailing)
     index = label.long().clamp(0, max(classes - 1, 0)).unsqueeze(1)
     own_gamma = gamma[index] if isinstance(gamma, Tensor) else gamma
     positive = (~ignored & (label >= 0) & (label < classes)).unsqueeze(1)

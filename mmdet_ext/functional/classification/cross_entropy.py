@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from mmdet_ext.functional.classification.binary_terms import (
 )
 from mmdet_ext.functional.classification.class_weights import fit_class_weight
 from mmdet_ext.functional.classification.labels import check_class_shapes, label_index
+from mmdet_ext.functional.classification.softmax_maps import map_cross_entropy
 from mmdet_ext.functional.classification.softmax_terms import label_scale, softmax_label_terms
 from mmdet_ext.functional.numerics.checks import check_number
+from mmdet_ext.functional.numerics.map_blocks import by_map_blocks, is_map
 from mmdet_ext.functional.numerics.precision import promote_half
 
 __all__ = [
@@ -84,6 +87,8 @@ def cross_entropy_loss(
     check_smoothing(label_smoothing)
     soft = target.is_floating_point() and target.dim() == pred.dim()
     check_class_shapes(pred, target, dense=soft)
+    if is_map(pred) and not soft:
+        return _map_loss(pred, target, class_weight, ignore_index, label_smoothing)
     (pred,) = promote_half(pred)
     values, slope = pred.detach(), wants_slope(pred)
     with torch.no_grad():
@@ -145,24 +150,23 @@ def binary_cross_entropy_loss(
     """
     check_smoothing(label_smoothing)
     check_class_shapes(pred, target, dense=True)
-    (pred,) = promote_half(pred)
     dense = target.dim() == pred.dim()
+    weight = _class_weight(pos_weight, pred, pred.shape[-1 if dense else 1])
+    if not dense:
+        kernel = partial(
+            _binary_terms, weight=weight, ignore_index=ignore_index, smoothing=label_smoothing
+        )
+        if is_map(pred):
+            return by_map_blocks(kernel, pred, target)
+    (pred,) = promote_half(pred)
     values, slope = pred.detach(), wants_slope(pred)
     with torch.no_grad():
-        classes = pred.shape[-1 if dense else 1]
-        weight = _class_weight(pos_weight, pred, classes)
-        ignored = is_ignored(target, ignore_index)
-        if dense or label_smoothing:
-            truth = target.to(pred.dtype)
-            if not dense:
-                truth, ignored = _positives(pred, target), ignored.unsqueeze(1)
-                if weight is not None:
-                    weight = weight.reshape(-1, *(1,) * (pred.dim() - 2))
-            truth = _smoothed(truth, label_smoothing, 2)
+        if dense:
+            truth = _smoothed(target.to(pred.dtype), label_smoothing, 2)
+            ignored = is_ignored(target, ignore_index)
             terms = _element_terms(values, truth, ignored, weight, slope)
         else:
-            sides = None if weight is None else SideWeights(weight, weight.new_ones(()))
-            terms = label_terms(values, target, ignored, weights=sides, slope=slope)
+            terms = kernel(values, target, wanted=slope)
     return attach(pred, terms)
 
 
@@ -224,6 +228,57 @@ def check_smoothing(label_smoothing: float) -> None:
     check_number('label_smoothing', label_smoothing, least=0, most=1)
 
 
+def _map_loss(
+    pred: Tensor,
+    label: Tensor,
+    class_weight: ClassWeight,
+    ignore_index: int,
+    label_smoothing: float,
+) -> Tensor:
+    """Compute `cross_entropy_loss` of the labels of a map."""
+    weight = _class_weight(class_weight, pred, pred.shape[1], background=True)
+    if not label_smoothing:
+        return map_cross_entropy(pred, label, is_ignored(label, ignore_index), weight)
+    kernel = partial(
+        _smoothed_terms, weight=weight, ignore_index=ignore_index, smoothing=label_smoothing
+    )
+    return by_map_blocks(kernel, pred, label)
+
+
+def _smoothed_terms(
+    pred: Tensor,
+    label: Tensor,
+    wanted: bool,
+    weight: Tensor | None,
+    ignore_index: int,
+    smoothing: float,
+) -> ValueAndSlope:
+    """Compute softmax terms of smoothed labels, 0 where they are ignored."""
+    truth = _smoothed(_one_hot(pred, label, ignore_index), smoothing, pred.shape[1])
+    value, slope = _distribution_terms(pred, truth, weight, wanted)
+    kept = (~is_ignored(label, ignore_index)).unsqueeze(1)
+    return value.mul_(kept).squeeze(1), None if slope is None else slope.mul_(kept)
+
+
+def _binary_terms(
+    pred: Tensor,
+    label: Tensor,
+    wanted: bool,
+    weight: Tensor | None,
+    ignore_index: int,
+    smoothing: float,
+) -> ValueAndSlope:
+    """Compute binary terms of labels, 0 where they are ignored."""
+    ignored = is_ignored(label, ignore_index)
+    if not smoothing:
+        sides = None if weight is None else SideWeights(weight, weight.new_ones(()))
+        return label_terms(pred, label, ignored, weights=sides, slope=wanted)
+    if weight is not None:
+        weight = weight.reshape(-1, *(1,) * (pred.dim() - 2))
+    truth = _smoothed(_positives(pred, label), smoothing, 2)
+    return _element_terms(pred, truth, ignored.unsqueeze(1), weight, wanted)
+
+
 def _element_terms(
     pred: Tensor, truth: Tensor, ignored: Tensor, weight: Tensor | None, slope: bool
 ) -> ValueAndSlope:
@@ -274,14 +329,15 @@ def _smoothed(truth: Tensor, label_smoothing: float, choices: int) -> Tensor:
 def _class_weight(
     weight: ClassWeight, pred: Tensor, classes: int, background: bool = False
 ) -> Tensor | None:
-    """Return weights (C,) in the precision of ``pred``; None where all weigh 1."""
+    """Return weights (C,) in the precision of the computation; None where all weigh 1."""
     if weight is None:
         return None
-    weight = torch.as_tensor(weight, dtype=pred.dtype, device=pred.device).reshape(-1)
+    dtype = torch.promote_types(pred.dtype, torch.float32)
+    weight = torch.as_tensor(weight, dtype=dtype, device=pred.device).reshape(-1)
     if weight.shape == (1,):
         return weight.expand(classes)
     if background:
-        return fit_class_weight(weight, classes, pred)
+        return fit_class_weight(weight, classes, weight)
     if weight.shape != (classes,):
         raise ValueError(
             f'there must be one weight per class, ({classes},) for pred {tuple(pred.shape)}, got '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 
 import torch
@@ -22,8 +23,10 @@ from mmdet_ext.functional.classification.binary_terms import (
 )
 from mmdet_ext.functional.classification.class_weights import fit_class_weight
 from mmdet_ext.functional.classification.labels import check_class_shapes
+from mmdet_ext.functional.classification.softmax_maps import map_focal_loss
 from mmdet_ext.functional.classification.softmax_terms import label_scale, softmax_label_terms
 from mmdet_ext.functional.numerics.checks import check_number, check_that
+from mmdet_ext.functional.numerics.map_blocks import by_map_blocks, is_map
 from mmdet_ext.functional.numerics.precision import promote_half
 
 __all__ = ['Alpha', 'check_alpha', 'check_gamma', 'focal_loss']
@@ -39,6 +42,7 @@ def focal_loss(
     gamma: float = 2.0,
     alpha: Alpha = 0.25,
     activated: bool = False,
+    class_weight: Sequence[float] | Tensor | None = None,
 ) -> Tensor:
     r"""Compute the focal loss: cross entropy with a lower weight on sure and right predictions.
 
@@ -64,6 +68,8 @@ def focal_loss(
             from 0, as a list, an array or a tensor, applies by label. One more weight is the
             background's; without it the background has the mean of the others.
         activated: whether ``pred`` holds probabilities.
+        class_weight: (C,), from 0, one more factor on the loss of each column, positives and
+            negatives alike; with softmax on the loss of each label. None: all 1.
 
     Returns:
         Tensor: from 0, float32 or float64; the shape of ``pred`` for sigmoid, of the labels for
@@ -91,24 +97,11 @@ def focal_loss(
     """
     check_gamma(gamma)
     check_class_shapes(pred, target, dense=use_sigmoid)
-    dtype = pred.dtype
-    (pred,) = promote_half(pred)
-    values, slope = pred.detach(), wants_slope(pred)
     with torch.no_grad():
-        weight = _class_alpha(alpha, pred, use_sigmoid)
-        floor = _weighted_floor(dtype, weight) if activated else None
-        if not use_sigmoid:
-            ignored = target < 0
-            terms = softmax_label_terms(values, target, ignored, gamma, floor, slope)
-            scale = label_scale(pred, target, ignored, weight)
-        else:
-            sides = None if weight is None else SideWeights(weight[:-1], weight[-1])
-            if target.dim() == pred.dim():
-                terms = _dense_terms(values, target, gamma, sides, floor, slope)
-            else:
-                terms = label_terms(values, target, target < 0, gamma, sides, floor, slope)
-    value = attach(pred, terms)
-    return value if use_sigmoid else (value * scale).squeeze(1)
+        weights = _side_weights(alpha, class_weight, pred, use_sigmoid)
+        floor = _weighted_floor(pred.dtype, weights) if activated else None
+    form = _sigmoid_focal if use_sigmoid else _softmax_focal
+    return form(pred, target, gamma, weights, floor)
 
 
 def check_gamma(gamma: float) -> None:
@@ -120,6 +113,52 @@ def check_alpha(alpha: float) -> None:
     """Raise ValueError for a weight of the foreground above 1. A negative one means none."""
     why = 'the background weighs 1 - alpha. Give a list to weigh classes'
     check_that(alpha <= 1, 'alpha', alpha, 'at most 1', why)
+
+
+def _sigmoid_focal(
+    pred: Tensor, target: Tensor, gamma: float, weights: SideWeights | None, floor: Floor
+) -> Tensor:
+    """Compute the form with sigmoid, for labels or for targets of each element."""
+    dense = target.dim() == pred.dim()
+    kernel = partial(_label_kernel, gamma=gamma, weights=weights, floor=floor)
+    if is_map(pred) and not dense:
+        return by_map_blocks(kernel, pred, target)
+    (pred,) = promote_half(pred)
+    values, slope = pred.detach(), wants_slope(pred)
+    with torch.no_grad():
+        if dense:
+            terms = _dense_terms(values, target, gamma, weights, floor, slope)
+        else:
+            terms = kernel(values, target, wanted=slope)
+    return attach(pred, terms)
+
+
+def _softmax_focal(
+    pred: Tensor, label: Tensor, gamma: float, weights: SideWeights | None, floor: Floor
+) -> Tensor:
+    """Compute the form with softmax, whose labels all are positives of a class."""
+    ignored = label < 0
+    weight = None if weights is None else weights.positive
+    if is_map(pred) and floor is None:
+        return map_focal_loss(pred, label, ignored, gamma, weight)
+    (pred,) = promote_half(pred)
+    values, slope = pred.detach(), wants_slope(pred)
+    with torch.no_grad():
+        terms = softmax_label_terms(values, label, ignored, gamma, floor, slope)
+        scale = label_scale(pred, label, ignored, weight)
+    return (attach(pred, terms) * scale).squeeze(1)
+
+
+def _label_kernel(
+    pred: Tensor,
+    label: Tensor,
+    wanted: bool,
+    gamma: float,
+    weights: SideWeights | None,
+    floor: Floor,
+) -> ValueAndSlope:
+    """Compute focal terms of labels, for sigmoid."""
+    return label_terms(pred, label, label < 0, gamma, weights, floor, wanted)
 
 
 def _dense_terms(
@@ -163,18 +202,47 @@ def _soft_alpha(weights: SideWeights, truth: Tensor) -> Tensor:
     """Mix the weights of positives and negatives by the targets of the elements."""
     positive, negative = weights
     if truth.dim() > 1:
-        positive = positive.reshape(-1, *(1,) * (truth.dim() - 2))
+        trailing = (1,) * (truth.dim() - 2)
+        positive, negative = positive.reshape(-1, *trailing), negative.reshape(-1, *trailing)
     return ((positive - negative) * truth).add_(negative)
 
 
-def _weighted_floor(dtype: torch.dtype, weight: Tensor | None) -> float | Tensor:
+def _weighted_floor(dtype: torch.dtype, weights: SideWeights | None) -> float | Tensor:
     """Return the floor of probabilities; in float16 the largest weight times 1 / p must fit."""
     floor = probability_floor(dtype)
-    if dtype != torch.float16 or weight is None:
+    if dtype != torch.float16 or weights is None:
         return floor
     # Half of float16's range is left for the part of gamma. The result stays a tensor: to read it
     # would wait for a GPU.
-    return (weight.amax() * 2.0**-15).clamp(min=floor, max=1.0)
+    most = torch.maximum(weights.positive.amax(), weights.negative.amax())
+    return (most * 2.0**-15).clamp(min=floor, max=1.0)
+
+
+def _side_weights(
+    alpha: Alpha, class_weight: Sequence[float] | Tensor | None, pred: Tensor, use_sigmoid: bool
+) -> SideWeights | None:
+    """Return the weights of positives and negatives; None where all weigh 1.
+
+    With softmax those of the positives are the weights of all labels, the background's included.
+    """
+    weight = _class_alpha(alpha, pred, use_sigmoid)
+    if weight is None and class_weight is None:
+        return None
+    columns = pred.shape[1] if pred.dim() > 1 else 1
+    dtype = torch.promote_types(pred.dtype, torch.float32)
+    if weight is None:
+        weight = torch.ones(columns + use_sigmoid, dtype=dtype, device=pred.device)
+    positive, negative = (weight[:-1], weight[-1]) if use_sigmoid else (weight, weight)
+    if class_weight is None:
+        return SideWeights(positive, negative)
+    factor = torch.as_tensor(class_weight, dtype=dtype, device=pred.device)
+    check_that(
+        factor.shape == (columns,),
+        'class_weight',
+        tuple(factor.shape),
+        f'one number per column, ({columns},)',
+    )
+    return SideWeights(positive * factor, negative * factor)
 
 
 def _class_alpha(alpha: Alpha, pred: Tensor, use_sigmoid: bool) -> Tensor | None:
@@ -183,11 +251,12 @@ def _class_alpha(alpha: Alpha, pred: Tensor, use_sigmoid: bool) -> Tensor | None
         return None
     columns = pred.shape[1] if pred.dim() > 1 else 1
     foreground = columns if use_sigmoid else columns - 1
+    like = pred.new_empty(0, dtype=torch.promote_types(pred.dtype, torch.float32))
     # Among numpy's numbers, which are all Real, only float64 is a float.
     if not isinstance(alpha, (float, Real)):
-        return fit_class_weight(alpha, foreground + 1, pred, 'alpha')
+        return fit_class_weight(alpha, foreground + 1, like, 'alpha')
     alpha = float(alpha)
     if alpha < 0:
         return None
     check_alpha(alpha)
-    return torch.cat([pred.new_full((foreground,), alpha), pred.new_full((1,), 1 - alpha)])
+    return torch.cat([like.new_full((foreground,), alpha), like.new_full((1,), 1 - alpha)])

@@ -20,9 +20,12 @@ from mmdet_ext.functional.classification.cross_entropy import (
     IGNORE_INDEX,
     binary_cross_entropy_loss,
     cross_entropy_loss,
+    is_ignored,
 )
 from mmdet_ext.functional.classification.labels import check_class_shapes
+from mmdet_ext.functional.classification.softmax_maps import map_cross_entropy
 from mmdet_ext.functional.numerics.checks import check_number
+from mmdet_ext.functional.numerics.map_blocks import blocks_of_map, by_map_blocks, is_map
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.functional.numerics.row_blocks import Kernel, by_row_blocks
 
@@ -133,8 +136,17 @@ def logit_adjusted_loss(
         Menon et al., Long-tail Learning via Logit Adjustment, 2020, equation 10, for softmax. The
         form with sigmoid is not from there.
     """
+    dtype = torch.promote_types(pred.dtype, torch.float32)
+    added = torch.as_tensor(
+        _fit_columns(adjustment, pred, use_sigmoid), dtype=dtype, device=pred.device
+    )
+    if is_map(pred) and target.dim() < pred.dim():
+        check_class_shapes(pred, target, dense=False)
+        if use_sigmoid:
+            kernel = partial(_shifted_terms, shift=added, ignore_index=ignore_index)
+            return by_map_blocks(kernel, pred, target)
+        return map_cross_entropy(pred, target, is_ignored(target, ignore_index), shift=added)
     (pred,) = promote_half(pred)
-    added = pred.new_tensor(_fit_columns(adjustment, pred, use_sigmoid))
     loss = binary_cross_entropy_loss if use_sigmoid else cross_entropy_loss
     shifted = pred + added.reshape(-1, *(1,) * (pred.dim() - 2))
     return loss(shifted, target, ignore_index=ignore_index)
@@ -197,8 +209,8 @@ def equalized_focal_loss(
     :math:`g_j = 1` this is the focal loss. :math:`g` has no gradient.
 
     Args:
-        pred: (N, C) logits; half precision is computed in float32.
-        target: (N,) labels, of which C and above are background, for which all classes are
+        pred: (N, C) or (N, C, ...) logits; half precision is computed in float32.
+        target: (N, ...) labels, of which C and above are background, for which all classes are
             negative; or (N, C), 1 for positives, 0 for negatives, and between them for a mixture
             of both losses. Negative targets are ignored: their loss is 0.
         gradient_ratio: (C,) in [0, 1], the positive gradients of a class divided by its negative
@@ -208,7 +220,7 @@ def equalized_focal_loss(
         scale: number added to the exponent of a class without positive gradients, from 0.
 
     Returns:
-        Tensor: (N, C), from 0, float32 or float64. It can be differentiated once. The gradient
+        Tensor: as ``pred``, from 0, float32 or float64. It can be differentiated once. The gradient
         is at most (1 + gamma_j / e) gamma_j / gamma: 23.4 by default.
 
     Raises:
@@ -225,8 +237,10 @@ def equalized_focal_loss(
         form of section 3.2.
     """
     kernel = _focal_kernel(pred, target, gradient_ratio, gamma, alpha, scale)
+    if is_map(pred):
+        return by_map_blocks(kernel, pred, target)
     (pred,) = promote_half(pred)
-    return by_row_blocks(kernel, pred, target)
+    return by_row_blocks(kernel, pred.movedim(1, -1), target).movedim(-1, 1)
 
 
 @torch.no_grad()
@@ -248,7 +262,7 @@ def focal_gradient_sums(
     negatives those of the second.
 
     Args:
-        pred: (N, C) logits.
+        pred: (N, C) or (N, C, ...) logits.
         target: as `equalized_focal_loss` takes it; ignored targets do not count.
         gradient_ratio: (C,) in [0, 1]; None is 1, the plain focal loss.
         gamma: exponent of a class whose gradients are balanced, above 0.
@@ -266,8 +280,10 @@ def focal_gradient_sums(
 
     At p = 1/2 the focal loss has the slope alpha_t (1/8 + 2 * 1/8 * ln 2), here with 1/4 and 3/4.
     """
-    ratio = [1.0] * pred.shape[-1] if gradient_ratio is None else gradient_ratio
+    ratio = [1.0] * pred.shape[1] if gradient_ratio is None else gradient_ratio
     kernel = _focal_kernel(pred, target, ratio, gamma, alpha, scale)
+    if is_map(pred):
+        return _map_sums(kernel, pred, target)
 
     def slope_kernel(pred: Tensor, target: Tensor, wanted: bool) -> ValueAndSlope:
         _, slope = kernel(pred, target, wanted=True)
@@ -275,7 +291,7 @@ def focal_gradient_sums(
         return slope, None
 
     (pred,) = promote_half(pred)
-    slope = by_row_blocks(slope_kernel, pred, target)
+    slope = by_row_blocks(slope_kernel, pred.movedim(1, -1), target).flatten(0, -2)
     return slope.clamp(max=0).sum(0).abs(), slope.clamp(min=0).sum(0)
 
 
@@ -333,25 +349,50 @@ def _focal_kernel(
     """Check all arguments, and return the equalized focal loss as a kernel of `by_row_blocks`."""
     check_focal_options(gamma, alpha, scale)
     check_class_shapes(pred, target, dense=True)
-    if pred.dim() != 2:
-        raise ValueError(f'pred must be logits (N, C), got {tuple(pred.shape)}')
+    dense = target.dim() == pred.dim()
+    if pred.dim() < 2 or (dense and pred.dim() > 2):
+        raise ValueError(
+            f'pred must be logits (N, C), got {tuple(pred.shape)}: maps (N, C, ...) go with labels '
+            '(N, ...) alone'
+        )
     dtype = torch.promote_types(pred.dtype, torch.float32)
     row = torch.as_tensor(ratio, dtype=dtype, device=pred.device).detach()
-    if row.shape != pred.shape[1:]:
+    if row.shape != pred.shape[1:2]:
         raise ValueError(
             f'gradient_ratio must have one entry per class, ({pred.shape[1]},), got '
             f'{tuple(row.shape)}'
         )
     focus = gamma + scale * (1 - row)
     weights = SideWeights(focus / gamma * alpha, focus / gamma * (1 - alpha))
-    kernel = _dense_kernel if target.dim() == 2 else _label_kernel
-    return partial(kernel, focus=focus, weights=weights)
+    return partial(_dense_kernel if dense else _label_kernel, focus=focus, weights=weights)
+
+
+def _map_sums(kernel: Kernel, pred: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the positive and the negative gradients of a map per class, block by block."""
+    flat, labels = pred.flatten(2), label.flatten(1)
+    dtype = torch.promote_types(pred.dtype, torch.float32)
+    sums = torch.zeros(2, pred.shape[1], dtype=dtype, device=pred.device)
+    for block in blocks_of_map(flat):
+        (wide,) = promote_half(block.of(flat))
+        _, slope = kernel(wide, block.of(labels), wanted=True)
+        assert slope is not None
+        sums[0] += slope.clamp(max=0).sum((0, 2)).abs()
+        sums[1] += slope.clamp(min=0).sum((0, 2))
+    return sums[0], sums[1]
+
+
+def _shifted_terms(
+    pred: Tensor, label: Tensor, wanted: bool, shift: Tensor, ignore_index: int
+) -> ValueAndSlope:
+    """Compute the binary terms of a block of a map, of logits plus numbers of the classes."""
+    logits = pred + shift.reshape(-1, *(1,) * (pred.dim() - 2))
+    return label_terms(logits, label, is_ignored(label, ignore_index), slope=wanted)
 
 
 def _label_kernel(
     pred: Tensor, label: Tensor, focus: Tensor, weights: SideWeights, wanted: bool
 ) -> ValueAndSlope:
-    """Compute the equalized focal loss of labels (n,)."""
+    """Compute the equalized focal loss of labels (n,), or (n, p) of a block of a map."""
     return label_terms(pred, label, label < 0, focus, weights, slope=wanted)
 
 

@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from mmdet_ext.functional.numerics.checks import check_number, check_that, is_real
 from mmdet_ext.functional.numerics.precision import promote_half
 
-__all__ = ['Samples', 'check_mining', 'hard_negative_mask', 'mining_samples', 'ohem_loss']
+__all__ = [
+    'Samples',
+    'check_mining',
+    'hard_negative_mask',
+    'hardest_of_rows',
+    'mining_samples',
+    'ohem_loss',
+]
 
 #: Negatives per positive where no rule is chosen, as in SSD.
 SSD_RATIO = 3.0
@@ -95,7 +102,7 @@ def hard_negative_mask(
         ratio = SSD_RATIO if negatives_per_positive is None else negatives_per_positive
     if group_index is None:
         quota = _quota(positive.sum(-1, keepdim=True), ratio, least, negative.shape[-1])
-        hardest = _hardest_of_rows(hardness, negative, quota)
+        hardest = hardest_of_rows(hardness, negative, quota)
     else:
         rank, positives = _rank(hardness.masked_fill(~negative, -math.inf), positive, group_index)
         hardest = negative & (rank < _quota(positives, ratio, least, len(negative)))
@@ -283,12 +290,23 @@ def _quota(positives: Tensor, ratio: float, least: int, most: int) -> Tensor:
     return wanted.clamp(min=least).clamp(max=most).long()
 
 
-def _hardest_of_rows(hardness: Tensor, negative: Tensor, quota: Tensor) -> Tensor:
-    """Mark the ``quota`` (..., 1) hardest negatives of each row (..., P).
+def hardest_of_rows(hardness: Tensor, negative: Tensor, quota: Tensor) -> Tensor:
+    """Mark the hardest negatives of each row.
 
     This is a radix selection: the counts of the leading digits show at which digit the quota ends,
-    and only samples with that digit are examined further. Sorting takes several times as long. Of
-    equal losses the earlier sample is chosen.
+    and only samples with that digit are examined further. Sorting takes several times as long.
+
+    Args:
+        hardness: (..., P), ranked in float32; a NaN ranks as infinity.
+        negative: (..., P) bool, the samples of which some are marked.
+        quota: (..., 1) integers, the number of samples to mark in each row, at most P.
+
+    Returns:
+        Tensor: (..., P) bool. Of equal numbers the earlier sample is marked.
+
+    >>> every = torch.ones(4, dtype=torch.bool)
+    >>> hardest_of_rows(torch.tensor([0.1, 0.5, 0.5, 0.9]), every, torch.tensor([2]))
+    tensor([False,  True, False,  True])
     """
     shape = negative.shape
     rows = shape[:-1].numel()

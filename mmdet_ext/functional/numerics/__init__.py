@@ -6,6 +6,7 @@ from mmdet_ext.functional.numerics import (
     chunks,
     derivative,
     directions,
+    map_blocks,
     precision,
     reduction,
     row_blocks,
@@ -15,6 +16,7 @@ from mmdet_ext.functional.numerics.checks import *
 from mmdet_ext.functional.numerics.chunks import *
 from mmdet_ext.functional.numerics.derivative import *
 from mmdet_ext.functional.numerics.directions import *
+from mmdet_ext.functional.numerics.map_blocks import *
 from mmdet_ext.functional.numerics.precision import *
 from mmdet_ext.functional.numerics.reduction import *
 from mmdet_ext.functional.numerics.row_blocks import *
@@ -25,6 +27,7 @@ __all__ += checks.__all__
 __all__ += chunks.__all__
 __all__ += derivative.__all__
 __all__ += directions.__all__
+__all__ += map_blocks.__all__
 __all__ += precision.__all__
 __all__ += reduction.__all__
 __all__ += row_blocks.__all__

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ try:
     import setup_common
     import setup_compiler
     import setup_mmcv
+    import setup_sdist
     import setup_units
 finally:
     sys.path.remove(TOOLS)
@@ -281,13 +282,14 @@ def test_wheel_is_found_under_its_own_key_only(
 def test_an_earlier_build_of_another_kind_is_not_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def download(_: Path, *arguments: str) -> None:
+    def download(_: Path, name: str, version: str, target: Path) -> Path:
+        assert (name, version) == ('onedl-mmcv', '2.3.6')
         folder = tmp_path / 'fresh' / 'onedl_mmcv-2.3.6'
         tree(folder, {'a.cpp': 'new'})
-        file = Path(arguments[-1]) / 'onedl_mmcv-2.3.6.tar.gz'
-        shutil.make_archive(str(file)[:-7], 'gztar', tmp_path / 'fresh', folder.name)
+        file = str(target / 'onedl_mmcv-2.3.6')
+        return Path(shutil.make_archive(file, 'gztar', tmp_path / 'fresh', folder.name))
 
-    monkeypatch.setattr(setup_mmcv, 'run_pip', download)
+    monkeypatch.setattr(setup_mmcv, 'download_sdist', download)
     earlier = tree(tmp_path / 'onedl_mmcv-2.3.6', {'a.cpp': 'old'})
     fresh = setup_mmcv.unpack_sources(Path(), FORK, tmp_path, 17, in_units=True)
     assert fresh == earlier
@@ -345,3 +347,23 @@ def test_operators_for_cuda_need_a_gpu_and_a_fitting_nvcc(
     answer = subprocess.CompletedProcess([], 0, stdout=json.dumps(facts) + '\n', stderr='')
     monkeypatch.setattr(subprocess, 'run', lambda *_, **__: answer)
     assert setup_mmcv.choose_device(Path('venv')) == device
+
+
+def test_version_is_read_in_every_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # From Python 3.13 on, `exec` writes into a copy of the names that `locals` returns.
+    setup = """
+def get_version():
+    version_file = 'version.py'
+    with open(version_file, encoding='utf-8') as f:
+        exec(compile(f.read(), version_file, 'exec'))
+    return locals()['__version__']
+"""
+    (tmp_path / 'version.py').write_text("__version__ = '2.1.0'\n")
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, Callable[[], str]] = {}
+    corrected = setup_sdist.read_version_anywhere(setup)
+    exec(corrected, space)
+    assert space['get_version']() == '2.1.0'
+    assert 'locals()' not in corrected
+    other = setup.replace('compile(f.read()', 'compile(f.read().strip()')
+    assert setup_sdist.read_version_anywhere(other) == other

@@ -50,6 +50,7 @@ STAMPED_FILES = (
     'tools/setup_compiler.py',
     'tools/setup_hosts.py',
     'tools/setup_mmcv.py',
+    'tools/setup_sdist.py',
     'tools/setup_torch.py',
     'tools/setup_units.py',
     'tools/setup_venv.py',

@@ -29,7 +29,6 @@ from setup_common import (
     clock,
     last_lines,
     report,
-    run_pip,
     venv_python,
 )
 from setup_compiler import (
@@ -39,6 +38,7 @@ from setup_compiler import (
     parallel_jobs,
     was_killed,
 )
+from setup_sdist import download_sdist, read_version_anywhere
 from setup_units import (
     FOLDER,
     failed_units,
@@ -169,6 +169,7 @@ def prepare_sources(source: Path, standard: int, in_units: bool) -> None:
     """
     file = source / 'setup.py'
     text = file.read_text(encoding='utf-8')
+    text = read_version_anywhere(text)
     text = re.sub(r'([-/]std[=:]c\+\+)\d\d\b', rf'\g<1>{standard}', text)
     with_units = take_units(text) if in_units else None
     if with_units is not None:
@@ -190,10 +191,8 @@ def unpack_sources(
         return source
     shutil.rmtree(source, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        name = operators.distribution
-        options = ['--no-deps', '--no-binary', name, '--no-build-isolation', '-d', scratch]
-        run_pip(venv, 'download', f'{name}=={operators.version}', *options)
-        with tarfile.open(next(Path(scratch).glob(f'{operators.prefix}-*.tar.gz'))) as archive:
+        sdist = download_sdist(venv, operators.distribution, operators.version, Path(scratch))
+        with tarfile.open(sdist) as archive:
             if hasattr(tarfile, 'data_filter'):
                 archive.extractall(scratch, filter='data')
             else:
@@ -257,7 +256,8 @@ def compile_wheel(
         SetupError: If it fails, with the compiler's first errors.
     """
     units = plan_units(read_sources(source)) if (source / FOLDER).is_dir() else []
-    times = finish_times([unit.seconds for unit in units], int(env['MAX_JOBS']))
+    jobs = int(env['MAX_JOBS']) if env['MAX_JOBS'].isdigit() else parallel_jobs()
+    times = finish_times([unit.seconds for unit in units], max(jobs, 1))
     while run_build(command, source, env, log, times):
         output = log.read_text(encoding='utf-8', errors='replace')
         failed = [] if was_killed(output) else failed_units(output)

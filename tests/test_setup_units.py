@@ -14,6 +14,7 @@ TOOLS = str(ROOT / 'tools')
 # The tools import each other like scripts. The path is removed again, because it has a `test.py`.
 sys.path.insert(0, TOOLS)
 try:
+    import setup_common
     import setup_mmcv
     import setup_units
 finally:
@@ -211,3 +212,21 @@ def test_a_unit_that_fails_is_compiled_file_by_file(
     setup_mmcv.compile_wheel(command, root, {'MAX_JOBS': '2'}, root / 'log', 'mmcv')
     assert (root / 'log').read_text().split() == ['unit_00_00_a', 'unit_00_01_b', 'unit_00_02_c']
     assert 'unit_00 did not compile: compiling its 3 files singly' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'ATen.h:5:2: error: #error C++20 or later is required',
+        'c++: fatal error: Killed signal terminated program cc1plus',
+    ],
+)
+@pytest.mark.subprocess
+def test_a_failure_that_smaller_units_would_share_ends_the_build(line: str, tmp_path: Path) -> None:
+    root = tree(tmp_path, {'a.cpp': '', 'b.cpp': ''})
+    setup_units.write_units(root, [setup_units.Unit(setup_units.read_sources(root))])
+    code = f"print('FAILED: [code=1] /x/unit_00.o '); print({line!r}); raise SystemExit(1)"
+    command = [sys.executable, '-c', code]
+    with pytest.raises(setup_common.SetupError, match='compilation failed'):
+        setup_mmcv.compile_wheel(command, root, {'MAX_JOBS': '1'}, root / 'log', 'mmcv')
+    assert [path.name for path in (root / setup_units.FOLDER).iterdir()] == ['unit_00.cpp']

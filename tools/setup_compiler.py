@@ -116,6 +116,11 @@ def first_errors(output: str) -> list[str]:
     return [line.strip() for line in found][:SHOWN_ERRORS]
 
 
+def is_final(output: str) -> bool:
+    """Return whether smaller units would fail too: a killed compiler, or a refusal by `#error`."""
+    return was_killed(output) or any(' error: #error ' in line for line in first_errors(output))
+
+
 def describe_failure(name: str, output: str, log: Path) -> str:
     """Return the message of a failed build: the compiler's first errors, or the last lines."""
     errors = first_errors(output)

@@ -35,8 +35,8 @@ from setup_compiler import (
     describe_failure,
     find_compiler,
     installed_standard,
+    is_final,
     parallel_jobs,
-    was_killed,
 )
 from setup_sdist import download_sdist, read_version_anywhere
 from setup_units import (
@@ -260,7 +260,7 @@ def compile_wheel(
     times = finish_times([unit.seconds for unit in units], max(jobs, 1))
     while run_build(command, source, env, log, times):
         output = log.read_text(encoding='utf-8', errors='replace')
-        failed = [] if was_killed(output) else failed_units(output)
+        failed = [] if is_final(output) else failed_units(output)
         files = split_units(source, failed)
         if not files:
             raise SetupError(describe_failure(name, output, log))

@@ -15,7 +15,8 @@ from setup_torch import numbers
 
 GB_PER_COMPILER = 2.0
 SHOWN_ERRORS = 3
-#: First release of torch that asks for each standard of C++; the newest comes first.
+#: First release of torch whose builder of extensions passes each standard of C++, the newest first.
+#: The headers refuse C++17 from 2.14.0 on.
 FIRST_RELEASES = ((20, (2, 12, 0)), (17, (2, 1, 0)))
 #: Sources that a compiler accepts only if it knows the standard.
 SOURCES = {

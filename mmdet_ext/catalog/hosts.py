@@ -2,8 +2,8 @@
 
 A component claims a host where a run of that host can use it. What a component claims follows from
 its case: from the target of a loss (`target_of`), from the kind of all else (`KINDS`), unless the
-case itself names hosts. The tests of ``tests/hosts/`` run every claim with the host's own runner, and
-``docs/hosts.md`` is made from this table.
+case itself names hosts. The tests of ``tests/hosts/`` run every claim with the host's own runner,
+and ``docs/hosts.md`` is made from this table.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ def hard_binary(generator: torch.Generator, count: int) -> Inputs:
 SOFTMAX = dict(type='mmdet_ext.CrossEntropyLoss')
 SIGMOID = dict(type='mmdet_ext.CrossEntropyLoss', use_sigmoid=True)
 
-#: It mines the negatives of a detector; labels of other hosts have no background.
-HOSTS = ('mmdet', 'mmengine')
+#: One mines the negatives of a detector, as labels of other hosts have no background; the other
+#: the pixels of a segmentor.
+DETECTION, SEGMENTATION = ('mmdet', 'mmengine'), ('mmseg', 'mmengine')
 
 MINING_LOSSES: tuple[Case, ...] = (
     loss_case(
@@ -57,7 +58,7 @@ MINING_LOSSES: tuple[Case, ...] = (
         mined_samples,
         hard_samples,
         options={'loss': SOFTMAX},
-        hosts=HOSTS,
+        hosts=DETECTION,
         together=True,
     ),
     loss_case(
@@ -65,7 +66,7 @@ MINING_LOSSES: tuple[Case, ...] = (
         mined_binary,
         hard_binary,
         options={'loss': SIGMOID, 'use_sigmoid': True, 'num_negatives': 2},
-        hosts=HOSTS,
+        hosts=DETECTION,
         together=True,
     ),
     loss_case(
@@ -73,6 +74,7 @@ MINING_LOSSES: tuple[Case, ...] = (
         mined_samples,
         hard_samples,
         options={'thresh': 0.4, 'min_kept': 3},
+        hosts=SEGMENTATION,
         together=True,
     ),
     loss_case(
@@ -80,6 +82,7 @@ MINING_LOSSES: tuple[Case, ...] = (
         mined_binary,
         hard_binary,
         options={'loss': SIGMOID, 'thresh': None, 'min_kept': 4},
+        hosts=SEGMENTATION,
         together=True,
     ),
 )

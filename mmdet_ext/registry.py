@@ -335,7 +335,13 @@ def _explain_unknown_options(cls: type) -> None:
                     f'mmdet_ext.{cls.__name__} has no option {name!r}{hint} '
                     f'Its options: {", ".join(options) or "none"}'
                 )
-        init(self, *args, **kwargs)
+        try:
+            init(self, *args, **kwargs)
+        except ImportError as error:  # a host may import its operators when it is used
+            hint = _host_hint(error)
+            if hint is None:
+                raise
+            raise ImportError(f'mmdet_ext.{cls.__name__} could not be built: {hint}') from error
 
     cls.__init__ = checked_init  # type: ignore[misc]
 

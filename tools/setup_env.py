@@ -76,7 +76,7 @@ print(', '.join(['Python ' + platform.python_version(), *(f'{n} {version(n)}' fo
 
 @dataclass(frozen=True)
 class Choice:
-    """What a venv is to hold.
+    """Content that a venv is to have.
 
     Args:
         torch: Release of torch; empty for the pinned one.

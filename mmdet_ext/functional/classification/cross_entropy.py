@@ -17,7 +17,11 @@ from mmdet_ext.functional.classification.binary_terms import (
     wants_slope,
 )
 from mmdet_ext.functional.classification.class_weights import fit_class_weight
-from mmdet_ext.functional.classification.labels import check_class_shapes, label_index
+from mmdet_ext.functional.classification.labels import (
+    check_class_shapes,
+    label_index,
+    without_label,
+)
 from mmdet_ext.functional.classification.softmax_maps import map_cross_entropy
 from mmdet_ext.functional.classification.softmax_terms import label_scale, softmax_label_terms
 from mmdet_ext.functional.numerics.checks import check_number
@@ -238,7 +242,7 @@ def _map_loss(
     """Compute `cross_entropy_loss` of the labels of a map."""
     weight = _class_weight(class_weight, pred, pred.shape[1], background=True)
     if not label_smoothing:
-        return map_cross_entropy(pred, label, is_ignored(label, ignore_index), weight)
+        return map_cross_entropy(pred, without_label(label, ignore_index), weight)
     kernel = partial(
         _smoothed_terms, weight=weight, ignore_index=ignore_index, smoothing=label_smoothing
     )

@@ -140,7 +140,7 @@ def _softmax_focal(
     ignored = label < 0
     weight = None if weights is None else weights.positive
     if is_map(pred) and floor is None:
-        return map_focal_loss(pred, label, ignored, gamma, weight)
+        return map_focal_loss(pred, label, gamma, weight)
     (pred,) = promote_half(pred)
     values, slope = pred.detach(), wants_slope(pred)
     with torch.no_grad():

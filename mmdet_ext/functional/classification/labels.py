@@ -8,11 +8,15 @@ from torch import Tensor
 __all__ = [
     'binary_columns',
     'check_class_shapes',
+    'check_label_range',
     'is_label_map',
     'label_index',
     'without_label',
     'without_weightless',
 ]
+
+
+_REMEDY = 'make it negative, or name it as ignore_index where the loss has that option'
 
 
 def check_class_shapes(pred: Tensor, target: Tensor, dense: bool) -> None:
@@ -44,7 +48,7 @@ def label_index(
     ignored: Tensor,
     classes: int,
     name: str = 'target',
-    remedy: str = 'make it negative, or name it as ignore_index where the loss has that option',
+    remedy: str = _REMEDY,
 ) -> Tensor:
     """Return the columns of labels, 0 for ignored labels.
 
@@ -60,16 +64,32 @@ def label_index(
             device, which stops with an error of its own.
     """
     index = label.long().masked_fill(ignored, 0)
-    if index.device.type != 'cpu' or torch.compiler.is_compiling() or index.numel() == 0:
-        return index
-    most = int(index.max())
+    check_label_range(index, classes, name, remedy)
+    return index
+
+
+def check_label_range(
+    label: Tensor, classes: int, name: str = 'target', remedy: str = _REMEDY
+) -> None:
+    """Raise ValueError on a CPU for a label beyond the columns.
+
+    On a GPU the check would wait for the device, which stops with an error of its own.
+
+    Args:
+        label: labels of any shape; negative ones are ignored.
+        classes: number of columns.
+        name: name of the labels in the error.
+        remedy: advice in the error on how to ignore a label.
+    """
+    if label.device.type != 'cpu' or torch.compiler.is_compiling() or label.numel() == 0:
+        return
+    most = int(label.max())
     if most >= classes:
         raise ValueError(
             f'{name} has the label {most}, but pred has {classes} columns, for labels up to '
             f'{classes - 1}. To leave that label out, {remedy}; otherwise look at num_classes '
             '(with softmax the background is a column too)'
         )
-    return index
 
 
 def without_weightless(target: Tensor, weight: Tensor | None) -> Tensor:

@@ -22,7 +22,7 @@ from mmdet_ext.functional.classification.cross_entropy import (
     cross_entropy_loss,
     is_ignored,
 )
-from mmdet_ext.functional.classification.labels import check_class_shapes
+from mmdet_ext.functional.classification.labels import check_class_shapes, without_label
 from mmdet_ext.functional.classification.softmax_maps import map_cross_entropy
 from mmdet_ext.functional.numerics.checks import check_number
 from mmdet_ext.functional.numerics.map_blocks import blocks_of_map, by_map_blocks, is_map
@@ -145,7 +145,7 @@ def logit_adjusted_loss(
         if use_sigmoid:
             kernel = partial(_shifted_terms, shift=added, ignore_index=ignore_index)
             return by_map_blocks(kernel, pred, target)
-        return map_cross_entropy(pred, target, is_ignored(target, ignore_index), shift=added)
+        return map_cross_entropy(pred, without_label(target, ignore_index), shift=added)
     (pred,) = promote_half(pred)
     loss = binary_cross_entropy_loss if use_sigmoid else cross_entropy_loss
     shifted = pred + added.reshape(-1, *(1,) * (pred.dim() - 2))

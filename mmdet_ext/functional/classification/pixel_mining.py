@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_ext.functional.classification.mining import hardest_of_rows
-from mmdet_ext.functional.classification.softmax_maps import label_log_softmax
+from mmdet_ext.functional.classification.softmax_maps import map_cross_entropy
 from mmdet_ext.functional.numerics.checks import check_number, check_whole
 from mmdet_ext.functional.numerics.map_blocks import is_map
 from mmdet_ext.functional.numerics.precision import promote_half
@@ -34,7 +34,7 @@ def label_log_probability(pred: Tensor, label: Tensor, use_sigmoid: bool = False
     classes = pred.shape[1]
     index = label.long().clamp(0, max(classes - 1, 0))
     if not use_sigmoid and is_map(pred):
-        return label_log_softmax(pred, index)
+        return -map_cross_entropy(pred, index)
     if not use_sigmoid:
         (pred,) = promote_half(pred)
         return pred.log_softmax(1).gather(1, index.unsqueeze(1)).squeeze(1)

@@ -165,6 +165,7 @@ def whole_config(root: Path, folder: Path) -> Config:
             tta_model=dict(type='AverageClsScoreTTA'),
             tta_pipeline=[LOAD, dict(type='TestTimeAug', transforms=[FLIPS, [PACK]])],
             work_dir=str(folder),
+            randomness=dict(seed=0),
             log_level='ERROR',
         )
     )

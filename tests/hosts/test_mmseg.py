@@ -213,6 +213,7 @@ def whole_config(root: Path, folder: Path) -> Config:
             tta_model=dict(type='SegTTAModel'),
             tta_pipeline=[LOAD, dict(type='TestTimeAug', transforms=[flips, [LABELS], [PACK]])],
             work_dir=str(folder),
+            randomness=dict(seed=0),
             log_level='ERROR',
         )
     ).dump(folder / 'config.py')

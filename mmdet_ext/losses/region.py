@@ -157,7 +157,6 @@ class DiceLoss(RegionLoss):
             ignore_index,
         )
         super().__init__(regions, reduction, loss_weight, loss_name)
-        # mmdet's DetrHead and others read it.
         self.use_sigmoid = use_sigmoid
         self.exponent = 1 if naive_dice else 2
         self.eps = eps

@@ -1,6 +1,6 @@
-# The recipe of fcn_r18_stock_12e_shapes.py with Dice loss: each class of the batch counts alike,
+# The recipe of fcn_r18_stock_36e_shapes.py with Dice loss: each class of the batch counts alike,
 # however few pixels it has.
-_base_ = './fcn_r18_stock_12e_shapes.py'
+_base_ = './fcn_r18_stock_36e_shapes.py'
 
 model = dict(
     decode_head=dict(

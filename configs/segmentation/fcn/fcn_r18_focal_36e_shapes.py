@@ -1,5 +1,5 @@
-# The recipe of fcn_r18_stock_12e_shapes.py with focal loss over the softmax.
-_base_ = './fcn_r18_stock_12e_shapes.py'
+# The recipe of fcn_r18_stock_36e_shapes.py with focal loss over the softmax.
+_base_ = './fcn_r18_stock_36e_shapes.py'
 
 model = dict(
     decode_head=dict(

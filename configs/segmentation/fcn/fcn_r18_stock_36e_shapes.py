@@ -2,9 +2,8 @@
 _base_ = [
     '../../_base_/models/fcn_r18.py',
     '../../_base_/datasets/shapes_masks.py',
-    '../../_base_/schedules/adamw_12e.py',
+    '../../_base_/schedules/adamw_36e_small.py',
     '../../_base_/segmentation_runtime.py',
 ]
 
 model = dict(decode_head=dict(num_classes=4))
-train_cfg = dict(val_interval=4)

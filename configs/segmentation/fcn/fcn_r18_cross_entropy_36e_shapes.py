@@ -1,0 +1,4 @@
+# The recipe of fcn_r18_stock_36e_shapes.py with our cross entropy.
+_base_ = './fcn_r18_stock_36e_shapes.py'
+
+model = dict(decode_head=dict(loss_decode=dict(type='mmdet_ext.CrossEntropyLoss')))

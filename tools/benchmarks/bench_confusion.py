@@ -64,7 +64,7 @@ def contenders(predicted: Tensor, target: Tensor, classes: int) -> dict[str, Cal
     def ours() -> tuple[Tensor, Tensor, Tensor]:
         counts = ImageCounts.of_sample(sample, classes, 255)
         table = torch.zeros(classes * classes, dtype=torch.int64)
-        table = table.index_add_(0, counts.place, counts.count).view(classes, classes)
+        table = table.index_add_(0, counts.place, counts.pixels).view(classes, classes)
         return table.diagonal(), table.sum(0), table.sum(1)
 
     def theirs() -> tuple[Tensor, Tensor, Tensor]:

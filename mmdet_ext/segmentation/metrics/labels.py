@@ -25,12 +25,12 @@ class ImageCounts(NamedTuple):
 
     Attributes:
         place: (K,) int64, row * C + column of the entries.
-        count: (K,) int64, pixels of each.
+        pixels: (K,) int64, pixels of each.
         ignored: number of pixels that do not count.
     """
 
     place: Tensor
-    count: Tensor
+    pixels: Tensor
     ignored: int
 
     @classmethod
@@ -56,8 +56,8 @@ class ImageCounts(NamedTuple):
             what = str(error).partition(' ')[0]
             raise ValueError(f'{_name(sample)}: {error}. {_ADVICE.get(what, "")}') from error
         place = table.nonzero().squeeze(1)
-        count = table[place]
-        return cls(place, count, target.numel() - int(count.sum()))
+        pixels = table[place]
+        return cls(place, pixels, target.numel() - int(pixels.sum()))
 
 
 def _labels(sample: Mapping[str, Any], key: str) -> Tensor:

@@ -136,6 +136,17 @@ def test_mmseg_miscounts_a_large_image_on_one_thread() -> None:
     assert theirs['aAcc'] != pytest.approx(exact, abs=0.1)
 
 
+def test_mmseg_counts_predictions_of_pixels_whose_label_is_no_class() -> None:
+    mmseg = pytest.importorskip('mmseg.evaluation', reason='mmsegmentation is not installed')
+    target = torch.tensor([[0, 0, 1, 1]])
+    predicted = torch.tensor([[0, 0, 1, 1]])
+    assert evaluate(mmseg.IoUMetric(), [sample(predicted, target)], CLASSES[:2])['mIoU'] == 100
+    target[0, 3] = 7  # the label is left out, its prediction counts against class 1
+    assert evaluate(mmseg.IoUMetric(), [sample(predicted, target)], CLASSES[:2])['mIoU'] == 75
+    with pytest.raises(ValueError, match=r'target must be in \[0, 2\) or 255 \(ignored\), got 7'):
+        evaluate(quiet(), [sample(predicted, target)], CLASSES[:2])
+
+
 def test_figures_by_hand() -> None:
     target = torch.tensor([[0, 0, 0, 0], [1, 1, 255, 255]])
     predicted = torch.tensor([[0, 0, 0, 1], [1, 1, 1, 0]])

@@ -252,6 +252,10 @@ def test_mim_finds_the_tools_of_an_installed_wheel(wheel: Path, tmp_path: Path) 
             for path in (folder / '.mim').rglob('*')
             if path.is_file() and '__pycache__' not in path.parts
         } == mim_files()
+    words = ['make_shapes', '--out', tmp_path / 'shapes', '--train', '1', '--val', '1']
+    printed = call([python, '-m', 'mim', 'run', 'mmdet_ext', *words], cwd=tmp_path)
+    assert f'{in_mim}/.mim/tools/data/make_shapes.py' in printed
+    assert (tmp_path / 'shapes' / 'annotations').is_dir()
 
 
 @pytest.mark.subprocess

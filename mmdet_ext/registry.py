@@ -338,10 +338,10 @@ def _explain_unknown_options(cls: type) -> None:
         try:
             init(self, *args, **kwargs)
         except ImportError as error:  # a host may import its operators when it is used
-            hint = _host_hint(error)
-            if hint is None:
+            absent = _host_hint(error)
+            if absent is None:
                 raise
-            raise ImportError(f'mmdet_ext.{cls.__name__} could not be built: {hint}') from error
+            raise ImportError(f'mmdet_ext.{cls.__name__} could not be built: {absent}') from error
 
     cls.__init__ = checked_init  # type: ignore[misc]
 

@@ -28,11 +28,12 @@ DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'mim': (('openmim',), ('onedl-mim',)),
 }
 
+_FAMILIES: tuple[Family, Family] = ('stock', 'onedl')
 _METADATA = re.compile(r'([^-]+)(?:-.*)?\.(?:dist|egg)-info', re.IGNORECASE)
 _BY_NAME: dict[str, tuple[str, Family]] = {
     name: (module, family)
     for module, pair in DISTRIBUTIONS.items()
-    for family, names in zip(('stock', 'onedl'), pair, strict=True)
+    for family, names in zip(_FAMILIES, pair, strict=True)
     for name in names
 }
 
@@ -162,7 +163,7 @@ def _side_by_side(hosts: list[Installed]) -> str:
     """Explain hosts of both families in one environment."""
     stock, forks = (
         ', '.join(sorted(host.name for host in hosts if host.family == family))
-        for family in ('stock', 'onedl')
+        for family in _FAMILIES
     )
     return (
         f'hosts of both families are installed: {stock} of the stock family, and {forks} of the '

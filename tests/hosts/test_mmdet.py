@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip('mmdet', reason='the host is absent')
+pytest.importorskip('mmdet', reason='MMDetection is absent')
 
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.hosts import claims, host

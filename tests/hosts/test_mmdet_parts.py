@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-pytest.importorskip('mmdet', reason='the host is absent')
+pytest.importorskip('mmdet', reason='MMDetection is absent')
 
 from mmdet.apis import DetInferencer
 from mmdet.registry import DATASETS

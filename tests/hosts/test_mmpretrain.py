@@ -25,7 +25,7 @@ from tests.hosts.runs import (
     start,
 )
 
-pytest.importorskip('mmpretrain', reason='the host is absent')
+pytest.importorskip('mmpretrain', reason='MMPreTrain is absent')
 
 from mmpretrain.apis import FeatureExtractor, ImageClassificationInferencer
 from mmpretrain.registry import DATASETS

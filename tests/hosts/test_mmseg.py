@@ -18,7 +18,7 @@ from mmdet_ext.catalog.hosts import claims, host
 from tests.hosts.faces import configured
 from tests.hosts.runs import Setting, assert_calls_are_those_of_the_table, follow
 
-pytest.importorskip('mmseg', reason='the host is absent')
+pytest.importorskip('mmseg', reason='MMSegmentation is absent')
 
 from mmseg.apis import MMSegInferencer
 from mmseg.registry import DATASETS

@@ -10,15 +10,14 @@ from mmengine.dist import all_reduce
 from torch import Tensor
 
 from mmdet_ext.functional.classification.cross_entropy import IGNORE_INDEX
-from mmdet_ext.functional.classification.labels import without_weightless
-from mmdet_ext.functional.classification.long_tail import (
+from mmdet_ext.functional.classification.equalized_focal import (
     check_focal_options,
-    class_adjustment,
     equalized_focal_loss,
     focal_gradient_sums,
     gradient_ratio,
-    logit_adjusted_loss,
 )
+from mmdet_ext.functional.classification.labels import without_weightless
+from mmdet_ext.functional.classification.long_tail import class_adjustment, logit_adjusted_loss
 from mmdet_ext.functional.numerics.checks import check_number, check_that
 from mmdet_ext.functional.numerics.reduction import Reduction
 from mmdet_ext.losses.base import Elements
@@ -133,8 +132,8 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
 class EqualizedFocalLoss(LabelLoss):
     """Sigmoid focal loss with a larger exponent and weight for classes of few positive gradients.
 
-    Formula: :func:`mmdet_ext.functional.classification.long_tail.equalized_focal_loss`. The ratio
-    of the positive to the negative gradients of each class comes from one of three sources:
+    Formula: :func:`mmdet_ext.functional.classification.equalized_focal.equalized_focal_loss`. The
+    ratio of the positive to the negative gradients of each class comes from one of three sources:
 
     - ``gradient_ratio``: fixed numbers.
     - ``accumulate=True``, as in the paper: sums over the training so far, in the buffers

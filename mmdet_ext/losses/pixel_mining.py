@@ -83,7 +83,7 @@ class OHEMPixelLoss(LabelLoss):
         self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction
     ) -> Elements:
         """Compute the weighted loss of the pixels that are kept, and count these."""
-        # Of ours a negative label is ignored anyhow; the losses of hosts are told.
+        # Ours ignore negative labels anyhow; the losses of hosts ignore the one that is named.
         each: Tensor = self.loss(pred, target, reduction_override='none', ignore_index=-1)
         by_pixel = weight is None or weight.dim() == target.dim()
         valid = target >= 0

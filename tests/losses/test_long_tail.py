@@ -14,7 +14,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_ext.catalog.loss_cases.long_tail import CLASSES, COUNTS, logits_and_labels
-from mmdet_ext.functional.classification.long_tail import (
+from mmdet_ext.functional.classification.equalized_focal import (
     equalized_focal_loss,
     focal_gradient_sums,
     gradient_ratio,

@@ -5,6 +5,7 @@ from mmdet_ext.functional.classification import (
     class_weights,
     cross_entropy,
     distribution,
+    equalized_focal,
     focal,
     labels,
     long_tail,
@@ -18,6 +19,7 @@ from mmdet_ext.functional.classification.binary_terms import *
 from mmdet_ext.functional.classification.class_weights import *
 from mmdet_ext.functional.classification.cross_entropy import *
 from mmdet_ext.functional.classification.distribution import *
+from mmdet_ext.functional.classification.equalized_focal import *
 from mmdet_ext.functional.classification.focal import *
 from mmdet_ext.functional.classification.labels import *
 from mmdet_ext.functional.classification.long_tail import *
@@ -32,6 +34,7 @@ __all__ += binary_terms.__all__
 __all__ += class_weights.__all__
 __all__ += cross_entropy.__all__
 __all__ += distribution.__all__
+__all__ += equalized_focal.__all__
 __all__ += focal.__all__
 __all__ += labels.__all__
 __all__ += long_tail.__all__

@@ -90,7 +90,7 @@ def by_map_blocks(kernel: Kernel, pred: Tensor, *beside: Tensor) -> Tensor:
     """
     flat = [pred.flatten(2), *(table.flatten(1) for table in beside)]
     value: Tensor = _MapBlocks.apply(kernel, *flat)  # type: ignore[no-untyped-call]
-    return value.unflatten(-1, pred.shape[2:])
+    return value.reshape(value.shape[:-1] + pred.shape[2:])
 
 
 class _MapBlocks(torch.autograd.Function):

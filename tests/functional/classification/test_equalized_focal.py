@@ -17,7 +17,7 @@ from mmdet_ext.catalog.loss_cases.long_tail import (
     logits_and_labels,
     logits_and_table,
 )
-from mmdet_ext.functional.classification.long_tail import (
+from mmdet_ext.functional.classification.equalized_focal import (
     equalized_focal_loss,
     focal_gradient_sums,
     gradient_ratio,

@@ -13,8 +13,8 @@ from mmdet_ext.functional.classification.cross_entropy import (
     cross_entropy_loss,
 )
 from mmdet_ext.functional.classification.distribution import distribution_focal_loss
+from mmdet_ext.functional.classification.equalized_focal import equalized_focal_loss
 from mmdet_ext.functional.classification.focal import focal_loss
-from mmdet_ext.functional.classification.long_tail import equalized_focal_loss
 from mmdet_ext.functional.classification.quality import (
     quality_focal_loss,
     slide_loss,

@@ -104,3 +104,26 @@ def test_margin_heads_that_differ_are_not_timed(
     monkeypatch.setattr(margin_head, 'our_step', wrong)
     with pytest.raises(sys.modules['timing'].ResultsDifferError, match='relative gaps'):
         margin_head.main(['--classes', '1024', '--many', '0', '--samples', '4', '--runs', '2'])
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_losses_of_label_maps_are_compared_with_mmseg(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip('mmseg', reason='mmsegmentation is not installed')
+    with benchmark('bench_segmentation_losses', monkeypatch) as module:
+        out = tmp_path / 'out.json'
+        size = ['--size', '1', '4', '9', '11', '--runs', '2']
+        assert module.main([*size, '--losses', 'focal loss', '--out', str(out)]) == 0
+        content = json.loads(out.read_text())
+        (row,) = content['rows']
+        assert [timing['name'] for timing in row['timings']] == ['mmseg', 'mmdet_ext']
+        assert set(content['resident_mib']['focal loss']) == {'mmseg', 'mmdet_ext'}
+        logits, label = module.inputs(0, 1, 4, 9, 11)
+        assert {255} < set(label.flatten().tolist()) <= {0, 1, 2, 3, 255}
+        for work in module.WORK:
+            theirs, ours = (module.step(s, work, logits, label)() for s in module.SCOPES)
+            assert module.differing(theirs, ours) is None
+            wrong = (ours[0], ours[1] + 1e-3 * ours[1].abs().max())
+            assert 'relative gaps' in str(module.differing(theirs, wrong))

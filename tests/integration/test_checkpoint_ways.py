@@ -69,6 +69,7 @@ def trained(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
 # it loaded, by their sum, or the error.
 WAYS = """
 import json, sys, warnings
+import mmengine.runner.checkpoint as host
 import torch
 from mmdet.apis import DetInferencer, init_detector
 from mmdet.utils import register_all_modules
@@ -77,7 +78,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader, Runner
 register_all_modules()
 config, checkpoint, folder = sys.argv[1:]
-stock = CheckpointLoader._schemes['']
+stock, functions = CheckpointLoader._schemes[''], dict(vars(host))
 
 def runner(**options):
     cfg = Config.fromfile(config)
@@ -108,6 +109,7 @@ ways = {
 found = {}
 for name, way in ways.items():
     CheckpointLoader.register_scheme('', stock, force=True)
+    vars(host).update(functions)
     torch.serialization.clear_safe_globals()
     for module in [key for key in sys.modules if key.startswith('mmdet_ext.compat')]:
         del sys.modules[module]

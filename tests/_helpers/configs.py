@@ -196,7 +196,8 @@ def shrink_segmentation(config: str | Path, data_root: str | Path, **options: An
         part.crop_size = CROP
     for part in _dicts_with(cfg.model, 'min_kept'):
         part.min_kept = 100
-    cfg.model.data_preprocessor.size = CROP
+    if cfg.model.data_preprocessor.get('size') is not None:
+        cfg.model.data_preprocessor.size = CROP
     cfg.randomness = dict(seed=0)
     _one_epoch(cfg, Path(config).stem)
     cfg.merge_from_dict(options)

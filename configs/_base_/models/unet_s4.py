@@ -1,4 +1,4 @@
-# UNet of four stages and 8 channels in the first: small enough to train from scratch on a CPU.
+# UNet of four stages and 12 channels in the first: small enough to train from scratch on a CPU.
 # Every type is mmseg's. A leaf config sets num_classes.
 model = dict(
     type='EncoderDecoder',
@@ -10,13 +10,13 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
         # Sides must be multiples of 8, the factor between the first and the last stage.
-        size=(128, 128),
+        size_divisor=8,
         test_cfg=dict(size_divisor=8),
     ),
     backbone=dict(
         type='UNet',
         in_channels=3,
-        base_channels=8,
+        base_channels=12,
         num_stages=4,
         strides=(1, 1, 1, 1),
         enc_num_convs=(2, 2, 2, 2),
@@ -31,9 +31,9 @@ model = dict(
     ),
     decode_head=dict(
         type='FCNHead',
-        in_channels=8,
+        in_channels=12,
         in_index=3,
-        channels=8,
+        channels=12,
         num_convs=1,
         concat_input=False,
         dropout_ratio=0.1,

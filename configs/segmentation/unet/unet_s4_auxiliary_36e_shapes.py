@@ -19,9 +19,9 @@ model = dict(
     ),
     auxiliary_head=dict(
         type='FCNHead',
-        in_channels=16,
+        in_channels=24,
         in_index=2,
-        channels=8,
+        channels=12,
         num_convs=1,
         concat_input=False,
         num_classes=4,

@@ -36,7 +36,7 @@ finally:
 
 @dataclass(frozen=True)
 class Build:
-    """What one build took.
+    """Measures of one build.
 
     Args:
         wall: Seconds by the clock.

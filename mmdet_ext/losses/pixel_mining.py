@@ -13,7 +13,7 @@ from mmdet_ext.functional.classification.pixel_mining import (
     hard_pixel_mask,
     label_log_probability,
 )
-from mmdet_ext.functional.numerics.reduction import Reduction
+from mmdet_ext.functional.numerics.reduction import Reduction, weighted_reduce
 from mmdet_ext.losses.base import Elements
 from mmdet_ext.losses.labels import LabelLoss
 from mmdet_ext.registry import MODELS
@@ -88,11 +88,10 @@ class OHEMPixelLoss(LabelLoss):
         by_pixel = weight is None or weight.dim() == target.dim()
         valid = target >= 0
         if weight is not None:
+            wide = by_pixel and each.dim() > target.dim() > 1  # a map of binary columns
+            each = weighted_reduce(each, weight.unsqueeze(1) if wide else weight, reduction='none')
             counts = weight > 0
             valid = valid & (counts if by_pixel else counts.any(1))
-            if by_pixel and each.dim() > target.dim():
-                weight = weight.unsqueeze(1)
-            each = each * weight
         summed = each.sum(1) if each.dim() > target.dim() else each
         kept = self._kept(pred, target, valid, summed)
         loss = summed if reduction != 'none' else each

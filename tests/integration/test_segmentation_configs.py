@@ -154,8 +154,8 @@ def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
 
 def test_both_segmentors_have_a_config_of_each_loss() -> None:
     stems = {leaf.stem for leaf in segmentation_leaf_configs()}
-    for start in ('fcn_r18', 'unet_s4'):
-        assert {f'{start}_{loss}_36e_shapes' for loss in (*LOSSES, 'stock')} <= stems
+    for start, epochs in (('fcn_r18', 36), ('unet_s4', 24)):
+        assert {f'{start}_{loss}_{epochs}e_shapes' for loss in (*LOSSES, 'stock')} <= stems
     others = {leaf.stem for leaf in (*leaf_configs(), *face_leaf_configs())}
     assert not stems & others  # mim finds a config by the stem of its file name
 
@@ -165,9 +165,8 @@ def test_every_leaf_but_the_reference_has_a_loss_of_ours_and_nothing_else_differ
         cfg = Config.fromfile(leaf)
         assert 'mmdet_ext.compat' in cfg.custom_imports.imports, leaf
         assert cfg.default_scope == 'mmseg'
-        stock = Config.fromfile(
-            leaf.with_name(f'{"_".join(leaf.stem.split("_")[:2])}_stock_36e_shapes.py')
-        )
+        start, end = leaf.stem.split('_')[:2], leaf.stem.split('_')[-2:]
+        stock = Config.fromfile(leaf.with_name('_'.join([*start, 'stock', *end]) + '.py'))
         assert bool(named_types(cfg.model)) is ('stock' not in leaf.stem)
         kept, reference = cfg.to_dict(), stock.to_dict()
         for part in (kept['model'], reference['model']):

@@ -1,7 +1,7 @@
-# AdamW for small networks from scratch: 30 steps of warm-up, then cosine to zero over 24 epochs;
-# validation after every twelfth.
-max_epochs = 24
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=12)
+# AdamW for small networks from scratch: 30 steps of warm-up, then cosine to zero over 28 epochs;
+# validation after every fourteenth.
+max_epochs = 28
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=14)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -1,6 +1,6 @@
-# The recipe of unet_s4_stock_24e_shapes.py with two losses in the head and an auxiliary head with a
+# The recipe of unet_s4_stock_28e_shapes.py with two losses in the head and an auxiliary head with a
 # third one on the features of half the resolution.
-_base_ = './unet_s4_stock_24e_shapes.py'
+_base_ = './unet_s4_stock_28e_shapes.py'
 
 model = dict(
     decode_head=dict(

@@ -34,6 +34,7 @@ RULES: list[tuple[str, set[str]]] = [
     (f'{FUNCTIONAL}.embedding', {'torch', NUMERICS}),
     (f'{FUNCTIONAL}.scoring', {'torch', NUMERICS, BOXES}),
     (f'{FUNCTIONAL}.segmentation', {'torch', NUMERICS, f'{FUNCTIONAL}.classification'}),
+    (f'{FUNCTIONAL}.yolo', {'torch', NUMERICS, BOXES, f'{FUNCTIONAL}.classification'}),
     (FUNCTIONAL, set()),
     ('mmdet_ext.losses', {'torch', 'mmengine', FUNCTIONAL, 'mmdet_ext.registry'}),
     (
@@ -49,6 +50,7 @@ RULES: list[tuple[str, set[str]]] = [
             'mmengine',
             'mmcv',
             'mmdet',
+            'torchvision',
             FUNCTIONAL,
             'mmdet_ext.losses',
             'mmdet_ext.engine',

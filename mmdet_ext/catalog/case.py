@@ -52,6 +52,10 @@ KINDS: dict[str, Kind] = {
         hosts=None,
     ),
     'head': Kind('model', hosts=('mmdet',)),
+    'RoI head': Kind('model', hosts=('mmdet',)),
+    'RoI extractor': Kind('model', hosts=('mmdet',)),
+    'neck': Kind('model', hosts=('mmdet',)),
+    'detection backbone': Kind('model', hosts=('mmdet',)),
     'assigner': Kind(
         'task util',
         {

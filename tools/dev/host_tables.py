@@ -18,6 +18,9 @@ PLURALS = {
     'data set': 'data sets',
     'face data set': 'data sets of faces',
     'head': 'detection heads',
+    'RoI head': 'RoI heads',
+    'RoI extractor': 'RoI extractors',
+    'detection backbone': 'detection backbones',
     'face head': 'face heads',
 }
 

@@ -13,7 +13,7 @@ from mmdet_ext.data.synthetic.shapes import make_shapes
 from tests._helpers.configs import CONFIGS, shrink_segmentation
 from tests._helpers.processes import run_python
 
-LEAF = CONFIGS / 'segmentation' / 'unet' / 'unet_s4_dice_ce_28e_shapes.py'
+LEAF = CONFIGS / 'segmentation' / 'unet' / 'unet_s4_dice_ce_36e_shapes.py'
 
 
 def mim(*words: str | Path, cwd: Path) -> str:

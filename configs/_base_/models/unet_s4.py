@@ -1,4 +1,4 @@
-# UNet of four stages and 12 channels in the first: small enough to train from scratch on a CPU.
+# UNet of four stages and 8 channels in the first: small enough to train from scratch on a CPU.
 # Every type is mmseg's. A leaf config sets num_classes.
 model = dict(
     type='EncoderDecoder',
@@ -16,7 +16,7 @@ model = dict(
     backbone=dict(
         type='UNet',
         in_channels=3,
-        base_channels=12,
+        base_channels=8,
         num_stages=4,
         strides=(1, 1, 1, 1),
         enc_num_convs=(2, 2, 2, 2),
@@ -31,9 +31,9 @@ model = dict(
     ),
     decode_head=dict(
         type='FCNHead',
-        in_channels=12,
+        in_channels=8,
         in_index=3,
-        channels=12,
+        channels=8,
         num_convs=1,
         concat_input=False,
         dropout_ratio=0.1,

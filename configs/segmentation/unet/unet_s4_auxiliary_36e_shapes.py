@@ -1,6 +1,6 @@
-# The recipe of unet_s4_stock_28e_shapes.py with two losses in the head and an auxiliary head with a
+# The recipe of unet_s4_stock_36e_shapes.py with two losses in the head and an auxiliary head with a
 # third one on the features of half the resolution.
-_base_ = './unet_s4_stock_28e_shapes.py'
+_base_ = './unet_s4_stock_36e_shapes.py'
 
 model = dict(
     decode_head=dict(
@@ -19,9 +19,9 @@ model = dict(
     ),
     auxiliary_head=dict(
         type='FCNHead',
-        in_channels=24,
+        in_channels=16,
         in_index=2,
-        channels=12,
+        channels=8,
         num_convs=1,
         concat_input=False,
         num_classes=4,

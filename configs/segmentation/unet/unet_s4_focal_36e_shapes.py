@@ -1,5 +1,5 @@
-# The recipe of unet_s4_stock_28e_shapes.py with focal loss over the softmax.
-_base_ = './unet_s4_stock_28e_shapes.py'
+# The recipe of unet_s4_stock_36e_shapes.py with focal loss over the softmax.
+_base_ = './unet_s4_stock_36e_shapes.py'
 
 model = dict(
     decode_head=dict(

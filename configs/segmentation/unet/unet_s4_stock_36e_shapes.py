@@ -2,7 +2,7 @@
 _base_ = [
     '../../_base_/models/unet_s4.py',
     '../../_base_/datasets/shapes_masks_half.py',
-    '../../_base_/schedules/adamw_28e_small.py',
+    '../../_base_/schedules/adamw_36e_small.py',
     '../../_base_/segmentation_runtime.py',
 ]
 

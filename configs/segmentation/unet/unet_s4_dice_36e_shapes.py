@@ -1,6 +1,6 @@
-# The recipe of unet_s4_stock_28e_shapes.py with Dice loss: each class of the batch counts alike,
+# The recipe of unet_s4_stock_36e_shapes.py with Dice loss: each class of the batch counts alike,
 # however few pixels it has.
-_base_ = './unet_s4_stock_28e_shapes.py'
+_base_ = './unet_s4_stock_36e_shapes.py'
 
 model = dict(
     decode_head=dict(

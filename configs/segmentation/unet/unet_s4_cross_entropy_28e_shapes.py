@@ -1,4 +1,0 @@
-# The recipe of unet_s4_stock_28e_shapes.py with our cross entropy.
-_base_ = './unet_s4_stock_28e_shapes.py'
-
-model = dict(decode_head=dict(loss_decode=dict(type='mmdet_ext.CrossEntropyLoss')))

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmdet_ext.data.proposals import find_proposals, grid_windows, write_proposals
 from mmdet_ext.data.synthetic import faces
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -116,6 +117,8 @@ def shrink(config: str | Path, data_root: str | Path, **options: Any) -> Config:
                     metainfo=dict(classes=classes),
                     indices=images,
                 )
+            for dataset in _dicts_with(loader, 'proposal_file'):
+                dataset.proposal_file = str(_proposals(root, part))
         for metric in _dicts_with(evaluator, 'ann_file'):
             metric.ann_file = str(root / 'annotations' / f'instances_{part}.json')
     _shrink_everywhere(cfg, len(classes))
@@ -311,6 +314,16 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
     for key, most in (('nms_pre', 100), ('max_per_img', 50), ('fc_out_channels', 64)):
         for part in _dicts_with(cfg, key):
             part[key] = min(part[key], most)
+
+
+def _proposals(root: Path, part: str) -> Path:
+    """Return the file of windows that stand for proposals, made where it is absent."""
+    path = root / 'proposals' / f'{part}.pkl'
+    if not path.exists():
+        ann_file = root / 'annotations' / f'instances_{part}.json'
+        found = find_proposals(ann_file, root / 'images' / part, grid_windows)
+        write_proposals(found.boxes, path)
+    return path
 
 
 def _narrow(model: Any) -> None:

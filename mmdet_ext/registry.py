@@ -36,6 +36,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
         'mmdet_ext.detection.heads.roi',
         'mmdet_ext.detection.necks',
         'mmdet_ext.detection.backbones',
+        'mmdet_ext.detection.detectors',
         'mmdet_ext.face.heads',
         'mmdet_ext.face.losses',
         'mmdet_ext.face.backbones',

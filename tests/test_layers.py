@@ -34,6 +34,7 @@ RULES: list[tuple[str, set[str]]] = [
     (f'{FUNCTIONAL}.embedding', {'torch', NUMERICS}),
     (f'{FUNCTIONAL}.scoring', {'torch', NUMERICS, BOXES}),
     (f'{FUNCTIONAL}.segmentation', {'torch', NUMERICS, f'{FUNCTIONAL}.classification'}),
+    (f'{FUNCTIONAL}.pooling', {'torch', NUMERICS, BOXES}),
     (f'{FUNCTIONAL}.yolo', {'torch', NUMERICS, BOXES, f'{FUNCTIONAL}.classification'}),
     (FUNCTIONAL, set()),
     ('mmdet_ext.losses', {'torch', 'mmengine', FUNCTIONAL, 'mmdet_ext.registry'}),
@@ -52,6 +53,7 @@ RULES: list[tuple[str, set[str]]] = [
             'mmdet',
             'torchvision',
             FUNCTIONAL,
+            'mmdet_ext.compat',
             'mmdet_ext.losses',
             'mmdet_ext.engine',
             'mmdet_ext.registry',
@@ -59,6 +61,7 @@ RULES: list[tuple[str, set[str]]] = [
             'mmdet_ext.plots',
             'mmdet_ext.analysis',
             'mmdet_ext.utils',
+            'mmdet_ext.version',
         },
     ),
     (

@@ -56,6 +56,7 @@ KINDS: dict[str, Kind] = {
     'RoI extractor': Kind('model', hosts=('mmdet',)),
     'neck': Kind('model', hosts=('mmdet',)),
     'detection backbone': Kind('model', hosts=('mmdet',)),
+    'detector': Kind('model', hosts=('mmdet',)),
     'assigner': Kind(
         'task util',
         {

@@ -93,9 +93,12 @@ REPORTED = {
     'FCOSHead': {'loss_cls', 'loss_bbox', 'loss_centerness'},
     'GFLHead': {'loss_cls', 'loss_bbox', 'loss_dfl'},
     'YOLOXHead': {'loss_cls', 'loss_bbox', 'loss_obj'},
+    'YOLOV1Head': {'loss_cls', 'loss_conf', 'loss_noobj', 'loss_xy', 'loss_wh'},
+    'YOLOV2Head': {'loss_cls', 'loss_conf', 'loss_noobj', 'loss_prior', 'loss_xy', 'loss_wh'},
     'YOLOV3Head': {'loss_cls', 'loss_conf', 'loss_xy', 'loss_wh'},
     'VFNetHead': {'loss_cls', 'loss_bbox', 'loss_bbox_rf'},
     'SOLOHead': {'loss_cls', 'loss_mask'},
+    'proposals': {'loss_cls', 'loss_bbox', 'acc'},
     'two stages': {'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'acc'},
     'masks': {'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'acc', 'loss_mask'},
 }

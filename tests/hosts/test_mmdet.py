@@ -21,7 +21,9 @@ from tests.hosts.detectors import (
     with_loss,
 )
 from tests.hosts.faces import configured
+from tests.hosts.roi_detectors import PARTS, proposing, with_part
 from tests.hosts.runs import Outcome, Setting, follow
+from tests.hosts.yolo_detectors import YOLO
 
 HOST = host('mmdet')
 
@@ -71,9 +73,40 @@ def test_an_assigner_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_
 
 @of_kind('head')
 def test_a_head_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
-    outcome = run(boxes_root, tmp_path, single(case.name))
+    model = YOLO[case.name]() if case.name in YOLO else single(case.name)
+    outcome = run(boxes_root, tmp_path, model)
     assert_detects(outcome, case.name)
     assert type(outcome.runner.model.bbox_head).__module__.startswith('mmdet_ext.')
+
+
+@pytest.mark.parametrize('case', [case for case in claims('mmdet') if case.name in PARTS], ids=repr)
+def test_a_part_of_a_detector_trains_tests_and_resumes(
+    case: Case, boxes_root: Path, tmp_path: Path
+) -> None:
+    head, model, needs_proposals = with_part(case)
+    if needs_proposals:
+        train, test = (proposing(boxes_root, part) for part in ('train', 'test'))
+        metric = dict(type='CocoMetric', ann_file=str(boxes_root / 'test.json'))
+        outcome = follow(HOST, Setting(model, train, test, metric), tmp_path)
+    else:
+        outcome = run(boxes_root, tmp_path, model)
+    assert_detects(outcome, head)
+    held = {type(part).__name__ for part in outcome.runner.model.modules()}
+    assert case.name in held
+
+
+@pytest.mark.parametrize(
+    'case',
+    [case for case in claims('mmdet') if case.name in YOLO and case.kind != 'head'],
+    ids=repr,
+)
+def test_a_network_of_yolo_trains_tests_and_resumes(
+    case: Case, boxes_root: Path, tmp_path: Path
+) -> None:
+    model = YOLO[case.name]()
+    outcome = run(boxes_root, tmp_path, model)
+    assert_detects(outcome, model['bbox_head']['type'].rpartition('.')[2])
+    assert case.name in {type(part).__name__ for part in outcome.runner.model.modules()}
 
 
 @of_kind('sampler')

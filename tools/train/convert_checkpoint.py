@@ -3,13 +3,16 @@ r"""Convert the weights of other projects to the names of this one.
     python tools/train/convert_checkpoint.py insightface backbone.pth iresnet50.pth
     python tools/train/convert_checkpoint.py insightface checkpoint_gpu_0.pt iresnet50.pth \
         --centres checkpoint_gpu_0.pt checkpoint_gpu_1.pt
+    python tools/train/convert_checkpoint.py darknet \
+        configs/detection/yolo/yolov4_csp_darknet53_608_coco.py yolov4.weights yolov4.pth
 
 The result is a checkpoint in MMEngine's form, which `load_from=FILE`, `mim test CONFIG
 --checkpoint FILE`, and `init_cfg=dict(type='Pretrained', checkpoint=FILE, prefix='backbone.')` of
 the backbone read. Every key and shape is checked before anything is written.
 
 InsightFace feeds its networks RGB as (x - 127.5) / 127.5: with its weights, the config must say
-`data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', std=127.5)`.
+`data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', std=127.5)`. Darknet feeds RGB as
+x / 255.
 """
 
 from __future__ import annotations
@@ -26,19 +29,29 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool; return 0, or 2 for bad input."""
     args = _parse(argv)
     try:
-        conversion = convert_insightface(
-            args.source,
-            args.out,
-            depth=None if args.depth == 'auto' else int(args.depth),
-            input_size=args.input_size,
-            prefix=args.prefix,
-            centres=args.centres,
-        )
+        print(args.convert(args))
     except (ValueError, OSError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    print(conversion.summary())
     return 0
+
+
+def _insightface(args: argparse.Namespace) -> str:
+    return convert_insightface(
+        args.source,
+        args.out,
+        depth=None if args.depth == 'auto' else int(args.depth),
+        input_size=args.input_size,
+        prefix=args.prefix,
+        centres=args.centres,
+    ).summary()
+
+
+def _darknet(args: argparse.Namespace) -> str:
+    # Imported here, as faces need no mmdet.
+    from mmdet_ext.detection.darknet import convert_darknet
+
+    return convert_darknet(args.config, args.source, args.out)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -83,6 +96,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar='FILE',
         help='class centres, as head.weight: the files of all ranks, in the order of the ranks',
     )
+    insightface.set_defaults(convert=_insightface)
+    darknet = sources.add_parser('darknet', help='YOLOv4, from a file of weights of Darknet')
+    darknet.add_argument(
+        'config', type=Path, metavar='CONFIG', help='config of the same network, with its classes'
+    )
+    darknet.add_argument('source', type=Path, metavar='IN.weights', help='the file of weights')
+    darknet.add_argument('out', type=Path, metavar='OUT.pth', help='where the checkpoint goes')
+    darknet.set_defaults(convert=_darknet)
     return parser.parse_args(argv)
 
 

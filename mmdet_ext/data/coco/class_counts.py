@@ -86,7 +86,7 @@ class _Tally:
             if box['image_id'] in skipped:
                 continue
             name = names[box['category_id']]
-            reason = _why_unseen(box, sizes[box['image_id']])
+            reason = why_unseen(box, sizes[box['image_id']])
             if reason is not None:
                 self.left_out[reason] += 1
             elif read_flag(box.get('iscrowd')):
@@ -98,7 +98,7 @@ class _Tally:
         self.with_boxes += len(with_boxes)
 
 
-def _why_unseen(box: dict[str, Any], size: Size | None) -> str | None:
+def why_unseen(box: dict[str, Any], size: Size | None) -> str | None:
     """Return the reason why `mmdet_ext.CocoDataset` leaves out a usable box, or None.
 
     Args:

@@ -17,11 +17,11 @@ from mmdet_ext.functional.assignment.assignment import Assignment, assign_nothin
 from mmdet_ext.functional.assignment.cells import find_cells, neighbour_cells, own_cells
 from mmdet_ext.functional.assignment.claims import resolve_claims
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
-from mmdet_ext.functional.boxes.overlap import box_centers, iou_of_planes
+from mmdet_ext.functional.boxes.overlap import box_centers, concentric_iou, iou_of_planes
 from mmdet_ext.functional.numerics.chunks import row_chunks
 from mmdet_ext.functional.numerics.precision import promote_half
 
-__all__ = ['concentric_iou', 'overlapping_mask', 'side_ratio', 'yolo_match', 'yolov5_match']
+__all__ = ['overlapping_mask', 'side_ratio', 'yolo_match', 'yolov5_match']
 
 #: Neighbours of a cell that YOLOv5 considers: right, below, left, above.
 NEIGHBOURS = ((1, 0), (0, 1), (-1, 0), (0, -1))
@@ -170,27 +170,6 @@ def _resolve(
         positive = positive & there
     unused = geometry.unused_priors(ignore_mask)
     return Assignment(*resolve_claims(candidate, fit, positive, len(geometry.priors), unused))
-
-
-def concentric_iou(sides: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
-    """Compute the IoU of boxes laid on one centre: ``m / max(w h + w' h' - m, eps)``.
-
-    w, h are ``sides``, w', h' ``others``, and m the smaller width times the smaller height.
-
-    Args:
-        sides: (..., 2) width and height, px; below 0 counts as 0.
-        others: (..., 2), broadcastable with ``sides``.
-        eps: floor of the union's area, px**2.
-
-    Returns:
-        Tensor: (...), in [0, 1].
-
-    >>> concentric_iou(torch.tensor([4., 2.]), torch.tensor([2., 4.]))
-    tensor(0.3333)
-    """
-    sides, others = sides.clamp(min=0), others.clamp(min=0)
-    shared = torch.minimum(sides, others).prod(-1)
-    return shared / (sides.prod(-1) + others.prod(-1) - shared).clamp(min=eps)
 
 
 def side_ratio(sides: Tensor, others: Tensor) -> Tensor:

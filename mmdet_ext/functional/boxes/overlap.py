@@ -16,6 +16,7 @@ __all__ = [
     'box_iou',
     'box_nwd',
     'box_wasserstein',
+    'concentric_iou',
     'iou_of_planes',
     'pairwise_box_iof',
 ]
@@ -83,6 +84,27 @@ def iou_of_planes(
     area = ((right - left) * (bottom - top)).clamp(min=0)
     union = torch.add(own, area, out=high).sub_(shared).clamp_(min=eps)
     return shared.div_(union)
+
+
+def concentric_iou(sides: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
+    """Compute the IoU of boxes laid on one centre: ``m / max(w h + w' h' - m, eps)``.
+
+    w, h are ``sides``, w', h' ``others``, and m the smaller width times the smaller height.
+
+    Args:
+        sides: (..., 2) width and height, px; below 0 counts as 0.
+        others: (..., 2), broadcastable with ``sides``.
+        eps: floor of the union's area, px**2.
+
+    Returns:
+        Tensor: (...), in [0, 1].
+
+    >>> concentric_iou(torch.tensor([4., 2.]), torch.tensor([2., 4.]))
+    tensor(0.3333)
+    """
+    sides, others = sides.clamp(min=0), others.clamp(min=0)
+    shared = torch.minimum(sides, others).prod(-1)
+    return shared / (sides.prod(-1) + others.prod(-1) - shared).clamp(min=eps)
 
 
 def box_nwd(boxes: Tensor, others: Tensor, constant: float = 12.8) -> Tensor:

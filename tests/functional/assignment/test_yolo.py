@@ -14,13 +14,12 @@ from mmdet_ext.catalog.scenes import YOLO_SIDES, cells_as_priors, scene, yolo_an
 from mmdet_ext.functional.assignment.cells import find_cells
 from mmdet_ext.functional.assignment.claims import BACKGROUND, IGNORE
 from mmdet_ext.functional.assignment.yolo import (
-    concentric_iou,
     overlapping_mask,
     side_ratio,
     yolo_match,
     yolov5_match,
 )
-from mmdet_ext.functional.boxes.overlap import box_iou
+from mmdet_ext.functional.boxes.overlap import box_iou, concentric_iou
 from mmdet_ext.functional.numerics import chunks
 from tests._helpers.assigners import geometry_of, indices
 

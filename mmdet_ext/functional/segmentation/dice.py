@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -159,7 +160,8 @@ def dice_ce_loss(
     check_dice(exponent, eps, smooth)
     check_number('dice_weight', dice_weight, least=0, finite=True)
     check_number('ce_weight', ce_weight, least=0, finite=True)
-    tables = region_tables(pred, target, weight, regions)
+    # Its weights are those of classes, which therefore stay apart in the tables.
+    tables = region_tables(pred, target, weight, replace(regions, class_weight=class_weight))
     activation = used_activation(regions.activation, tables)
     if activation == 'none':
         raise ValueError("activation must be 'softmax' or 'sigmoid': cross entropy is of logits")
@@ -175,13 +177,15 @@ def dice_ce_loss(
         loss = loss * (loss.new_ones(len(pred)) if images is None else images)
     if not ce_weight:
         return loss
-    elements = tables.pred.shape[2] * (tables.pred.shape[1] if activation == 'sigmoid' else 1)
-    pixels: Tensor | int = max(1, elements)
+    columns = tables.pred.shape[1] if activation == 'sigmoid' else 1
+    elements: Tensor | int = max(1, tables.pred.shape[2] * columns)
     if avg_non_ignore:
         kept = ~is_ignored(tables.target, regions.ignore_index)
-        repeats = elements // max(1, kept[0].numel()) if len(kept) else 1
-        pixels = (kept.flatten(1).sum(1) * repeats).clamp(min=1)
-    return loss + ce_weight * sums.entropy.sum(1) / pixels
+        if activation == 'softmax':  # a pixel counts where one of its targets does
+            kept = kept.any(1, keepdim=True)
+        repeats = columns // max(1, kept.shape[1])
+        elements = (kept.flatten(1).sum(1) * repeats).clamp(min=1)
+    return loss + ce_weight * sums.entropy.sum(1) / elements
 
 
 def dice_region_losses(

@@ -285,11 +285,11 @@ def _entropy(
     x: Tensor, t: Tensor, weight: Tensor | None, class_weight: Tensor | None, form: SumForm
 ) -> tuple[Tensor, Tensor]:
     """Compute probabilities (n, C, p) and the cross entropy (n, p) of a block."""
-    share = _class_share(t, class_weight)
     if form.activation == 'sigmoid':
         factor = None if class_weight is None else class_weight.reshape(-1, 1)
         value, _ = target_terms(x, t, factor, slope=False)
         return x.sigmoid(), _weighted(value, weight).sum(1)
+    share, weight = _softmax_share(t, class_weight, weight)
     log_p = x.log_softmax(1)
     value = (log_p * share).sum(1).neg_()
     return log_p.exp_(), value if weight is None else value.mul_(weight.squeeze(1))
@@ -298,14 +298,25 @@ def _entropy(
 def _entropy_slope(block: _Block, class_weight: Tensor | None, form: SumForm) -> Tensor:
     """Compute the derivative of the cross entropy by the predictions."""
     p, t, weight = block
-    share = _class_share(t, class_weight)
     if form.activation == 'sigmoid':
+        share = _class_share(t, class_weight)
         slope = p * (share + (1 - t)) - share
-    elif class_weight is None:
-        slope = p - share
     else:
+        share, weight = _softmax_share(t, class_weight, weight)
         slope = p * share.sum(1, keepdim=True) - share
     return slope if weight is None else slope.mul_(weight)
+
+
+def _softmax_share(
+    t: Tensor, class_weight: Tensor | None, weight: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the factors of the logarithms (n, C, p), and the weights that pixels have beside.
+
+    A weight of each element is part of the factors: it weighs the term of its class.
+    """
+    share = _class_share(t, class_weight)
+    of_elements = weight is not None and weight.shape[1] > 1
+    return (_weighted(share, weight), None) if of_elements else (share, weight)
 
 
 def _class_share(t: Tensor, class_weight: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -274,9 +275,14 @@ def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -
         dice_loss(**{**usual, **arguments})  # type: ignore[arg-type]
 
 
-def test_a_mask_of_0_and_255_is_refused() -> None:
-    mask = torch.tensor([[0, 254]])
-    with pytest.raises(ValueError, match='target must be 0 or 1 where there is one channel'):
-        dice_loss(torch.zeros(1, 2), mask, regions=Regions('sigmoid', per_class=False))
+def test_a_mask_of_other_numbers_than_0_and_1_is_refused_unless_they_are_ignored() -> None:
+    mask, pred = torch.tensor([[0, 255, 1]]), torch.tensor([[0.5, 7.0, 2.0]])
+    regions = Regions('sigmoid', per_class=False, ignore_index=-1)
+    for index in (-1, 254):
+        with pytest.raises(ValueError, match='target must be 0 or 1 where there is one channel'):
+            dice_loss(pred, mask, regions=replace(regions, ignore_index=index))
+    # 255 is ignored by default: in a mask of 0 and 255 the whole object would be.
+    found = dice_loss(pred, mask, regions=replace(regions, ignore_index=255))
+    torch.testing.assert_close(found, dice_loss(pred[:, ::2], mask[:, ::2], regions=regions))
     with pytest.raises(ValueError, match="activation must be one of .*, got 'relu'"):
         Regions('relu')  # type: ignore[arg-type]

@@ -87,6 +87,46 @@ def test_equals_both_losses_apart(avg_non_ignore: bool, weighted: bool) -> None:
             check(found, expected, pred)
 
 
+@pytest.mark.parametrize('activation', ['softmax', 'sigmoid'])
+@pytest.mark.parametrize('per_class', [False, True], ids=['pooled', 'per class'])
+@pytest.mark.parametrize('avg_non_ignore', [False, True])
+@pytest.mark.parametrize('weighted', [None, 'pixels', 'elements'])
+def test_targets_of_each_element_equal_both_losses_apart(
+    activation: str, per_class: bool, avg_non_ignore: bool, weighted: str | None
+) -> None:
+    """Of some pixels one element is ignored, of others all; the targets need not add up to 1."""
+    pred, _ = maps()
+    table = torch.rand(pred.shape, generator=seeded(1)).double()
+    table[:, 0, :2] = -1
+    table[0, :, 3] = -1
+    shape = {None: (3, 1, 5, 7), 'pixels': (3, 1, 5, 7), 'elements': tuple(pred.shape)}[weighted]
+    given = torch.rand(shape, generator=seeded(2)).double()
+    factors = torch.tensor([0.5, 2.0, 1.0]).double().reshape(1, 3, 1, 1)
+    kept = table >= 0
+    weight = (torch.ones_like(given) if weighted is None else given) * kept
+    truth = table * kept
+    if activation == 'softmax':
+        entropy = -(weight * truth * factors * pred.log_softmax(1)).sum((1, 2, 3))
+        elements = kept.any(1).sum((1, 2)) if avg_non_ignore else 35
+    else:
+        log_p, log_rest = F.logsigmoid(pred), F.logsigmoid(-pred)
+        each = truth * factors * log_p + (1 - truth) * log_rest
+        entropy = -(weight * each).sum((1, 2, 3))
+        elements = kept.sum((1, 2, 3)) if avg_non_ignore else 35 * 3
+    regions = Regions(activation, per_class)  # type: ignore[arg-type]
+    call = {None: None, 'pixels': given.squeeze(1), 'elements': given}[weighted]
+    dice = dice_loss(pred, table, call, 1, regions=regions).reshape(3, -1).mean(1)
+    found = dice_ce_loss(
+        pred,
+        table,
+        call,
+        class_weight=[0.5, 2.0, 1.0],
+        avg_non_ignore=avg_non_ignore,
+        regions=regions,
+    )
+    check(found, dice + entropy / elements, pred)
+
+
 def test_a_weight_of_0_leaves_the_other_loss() -> None:
     pred, label = maps()
     dice = dice_loss(pred, label, exponent=1).mean(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -60,6 +61,12 @@ class NamedLoss(nn.Module):
         """Return the options, as they are printed with a model."""
         options = {k: v for k, v in vars(self).items() if k[0] != '_' and k != 'training'}
         return ', '.join(f'{name}={value!r}' for name, value in options.items())
+
+
+def refuse_keywords(loss: nn.Module, own: Mapping[str, object]) -> None:
+    """Raise TypeError for a keyword that a call of the loss does not have."""
+    if own:
+        raise TypeError(f'{type(loss).__name__} takes no keyword {next(iter(own))!r}')
 
 
 def check_loss_name(loss_name: object) -> None:

@@ -14,7 +14,7 @@ from mmdet_ext.functional.classification.labels import (
 )
 from mmdet_ext.functional.numerics.checks import check_that
 from mmdet_ext.functional.numerics.reduction import AVG_FACTOR_EPS, Reduction
-from mmdet_ext.losses.base import Elements, ElementwiseLoss
+from mmdet_ext.losses.base import Elements, ElementwiseLoss, refuse_keywords
 
 
 class LabelLoss(ElementwiseLoss):
@@ -66,6 +66,7 @@ class LabelLoss(ElementwiseLoss):
         """Compute `elements` of rows, or `map_elements` of a map of labels."""
         target = self.ignoring(target, self.ignore_index if ignore_index is None else ignore_index)
         if is_label_map(pred, target):
+            refuse_keywords(self, own)
             return self.map_elements(pred, target, weight, reduction)
         found = self.elements(pred, target, weight, reduction, **own)
         if self.avg_non_ignore and reduction == 'mean' and found.divisor is None:

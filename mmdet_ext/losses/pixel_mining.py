@@ -7,7 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmdet_ext.functional.classification.labels import is_label_map
+from mmdet_ext.functional.classification.labels import (
+    check_class_shapes,
+    is_label_map,
+    without_weightless,
+)
 from mmdet_ext.functional.classification.pixel_mining import (
     check_pixel_mining,
     hard_pixel_mask,
@@ -83,17 +87,15 @@ class OHEMPixelLoss(LabelLoss):
         self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction
     ) -> Elements:
         """Compute the weighted loss of the pixels that are kept, and count these."""
-        # Ours ignore negative labels anyhow; the losses of hosts ignore the one that is named.
-        each: Tensor = self.loss(pred, target, reduction_override='none', ignore_index=-1)
-        by_pixel = weight is None or weight.dim() == target.dim()
-        valid = target >= 0
+        check_class_shapes(pred, target, dense=False)
+        target = without_weightless(target, weight)
+        each = self._wrapped(pred, target)
         if weight is not None:
-            wide = by_pixel and each.dim() > target.dim() > 1  # a map of binary columns
+            # Weights of pixels, beside the binary columns of a map.
+            wide = weight.dim() == target.dim() > 1 and each.dim() > target.dim()
             each = weighted_reduce(each, weight.unsqueeze(1) if wide else weight, reduction='none')
-            counts = weight > 0
-            valid = valid & (counts if by_pixel else counts.any(1))
         summed = each.sum(1) if each.dim() > target.dim() else each
-        kept = self._kept(pred, target, valid, summed)
+        kept = self._kept(pred, target, target >= 0, summed)
         loss = summed if reduction != 'none' else each
         beside = kept.unsqueeze(1) if loss.dim() > kept.dim() else kept
         loss = torch.where(beside, loss, loss.new_zeros(()))
@@ -102,6 +104,18 @@ class OHEMPixelLoss(LabelLoss):
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compute the wrapped loss, with 0 for pixels that are not kept."""
         return self.elements(pred, target, None, 'none').loss
+
+    def _wrapped(self, pred: Tensor, label: Tensor) -> Tensor:
+        """Return the wrapped loss of each pixel, or of each column of a pixel."""
+        # Ours ignore negative labels anyhow; the losses of hosts ignore the one that is named.
+        each: Tensor = self.loss(pred, label, reduction_override='none', ignore_index=-1)
+        if label.shape not in (each.shape, each.shape[:1] + each.shape[2:]):
+            raise ValueError(
+                f'loss: {type(self.loss).__name__} gave a loss of shape {tuple(each.shape)} for '
+                f'labels {tuple(label.shape)}: only a loss that gives one value or row per pixel '
+                "for reduction_override='none' can be mined"
+            )
+        return each
 
     def _kept(self, pred: Tensor, label: Tensor, valid: Tensor, loss: Tensor) -> Tensor:
         """Mark the pixels that are kept."""

@@ -172,6 +172,27 @@ def test_weights_are_per_pixel_also_where_the_sizes_fit_the_classes(case: Case) 
 
 
 @EVERY
+def test_a_weight_of_an_image_is_that_of_its_pixels(case: Case) -> None:
+    pred, label = inputs(case)
+    pred, label = as_map(pred).repeat(3, 1, 1, 1), label.reshape(1, HEIGHT, WIDTH).repeat(3, 1, 1)
+    weight = torch.tensor([0.5, 0.0, 2.0])
+    loss = build(case)
+    found = call(loss, pred, label, weight=weight)
+    pixels = weight.reshape(3, 1, 1).expand(label.shape)
+    torch.testing.assert_close(found, call(loss, pred, label, weight=pixels))
+    # Where the loss chooses pixels by their weighted loss, it may choose none of the first image.
+    assert not found[1][1].any() and found[1][2].any()
+
+
+@EVERY
+def test_a_keyword_that_the_loss_does_not_have_is_an_error(case: Case) -> None:
+    pred, label = inputs(case)
+    for arguments in ((pred, label), (as_map(pred), label.reshape(1, HEIGHT, WIDTH))):
+        with pytest.raises(TypeError, match='gama'):
+            build(case)(*arguments, gama=1.0)
+
+
+@EVERY
 def test_pixels_that_are_all_ignored_give_a_zero_with_a_graph(case: Case) -> None:
     pred, _ = inputs(case)
     ignored = torch.full((1, HEIGHT, WIDTH), 255)

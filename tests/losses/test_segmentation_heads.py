@@ -259,6 +259,18 @@ def test_ohem_is_defined_where_mmsegs_sampler_keeps_nothing() -> None:
         assert (each > 0).flatten().tolist() == [True] * kept + [False] * (6 - kept)
 
 
+@pytest.mark.parametrize('inner', ['mmdet_ext.DiceLoss', 'mmseg.DiceLoss'])
+def test_ohem_refuses_a_loss_without_a_value_per_pixel(inner: str) -> None:
+    """One value per image would be taken for that of each pixel, where there is one image."""
+    pred, label = maps(ignored=False)
+    loss = build('mmdet_ext', 'OHEMPixelLoss', loss={'type': inner})
+    for images in (1, 2):
+        with pytest.raises(ValueError, match=rf'DiceLoss gave a loss of shape \({images},\)'):
+            loss(pred[:images], label[:images], ignore_index=255)
+    with pytest.raises(ValueError, match=r'target must be labels \(2, 6, 7\)'):
+        build('mmdet_ext', 'OHEMPixelLoss')(pred, pred)
+
+
 def test_other_decode_heads_call_with_points() -> None:
     pred, label = torch.randn(2, CLASSES, 9), torch.randint(CLASSES, (2, 9))
     theirs, ours = both('CrossEntropyLoss', {}, pred, label, ignore_index=255)

@@ -90,7 +90,8 @@ def hard_pixel_mask(
         kept = valid_mask & ~(log_probability.exp() >= thresh)
     if min_kept == 0:
         return kept
-    if not torch.compiler.is_compiling() and kept.device.type == 'cpu':
+    may_look = kept.device.type == 'cpu' and not torch.compiler.is_compiling()
+    if hardness is None and may_look:  # the least probable pixels are among those that are marked
         if int(kept.sum()) >= min_kept:
             return kept
     rank_by = -log_probability if hardness is None else hardness

@@ -37,6 +37,8 @@ def test_hardness_of_its_own_ranks_where_it_is_given() -> None:
     every = torch.ones(3, dtype=torch.bool)
     assert hard_pixel_mask(log_p, every, None, 1, hardness).tolist() == [False, False, True]
     assert hard_pixel_mask(log_p, every, 0.3, 2, hardness).tolist() == [True, True, True]
+    # The hardest may be others than the least probable, also where these are enough.
+    assert hard_pixel_mask(log_p, every, 0.3, 1, hardness).tolist() == [True, False, True]
 
 
 def test_a_nan_is_kept_and_an_invalid_pixel_never() -> None:

@@ -12,9 +12,9 @@ from mmdet_ext.functional.numerics.checks import check_number
 from mmdet_ext.functional.numerics.reduction import Reduction
 from mmdet_ext.functional.segmentation.dice import check_dice, dice_ce_loss, dice_region_losses
 from mmdet_ext.functional.segmentation.ratios import RegionLosses
-from mmdet_ext.functional.segmentation.regions import Activation, Regions
+from mmdet_ext.functional.segmentation.regions import Regions
 from mmdet_ext.functional.segmentation.tversky import check_tversky, tversky_region_losses
-from mmdet_ext.losses.base import Elements, ElementwiseLoss
+from mmdet_ext.losses.base import Elements, ElementwiseLoss, refuse_keywords
 from mmdet_ext.losses.class_counts import resolve_class_weights
 from mmdet_ext.registry import MODELS
 
@@ -26,20 +26,52 @@ class RegionLoss(ElementwiseLoss):
     with masks of the shape of ``pred`` and a weight (N,), and that of decode heads of
     MMSegmentation, ``loss(logit, label, weight=..., ignore_index=255)`` with labels (N, H, W) and
     the weights (N, H, W) of a pixel sampler, which apply within the sums. A subclass defines
-    `region_losses`.
+    `region_losses`, and takes the options from ``batch`` on as ``**regions``.
 
     Args:
-        regions: what a region is.
-        reduction: 'none', 'mean' or 'sum'.
+        use_sigmoid: whether each channel is a binary decision; one channel always is. Otherwise
+            softmax over the classes.
+        reduction: 'none', 'mean' or 'sum', over images, or over images and classes.
         loss_weight: factor on the result.
-        loss_name: key of the loss in what a decode head returns.
+        ignore_index: one more label to ignore, where the call names none.
+        loss_name: key of the loss in what a decode head returns, which must contain 'loss'.
+        per_class: whether each class of an image has a loss of its own.
+        batch: whether the sums extend over all images of the call, as nnU-Net's ``batch_dice``.
+        include_background: whether class 0 takes part, where there are several classes.
+        ignore_absent: whether a region without a ground-truth pixel takes no part: its loss is 0,
+            and a mean without ``avg_factor`` does not count it.
+        class_weight: one weight per class, one number, or ``dict(type=..., counts=...)`` as for
+            `CrossEntropyLoss`. With ``per_class`` it is the factor of each class's loss, otherwise
+            of its pixels, as in generalised Dice.
+
+    Raises:
+        ValueError: for a negative weight, another ``reduction``, or a ``loss_name`` without 'loss'.
     """
 
     def __init__(
-        self, regions: Regions, reduction: Reduction, loss_weight: float, loss_name: str | None
+        self,
+        use_sigmoid: bool,
+        reduction: Reduction,
+        loss_weight: float,
+        ignore_index: int,
+        loss_name: str | None,
+        per_class: bool,
+        batch: bool = False,
+        include_background: bool = True,
+        ignore_absent: bool = False,
+        class_weight: Any = None,
     ) -> None:
         super().__init__(reduction, loss_weight, loss_name)
-        self.regions = regions
+        self.use_sigmoid = use_sigmoid
+        self.regions = Regions(
+            'sigmoid' if use_sigmoid else 'softmax',
+            per_class,
+            batch,
+            include_background,
+            ignore_absent,
+            resolve_class_weights(class_weight, 'class_weight'),
+            ignore_index,
+        )
 
     def region_losses(
         self, pred: Tensor, target: Tensor, weight: Tensor | None, regions: Regions
@@ -68,8 +100,7 @@ class RegionLoss(ElementwiseLoss):
         **own: Any,
     ) -> Elements:
         """Compute the loss per region; weights of pixels apply within its sums."""
-        if own:
-            raise TypeError(f'{type(self).__name__} takes no keyword {next(iter(own))!r}')
+        refuse_keywords(self, own)
         regions = self.regions
         if ignore_index is not None:
             regions = replace(regions, ignore_index=ignore_index)
@@ -116,13 +147,8 @@ class DiceLoss(RegionLoss):
         smooth: smoothing of both parts of the quotient, from 0. With it, a region without ground
             truth costs little where little is predicted.
         per_class: whether each class of an image has a loss of its own.
-        batch: whether the sums extend over all images of the call, as nnU-Net's ``batch_dice``.
-        include_background: whether class 0 takes part, where there are several classes.
-        ignore_absent: whether a region without a ground-truth pixel takes no part: its loss is 0,
-            and a mean without ``avg_factor`` does not count it.
-        class_weight: one weight per class, one number, or ``dict(type=..., counts=...)`` as for
-            `CrossEntropyLoss`. With ``per_class`` it is the factor of each class's loss, otherwise
-            of its pixels, as in generalised Dice.
+        **regions: ``batch``, ``include_background``, ``ignore_absent`` and ``class_weight``, as
+            `RegionLoss` takes them.
 
     Raises:
         ValueError: for a negative smoothing or weight, another ``reduction``, or a ``loss_name``
@@ -141,23 +167,13 @@ class DiceLoss(RegionLoss):
         loss_name: str | None = None,
         smooth: float = 0.0,
         per_class: bool = False,
-        batch: bool = False,
-        include_background: bool = True,
-        ignore_absent: bool = False,
-        class_weight: Any = None,
+        **regions: Any,
     ) -> None:
-        activation: Activation = 'sigmoid' if use_sigmoid else 'softmax'
-        regions = Regions(
-            activation if activate else 'none',
-            per_class,
-            batch,
-            include_background,
-            ignore_absent,
-            resolve_class_weights(class_weight, 'class_weight'),
-            ignore_index,
+        super().__init__(
+            use_sigmoid, reduction, loss_weight, ignore_index, loss_name, per_class, **regions
         )
-        super().__init__(regions, reduction, loss_weight, loss_name)
-        self.use_sigmoid = use_sigmoid
+        if not activate:
+            self.regions = replace(self.regions, activation='none')
         self.exponent = 1 if naive_dice else 2
         self.eps = eps
         self.smooth = smooth
@@ -225,14 +241,13 @@ class DiceCELoss(RegionLoss):
         eps: smoothing, as in `DiceLoss`.
         smooth: smoothing of both parts, as in `DiceLoss`.
         per_class: whether each class of an image has a Dice loss, or all classes together.
-        batch: whether the sums of Dice extend over all images of the call.
-        include_background: whether class 0 takes part in Dice, where there are several classes.
-        ignore_absent: whether classes without a ground-truth pixel take no part in Dice.
         avg_non_ignore: whether the mean of the cross entropy counts only pixels of the image that
             are not ignored.
         ignore_index: one more label to ignore, where the call names none.
         loss_name: key of the loss in what a decode head returns, which must contain 'loss'. None:
             'loss_dice_ce'.
+        **regions: ``batch``, ``include_background`` and ``ignore_absent`` of Dice, as `RegionLoss`
+            takes them.
 
     Raises:
         ValueError: for a negative smoothing or weight, another ``reduction``, or a ``loss_name``
@@ -251,22 +266,14 @@ class DiceCELoss(RegionLoss):
         eps: float = 1e-3,
         smooth: float = 0.0,
         per_class: bool = True,
-        batch: bool = False,
-        include_background: bool = True,
-        ignore_absent: bool = False,
         avg_non_ignore: bool = False,
         ignore_index: int = 255,
         loss_name: str | None = None,
+        **regions: Any,
     ) -> None:
-        regions = Regions(
-            'sigmoid' if use_sigmoid else 'softmax',
-            per_class,
-            batch,
-            include_background,
-            ignore_absent,
-            ignore_index=ignore_index,
+        super().__init__(
+            use_sigmoid, reduction, loss_weight, ignore_index, loss_name, per_class, **regions
         )
-        super().__init__(regions, reduction, loss_weight, loss_name)
         check_number('dice_weight', dice_weight, least=0, finite=True)
         check_number('ce_weight', ce_weight, least=0, finite=True)
         self.dice_weight = dice_weight
@@ -314,8 +321,7 @@ class TverskyLoss(RegionLoss):
 
     Args:
         smooth: smoothing of both parts of the quotient, from 0.
-        class_weight: one weight per class, one number, or ``dict(type=..., counts=...)`` as for
-            `CrossEntropyLoss`: factor of each class's loss.
+        class_weight: weights of the classes, as `RegionLoss` takes them.
         loss_weight: factor on the result.
         ignore_index: one more label to ignore, where the call names none.
         alpha: factor of false positives, from 0.
@@ -325,9 +331,8 @@ class TverskyLoss(RegionLoss):
         use_sigmoid: whether each channel is a binary decision; one channel always is.
         reduction: 'none', 'mean' or 'sum', over images and classes.
         per_class: whether each class of an image has a loss of its own.
-        batch: whether the sums extend over all images of the call.
-        include_background: whether class 0 takes part, where there are several classes.
-        ignore_absent: whether a region without a ground-truth pixel takes no part.
+        **regions: ``batch``, ``include_background`` and ``ignore_absent``, as `RegionLoss` takes
+            them.
 
     Raises:
         ValueError: for a negative factor, smoothing or weight, a ``gamma`` below 1, another
@@ -347,20 +352,18 @@ class TverskyLoss(RegionLoss):
         use_sigmoid: bool = False,
         reduction: Reduction = 'mean',
         per_class: bool = True,
-        batch: bool = False,
-        include_background: bool = True,
-        ignore_absent: bool = False,
+        **regions: Any,
     ) -> None:
-        regions = Regions(
-            'sigmoid' if use_sigmoid else 'softmax',
-            per_class,
-            batch,
-            include_background,
-            ignore_absent,
-            resolve_class_weights(class_weight, 'class_weight'),
+        super().__init__(
+            use_sigmoid,
+            reduction,
+            loss_weight,
             ignore_index,
+            loss_name,
+            per_class,
+            class_weight=class_weight,
+            **regions,
         )
-        super().__init__(regions, reduction, loss_weight, loss_name)
         self.smooth = smooth
         self.alpha = alpha
         self.beta = beta

@@ -23,14 +23,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
-from mmdet_ext.detection.heads.dense.fitting import check_fits, fitted, used_part
+from mmdet_ext.detection.heads.dense.fitting import ChecksInput, check_fits, fitted, used_part
 from mmdet_ext.detection.heads.dense.matched_batch import MatchedBatch
 from mmdet_ext.detection.host import batch_geometry, have_tensors, mask_centers
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
@@ -39,7 +38,7 @@ from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions,
 ImageTargets = tuple[Any, ...]
 
 
-class BatchTargets(BaseDenseHead):  # type: ignore[misc]
+class BatchTargets(ChecksInput):
     """Mixin in front of a head of mmdet that computes the targets of all images at once.
 
     A head implements `batch_targets`. The module's docstring explains how its result reaches

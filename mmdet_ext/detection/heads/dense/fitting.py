@@ -1,4 +1,8 @@
-"""Fit of heads and assigners: which go together, and what an assigner gets of its head.
+"""Fit of heads with their input and with assigners: what goes together, and what does not.
+
+A head is given feature maps of levels, and ground truth of classes. What does not fit, a host
+would train on in part or in silence: mmdet's heads leave out the levels beyond the shorter of two
+lists, and take a label that no class has for the background.
 
 Heads have anchors or points. Every anchor has a centre and the stride of its level, so that a head
 with anchors serves rules for points too. A point has no sides, so that rules for anchors have no
@@ -7,10 +11,12 @@ meaning in a head with points.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from torch import Tensor
 
 from mmdet_ext.detection import assigners
@@ -23,6 +29,97 @@ _NEEDS = {
     'cells': 'anchors that form cells',
     'points': 'points with strides',
 }
+
+
+class ChecksInput(BaseDenseHead):  # type: ignore[misc]
+    """Mixin in front of a head of mmdet that names what does not fit it, with both numbers."""
+
+    def forward(self, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Run the head's ``forward`` on feature maps (B, D, H, W), one per level."""
+        check_level_count(self, x)
+        return super().forward(x, *args, **kwargs)
+
+    def loss(
+        self, x: Sequence[Tensor], batch_data_samples: Sequence[Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Compute the losses of a batch, after a look at its sizes and labels."""
+        check_strides(self, x, batch_data_samples)
+        check_labels(self, batch_data_samples)
+        return super().loss(x, batch_data_samples, *args, **kwargs)
+
+    def predict(
+        self, x: Sequence[Tensor], batch_data_samples: Sequence[Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Predict for a batch, after a look at its sizes."""
+        check_strides(self, x, batch_data_samples)
+        return super().predict(x, batch_data_samples, *args, **kwargs)
+
+
+def check_level_count(head: Any, maps: Sequence[Tensor]) -> None:
+    """Raise ValueError unless a head has as many levels of priors as there are feature maps.
+
+    Args:
+        head: a head with a prior generator.
+        maps: one per level.
+    """
+    levels = int(head.prior_generator.num_levels)
+    if len(maps) != levels:
+        raise ValueError(
+            f'{type(head).__name__} has {levels} levels, with strides '
+            f'{_strides(head)}, but got feature maps of {len(maps)} levels. Give the head '
+            'one stride per map of the neck, or set num_outs of the neck'
+        )
+
+
+def check_strides(head: Any, maps: Sequence[Tensor], samples: Sequence[Any]) -> None:
+    """Raise ValueError if a feature map is too large or too small for the stride of its level.
+
+    A map should have the image's side, divided by the stride, as its own; padding may add or take
+    a cell, or a quarter of them.
+
+    Args:
+        head: a head with a prior generator.
+        maps: feature maps (B, D, H, W), one per level.
+        samples: mmdet's data samples, of which ``batch_input_shape`` is the size of the batch, px;
+            without it nothing is checked.
+    """
+    shape = samples[0].metainfo.get('batch_input_shape') if samples else None
+    if shape is None or len(maps) != head.prior_generator.num_levels:
+        return
+    for number, (each, strides) in enumerate(zip(maps, _strides(head), strict=True)):
+        wanted = [side / stride for side, stride in zip(shape, strides[::-1], strict=True)]
+        found = tuple(each.shape[-2:])
+        if any(
+            abs(have - want) > max(1, want / 4) for have, want in zip(found, wanted, strict=True)
+        ):
+            raise ValueError(
+                f'{type(head).__name__} has the stride {strides} in level {number}, which makes '
+                f'{wanted[0]:g} x {wanted[1]:g} cells of a batch of {tuple(shape)} px, but got a '
+                f'feature map of {found[0]} x {found[1]}. Give the head the strides of its '
+                'feature maps, in their order'
+            )
+
+
+def check_labels(head: Any, samples: Sequence[Any]) -> None:
+    """Raise ValueError if a label of the ground truth is no class of the head.
+
+    Args:
+        head: a head with ``num_classes``.
+        samples: mmdet's data samples with ground truth.
+    """
+    labels = torch.cat([sample.gt_instances.labels for sample in samples])
+    largest = int(labels.max()) if labels.numel() else -1
+    if largest >= head.num_classes:
+        raise ValueError(
+            f'{type(head).__name__} has num_classes={head.num_classes}, but the ground truth has '
+            f'the label {largest}, so that the data set has at least {largest + 1} classes. Set '
+            'num_classes to the number of classes in metainfo of the data set'
+        )
+
+
+def _strides(head: Any) -> list[tuple[int, int]]:
+    """Return the strides along x and y of each level, px."""
+    return [tuple(pair) for pair in head.prior_generator.strides]
 
 
 def check_fits(head: Any, assigner: object) -> None:

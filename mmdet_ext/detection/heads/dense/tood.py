@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmdet.models.dense_heads import TOODHead as MMDetTOODHead
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmdet_ext.detection.heads.dense.atss import ATSSHead
 from mmdet_ext.detection.heads.dense.batch_targets import ImageTargets, per_image
-from mmdet_ext.detection.heads.dense.fitting import check_fits
+from mmdet_ext.detection.heads.dense.fitting import check_fits, check_level_count
 from mmdet_ext.detection.heads.dense.matched_batch import MatchedBatch
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.geometry import Predictions, Priors
@@ -39,6 +39,15 @@ class TOODHead(MMDetTOODHead, ATSSHead):  # type: ignore[misc]
         # mmdet's head builds these after its parent, which checks its own.
         for name in ('initial_assigner', 'alignment_assigner'):
             check_fits(self, getattr(self, name, None))
+
+    def forward(self, feats: Sequence[Tensor]) -> Any:
+        """Run mmdet's ``forward``, which comes before that of our `ATSSHead`.
+
+        Args:
+            feats: feature maps (B, D, H, W), one per level.
+        """
+        check_level_count(self, feats)
+        return super().forward(feats)
 
     def get_targets(self, *args: Any, **kwargs: Any) -> Any:
         """Run mmdet's ``get_targets`` on targets that were computed at once."""

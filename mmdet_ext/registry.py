@@ -64,6 +64,7 @@ INSTALL_HINTS: dict[str, str] = {
     'mmcv._ext': 'mmcv is there without its compiled operators (mmcv-lite, or built without '
     'MMCV_WITH_OPS=1): uninstall it and build mmcv with them (`make env` in a checkout does)',
     'pycocotools': 'install it: `pip install pycocotools`',
+    'torchvision': 'install the release that fits your torch: `pip install torchvision`',
 }
 
 

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
+from mmengine.fileio import load
 from mmengine.logging import print_log
+from mmengine.utils import is_abs
 
 from mmdet_ext.data.coco.annotations import (
     check_records,
@@ -23,6 +25,7 @@ from mmdet_ext.data.coco.ids import check_ids, is_other_kind
 from mmdet_ext.data.coco.image_files import ImageFiles, check_image_files
 from mmdet_ext.data.coco.values import is_fraction_box
 from mmdet_ext.data.reports import Tally, listed
+from mmdet_ext.detection.datasets.proposals import attach_proposals
 from mmdet_ext.detection.datasets.trained_files import find_trained, remember_training
 from mmdet_ext.functional.numerics.checks import check_one_of
 from mmdet_ext.registry import DATASETS
@@ -161,6 +164,17 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
             else:
                 self._dropped.add(reason, f'{image["file_name"]} {ann["bbox"]}')
         return super().parse_data_info({**raw_data_info, 'raw_ann_info': kept})
+
+    def load_proposals(self) -> None:
+        """Load the proposals of ``proposal_file``; images that it has beyond ours are ignored.
+
+        Raises:
+            ValueError: if an image has no proposals, or two images have one name.
+        """
+        path = str(self.proposal_file)
+        if not is_abs(path):
+            path = osp.join(self.data_root, path)
+        attach_proposals(self.data_list, load(path, backend_args=self.backend_args), path)
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Filter images as mmdet does, and report how many are taken away."""

@@ -40,21 +40,21 @@ class Proposals:
     Attributes:
         boxes: proposals (N, 4) of each image, float32 corners in px, by mmdet's name of the image.
         unreadable: images without proposals, by the reason.
-        truth: number of ground-truth boxes that are no crowds.
+        ground_truth: number of ground-truth boxes that are no crowds.
         found: how many of them overlap a proposal by an IoU of 0.5 or more.
     """
 
     boxes: dict[str, Array]
     unreadable: Tally
-    truth: int = 0
+    ground_truth: int = 0
     found: int = 0
 
     def __str__(self) -> str:
         count = sum(map(len, self.boxes.values()))
-        share = f'{self.found / self.truth:.1%}' if self.truth else 'none'
+        share = f'{self.found / self.ground_truth:.1%}' if self.ground_truth else 'none'
         text = (
             f'{count} proposals for {len(self.boxes)} images, {count / len(self.boxes):.0f} per '
-            f'image; of {self.truth} ground-truth boxes {share} are found at IoU 0.5'
+            f'image; of {self.ground_truth} ground-truth boxes {share} are found at IoU 0.5'
         )
         return f'{text}. Left out: {self.unreadable}' if self.unreadable else text
 
@@ -189,7 +189,7 @@ def find_proposals(ann_file: Path, image_dir: Path, propose: Callable[[Array], A
             continue
         found.boxes[name] = propose(pixels)
         boxes = truth.get(image['id'], [])
-        found.truth += len(boxes)
+        found.ground_truth += len(boxes)
         found.found += int((_best_overlaps(boxes, found.boxes[name]) >= 0.5).sum())
     if not found.boxes:
         raise LayoutError(f'{image_dir} has no image of {ann_file} to read: {found.unreadable}')
@@ -228,13 +228,13 @@ def _starts(length: int, window: float) -> Array:
     return np.linspace(0, length - window, count)
 
 
-def _best_overlaps(truth: list[list[float]], boxes: Array) -> Array:
+def _best_overlaps(wanted: list[list[float]], boxes: Array) -> Array:
     """Return the IoU of each ground-truth box, as x, y, width and height, with its best proposal.
 
     It is 0 where there is no proposal.
     """
     best = []
-    for x, y, width, height in truth:
+    for x, y, width, height in wanted:
         first = np.maximum(boxes[:, :2], (x, y))
         last = np.minimum(boxes[:, 2:], (x + width, y + height))
         overlap = np.prod(np.clip(last - first, 0, None), axis=1)

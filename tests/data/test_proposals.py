@@ -115,8 +115,8 @@ def test_an_object_of_ordinary_shape_overlaps_a_window_by_half(shapes_root: Path
         shapes_root / 'images' / 'train',
         lambda image: grid_windows(image, 8),
     )
-    assert found.truth > 10 and found.found > 0.8 * found.truth
-    assert f'{found.found / found.truth:.1%} are found at IoU 0.5' in str(found)
+    assert found.ground_truth > 10 and found.found > 0.8 * found.ground_truth
+    assert f'{found.found / found.ground_truth:.1%} are found at IoU 0.5' in str(found)
 
 
 def dataset(folder: Path, names: list[str]) -> Path:
@@ -143,7 +143,7 @@ def test_boxes_that_a_proposal_overlaps_by_half_are_counted(
     ann_file = dataset(tmp_path, ['a.png', 'b.png'])
     box = np.array([[5, 5, 5 + side, 5 + side]], np.float32)
     found = find_proposals(ann_file, tmp_path / 'images', lambda image: box)
-    assert (found.truth, found.found) == (2, count)
+    assert (found.ground_truth, found.found) == (2, count)
     assert sorted(found.boxes) == ['images/a.png', 'images/b.png']
 
 

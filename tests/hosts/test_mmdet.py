@@ -73,7 +73,7 @@ def test_an_assigner_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_
 
 @of_kind('head')
 def test_a_head_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
-    model = YOLO[case.name]() if case.name in YOLO else single(case.name)
+    model = YOLO[case.name]() if case.name in YOLO else single(case.name, **case.options)
     outcome = run(boxes_root, tmp_path, model)
     assert_detects(outcome, case.name)
     assert type(outcome.runner.model.bbox_head).__module__.startswith('mmdet_ext.')

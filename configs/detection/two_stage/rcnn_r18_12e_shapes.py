@@ -1,5 +1,6 @@
 # R-CNN: each proposal is cut out of the image, warped to 64 px, and goes through a narrow ResNet-18
 # of its own. A softmax and the box regression are trained together, in place of SVMs afterwards.
+# Validation runs the network for each of thousands of proposals: it comes every sixth epoch.
 _base_ = [
     '../../_base_/models/fast_rcnn_r18_c5.py',
     '../../_base_/datasets/shapes_proposals.py',
@@ -39,3 +40,4 @@ model = dict(
     train_cfg=dict(rcnn=dict(sampler=dict(num=32))),
 )
 train_dataloader = dict(batch_size=4)
+train_cfg = dict(val_interval=6)

@@ -30,6 +30,7 @@ MADE_BY_HEADS = {
     'SPPRoIExtractor': {'SpatialPyramidPool'},
     'SSDHead': {'OHEMLoss', 'CrossEntropyLoss', 'SmoothL1Loss'},
     'YOLOV3Head': {'GridSensitiveCoder'},
+    'YOLOV2Head': {'YOLOV2Scales'},
     'YOLOV4Neck': {'UpBlock', 'DownBlock'},
 }
 MMDET_BCCD = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_stock_12e_bccd.py'

@@ -151,6 +151,24 @@ def test_detections_are_the_boxes_of_the_formula() -> None:
     torch.testing.assert_close(found.scores[0], torch.tensor([0.0, 3.0, 0.0]).softmax(0)[1])
 
 
+def test_a_head_learns_an_image() -> None:
+    model = head(feat_channels=0, in_channels=24)
+    features = torch.eye(24).view(1, 24, 4, 6)  # one channel per cell
+    gts = InstanceData(
+        bboxes=torch.tensor([[10.0, 4.0, 50.0, 48.0], [60.0, 36.0, 80.0, 45.0]]),
+        labels=torch.tensor([0, 2]),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        sum(model.loss_by_feat(*model((features,)), [gts], [META]).values()).backward()
+        optimizer.step()
+    (found,) = model.predict_by_feat(*model((features,)), [META])
+    found = found[found.scores > 0.5]
+    assert sorted(found.labels.tolist()) == [0, 2]
+    torch.testing.assert_close(found.bboxes[found.labels.argsort()], gts.bboxes, rtol=0, atol=2.0)
+
+
 def test_boxes_are_clipped_to_their_image() -> None:
     pred_map = torch.zeros(1, 16, 4, 6)
     pred_map[0, [2, 3, 10, 11]] = 5.0

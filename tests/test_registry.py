@@ -279,7 +279,8 @@ def test_drop_in_replacements_name_the_replaced_component(row: Any) -> None:
     (cls,) = [nodes.module_dict[row.name] for nodes in OURS if row.name in nodes]
     assert cls.__name__ == row.name
     if row.twin is not None:
-        assert any(host in (cls.__doc__ or '').lower() for host in ('stock', "mmdet's"))
+        hosts = ('stock', f"{row.twin_scope}'s")
+        assert any(host in (cls.__doc__ or '').lower() for host in hosts)
 
 
 @pytest.mark.subprocess

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class Kind(NamedTuple):
@@ -124,12 +124,18 @@ class Case:
         kind: a key of `KINDS`.
         name: registered name.
         options: config beside ``type``, as little as it takes.
-        twin: whether it replaces the host's class of the same name.
+        twin: whether it replaces mmdet's class of the same name; 'mmseg' where it replaces mmseg's,
+            and mmdet has none.
         hosts: names of the hosts that train it, where they are not those of its kind.
         **facts: what differs from the kind's usual values.
 
+    Attributes:
+        twin: name of the class that it replaces, or None.
+        twin_scope: registry scope of that class, or None.
+
     Raises:
-        TypeError: if a fact is not one of the kind, or a required one is missing.
+        TypeError: if a fact is not one of the kind, a required one is missing, or ``twin`` is
+            another value.
 
     >>> case = Case('assigner', 'FCOSAssigner', {'center_sampling': True}, priors='points')
     >>> case.priors, case.predicts, case.twin
@@ -142,7 +148,7 @@ class Case:
         name: str,
         options: dict[str, Any] | None = None,
         *,
-        twin: bool = False,
+        twin: bool | Literal['mmseg'] = False,
         hosts: tuple[str, ...] | None = None,
         **facts: Any,
     ) -> None:
@@ -150,10 +156,13 @@ class Case:
         unknown = sorted(set(facts) - set(usual))
         if unknown:
             raise TypeError(f'{name}: a {kind} has no fact {unknown}; it has {sorted(usual)}')
+        if twin not in (True, False, 'mmseg'):
+            raise TypeError(f"{name}: twin must be True, False or 'mmseg', got {twin!r}")
         self.kind = kind
         self.name = name
         self.options = dict(options or {})
         self.twin = name if twin else None
+        self.twin_scope = 'mmdet' if twin is True else twin or None
         self.hosts = KINDS[kind].hosts if hosts is None else hosts
         self._facts = {**usual, **facts}
         missing = sorted(fact for fact, value in self._facts.items() if value is REQUIRED)

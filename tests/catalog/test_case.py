@@ -15,7 +15,9 @@ def test_a_case_has_its_own_facts_and_the_usual_ones_of_its_kind() -> None:
     assert (case.priors, case.predicts, case.every_box) == ('points', False, True)
     assert (case.twin, case.registry) == (None, 'task util')
     assert repr(case) == 'FCOSAssigner-center_sampling=True'
-    assert Case('head', 'GFLHead', twin=True).twin == 'GFLHead'
+    twin = Case('head', 'GFLHead', twin=True)
+    assert (twin.twin, twin.twin_scope, case.twin_scope) == ('GFLHead', 'mmdet', None)
+    assert Case('head', 'FCNHead', twin='mmseg').twin_scope == 'mmseg'
     assert copy.deepcopy(case).priors == 'points'
 
 
@@ -24,6 +26,8 @@ def test_an_unknown_or_missing_fact_is_named() -> None:
         Case('head', 'GFLHead', priors='points')
     with pytest.raises(TypeError, match=r"CIoULoss: a loss needs the facts \['hard_inputs', 'inp"):
         Case('loss', 'CIoULoss')
+    with pytest.raises(TypeError, match="twin must be True, False or 'mmseg', got 'GFLHead'"):
+        Case('head', 'GFLHead', twin='GFLHead')  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="a head has no fact 'priors'"):
         _ = Case('head', 'GFLHead').priors
 

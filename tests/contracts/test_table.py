@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 from mmengine.registry import Registry
 
 from mmdet_ext import registry
 from mmdet_ext.catalog.cases import cases_by_registry
+from mmdet_ext.catalog.hosts import host
 
 #: Our registry of each name; the hosts' of the same attribute are its counterparts.
 ATTRIBUTES = {
@@ -21,14 +24,16 @@ ATTRIBUTES = {
 }
 
 
-def stock_names(name: str) -> set[str]:
-    """Every class name in the registry of that name of mmdet, mmpretrain or MMEngine."""
-    import mmdet.registry as det
-    import mmpretrain.registry as cls
+def installed_hosts() -> list[str]:
+    """Name the hosts with registries of their own; mmsegmentation may be absent."""
+    return ['mmdet', 'mmpretrain', *(['mmseg'] if host('mmseg').is_installed() else [])]
 
+
+def stock_names(name: str) -> set[str]:
+    """Every class name in the registry of that name of an installed host or of MMEngine."""
     found: set[str] = set()
-    for host in (det, cls):
-        nodes: Registry | None = getattr(host, ATTRIBUTES[name], None)
+    for nodes_of in (import_module(f'{each}.registry') for each in installed_hosts()):
+        nodes: Registry | None = getattr(nodes_of, ATTRIBUTES[name], None)
         if nodes is not None:
             nodes.import_from_location()
             found |= set(nodes.module_dict) | set(nodes.root.module_dict)
@@ -61,7 +66,7 @@ def test_only_a_replacement_has_the_name_of_a_host_component(name: str) -> None:
     for case in cases_by_registry()[name]:
         if case.name not in twins:
             assert case.name not in stock, f'{case.name} is taken by a class of a host'
-        if case.twin is not None:
+        if case.twin is not None and case.twin_scope in installed_hosts():
             assert case.name == case.twin
             assert case.twin in stock, f'{case.twin} is no class of a host'
 

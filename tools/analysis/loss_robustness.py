@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.losses and case.name not in args.losses:
             continue
         for precision in PRECISIONS:
-            for scope in ('mmdet', 'mmdet_ext') if case.twin else ('mmdet_ext',):
+            for scope in ('mmdet', 'mmdet_ext')[case.twin_scope != 'mmdet' :]:
                 counts.append(count_failures(case, scope, precision, args.cases, args.seed))
                 if sys.stderr.isatty():
                     print(f'\r{counts[-1].loss}, {precision}\033[K', end='', file=sys.stderr)

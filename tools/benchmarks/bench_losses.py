@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     rows: list[tuple[str, list[Timing]]] = []
     for case in LOSSES:
-        if case.twin is None or (args.losses and case.name not in args.losses):
+        if case.twin_scope != 'mmdet' or (args.losses and case.name not in args.losses):
             continue
         make = case.bench_inputs or case.inputs
         inputs = make(torch.Generator().manual_seed(args.seed), args.elements)

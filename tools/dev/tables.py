@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import host_tables
-import mmdet.utils
-import mmpretrain.utils
 from page_tables import crowd, figures, head_figures, tools
 
 from mmdet_ext import registry
+from mmdet_ext.catalog.cases import CASES
 from mmdet_ext.registry import ExtRegistry as Registry
 from mmdet_ext.utils.files import write_text
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
-HOSTS = ('mmdet', 'mmpretrain')
 #: Where a component lies -> its kind, in the order of the tables; the last part that fits counts.
 DETECTION = {
     'losses': 'loss',
@@ -111,8 +109,6 @@ def with_table(text: str, name: str, table: str) -> str:
 
 def components(kinds: dict[str, str]) -> str:
     """Write one line per component: its type, its summary, the class of a host that it replaces."""
-    mmdet.utils.register_all_modules(init_default_scope=False)
-    mmpretrain.utils.register_all_modules(init_default_scope=False)
     order = list(dict.fromkeys(kinds.values()))
     rows = []
     for nodes in (part for part in vars(registry).values() if isinstance(part, Registry)):
@@ -126,7 +122,7 @@ def components(kinds: dict[str, str]) -> str:
                 cells = [
                     kind,
                     summary.replace('``', '`').replace('|', r'\|'),
-                    replaced(nodes, name),
+                    replaced(name),
                 ]
                 rows.append((order.index(kind), name, ' | '.join(cells)))
     lines = ['| type | kind | description | replaces |', '| --- | --- | --- | --- |']
@@ -134,12 +130,10 @@ def components(kinds: dict[str, str]) -> str:
     return '\n'.join(lines)
 
 
-def replaced(nodes: Registry, name: str) -> str:
-    """Name the class of a host that has the name of one of ours, which is a replacement then."""
-    for host in HOSTS if nodes.parent is not None else ():
-        if name in nodes.parent.children[host].module_dict:
-            return f"{host}'s `{name}`"
-    return ''
+def replaced(name: str) -> str:
+    """Name the class of a host that one of ours replaces, by the contract table."""
+    scopes = {case.twin_scope: None for case in CASES if case.twin == name}
+    return ', '.join(f"{scope}'s `{name}`" for scope in scopes)
 
 
 if __name__ == '__main__':

@@ -139,7 +139,7 @@ REGION_LOSSES: tuple[Case, ...] = (
     ),
     loss_case('DiceCELoss', binary_maps, hard_binary_maps, options={'use_sigmoid': True}),
     loss_case('DiceCELoss', label_maps, hard_label_maps, options={'batch': True}, together=True),
-    loss_case('TverskyLoss', label_maps, hard_label_maps),
+    loss_case('TverskyLoss', label_maps, hard_label_maps, twin='mmseg'),
     loss_case(
         'TverskyLoss',
         label_maps,

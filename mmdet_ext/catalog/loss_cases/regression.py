@@ -36,7 +36,7 @@ REGRESSION_LOSSES = (
             options=options,
             stock_options=stock_options,
             zero_at_target=True,
-            twin=name,
+            twin=True,
         )
         for name, options, stock_options in (
             ('SmoothL1Loss', {}, None),

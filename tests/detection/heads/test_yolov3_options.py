@@ -164,6 +164,19 @@ def test_a_centre_outside_of_the_image_stops_mmdet_alone() -> None:
         head.loss_by_feat(maps(), gts, [META] * 3)
 
 
+def test_mmdet_gives_logits_to_a_squared_error() -> None:
+    """Its head learns a logit of 1 for an object, which a test reads as a probability of 0.73."""
+    pred = [torch.full_like(each, -20.0) for each in maps(1)]
+    losses = {}
+    for scope in ('mmdet', 'mmdet_ext'):
+        rule = dict(type='mmdet_ext.YOLOv3Assigner', ignore_by='prior')
+        head = build(scope, loss_conf=SQUARED, assigner=rule)
+        losses[scope] = total(head.loss_by_feat(pred, truth([]), [META]))['loss_conf'].item()
+    priors = sum(2 * each.shape[-1] * each.shape[-2] for each in pred)
+    assert losses['mmdet'] == pytest.approx(400 * priors, rel=1e-5)
+    assert losses['mmdet_ext'] == pytest.approx(0, abs=1e-12)
+
+
 def detections(head: Any, pred: list[Tensor]) -> InstanceData:
     cfg = ConfigDict(
         score_thr=0.0, nms_pre=-1, min_bbox_size=-1, nms=dict(type='nms', iou_threshold=1.0)

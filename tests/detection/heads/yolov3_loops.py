@@ -26,7 +26,7 @@ SUMS = dict(loss_cls=BCE, loss_conf=BCE, loss_xy=BCE, loss_wh=SQUARED)
 META = dict(img_shape=(HEIGHT, WIDTH), batch_input_shape=(HEIGHT, WIDTH))
 
 
-def build(**options: Any) -> Any:
+def build(scope: str = 'mmdet_ext', **options: Any) -> Any:
     """Build a small head of two levels, whose losses are sums."""
     rule = options.pop('assigner', dict(type='mmdet_ext.YOLOv3Assigner', ignore_iou_thr=0.3))
     usual: dict[str, Any] = dict(
@@ -38,7 +38,7 @@ def build(**options: Any) -> Any:
         train_cfg=ConfigDict(assigner=rule),
     )
     torch.manual_seed(0)
-    return MODELS.build(dict(type='mmdet_ext.YOLOV3Head', **{**usual, **SUMS, **options}))
+    return MODELS.build(dict(type=f'{scope}.YOLOV3Head', **{**usual, **SUMS, **options}))
 
 
 def maps(images: int = 3, scale: float = 1.0, seed: int = 0) -> list[Tensor]:

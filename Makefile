@@ -66,7 +66,7 @@ docs: env ## Build the documentation site into site/ (needs Python 3.11 or newer
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo 'The site lies in site/index.html'
 
-clean: ## Remove the environment and what builds left (not the wheel cache, not work_dirs)
-	@if [ -f "$(VENV)/.mmdet_ext.json" ]; then rm -rf "$(VENV)"; fi
+clean: ## Remove the environment that `make env` made and what builds left (not the wheel cache)
+	@if grep -sqv '"adopted": true' "$(VENV)/.mmdet_ext.json"; then rm -rf "$(VENV)"; fi
 	rm -rf build dist site *.egg-info mmdet_ext/.mim .mypy_cache .pytest_cache .ruff_cache
 	@find mmdet_ext tests tools configs -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -25,7 +25,6 @@ try:
     import setup_hosts
     import setup_mmcv
     import setup_torch
-    import setup_venv
 finally:
     sys.path.remove(TOOLS)
 
@@ -216,6 +215,10 @@ def test_hosts_of_another_family_are_exchanged(
     assert 'holds hosts of stock, onedl is asked for' in capsys.readouterr().out
     setup_env.remove_other_families(tmp_path, setup_hosts.STOCK)
     assert calls[1:] == [('uninstall', '-y', 'onedl-mim')]
+    # Where a module is there twice, uninstalling one takes files of the other: both go.
+    (packages / 'onedl_mmcv-2.3.6.dist-info').mkdir()
+    setup_env.remove_other_families(tmp_path, setup_hosts.STOCK)
+    assert calls[2:] == [('uninstall', '-y', 'onedl-mmcv', 'onedl-mim', 'mmcv')]
 
 
 @pytest.mark.parametrize('family', setup_hosts.FAMILIES.values(), ids=lambda family: family.name)
@@ -319,34 +322,6 @@ def test_failed_pip_shows_its_reason_alone(tmp_path: Path) -> None:
     assert 'package index could not be reached, or has no matching version' in message
     assert reason in message
     assert 'is ignored' not in message
-
-
-def test_a_folder_that_is_no_venv_is_not_changed(tmp_path: Path) -> None:
-    (tmp_path / 'thesis.tex').write_text('text')
-    with pytest.raises(setup_common.SetupError, match='holds other files'):
-        setup_venv.discard_unfit(tmp_path)
-    assert (tmp_path / 'thesis.tex').read_text() == 'text'
-
-
-@pytest.mark.parametrize('mine', [False, True])
-def test_venv_of_another_python_is_deleted_only_if_the_set_up_made_it(
-    mine: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / 'env'
-    (folder / 'bin').mkdir(parents=True)
-    (folder / 'pyvenv.cfg').touch()
-    (folder / 'bin' / 'python').write_text('#!/bin/sh\necho 3.9.1\n')
-    (folder / 'bin' / 'python').chmod(0o755)
-    if mine:
-        setup_env.write_state(folder, {'torch': ''})
-        setup_venv.discard_unfit(folder)
-        assert f'has Python 3.9.1: making it anew with Python {platform.python_version()}' in (
-            capsys.readouterr().out
-        )
-    else:
-        with pytest.raises(setup_common.SetupError, match='not made by this set-up'):
-            setup_venv.discard_unfit(folder)
-    assert folder.exists() is not mine
 
 
 def test_a_finished_environment_is_recognised_without_pip(

@@ -302,6 +302,15 @@ def test_an_earlier_build_of_another_kind_is_not_continued(
     setup_mmcv.unpack_sources(Path(), FORK, tmp_path, 20, in_units=True)
     assert not (fresh / 'unit_00.o').exists()
     assert 'c++20' in (fresh / 'setup.py').read_text()
+    # Interrupted while the sources of another standard are removed: what is left is not continued.
+    monkeypatch.setattr(shutil, 'rmtree', lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        setup_mmcv.unpack_sources(Path(), FORK, tmp_path, 17, in_units=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(setup_mmcv, 'download_sdist', download)
+    (fresh / CSRC / 'a.cpp').unlink()
+    setup_mmcv.unpack_sources(Path(), FORK, tmp_path, 20, in_units=True)
+    assert (fresh / CSRC / 'a.cpp').exists()
 
 
 @pytest.mark.parametrize(

@@ -197,14 +197,20 @@ def preflight(venv: Path, operators: Operators, torch: str) -> None:
 
 
 def remove_other_families(venv: Path, family: Family) -> None:
-    """Uninstall the hosts of the other families, whose modules have the same names."""
+    """Uninstall the hosts of the other families, whose modules have the same names.
+
+    Where a module is there twice, the family's own distribution goes too: it would lose its files,
+    and pip would still list it as installed.
+    """
+    own = installed_of(venv, family)
     for other in FAMILIES.values():
         found = installed_of(venv, other) if other is not family else []
         if found:
             report(
                 f'{venv} holds hosts of {other.name}, {family.name} is asked for: exchanging them'
             )
-            run_pip(venv, 'uninstall', '-y', *found)
+            twins = [family.distributions[m] for m, n in other.distributions.items() if n in found]
+            run_pip(venv, 'uninstall', '-y', *found, *(name for name in twins if name in own))
 
 
 def check_installation(venv: Path, wheel: Path, choice: Choice) -> None:
@@ -295,12 +301,12 @@ def set_up(venv: Path, asked: Choice) -> None:
     # The state has no fingerprint until the end, so that an interrupted set-up is not taken as
     # finished.
     kept: dict[str, Any] = {
-        name: state[name] for name in ('torch', 'host', 'hosts', 'pins') if name in state
+        name: state[name] for name in ('torch', 'host', 'hosts', 'pins', 'adopted') if name in state
     }
     prepare_venv(venv, kept)
     wheel = install(venv, torch, constraints, choice)
     check_installation(venv, wheel, choice)
-    write_state(venv, {**asdict(choice), 'done': fingerprint})
+    write_state(venv, {**read_state(venv), **asdict(choice), 'done': fingerprint})
 
 
 def main(argv: list[str] | None = None) -> int:

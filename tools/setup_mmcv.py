@@ -189,6 +189,7 @@ def unpack_sources(
     if source.is_dir() and marker.is_file() and marker.read_text(encoding='utf-8') == prepared:
         report('  going on with an earlier compilation')
         return source
+    marker.unlink(missing_ok=True)  # an interruption from here on begins anew
     shutil.rmtree(source, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         sdist = download_sdist(venv, operators.distribution, operators.version, Path(scratch))

@@ -51,9 +51,10 @@ def python_of(venv: Path) -> str | None:
 def discard_unfit(venv: Path) -> None:
     """Delete a venv of an earlier set-up if it is broken or has another Python.
 
-    A folder that this set-up did not make is never deleted.
+    A folder that this set-up did not make is never deleted: a venv of the user's own, which it may
+    fill, stays the user's (`adopted` in the state).
     """
-    mine = (venv / STATE_FILE).is_file()
+    mine = (venv / STATE_FILE).is_file() and not read_state(venv).get('adopted')
     if not mine and not (venv / 'pyvenv.cfg').is_file():
         raise SetupError(f'VENV={venv} holds other files: name a folder that is new, or a venv')
     version = python_of(venv)
@@ -74,8 +75,11 @@ def prepare_venv(venv: Path, state: dict[str, Any]) -> None:
     if venv.is_dir() and any(venv.iterdir()):
         discard_unfit(venv)
     venv.mkdir(parents=True, exist_ok=True)
+    is_venv = (venv / 'pyvenv.cfg').is_file()
+    if is_venv and not (venv / STATE_FILE).is_file():
+        state = {**state, 'adopted': True}
     write_state(venv, state)
-    if (venv / 'pyvenv.cfg').is_file():
+    if is_venv:
         return
     report(f'making {venv} with Python {platform.python_version()}')
     base = getattr(sys, '_base_executable', sys.executable)

@@ -137,7 +137,8 @@ def test_validation_reports_map(run: Run) -> None:
 
 
 def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
-    named = named_types(Config.fromfile(run.leaf))
+    # A suppression rule is a function, which nothing holds.
+    named = {name for name in named_types(Config.fromfile(run.leaf)) if name[0].isupper()}
     objects: list[Any] = [run.runner.train_dataloader.dataset]
     for module in run.runner.model.modules():
         objects += [module, *vars(module).values()]

@@ -8,6 +8,8 @@ from mmdet_ext.functional.boxes import (
     overlap,
     pair,
     shape_losses,
+    suppression,
+    suppression_fusion,
     wise_iou,
 )
 from mmdet_ext.functional.boxes.checks import *
@@ -17,6 +19,8 @@ from mmdet_ext.functional.boxes.offset_losses import *
 from mmdet_ext.functional.boxes.overlap import *
 from mmdet_ext.functional.boxes.pair import *
 from mmdet_ext.functional.boxes.shape_losses import *
+from mmdet_ext.functional.boxes.suppression import *
+from mmdet_ext.functional.boxes.suppression_fusion import *
 from mmdet_ext.functional.boxes.wise_iou import *
 
 __all__: list[str] = []
@@ -27,4 +31,6 @@ __all__ += offset_losses.__all__
 __all__ += overlap.__all__
 __all__ += pair.__all__
 __all__ += shape_losses.__all__
+__all__ += suppression.__all__
+__all__ += suppression_fusion.__all__
 __all__ += wise_iou.__all__

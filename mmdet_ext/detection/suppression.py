@@ -1,0 +1,144 @@
+"""Suppression rules for the option ``nms`` of mmdet's heads.
+
+``batched_nms`` of mmcv, which every dense head and RoI head calls, evaluates the text of
+``nms['type']`` among the names of its module. `install` adds the name ``mmdet_ext`` to these, so
+that a config can say::
+
+    model = dict(test_cfg=dict(nms=dict(type='mmdet_ext.soft_nms', iou_threshold=0.5)))
+
+Nothing changes for other configs. Importing ``mmdet_ext.detection`` installs the name, which any
+detector with a type of this package does. A config of stock types alone imports it::
+
+    custom_imports = dict(imports=['mmdet_ext.detection'], allow_failed_imports=False)
+
+Up to ``split_thr`` boxes, an option of ``nms`` (10,000), mmcv calls a rule once, with the classes
+shifted apart. From there on it calls the rule once per class, which takes longer: the rules need
+memory for the boxes, not for all pairs, so that ``split_thr`` can be larger than any image needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+import mmdet_ext
+from mmdet_ext.functional.boxes.suppression import (
+    SoftNMSMethod,
+    batched_diou_nms,
+    batched_soft_nms,
+)
+
+__all__ = ['Kept', 'Names', 'diou_nms', 'install', 'soft_nms']
+
+#: Boxes with scores (K, 5), best first, and their indices (K,).
+Kept = tuple[Tensor, Tensor]
+
+
+def _with_known_options(rule: Callable[..., Kept]) -> Callable[..., Kept]:
+    """Make a rule refuse an unknown option with its name, the nearest name and all names."""
+    options = list(inspect.signature(rule).parameters)[2:]
+
+    @functools.wraps(rule)
+    def checked(boxes: Tensor, scores: Tensor, *given: Any, **named: Any) -> Kept:
+        for name in named:
+            if name not in options:
+                close = difflib.get_close_matches(name, options, n=1)
+                hint = f'; did you mean {close[0]!r}?' if close else '.'
+                raise TypeError(
+                    f'nms of type mmdet_ext.{rule.__name__} has no option {name!r}{hint} '
+                    f'Its options: {", ".join(options)}'
+                )
+        return rule(boxes, scores, *given, **named)
+
+    return checked
+
+
+@_with_known_options
+def soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    min_score: float = 1e-3,
+    method: SoftNMSMethod = 'linear',
+    offset: int = 0,
+    max_num: int = -1,
+) -> Kept:
+    """Lower the scores of boxes that overlap a better one, as mmcv's ``soft_nms``, on any device.
+
+    Args:
+        boxes: (N, 4) corners, px.
+        scores: (N,).
+        iou_threshold: as in `batched_soft_nms`, and so all options up to ``offset``.
+        sigma: width of the Gaussian.
+        min_score: score below which a box is dropped.
+        method: ``linear``, ``gaussian`` or ``naive``.
+        offset: 0 or 1 px.
+        max_num: number of boxes to keep; -1 or 0 for all.
+    """
+    dets, keep = batched_soft_nms(
+        boxes, scores, None, iou_threshold, sigma, min_score, method, offset
+    )
+    return _best(dets, keep, scores, max_num)
+
+
+@_with_known_options
+def diou_nms(boxes: Tensor, scores: Tensor, iou_threshold: float = 0.5, max_num: int = -1) -> Kept:
+    """Remove boxes that overlap a better one whose centre is near: see `batched_diou_nms`.
+
+    Args:
+        boxes: (N, 4) corners, px.
+        scores: (N,).
+        iou_threshold: largest IoU, less the distance of the centres, that is kept.
+        max_num: number of boxes to keep; -1 or 0 for all.
+    """
+    dets, keep = batched_diou_nms(boxes, scores, None, iou_threshold)
+    return _best(dets, keep, scores, max_num)
+
+
+def _best(dets: Tensor, keep: Tensor, scores: Tensor, max_num: int) -> Kept:
+    """Return the first boxes, in the precision of the scores, which ``batched_nms`` expects."""
+    if max_num > 0:
+        dets, keep = dets[:max_num], keep[:max_num]
+    return dets.to(scores.dtype), keep
+
+
+class Names:
+    """The name ``mmdet_ext`` in the text of a type of ``nms``.
+
+    It has the rules, and, so that full paths lead to them too, all that the package has.
+    """
+
+    _rules = {'soft_nms': soft_nms, 'diou_nms': diou_nms}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._rules:
+            return self._rules[name]
+        if hasattr(mmdet_ext, name):
+            return getattr(mmdet_ext, name)
+        if name == 'weighted_box_fusion':
+            raise AttributeError(
+                'nms cannot be of type mmdet_ext.weighted_box_fusion: mmcv takes indices of boxes '
+                'from a rule, and a fused box is none of them. Call '
+                'mmdet_ext.functional.boxes.weighted_box_fusion on the results'
+            )
+        close = difflib.get_close_matches(name, self._rules, n=1)
+        hint = f'; did you mean {close[0]!r}?' if close else '.'
+        raise AttributeError(
+            f'there is no nms of type mmdet_ext.{name}{hint} There are: {", ".join(self._rules)}'
+        )
+
+
+def install() -> None:
+    """Make ``mmdet_ext.RULE`` a type of ``nms``; without mmcv's operators, do nothing."""
+    try:
+        module = import_module('mmcv.ops.nms')
+    except ImportError:
+        return
+    vars(module)['mmdet_ext'] = Names()

@@ -1,0 +1,140 @@
+"""Pairs of boxes that affect each other, found by a sweep along x, without a table of all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmdet_ext.functional.boxes._detections import Planes, gather, planes_of
+
+#: Most candidate pairs that are measured at once.
+CHUNK_PAIRS = 1 << 16
+
+#: Function of two sets of aligned boxes that returns the factor (E,), in [0, 1], by which the
+#: better box of each pair lowers the score of the other.
+Weigh = Callable[[Planes, Planes], Tensor]
+
+
+class Rule(NamedTuple):
+    """Rule of a suppression.
+
+    Attributes:
+        weigh: factor of a pair.
+        least_iou: IoU below which the factor is 1, in [0, 1].
+    """
+
+    weigh: Weigh
+    least_iou: float = 0.0
+
+
+class Pairs(NamedTuple):
+    """Pairs of boxes of which one lowers the score of the other.
+
+    Attributes:
+        first: (E,) int64, index of a box.
+        second: (E,) int64, index of the other box, larger than ``first``.
+        weight: (E,) factor on the score of the box that is selected later, below 1.
+    """
+
+    first: Tensor
+    second: Tensor
+    weight: Tensor
+
+
+def weighted_pairs(boxes: Tensor, labels: Tensor | None, rule: Rule, most: int) -> Pairs | None:
+    """Find all pairs of one label whose weight is below 1.
+
+    An IoU of t needs a shared width, and height, of t times those of each box. So boxes are cut by
+    this part on the right and below, and pairs of cut boxes that do not overlap are left out.
+
+    Args:
+        boxes: (N, 4) corners, px, of at least float32.
+        labels: (N,) whole numbers; None for one label.
+        rule: weight of a pair.
+        most: largest number of pairs to hold.
+
+    Returns:
+        Pairs, in no particular order; None if there are more than ``most``.
+    """
+    cut = boxes[:, 2:] - rule.least_iou * (boxes[:, 2:] - boxes[:, :2])
+    cut = cut + 8 * torch.finfo(boxes.dtype).eps * boxes.abs().max()  # no pair is lost by rounding
+    order, counts = _sweep(boxes[:, 0], cut[:, 0], labels)
+    planes = planes_of(boxes.index_select(0, order))
+    top, bottom = planes[1], cut[:, 1].index_select(0, order)
+    own = None if labels is None else labels.index_select(0, order)
+    parts: list[Pairs] = []
+    held = 0
+    for left, right in _candidates(counts):
+        above, below = _both(top, left, right), _both(bottom, left, right)
+        left, right = _chosen(torch.maximum(*above) <= torch.minimum(*below), left, right)
+        weight = rule.weigh(gather(planes, left), gather(planes, right))
+        acts = weight < 1
+        if own is not None:  # labels may lie too far apart for the precision of the sweep
+            acts &= torch.eq(*_both(own, left, right))
+        left, right, weight = _chosen(acts, left, right, weight)
+        ends = _both(order, left, right)
+        parts.append(Pairs(torch.minimum(*ends), torch.maximum(*ends), weight))
+        held += weight.shape[0]
+        if held > most:
+            return None
+    if len(parts) == 1:
+        return parts[0]
+    return Pairs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _sweep(low: Tensor, high: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sort intervals by label and lower end, and count those that begin within each one.
+
+    Args:
+        low: (N,) lower ends.
+        high: (N,) upper ends.
+        labels: (N,) whole numbers; None for one label.
+
+    Returns:
+        tuple: the order (N,); for each interval in that order, the number of those behind it that
+        begin before its end, which follow it directly.
+    """
+    low, high = low.double(), high.double()
+    if labels is not None:
+        # Intervals of one label lie beside those of the next.
+        rank = labels.double()
+        shift = (rank - rank.min()) * (high.max() - low.min() + 1)
+        low, high = low + shift, high + shift
+    low, order = low.sort()
+    ends = torch.searchsorted(low, high.index_select(0, order), right=True)
+    return order, ends - torch.arange(1, ends.shape[0] + 1, device=ends.device)
+
+
+def _candidates(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield pairs of a box and one of the ``counts`` boxes behind it, int32.
+
+    A chunk has `CHUNK_PAIRS` pairs or fewer, or one box with all of its own.
+    """
+    total = counts.cumsum(0)
+    rows, device = counts.shape[0], counts.device
+    row = done = 0
+    while row < rows:
+        stop = int(torch.searchsorted(total, done + CHUNK_PAIRS, right=True))
+        stop = max(stop, row + 1)
+        size = int(total[stop - 1]) - done
+        own = counts[row:stop]
+        left = torch.arange(row, stop, dtype=torch.int32, device=device)
+        left = left.repeat_interleave(own, output_size=size)
+        first = torch.arange(row + 1, stop + 1, device=device) - (total[row:stop] - own - done)
+        right = torch.arange(size, dtype=torch.int32, device=device)
+        yield left, right + first.int().index_select(0, left - row)
+        row, done = stop, done + size
+
+
+def _both(values: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values of both boxes of each pair."""
+    return values.index_select(0, left), values.index_select(0, right)
+
+
+def _chosen(mask: Tensor, *values: Tensor) -> list[Tensor]:
+    """Return the values where the mask is True."""
+    index = mask.nonzero()[:, 0]
+    return [value.index_select(0, index) for value in values]

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
-FILE = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'timing.py'
+FILE = Path(__file__).resolve().parents[3] / 'tools' / 'benchmarks' / 'timing.py'
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 import torch
 
-FOLDER = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks'
+FOLDER = Path(__file__).resolve().parents[3] / 'tools' / 'benchmarks'
 
 
 @contextmanager

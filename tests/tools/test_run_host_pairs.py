@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,6 +58,32 @@ def test_tests_are_counted_and_failures_named(tmp_path: Path) -> None:
         'skipped': 1,
         'failures': ['test_b::two[x-1]', '::four'],
     }
+
+
+@pytest.mark.parametrize(('code', 'written'), [(0, True), (1, True), (2, True), (1, False)])
+def test_tests_that_did_not_run_to_their_end_leave_no_row(
+    code: int, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted pytest writes a report of the tests that it ran, which is not all of them."""
+
+    def run(command: list[str], **_: Any) -> SimpleNamespace:
+        if 'pytest' not in command:
+            return SimpleNamespace(returncode=0)
+        (report,) = [word for word in command if word.startswith('--junitxml=')]
+        if written:
+            Path(report.partition('=')[2]).write_text(REPORT)
+        return SimpleNamespace(returncode=code)
+
+    monkeypatch.setattr(run_host_pairs.subprocess, 'run', run)
+    facts = json.dumps({'torch': '2.14.1'})
+    monkeypatch.setattr(run_host_pairs.subprocess, 'check_output', lambda *_, **__: facts)
+    if code < 2 and written:
+        found = run_host_pairs.run_pair({}, tmp_path, 'fast', [])
+        assert (found['passed'], found['failed'], found['torch']) == (1, 2, '2.14.1')
+        assert found['note'] == 'test_b::two[x-1], ::four'
+        return
+    with pytest.raises(run_host_pairs.PairError, match='did not run to their end'):
+        run_host_pairs.run_pair({}, tmp_path, 'fast', [])
 
 
 def row(**changes: Any) -> dict[str, Any]:

@@ -126,9 +126,9 @@ def run_pair(pair: dict[str, str], venv: Path, tests: str, only: list[str]) -> d
         if tests == 'fast':
             command += ['-m', FAST]
         start = time.perf_counter()
-        subprocess.run(command, cwd=REPO, env=os.environ | {'PATH': _path(venv)})
+        code = subprocess.run(command, cwd=REPO, env=os.environ | {'PATH': _path(venv)}).returncode
         seconds = time.perf_counter() - start
-        if not report.is_file():
+        if code not in (0, 1) or not report.is_file():  # 1: some failed; others: it was ended early
             raise PairError(f'the tests of {described(pair)} did not run to their end, see above')
         found = counts(report)
     shown = found.pop('failures')[:SHOWN]

@@ -17,9 +17,9 @@ from mmdet_ext.data.reports import LayoutError, Tally, listed
 
 _SHOWN = 100
 #: Advice for keys of annotations that a tool gives.
-_REWRITTEN = dict.fromkeys(
-    ('area',), ', or write the file anew with tools/data/rewrite_coco.py, which fills it in'
-)
+_REWRITTEN = {
+    'area': ', or write the file anew with tools/data/rewrite_coco.py, which fills it in',
+}
 _LISTS = ('images', 'annotations', 'categories')
 _IMAGE_KEYS = ('id', 'file_name')
 _CATEGORY_KEYS = ('id', 'name')
@@ -202,8 +202,8 @@ def _open(ann_file: Path, name: str) -> dict[str, Any]:
 
 def _note_encoding(ann_file: Path, faults: Tally) -> None:
     """Count a file that Python's json reads from bytes, but not from text in UTF-8."""
-    data = ann_file.read_bytes()
-    encoding = json.detect_encoding(data)
+    with ann_file.open('rb') as file:
+        encoding = json.detect_encoding(file.read(4))  # it looks at no more
     if encoding != 'utf-8':
         faults.add('file that is not plain UTF-8', f'it is {encoding}')
 

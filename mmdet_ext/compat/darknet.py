@@ -128,8 +128,8 @@ def _tensors(layer: DarknetLayer) -> list[Tensor]:
     conv, norm = layer
     if (conv.bias is None) == (norm is None):
         raise ConversionError(
-            f'{conv} has {"neither" if norm is None else "both"} a bias and a batch norm; Darknet '
-            'has one of the two behind each convolution'
+            f'{conv} has {"neither a bias nor" if norm is None else "both a bias and"} a batch '
+            'norm; in Darknet each convolution has one of the two'
         )
     if norm is None:
         assert conv.bias is not None

@@ -15,6 +15,8 @@ from mmdet_ext.functional.assignment.claims import ignored_priors_mask
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Priors
 from mmdet_ext.functional.assignment.grids import Grid
 from mmdet_ext.functional.boxes.iou_losses import ciou_loss
+from mmdet_ext.functional.yolo.v1 import split_yolov1, yolov1_loss
+from mmdet_ext.functional.yolo.v2 import passthrough, yolov2_loss
 
 SIZES = (1600, 400)
 
@@ -62,5 +64,16 @@ def test_the_rest() -> None:
         ignored_priors_mask(rand(2000, 4), boxes, valid, 0.5),
         geometry.gt_valid,
         Assignment(index, overlap).labels(geometry.gt_labels),
+    ):
+        assert tensor.device.type == 'cuda'
+
+
+def test_yolo() -> None:
+    boxes, labels, valid = rand(2, 7, 4), full((2, 7), 0), full((2, 7), True)
+    index = full((2, 40), 0)
+    for tensor in (
+        passthrough(rand(2, 4, 6, 6)),
+        *yolov1_loss(split_yolov1(rand(2, 5, 5, 13)), boxes, labels, valid),
+        *yolov2_loss(rand(2, 40, 9), rand(40, 4), 16.0, index, boxes, labels),
     ):
         assert tensor.device.type == 'cuda'

@@ -158,8 +158,8 @@ def owned_boxes(gt_boxes: Tensor, gt_valid: Tensor, grid: tuple[int, int]) -> Te
 def responsible_box(boxes: Tensor, own_boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Find the box of each cell that overlaps the cell's ground truth best.
 
-    Of equal ones it is the first. Where none overlaps, it is the one whose corners are nearest, by
-    the sum of squares, as in the authors' code.
+    Of equal ones it is the first. Where none overlaps, it is the one whose centre and sides are
+    nearest, by the sum of the four squares, as in the authors' code.
 
     Args:
         boxes: (B, R, S, K, 4) predicted corners, in parts of the image.
@@ -177,7 +177,8 @@ def responsible_box(boxes: Tensor, own_boxes: Tensor) -> tuple[Tensor, Tensor]:
     target = own_boxes[..., None, :]
     overlap = box_iou(boxes, target, eps=SMALLEST_UNION)
     apart = (overlap == 0).all(-1, keepdim=True)
-    rank = torch.where(apart, -(boxes - target).square().sum(-1), overlap)
+    gap = _center_and_sides(boxes) - _center_and_sides(target)
+    rank = torch.where(apart, -gap.square().sum(-1), overlap)
     place = torch.arange(rank.shape[-1], device=rank.device)
     best = rank == rank.amax(-1, keepdim=True)
     first = place.where(best, rank.shape[-1]).amin(-1, keepdim=True)
@@ -270,6 +271,10 @@ def _of_cells(rows: Tensor, owner: Tensor) -> Tensor:
     index = owner.where(owner >= 0, rows.shape[1]).flatten(1)
     found = table.gather(1, index[..., None].expand(-1, -1, rows.shape[2]))
     return found.view(*owner.shape, rows.shape[2])
+
+
+def _center_and_sides(boxes: Tensor) -> Tensor:
+    return torch.cat([box_centers(boxes), boxes[..., 2:] - boxes[..., :2]], -1)
 
 
 def _targets(own_boxes: Tensor) -> Tensor:

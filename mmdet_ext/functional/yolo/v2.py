@@ -25,6 +25,7 @@ from torch.nn.functional import pixel_unshuffle
 from mmdet_ext.functional.boxes.overlap import box_centers, box_iou
 from mmdet_ext.functional.numerics.checks import check_number, check_that, check_whole
 from mmdet_ext.functional.numerics.precision import promote_half
+from mmdet_ext.functional.yolo.terms import bounded_log_side
 
 __all__ = [
     'YOLOV2Losses',
@@ -37,9 +38,6 @@ __all__ = [
 
 #: Index of a prior without a box.
 BACKGROUND = -1
-
-#: Largest logarithm of a side in anchors that is decoded, so that areas stay finite.
-MOST_STRETCH = 10.0
 
 #: Smallest side of a ground-truth box to take the logarithm of, in anchors.
 LEAST_STRETCH = 1e-6
@@ -108,7 +106,7 @@ def decode_yolov2(raw: Tensor, priors: Tensor, stride: Tensor | float) -> Tensor
 
     Args:
         raw: (..., P, 4), the numbers t_x, t_y, t_w, t_h; half precision is computed in float32. A
-            side is at most exp(10) anchors.
+            side above exp(10) anchors grows as a straight line, so that it stays finite.
         priors: (P, 4) corners of the anchors, centred in their cells, px.
         stride: side of a cell, px: a number, or (P, 1).
 
@@ -121,7 +119,7 @@ def decode_yolov2(raw: Tensor, priors: Tensor, stride: Tensor | float) -> Tensor
     raw, priors = promote_half(raw, priors)
     center = box_centers(priors) + (raw[..., :2].sigmoid() - 0.5) * stride
     sides = priors[..., 2:] - priors[..., :2]
-    half = sides * raw[..., 2:].clamp(max=MOST_STRETCH).exp() / 2
+    half = sides * bounded_log_side(raw[..., 2:]).exp() / 2
     return torch.cat([center - half, center + half], -1)
 
 

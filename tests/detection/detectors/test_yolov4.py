@@ -1,9 +1,9 @@
-"""YOLOv4: the order of Darknet's file, weights that are read back, files that do not fit."""
+"""YOLOv4: equality with Darknet's list of layers, weights that are read back, the converter."""
 
 from __future__ import annotations
 
 import copy
-import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import load_checkpoint
-from torch import nn
+from torch import Tensor
+from torch.nn.functional import conv2d, max_pool2d
 
-from mmdet_ext.compat.darknet import darknet_layers, load_darknet, save_darknet
-from mmdet_ext.compat.weights import ConversionError
 from mmdet_ext.registry import MODELS
 from tests._helpers.configs import CONFIGS
 from tests._helpers.tools import load_tool
@@ -30,7 +29,9 @@ def build(seed: int = 0, config: dict[str, Any] | None = None) -> Any:
     model = MODELS.build(ConfigDict(copy.deepcopy(config or yolov4())))
     with torch.no_grad():
         for value in model.state_dict().values():
-            if value.is_floating_point():
+            if value.dim() == 4:
+                value.copy_(torch.randn(value.shape) / value[0].numel() ** 0.5)
+            elif value.is_floating_point():
                 value.copy_(torch.rand(value.shape) + 0.5)
     return model.eval()
 
@@ -68,6 +69,123 @@ def test_the_published_file_has_as_many_numbers() -> None:
     assert 20 + 4 * count == 257_717_640
 
 
+#: A layer: its kind, and its numbers.
+Layer = tuple[Any, ...]
+
+
+def darknet_list(narrower: int, out: int) -> Iterator[Layer]:
+    """Yield the layers of the published configuration, in its order and with its routes.
+
+    Args:
+        narrower: divisor of all channels but those of the last convolutions.
+        out: channels of the last convolutions.
+    """
+
+    def conv(channels: int, size: int, stride: int = 1, activation: str = 'leaky') -> Layer:
+        return 'conv', channels // narrower, size, stride, activation
+
+    def alternate(channels: int, count: int) -> Iterator[Layer]:
+        for number in range(count):
+            yield conv(channels * (1 + number % 2), 1 + 2 * (number % 2))
+
+    yield conv(32, 3, 1, 'mish')
+    for channels, count in ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)):
+        half = 64 if channels == 64 else channels // 2
+        yield conv(channels, 3, 2, 'mish')
+        yield conv(half, 1, 1, 'mish')
+        yield 'route', -2
+        yield conv(half, 1, 1, 'mish')
+        for _ in range(count):
+            yield conv(channels // 2, 1, 1, 'mish')
+            yield conv(half, 3, 1, 'mish')
+            yield 'shortcut', -3
+        yield conv(half, 1, 1, 'mish')
+        yield 'route', -1, -4 - 3 * count
+        yield conv(channels, 1, 1, 'mish')
+    yield from alternate(512, 3)
+    yield from (('maxpool', 5), ('route', -2), ('maxpool', 9), ('route', -4), ('maxpool', 13))
+    yield 'route', -1, -3, -5, -6
+    yield from alternate(512, 3)
+    for channels, source in ((256, 85), (128, 54)):
+        yield conv(channels, 1)
+        yield ('upsample',)
+        yield 'route', source
+        yield conv(channels, 1)
+        yield 'route', -1, -3
+        yield from alternate(channels, 5)
+    for channels, source in ((128, None), (256, -16), (512, -37)):
+        if source is not None:
+            yield 'route', -4
+            yield conv(channels, 3, 2)
+            yield 'route', -1, source
+            yield from alternate(channels, 5)
+        yield conv(2 * channels, 3)
+        yield 'last', out
+        yield ('yolo',)
+
+
+class SlowDarknet:
+    """Interpreter of a list of layers that takes the numbers of a file one after the other."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self.numbers, self.place = torch.from_numpy(numbers.copy()), 0
+
+    def take(self, *shape: int) -> Tensor:
+        count = int(np.prod(shape))
+        self.place += count
+        return self.numbers[self.place - count : self.place].view(shape)
+
+    def convolved(self, x: Tensor, channels: int, size: int, stride: int, kind: str) -> Tensor:
+        bias, gain, mean, var = (self.take(channels)[:, None, None] for _ in range(4))
+        x = conv2d(x, self.take(channels, x.shape[1], size, size), None, stride, size // 2)
+        x = (x - mean) / (var + 1e-5).sqrt() * gain + bias
+        return x * torch.tanh(x.exp().log1p()) if kind == 'mish' else torch.maximum(x, x / 10)
+
+    def layer(self, kind: str, numbers: tuple[Any, ...], done: list[Tensor]) -> Tensor:
+        x = done[-1]
+        if kind == 'conv':
+            return self.convolved(x, *numbers)
+        if kind == 'last':
+            bias = self.take(*numbers)
+            return conv2d(x, self.take(*numbers, x.shape[1], 1, 1), bias)
+        if kind == 'shortcut':
+            return x + done[numbers[0]]
+        if kind == 'route':  # an absolute number counts from the first layer behind the image
+            return torch.cat([done[n + 1 if n > 0 else n] for n in numbers], 1)
+        if kind == 'maxpool':
+            return max_pool2d(x, numbers[0], 1, numbers[0] // 2)
+        if kind == 'upsample':
+            return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return x
+
+    def __call__(self, layers: Iterator[Layer], images: Tensor) -> list[Tensor]:
+        done, found = [images], []
+        for kind, *numbers in layers:
+            done.append(self.layer(kind, tuple(numbers), done))
+            if kind == 'yolo':
+                found.append(done[-1])
+        assert self.place == len(self.numbers)
+        return found
+
+
+def test_the_network_is_that_of_the_published_configuration(tmp_path: Path) -> None:
+    """Layer by layer, with the numbers of the written file."""
+    config = yolov4()
+    config['backbone']['width'] = 1 / 4
+    config['neck']['in_channels'] = (64, 128, 256)
+    config['bbox_head'].update(in_channels=[128, 64, 32], out_channels=[256, 128, 64])
+    model = build(config=config)
+    model.save_darknet(tmp_path / 'a.weights')
+    slow = SlowDarknet(np.fromfile(tmp_path / 'a.weights', '<f4', offset=20))
+    images = torch.randn(2, 3, 64, 96)
+    expected = slow(darknet_list(4, 2 * (5 + 4)), images)
+    (found,) = model._forward(images)
+    assert [each.shape[-2:] for each in expected] == [(8, 12), (4, 6), (2, 3)]
+    for one, other in zip(reversed(found), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+        assert other.abs().max() > 0.1
+
+
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     source, other = build(0), build(1)
     source.save_darknet(tmp_path / 'a.weights', seen=6400)
@@ -77,47 +195,6 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert torch.equal(one, two)
     states = source.state_dict(), other.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-def test_the_file_holds_bias_gain_mean_variance_and_weights(tmp_path: Path) -> None:
-    layer = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2))
-    plain = nn.Conv2d(2, 1, 1)
-    numbers = np.arange(1, 14, dtype='<f4')
-    path = tmp_path / 'b.weights'
-    path.write_bytes(struct.pack('<iiiQ', 0, 2, 5, 77) + numbers.tobytes())
-    layers = darknet_layers(layer) + darknet_layers(plain)
-    assert load_darknet(path, layers) == 77
-    assert layer[1].bias.tolist() == [1, 2] and layer[1].weight.tolist() == [3, 4]
-    assert layer[1].running_mean.tolist() == [5, 6] and layer[1].running_var.tolist() == [7, 8]
-    assert layer[0].weight.flatten().tolist() == [9, 10]
-    assert plain.bias.tolist() == [11] and plain.weight.flatten().tolist() == [12, 13]
-    save_darknet(tmp_path / 'c.weights', layers, 77)
-    assert (tmp_path / 'c.weights').read_bytes()[20:] == numbers.tobytes()
-    # Before version 0.2 the count of images has 32 bits.
-    path.write_bytes(struct.pack('<iiii', 0, 1, 0, 5) + numbers.tobytes())
-    assert load_darknet(path, layers) == 5
-
-
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        (b'', 'has 0 bytes, less than a header of 20'),
-        (b'\0' * 60, 'holds 11 numbers behind its header of 16 bytes, but the 2 .* have 13'),
-        (struct.pack('<iiiQ', 0, 2, 5, 0) + b'\0' * 55, 'holds 13 numbers and 3 bytes'),
-        (
-            struct.pack('<iiiQ', 0, 2, 5, 0) + np.full(13, np.nan, '<f4').tobytes(),
-            'not finite: it is damaged',
-        ),
-    ],
-)
-def test_a_file_that_does_not_fit_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
-    layer = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2))
-    before = layer[0].weight.clone()
-    path = tmp_path / 'd.weights'
-    path.write_bytes(content)
-    with pytest.raises(ConversionError, match=message):
-        load_darknet(path, darknet_layers(layer) + darknet_layers(nn.Conv2d(2, 1, 1)))
-    assert torch.equal(layer[0].weight, before)
 
 
 def test_the_tool_converts_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,11 @@ def iou(one: list[float], other: list[float]) -> float:
     return shared / union if union > 0 else 0.0
 
 
+def center_form(box: list[float]) -> list[float]:
+    left, top, right, bottom = box
+    return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+
+
 def slow_loss(
     table: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor, per_cell: int
 ) -> list[list[float]]:
@@ -69,7 +74,10 @@ def slow_loss(
                         corners.append([cx - half[0], cy - half[1], cx + half[0], cy + half[1]])
                     overlaps = [iou(each, owned[0]) for each in corners]
                     gaps = [
-                        sum((a - b) ** 2 for a, b in zip(each, owned[0], strict=True))
+                        sum(
+                            (a - b) ** 2
+                            for a, b in zip(center_form(each), center_form(owned[0]), strict=True)
+                        )
                         for each in corners
                     ]
                     best = overlaps.index(max(overlaps))

@@ -180,7 +180,8 @@ class YOLOV1Head(BaseDenseHead):  # type: ignore[misc]
         """
         cells = split_yolov1(pred_map.permute(0, 2, 3, 1).float(), self.boxes_per_cell)
         height, width = input_size(batch_img_metas)
-        boxes = decode_yolov1(cells.boxes) * pred_map.new_tensor([width, height] * 2).float()
+        boxes = decode_yolov1(cells.boxes)
+        boxes = boxes * boxes.new_tensor([width, height, width, height])
         scores = cells.confidence.clamp(0, 1)[..., None] * cells.classes.clamp(0, 1)[..., None, :]
         return [
             select_boxes(self, own, score, meta, cfg, rescale, with_nms)

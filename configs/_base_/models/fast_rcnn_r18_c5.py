@@ -1,5 +1,5 @@
-# Fast R-CNN on the last map of a ResNet-18, of stride 8: proposals come with the data. Every type
-# is mmdet's.
+# Fast R-CNN on the last map of a ResNet-18 of half the usual width, of stride 8: proposals come with
+# the data. Every type is mmdet's.
 model = dict(
     type='FastRCNN',
     data_preprocessor=dict(
@@ -12,6 +12,7 @@ model = dict(
     backbone=dict(
         type='ResNet',
         depth=18,
+        base_channels=32,
         num_stages=4,
         strides=(1, 2, 1, 1),
         dilations=(1, 1, 2, 4),
@@ -23,7 +24,7 @@ model = dict(
     ),
     neck=dict(
         type='ChannelMapper',
-        in_channels=[512],
+        in_channels=[256],
         kernel_size=1,
         out_channels=64,
         norm_cfg=dict(type='BN'),

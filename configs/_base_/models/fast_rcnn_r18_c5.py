@@ -1,5 +1,5 @@
-# Fast R-CNN on the last map of a ResNet-18 of half the usual width, of stride 8: proposals come with
-# the data. Every type is mmdet's.
+# Fast R-CNN on the last map of a ResNet-18 of half the usual width, of stride 8.
+# Proposals come with the data. Every type is mmdet's.
 model = dict(
     type='FastRCNN',
     data_preprocessor=dict(

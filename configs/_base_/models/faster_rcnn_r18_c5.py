@@ -1,6 +1,6 @@
 # Faster R-CNN on the last map of a ResNet-18 of half the usual width, small enough to train from
-# scratch on a CPU. The map has a stride of 8, half of what the papers have, as the images are small:
-# the last two stages are dilated instead. Every type is mmdet's.
+# scratch on a CPU. The map has a stride of 8, half of what the papers have, as the images are
+# small: the last two stages are dilated instead. Every type is mmdet's.
 _base_ = './faster_rcnn_r18_fpn.py'
 
 model = dict(

@@ -21,13 +21,13 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from torch import Tensor
 
-import mmdet_ext
 from mmdet_ext.functional.boxes.suppression import (
     SoftNMSMethod,
     batched_diou_nms,
@@ -120,8 +120,8 @@ class Names:
     def __getattr__(self, name: str) -> Any:
         if name in self._rules:
             return self._rules[name]
-        if hasattr(mmdet_ext, name):
-            return getattr(mmdet_ext, name)
+        if hasattr(sys.modules['mmdet_ext'], name):
+            return getattr(sys.modules['mmdet_ext'], name)
         if name == 'weighted_box_fusion':
             raise AttributeError(
                 'nms cannot be of type mmdet_ext.weighted_box_fusion: mmcv takes indices of boxes '

@@ -1,13 +1,14 @@
-"""Benchmark of soft-NMS over many classes: ours against mmcv's.
+"""Benchmark of soft-NMS over 80 classes: ours against mmcv's.
 
     python tools/benchmarks/bench_suppression.py [--out FILE.json]
 
-The work is one image of 1,333 x 800 px with detections of 80 classes, either spread over the image
-or in crowds of a dozen per object. Contenders:
+The work is one image of 1,333 x 800 px with detections of all sizes, spread over the image or in
+crowds of a dozen per object. Contenders:
 
-- ``mmcv``: ``batched_nms`` with mmcv's ``soft_nms``, which from 10,000 boxes on is a loop over the
-  classes (``split_thr``), and before that one call;
-- ``mmdet_ext in mmcv``: the same ``batched_nms`` with ``mmdet_ext.soft_nms``;
+- ``mmcv``: ``batched_nms`` with mmcv's ``soft_nms``, as in a stock config. Below 10,000 boxes it is
+  one call, from there on a loop over the classes;
+- ``mmdet_ext in mmcv``: ``batched_nms`` with ``mmdet_ext.soft_nms``, as in a config of ours;
+- the same with ``split_thr`` raised, so that it is one call at 10,000 boxes too;
 - ``mmdet_ext``: ``batched_soft_nms``, called directly.
 
 If boxes or scores differ by more than 1e-6, there is no timing. Coordinates are quarters of a
@@ -30,6 +31,8 @@ from mmdet_ext.catalog.synthetic import random_boxes
 from mmdet_ext.functional.boxes.suppression import batched_soft_nms
 
 CLASSES = 80
+#: Number of boxes from which on mmcv loops over the classes.
+SPLIT = 10_000
 WIDTH, HEIGHT = 1333.0, 800.0
 #: Detections per object of a crowd, on average.
 CROWD = 12
@@ -40,7 +43,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(
         __doc__,
         argv,
-        boxes={'nargs': '+', 'type': int, 'default': [9_999, 10_000], 'help': 'boxes per image'},
+        boxes={
+            'nargs': '+',
+            'type': int,
+            'default': [1_000, 5_000, 10_000],
+            'help': 'boxes per image',
+        },
         methods={'nargs': '+', 'default': ['linear', 'gaussian'], 'help': 'methods of soft-NMS'},
     )
     rows = []
@@ -82,11 +90,17 @@ def contenders(
 ) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:
     """Return the work of each contender."""
     own: dict[str, Any] = dict(iou_threshold=0.3, sigma=0.5, min_score=1e-3, method=method)
-    return {
+    rule = dict(own, type='mmdet_ext.soft_nms')
+    found = {
         'mmcv': lambda: batched_nms(*boxes, dict(own, type='soft_nms')),
-        'mmdet_ext in mmcv': lambda: batched_nms(*boxes, dict(own, type='mmdet_ext.soft_nms')),
+        'mmdet_ext in mmcv': lambda: batched_nms(*boxes, rule),
         'mmdet_ext': lambda: batched_soft_nms(*boxes, **own),
     }
+    if len(boxes[0]) >= SPLIT:
+        found['mmdet_ext in mmcv, one call'] = lambda: batched_nms(
+            *boxes, dict(rule, split_thr=len(boxes[0]) + 1)
+        )
+    return found
 
 
 def differing(one: Any, other: Any) -> str | None:

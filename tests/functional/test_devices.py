@@ -15,6 +15,9 @@ from mmdet_ext.functional.assignment.claims import ignored_priors_mask
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Priors
 from mmdet_ext.functional.assignment.grids import Grid
 from mmdet_ext.functional.boxes.iou_losses import ciou_loss
+from mmdet_ext.functional.pooling.fusion import normalized_fusion
+from mmdet_ext.functional.pooling.warp import context_boxes
+from mmdet_ext.functional.pooling.windows import window_cells
 from mmdet_ext.functional.yolo.v1 import split_yolov1, yolov1_loss
 from mmdet_ext.functional.yolo.v2 import passthrough, yolov2_loss
 
@@ -75,5 +78,14 @@ def test_yolo() -> None:
         passthrough(rand(2, 4, 6, 6)),
         *yolov1_loss(split_yolov1(rand(2, 5, 5, 13)), boxes, labels, valid),
         *yolov2_loss(rand(2, 40, 9), rand(40, 4), 16.0, index, boxes, labels),
+    ):
+        assert tensor.device.type == 'cuda'
+
+
+def test_pooling() -> None:
+    for tensor in (
+        normalized_fusion([rand(2, 3, 4, 4), rand(2, 3, 4, 4)], rand(2)),
+        context_boxes(rand(7, 4), 32, 8),
+        window_cells(rand(7, 4), 16, 4, 4),
     ):
         assert tensor.device.type == 'cuda'

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -152,13 +154,16 @@ def sorted_boxes(boxes: Array) -> Array:
     return unique[np.argsort(-area, kind='stable')]
 
 
-def find_proposals(ann_file: Path, image_dir: Path, propose: Callable[[Array], Array]) -> Proposals:
+def find_proposals(
+    ann_file: Path, image_dir: Path, propose: Callable[[Array], Array], workers: int = 1
+) -> Proposals:
     """Propose boxes for each image of a COCO file.
 
     Args:
         ann_file: COCO annotations, whose boxes are for the report alone.
         image_dir: folder of the images, as ``data_prefix`` of the data set names it.
         propose: function from an image, as OpenCV reads it, to its proposals.
+        workers: number of threads, at least 1. The result does not depend on it.
 
     Returns:
         The proposals. Images that cannot be read have none, and are counted; `CocoDataset` drops
@@ -169,31 +174,50 @@ def find_proposals(ann_file: Path, image_dir: Path, propose: Callable[[Array], A
             name for mmdet, which takes the last folder and the file's name alone.
     """
     coco = load_coco(ann_file)
-    truth: dict[Any, list[list[float]]] = {}
+    wanted: dict[Any, list[list[float]]] = {}
     for record in usable_annotations(coco)[0]:
         if not record.get('iscrowd', 0):
-            truth.setdefault(record['image_id'], []).append(record['bbox'])
+            wanted.setdefault(record['image_id'], []).append(record['bbox'])
+    paths = [image_dir / image['file_name'] for image in coco['images']]
+    _check_names(ann_file, paths)
     found = Proposals({}, Tally())
-    for image in coco['images']:
-        path = image_dir / image['file_name']
-        name = proposal_name(path)
-        if name in found.boxes:
-            raise LayoutError(
-                f'{ann_file}: two images are {name!r} for mmdet, which names proposals by the last '
-                f'folder and the file alone ({path} is the second): rename one'
-            )
-        try:
-            pixels = decode_image(path.read_bytes())
-        except (OSError, ValueError) as error:
-            found.unreadable.add(getattr(error, 'strerror', None) or str(error), str(path))
-            continue
-        found.boxes[name] = propose(pixels)
-        boxes = truth.get(image['id'], [])
-        found.ground_truth += len(boxes)
-        found.found += int((_best_overlaps(boxes, found.boxes[name]) >= 0.5).sum())
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(partial(_propose_for, propose), paths)
+        for image, path, boxes in zip(coco['images'], paths, results, strict=True):
+            if isinstance(boxes, str):
+                found.unreadable.add(boxes, str(path))
+                continue
+            found.boxes[proposal_name(path)] = boxes
+            best = _best_overlaps(wanted.get(image['id'], []), boxes)
+            found.ground_truth += len(best)
+            found.found += int((best >= 0.5).sum())
     if not found.boxes:
         raise LayoutError(f'{image_dir} has no image of {ann_file} to read: {found.unreadable}')
     return found
+
+
+def _check_names(ann_file: Path, paths: list[Path]) -> None:
+    """Raise LayoutError if two images have one name for mmdet."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        name = proposal_name(path)
+        if name in seen:
+            raise LayoutError(
+                f'{ann_file}: two images are {name!r} for mmdet, which names proposals by the last '
+                f'folder and the file alone ({seen[name]}, {path}): rename one'
+            )
+        seen[name] = path
+
+
+def _propose_for(propose: Callable[[Array], Array], path: Path) -> Array | str:
+    """Return the proposals of an image file, or the reason that it cannot be read."""
+    try:
+        pixels = decode_image(path.read_bytes())
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
+    return propose(pixels)
 
 
 def proposal_name(path: Path) -> str:

@@ -147,6 +147,16 @@ def test_boxes_that_a_proposal_overlaps_by_half_are_counted(
     assert sorted(found.boxes) == ['images/a.png', 'images/b.png']
 
 
+def test_threads_do_not_change_the_result(shapes_root: Path) -> None:
+    ann_file = shapes_root / 'annotations' / 'instances_train.json'
+    one, many = (
+        find_proposals(ann_file, shapes_root / 'images' / 'train', grid_windows, workers)
+        for workers in (1, 3)
+    )
+    assert list(one.boxes) == list(many.boxes) and str(one) == str(many)
+    assert all(np.array_equal(one.boxes[name], many.boxes[name]) for name in one.boxes)
+
+
 def test_an_image_that_cannot_be_read_is_counted(tmp_path: Path) -> None:
     ann_file = dataset(tmp_path, ['a.png', 'b.png', 'c.png'])
     (tmp_path / 'images' / 'a.png').unlink()

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.out.suffix != '.pkl':
             raise LayoutError(f'--out must end in .pkl, got {args.out}')
-        found = find_proposals(args.annotations, args.images, propose)
+        found = find_proposals(args.annotations, args.images, propose, args.workers)
         write_proposals(found.boxes, args.out)
     except (LayoutError, OSError, ImportError) as error:
         print(f'error: {error}', file=sys.stderr)
@@ -75,6 +75,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         type=_positive,
         default=16,
         help='of the grid: side of the smallest square, px (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--workers', type=_positive, default=4, help='number of threads (default: %(default)s)'
     )
     return parser.parse_args(argv)
 

@@ -64,17 +64,13 @@ def weighted_pairs(boxes: Tensor, labels: Tensor | None, rule: Rule, most: int) 
     order, counts = _sweep(boxes[:, 0], cut[:, 0], labels)
     planes = planes_of(boxes.index_select(0, order))
     top, bottom = planes[1], cut[:, 1].index_select(0, order)
-    own = None if labels is None else labels.index_select(0, order)
     parts: list[Pairs] = []
     held = 0
     for left, right in _candidates(counts):
         above, below = _both(top, left, right), _both(bottom, left, right)
         left, right = _chosen(torch.maximum(*above) <= torch.minimum(*below), left, right)
         weight = rule.weigh(gather(planes, left), gather(planes, right))
-        acts = weight < 1
-        if own is not None:  # labels may lie too far apart for the precision of the sweep
-            acts &= torch.eq(*_both(own, left, right))
-        left, right, weight = _chosen(acts, left, right, weight)
+        left, right, weight = _chosen(weight < 1, left, right, weight)
         ends = _both(order, left, right)
         parts.append(Pairs(torch.minimum(*ends), torch.maximum(*ends), weight))
         held += weight.shape[0]
@@ -94,14 +90,16 @@ def _sweep(low: Tensor, high: Tensor, labels: Tensor | None) -> tuple[Tensor, Te
         labels: (N,) whole numbers; None for one label.
 
     Returns:
-        tuple: the order (N,); for each interval in that order, the number of those behind it that
-        begin before its end, which follow it directly.
+        tuple: the order (N,); for each interval in that order, the number of those of its label
+        behind it that begin before its end, which follow it directly.
     """
     low, high = low.double(), high.double()
     if labels is not None:
-        # Intervals of one label lie beside those of the next.
         rank = labels.double()
-        shift = (rank - rank.min()) * (high.max() - low.min() + 1)
+        rank = rank - rank.min()
+        if float(rank.max()) > 2**40:  # too far apart for the precision of the ends
+            rank = labels.unique(return_inverse=True)[1].double()
+        shift = rank * (2 * (high.max() - low.min()) + 1)
         low, high = low + shift, high + shift
     low, order = low.sort()
     ends = torch.searchsorted(low, high.index_select(0, order), right=True)

@@ -44,7 +44,6 @@ def settle(
 
 def settle_pairs(scores: Tensor, pairs: Pairs, min_score: float) -> Tensor:
     """Compute the final scores, as `settle` does, from all pairs that affect each other."""
-    scores = scores.clone()
     first, second, weight = pairs
     while first.shape[0]:
         # Of equal boxes the first is selected first. Dropped boxes are worse than all others.
@@ -54,12 +53,28 @@ def settle_pairs(scores: Tensor, pairs: Pairs, min_score: float) -> Tensor:
         waits = torch.zeros_like(scores, dtype=torch.bool).index_fill_(0, loser, True)
         stays = waits.index_select(0, winner)
         settled = (~stays).nonzero()[:, 0]
-        scores.scatter_reduce_(
-            0, loser.index_select(0, settled), weight.index_select(0, settled), 'prod'
-        )
+        scores = multiplied(scores, loser.index_select(0, settled), weight.index_select(0, settled))
         left = (stays & (scores.index_select(0, loser) >= min_score)).nonzero()[:, 0]
         first, second, weight = (each.index_select(0, left) for each in (first, second, weight))
     return scores
+
+
+def multiplied(scores: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Return the scores (N,), each multiplied by all weights (E,) that have its index (E,)."""
+    if scores.device.type == 'cpu':
+        return scores.scatter_reduce(0, index, weight, 'prod')
+    return multiplied_by_logarithms(scores, index, weight)
+
+
+def multiplied_by_logarithms(scores: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Return what `multiplied` does, as sums of logarithms.
+
+    A GPU multiplies in any order: PyTorch refuses products where a run is to be repeatable. Sums in
+    float64 have the same digits in float32 in any order.
+    """
+    fall = torch.zeros_like(scores, dtype=torch.float64)
+    fall.index_add_(0, index, weight.double().log())
+    return (scores * fall.exp()).to(scores.dtype)
 
 
 def settle_labels(

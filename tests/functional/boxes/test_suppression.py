@@ -294,6 +294,19 @@ def test_memory_is_bounded() -> None:
     assert peak_bytes(lambda: batched_soft_nms(crowd, scores, None)) < 64 * 2**20
 
 
+@pytest.mark.parametrize('method', METHODS)
+def test_products_by_logarithms_change_no_score(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes, scores, labels = detections(9, 400)
+    dets, keep = batched_soft_nms(boxes, scores, labels, method=method, min_score=0)
+    by_logarithms = _suppression_rounds.multiplied_by_logarithms
+    monkeypatch.setattr(_suppression_rounds, 'multiplied', by_logarithms)
+    other_dets, other = batched_soft_nms(boxes, scores, labels, method=method, min_score=0)
+    assert torch.equal(other, keep)
+    torch.testing.assert_close(other_dets, dets, rtol=1e-6, atol=0)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
 @pytest.mark.parametrize('method', METHODS)
 def test_a_gpu_gives_the_same(method: str) -> None:

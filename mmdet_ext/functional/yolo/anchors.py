@@ -27,6 +27,9 @@ from mmdet_ext.functional.numerics.precision import promote_half
 
 __all__ = ['AnchorFit', 'anchor_fit', 'kmeans_anchors']
 
+#: Tables of a number per box that are in use at once.
+CHUNK_TABLES = 16
+
 
 class AnchorFit(NamedTuple):
     """Anchors and how well boxes fit them.
@@ -42,7 +45,7 @@ class AnchorFit(NamedTuple):
     counts: Tensor
 
 
-def kmeans_anchors(sides: Tensor, k: int, seed: int = 0, max_steps: int = 300) -> AnchorFit:
+def kmeans_anchors(sides: Tensor, k: int, seed: int = 0, max_steps: int = 100) -> AnchorFit:
     """Cluster boxes by shape.
 
     The result depends on ``sides``, ``k`` and ``seed`` alone.
@@ -52,7 +55,8 @@ def kmeans_anchors(sides: Tensor, k: int, seed: int = 0, max_steps: int = 300) -
         k: number of anchors, at least 1.
         seed: seed of the first centres.
         max_steps: largest number of moves, at least 1. As a mean does not maximise the IoU, boxes
-            may change their centres forever.
+            may change their centres forever; of very many boxes, some do long after the mean IoU
+            stands still.
 
     Returns:
         AnchorFit: anchors in the unit of ``sides``.
@@ -135,16 +139,21 @@ def _check_sides(sides: Tensor, name: str = 'sides') -> None:
 
 
 def _nearest(sides: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest IoU (N,) of each box with a centre, and the first such centre (N,)."""
-    found = [
-        # The first of equal ones: a tie must not depend on the device.
-        concentric_iou(sides[start:stop, None], centers, eps=0).sort(
-            dim=1, descending=True, stable=True
-        )
-        for start, stop in row_chunks(len(sides), len(centers))
-    ]
-    overlap = torch.cat([values[:, 0] for values, _ in found])
-    return overlap, torch.cat([index[:, 0] for _, index in found])
+    """Return the largest IoU (N,) of each box with a centre, and the first such centre (N,).
+
+    Centres take turns on chunks of boxes that stay in the cache of a processor.
+    """
+    best = torch.full_like(sides[:, 0], -1)
+    index = torch.zeros_like(best, dtype=torch.long)
+    for start, stop in row_chunks(len(sides), CHUNK_TABLES):
+        width, height = sides[start:stop].T.contiguous()
+        area, own = width * height, best[start:stop]
+        for number, (center_width, center_height) in enumerate(centers.tolist()):
+            shared = width.clamp(max=center_width).mul_(height.clamp(max=center_height))
+            overlap = shared / (area + center_width * center_height).sub_(shared)
+            index[start:stop].masked_fill_(overlap > own, number)
+            torch.maximum(own, overlap, out=own)
+    return best, index
 
 
 def _first_centers(sides: Tensor, k: int, generator: torch.Generator) -> Tensor:

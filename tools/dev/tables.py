@@ -31,6 +31,7 @@ DETECTION = {
     'detection.heads.roi': 'RoI head or extractor',
     'detection.necks': 'neck',
     'detection.backbones': 'backbone',
+    'detection.detectors': 'detector',
     'detection.samplers': 'sampler',
     'detection.assigners': 'label assigner',
     'detection.assigners.iou_calculators': 'overlap measure',

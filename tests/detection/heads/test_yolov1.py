@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.models.utils import filter_scores_and_topk
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_ext.detection.heads.dense.yolov1 import select_boxes
 from mmdet_ext.functional.yolo.v1 import split_yolov1, yolov1_loss
 from mmdet_ext.registry import MODELS
 
@@ -148,3 +150,14 @@ def test_a_map_of_another_size_is_named_with_both_numbers(fc_channels: int | Non
 def test_a_label_beyond_the_classes_is_named_with_both_numbers() -> None:
     with pytest.raises(ValueError, match=r'in \[0, 3\), as there are scores of 3 classes, got 3'):
         head().loss_by_feat(torch.zeros(1, 13, 2, 2), [truth([[0, 0, 9, 9]], [3])], [META])
+
+
+def test_without_nms_pre_no_detection_is_lost() -> None:
+    """The selection of mmdet takes -1, its heads' usual value, for all but the last."""
+    scores = torch.tensor([[0.9], [0.5], [0.7]])
+    assert filter_scores_and_topk(scores, 0.1, -1)[0].tolist() == pytest.approx([0.9, 0.7])
+    boxes = torch.tensor([[0.0, 0, 9, 9], [20, 20, 40, 40], [60, 0, 90, 30]])
+    found = select_boxes(head(), boxes, scores, META, None, False, True)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.5])
+    cfg = ConfigDict({**TEST, 'nms_pre': 2})
+    assert len(select_boxes(head(), boxes, scores, META, cfg, False, True)) == 2

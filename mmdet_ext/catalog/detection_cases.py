@@ -56,6 +56,7 @@ CASES = (
     Case('head', 'GFLHead', twin=True),
     Case('head', 'RTMDetHead', twin=True),
     Case('head', 'RTMDetSepBNHead', twin=True),
+    Case('head', 'RPNHead', twin=True),
     Case('head', 'RetinaHead', twin=True),
     Case('head', 'SSDHead', twin=True),
     Case('head', 'TOODHead', twin=True),

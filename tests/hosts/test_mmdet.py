@@ -73,10 +73,15 @@ def test_an_assigner_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_
 
 @of_kind('head')
 def test_a_head_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
-    model = YOLO[case.name]() if case.name in YOLO else single(case.name, **case.options)
+    proposes = case.name == 'RPNHead'
+    if proposes:
+        model = two_stages(rpn=configured(case))
+    else:
+        model = YOLO[case.name]() if case.name in YOLO else single(case.name, **case.options)
     outcome = run(boxes_root, tmp_path, model)
-    assert_detects(outcome, case.name)
-    assert type(outcome.runner.model.bbox_head).__module__.startswith('mmdet_ext.')
+    assert_detects(outcome, 'two stages' if proposes else case.name)
+    used = outcome.runner.model.rpn_head if proposes else outcome.runner.model.bbox_head
+    assert type(used).__module__.startswith('mmdet_ext.')
 
 
 @pytest.mark.parametrize('case', [case for case in claims('mmdet') if case.name in PARTS], ids=repr)

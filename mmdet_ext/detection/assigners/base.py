@@ -214,8 +214,18 @@ class BatchAssigner(BaseAssigner):  # type: ignore[misc]
         geometry = host.geometry_of_one(call, self.prior_form, self.uses_mask_centers)
         predictions = host.predictions_of_one(call, self.score_form)
         assignment = self.match(geometry, predictions, **call.own)
+        return self.result(assignment, geometry.gt_boxes, geometry.gt_labels)
+
+    def result(self, assignment: Assignment, gt_boxes: Tensor, gt_labels: Tensor) -> AssignResult:
+        """Return the assignment of one image as mmdet's assigner writes it.
+
+        Args:
+            assignment: a batch of one.
+            gt_boxes: (1, G, 4), px.
+            gt_labels: (1, G).
+        """
         overlap = self.unassigned_overlap
         if self.nothing_overlap is not None and not assignment.positive_mask.any():
             overlap = self.nothing_overlap
-        flat = ~host.area_mask(geometry.gt_boxes[0])
-        return host.to_assign_result(assignment, geometry.gt_labels, overlap, flat)
+        flat = ~host.area_mask(gt_boxes[0])
+        return host.to_assign_result(assignment, gt_labels, overlap, flat)

@@ -122,17 +122,22 @@ def test_mmdet_assigns_images_that_do_not_share_their_anchors() -> None:
     ],
     ids=lambda part: str(part),
 )
-def test_what_mmdet_does_not_give_is_named_where_its_code_assigns(
+def test_what_mmdets_head_does_not_give_is_named_and_ours_gives_it(
     assigner: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """With a sampler that draws, mmdet's code gives neither levels nor predictions."""
+    """The code of mmdet gives neither levels nor predictions where a sampler draws."""
     assigner = {**assigner, 'type': f'mmdet_ext.{assigner["type"]}'}
     sampler = dict(type='RandomSampler', num=16, pos_fraction=0.5, add_gt_as_proposals=False)
-    head = build(
-        'RetinaHead',
-        'mmdet_ext',
-        train_cfg=dict(assigner=assigner, sampler=sampler),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
+    theirs, ours = (
+        build(
+            'RetinaHead',
+            scope,
+            train_cfg=dict(assigner=assigner, sampler=sampler),
+            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
+        )
+        for scope in ('mmdet', 'mmdet_ext')
     )
     with pytest.raises(error, match=message):
-        Batch((2, 1)).losses(head)
+        Batch((2, 1)).losses(theirs)
+    losses = Batch((2, 1)).losses(ours)
+    assert value(losses, 'loss_cls') > 0 and value(losses, 'loss_bbox') > 0

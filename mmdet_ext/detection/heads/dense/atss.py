@@ -15,8 +15,8 @@ class ATSSHead(AnchorTargets, MMDetATSSHead):  # type: ignore[misc]
     """Drop-in replacement of mmdet's ``ATSSHead`` that computes the targets of a batch at once.
 
     Options, weights and losses are mmdet's. Use it with our `ATSSAssigner`, or any other of ours.
-    With an assigner of mmdet, or a sampler that draws, mmdet's code computes the targets (see
-    `BatchTargets`).
+    With an assigner of mmdet, mmdet's code computes the targets; it also draws, where a sampler
+    does (see `BatchTargets`).
 
     `MaxIoUAssigner` and `RFLAAssigner` assign a ground truth to priors whose centres lie outside
     of it. mmdet's head fails there with an assertion. In this head such a prior has a centerness

@@ -23,14 +23,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
-from mmdet_ext.detection.heads.dense.fitting import ChecksInput, check_fits, fitted, used_part
-from mmdet_ext.detection.heads.dense.matched_batch import MatchedBatch
+from mmdet_ext.detection.heads.dense.fitting import (
+    ChecksInput,
+    check_fits,
+    fitted,
+    same_levels,
+    used_part,
+    valid_priors,
+)
+from mmdet_ext.detection.heads.dense.matched_batch import MatchedAssigner, MatchedBatch
 from mmdet_ext.detection.host import batch_geometry, have_tensors, mask_centers
 from mmdet_ext.functional.assignment.geometry import BatchGeometry, Predictions, Priors
 
@@ -45,9 +51,12 @@ class BatchTargets(ChecksInput):
     mmdet's code. Images are assigned by mmdet's code, one by one, if:
 
     - the assigner is not one of ours,
-    - the sampler is not ``PseudoSampler``, as such a sampler draws from each image,
+    - the sampler draws from each image (it is not ``PseudoSampler``),
     - the images do not share their priors, or
     - boxes are not plain tensors.
+
+    Heads of `AnchorTargets` match the batch at once where a sampler draws, too; only the drawing is
+    left to mmdet's code.
 
     A head takes any assigner of ours whose needs it can meet, and refuses others when it is built
     (see `check_fits`). An assigner that uses predictions gets the head's own, without gradient.
@@ -186,6 +195,7 @@ class BatchTargets(ChecksInput):
         unmap_outputs: bool = True,
         *,
         predictions: Predictions | None = None,
+        drawn_from: bool = False,
         **own: Any,
     ) -> MatchedBatch | None:
         """Match a batch, given the arguments of mmdet's ``get_targets``.
@@ -199,6 +209,7 @@ class BatchTargets(ChecksInput):
             batch_gt_instances_ignore: ignore regions per image.
             unmap_outputs: False leaves the batch to mmdet's code.
             predictions: of the head; None for those that `predicted` computes.
+            drawn_from: whether a sampler is to draw from the images that are matched.
             **own: further arguments that mmdet's head gives its assigner.
 
         Returns:
@@ -210,9 +221,10 @@ class BatchTargets(ChecksInput):
         levels = anchor_list[0]
         if not (
             unmap_outputs
-            and self.takes_batches(assigner)
+            and (drawn_from or self.takes_batches(assigner))
+            and isinstance(assigner, BatchAssigner)
             and all(isinstance(level, Tensor) for level in levels)
-            and all(_same(other, levels) for other in anchor_list[1:])
+            and all(same_levels(other, levels) for other in anchor_list[1:])
             and have_tensors(batch_gt_instances)
         ):
             return None
@@ -222,7 +234,7 @@ class BatchTargets(ChecksInput):
             priors,
             batch_gt_instances,
             batch_gt_instances_ignore,
-            prior_valid=_prior_valid(
+            prior_valid=valid_priors(
                 priors.rows, flags, batch_img_metas, self.train_cfg['allowed_border']
             ),
             gt_centers=mask_centers(batch_gt_instances) if self.uses_mask_centers else None,
@@ -304,6 +316,28 @@ class AnchorTargets(KeepsOutputs):
     """
 
     returns_anchors: bool = True
+    assigner: Any
+
+    def get_targets(self, *args: Any, **kwargs: Any) -> Any:
+        """Run mmdet's ``get_targets``; a sampler draws from images that were matched at once."""
+        if type(self.sampler) is PseudoSampler:
+            return super().get_targets(*args, **kwargs)
+        if getattr(self.sampler, 'add_gt_as_proposals', False):
+            raise ValueError(
+                f'{type(self.sampler).__name__} of {type(self).__name__} has '
+                'add_gt_as_proposals=True, but a dense head has no room for boxes beside its '
+                'anchors: set it to False'
+            )
+        own: Any = self.assigner
+        with torch.no_grad():
+            known = {key: kwargs[key] for key in kwargs if key != 'return_sampling_results'}
+            matched = self.match_anchors(own, *args, drawn_from=True, **known)
+        if matched is not None:
+            self.assigner = MatchedAssigner(own, matched)
+        try:
+            return super().get_targets(*args, **kwargs)
+        finally:
+            self.assigner = own
 
     def batch_targets(self, *args: Any, **kwargs: Any) -> Iterable[ImageTargets] | None:
         """Compute ``[anchors,] labels, their weights, boxes, their weights, None, None, Sampled``.
@@ -354,30 +388,3 @@ def per_image(*parts: Tensor | Sequence[Any] | None) -> Iterator[ImageTargets]:
     """
     count = max(len(part) for part in parts if part is not None)
     return zip(*([None] * count if part is None else part for part in parts), strict=True)
-
-
-def _prior_valid(
-    priors: Tensor, flags: Tensor, img_metas: Sequence[dict[str, Any]], allowed_border: int
-) -> Tensor | None:
-    """Compute which priors each image has, (B, P) bool; None where each image has all."""
-    shapes = [meta['img_shape'][:2] for meta in img_metas]
-    height, width = priors.new_tensor(shapes).T[..., None]  # (B, 1) each
-    valid = anchor_inside_flags(priors, flags, (height, width), allowed_border)
-    if valid.all():
-        return None
-    if not valid.any(1).all():
-        raise ValueError(
-            'There is no valid anchor inside the image boundary, for images of img_shape '
-            f'{[shape for shape, some in zip(shapes, valid.any(1), strict=True) if not some]}. '
-            'Check the image size and anchor sizes, or set ``allowed_border`` to -1 to skip the '
-            'condition'
-        )
-    return valid
-
-
-def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """Return whether two images have the same priors; mmdet mostly gives them the same object."""
-    return one is other or (
-        len(one) == len(other)
-        and all(a is b or torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    )

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from torch import Tensor
 
 from mmdet_ext.detection import assigners
@@ -233,3 +234,30 @@ def uses_predicted_boxes(assigner: BatchAssigner) -> bool:
 
 def _detached(table: Tensor | None) -> Tensor | None:
     return None if table is None else table.detach()
+
+
+def valid_priors(
+    priors: Tensor, flags: Tensor, img_metas: Sequence[dict[str, Any]], allowed_border: int
+) -> Tensor | None:
+    """Compute which priors each image has, (B, P) bool; None where each image has all."""
+    shapes = [meta['img_shape'][:2] for meta in img_metas]
+    height, width = priors.new_tensor(shapes).T[..., None]  # (B, 1) each
+    valid = anchor_inside_flags(priors, flags, (height, width), allowed_border)
+    if valid.all():
+        return None
+    if not valid.any(1).all():
+        raise ValueError(
+            'There is no valid anchor inside the image boundary, for images of img_shape '
+            f'{[shape for shape, some in zip(shapes, valid.any(1), strict=True) if not some]}. '
+            'Check the image size and anchor sizes, or set ``allowed_border`` to -1 to skip the '
+            'condition'
+        )
+    return valid
+
+
+def same_levels(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    """Return whether two images have the same priors; mmdet mostly gives them the same object."""
+    return one is other or (
+        len(one) == len(other)
+        and all(a is b or torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    )

@@ -21,8 +21,8 @@ class GFLHead(AnchorTargets, MMDetGFLHead):  # type: ignore[misc]
     Options, weights and losses are mmdet's. Use it with our `ATSSAssigner`, or any other of ours.
     Those that use predictions get its scores, in which class and overlap are joined, and the
     boxes that its distributions stand for. Whatever the assigner, the target of a score is the IoU
-    of the predicted box. With an assigner of mmdet, or a sampler that draws, mmdet's code computes
-    the targets (see `BatchTargets`).
+    of the predicted box. With an assigner of mmdet, mmdet's code computes the targets; it also
+    draws, where a sampler does (see `BatchTargets`).
     """
 
     gives_levels = True

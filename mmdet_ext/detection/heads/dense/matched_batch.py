@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mmdet.models.task_modules.assigners import AssignResult
 from torch import Tensor
 
+from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.functional.assignment.assignment import Assignment
 from mmdet_ext.functional.assignment.claims import IGNORE
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
@@ -117,6 +120,43 @@ class MatchedBatch:
         predicted, own = promote_half(boxes[self.place], self.boxes)
         return box_iou(predicted, own)
 
+    def result(self, assigner: BatchAssigner, image: int) -> AssignResult:
+        """Return the assignment of one image as mmdet has it, for the priors that the image has.
+
+        Args:
+            assigner: the assigner that matched the batch.
+            image: index of the image.
+        """
+        found, valid = self.assignment, self.geometry.prior_valid
+        kept = slice(None) if valid is None else valid[image]
+        one = Assignment(
+            found.gt_index[image][kept][None],
+            found.overlap[image][kept][None],
+            None if found.metric is None else found.metric[image][kept][None],
+        )
+        real = self.geometry.gt_valid[image]
+        boxes, labels = self.geometry.gt_boxes[image], self.geometry.gt_labels[image]
+        return assigner.result(one, boxes[real][None], labels[real][None])
+
     def sampled(self) -> list[Sampled]:
         """Return the count of positives per image, as mmdet's ``PseudoSampler`` reports it."""
         return [Sampled(max(count, 1)) for count in self.counts]
+
+
+class MatchedAssigner:
+    """Stand-in for an assigner of ours where a sampler draws from each image of a matched batch.
+
+    mmdet's code asks it for one image after the other, and draws from what it gets.
+
+    Args:
+        assigner: the assigner that matched the batch.
+        matched: the batch.
+    """
+
+    def __init__(self, assigner: BatchAssigner, matched: MatchedBatch) -> None:
+        images = range(len(matched.assignment.gt_index))
+        self._results = deque(matched.result(assigner, image) for image in images)
+
+    def assign(self, *args: Any, **kwargs: Any) -> AssignResult:
+        """Return the assignment of the next image."""
+        return self._results.popleft()

@@ -1,0 +1,21 @@
+# The second stage draws regions evenly: positives over the ground-truth boxes, negatives over the
+# range of their IoU, as Libra R-CNN (https://arxiv.org/abs/1904.02701).
+_base_ = 'faster_rcnn_stock_4e_bccd.py'
+
+model = dict(
+    train_cfg=dict(
+        rcnn=dict(
+            sampler=dict(
+                _delete_=True,
+                type='CombinedSampler',
+                num=64,
+                pos_fraction=0.25,
+                add_gt_as_proposals=True,
+                pos_sampler=dict(type='InstanceBalancedPosSampler'),
+                neg_sampler=dict(
+                    type='IoUBalancedNegSampler', floor_thr=-1, floor_fraction=0, num_bins=3
+                ),
+            ),
+        ),
+    ),
+)

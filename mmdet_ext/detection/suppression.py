@@ -11,9 +11,9 @@ detector with a type of this package does. A config of stock types alone imports
 
     custom_imports = dict(imports=['mmdet_ext.detection'], allow_failed_imports=False)
 
-Up to ``split_thr`` boxes, an option of ``nms`` (10,000), mmcv calls a rule once, with the classes
-shifted apart. From there on it calls the rule once per class, which takes longer: the rules need
-memory for the boxes, not for all pairs, so that ``split_thr`` can be larger than any image needs.
+mmcv calls a rule once, with the classes shifted apart, below ``split_thr`` boxes, and from there on
+once per class. That is an option of ``nms``: 10,000 for mmcv's rules, whose time grows with the
+square of the boxes in a call, and no limit for ours, whose memory grows with the boxes alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 from torch import Tensor
@@ -119,6 +120,7 @@ class Names:
 
     def __getattr__(self, name: str) -> Any:
         if name in self._rules:
+            _set_no_limit(sys._getframe(1))
             return self._rules[name]
         if hasattr(sys.modules['mmdet_ext'], name):
             return getattr(sys.modules['mmdet_ext'], name)
@@ -133,6 +135,17 @@ class Names:
         raise AttributeError(
             f'there is no nms of type mmdet_ext.{name}{hint} There are: {", ".join(self._rules)}'
         )
+
+
+def _set_no_limit(caller: FrameType) -> None:
+    """Set ``split_thr`` in the options that ``batched_nms`` is about to read, unless a config does.
+
+    The text is evaluated within ``batched_nms``, whose copy of the options is a local variable. If
+    another release names it otherwise, the limit stays, which costs time alone.
+    """
+    options = caller.f_locals.get('nms_cfg_')
+    if isinstance(options, dict):
+        options.setdefault('split_thr', sys.maxsize)
 
 
 def install() -> None:

@@ -70,6 +70,25 @@ def test_scores_keep_their_precision() -> None:
         assert dets[:, 4].isfinite().all() and len(dets) > 5
 
 
+def test_mmcv_calls_a_rule_of_ours_once_unless_a_config_sets_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    rule = suppression.soft_nms
+
+    def counted(boxes: Tensor, *given: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        calls.append(len(boxes))
+        return rule(boxes, *given, **options)
+
+    monkeypatch.setitem(suppression.Names._rules, 'soft_nms', counted)
+    boxes, scores, labels = detections(1, 12_000, classes=3)
+    options = ConfigDict(type='mmdet_ext.soft_nms')
+    batched_nms(boxes, scores, labels, options)
+    assert calls == [12_000] and options == dict(type='mmdet_ext.soft_nms')
+    batched_nms(boxes, scores, labels, options | dict(split_thr=12_000))
+    assert len(calls) == 4 and sum(calls[1:]) == 12_000
+
+
 def test_full_paths_and_functions_are_types_too() -> None:
     dets, keep = suppressed(dict(type='mmdet_ext.soft_nms'))
     for kind in ('mmdet_ext.detection.suppression.soft_nms', suppression.soft_nms):

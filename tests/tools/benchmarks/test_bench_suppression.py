@@ -30,7 +30,7 @@ def test_contenders_are_compared_with_mmcv(
         assert [timing['name'] for timing in rows[0]['timings']] == names
         assert [timing['name'] for timing in rows[2]['timings']] == [
             *names,
-            f'{names[1]}, one call',
+            f'{names[1]}, by class',
         ]
 
 

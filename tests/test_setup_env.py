@@ -117,6 +117,8 @@ def test_an_index_out_of_reach_is_not_taken_for_an_absent_torchvision(
         ('torch==2.13.0', '2.13.0+cpu', True),
         ('torch>=2.4,<2.6', '2.5.1', True),
         ('torch>=2.4,<2.6', '2.6.0', False),
+        ('torch<=2.6', '2.6.0', True),
+        ('torch<=2.6', '2.6.1', False),
         ('torch!=2.5.0,>2.3', '2.5.0', False),
         ('torch==2.13', '2.13.0', True),
         ('torch', '2.1.0', True),
@@ -189,7 +191,10 @@ def test_lists_of_a_family_exist_and_name_no_package_of_another() -> None:
             for name in other.distributions.values()
             if other is not family
         }
-        for name in family.lists(tuple(setup_hosts.EXTRA_HOSTS)):
+        own = [family.prefix + name for name in ('det', 'cls', 'mim', 'seg')]
+        lists = family.lists(tuple(setup_hosts.EXTRA_HOSTS))
+        assert list(lists) == ['build', 'runtime', *own, 'face', 'test', 'dev', 'docs']
+        for name in lists:
             text = (ROOT / 'requirements' / f'{name}.txt').read_text()
             named = {line.split('>')[0].split(';')[0].strip() for line in text.splitlines()}
             assert not named & others, name

@@ -158,6 +158,15 @@ def test_operators_are_optimised_unless_the_user_chooses_otherwise(
     assert setup_mmcv.build_environment('cpu', 'c++')['CFLAGS'].split() == [*flags, '-O1']
 
 
+def test_the_number_of_jobs_is_that_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the message of a killed compiler advises."""
+    monkeypatch.setenv('MAX_JOBS', '77')
+    assert setup_mmcv.build_environment('cpu', 'c++')['MAX_JOBS'] == '77'
+    monkeypatch.delenv('MAX_JOBS')
+    jobs = setup_mmcv.build_environment('cpu', 'c++')['MAX_JOBS']
+    assert jobs == str(setup_compiler.parallel_jobs())
+
+
 # Failures
 
 

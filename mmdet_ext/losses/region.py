@@ -111,7 +111,7 @@ class RegionLoss(ElementwiseLoss):
         else:
             loss, counted = self.region_losses(pred, target, weight, regions)
             left = None
-        if not regions.ignore_absent or reduction != 'mean':
+        if not regions.ignore_absent:
             return Elements(loss, left)
         return Elements(loss, left, counted.sum().clamp(min=1))
 

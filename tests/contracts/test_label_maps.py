@@ -185,6 +185,22 @@ def test_a_weight_of_an_image_is_that_of_its_pixels(case: Case) -> None:
 
 
 @EVERY
+def test_weights_of_elements_weigh_binary_columns_and_are_refused_by_a_softmax(case: Case) -> None:
+    pred, label = inputs(case)
+    pred, label = as_map(pred), label.reshape(1, HEIGHT, WIDTH)
+    weight = (torch.arange(COUNT) % 3).float().reshape(1, 1, HEIGHT, WIDTH).expand(pred.shape)
+    loss = build(case)
+    if loss.use_sigmoid:
+        found = call(loss, pred, label, weight=weight, reduction_override='sum')
+        pixels = call(loss, pred, label, weight=weight[:, 0], reduction_override='sum')
+        torch.testing.assert_close(found, pixels)
+        assert not found[1][..., 0].any() and found[1][..., 2].any()
+    else:
+        with pytest.raises(ValueError, match='weight of shape .* does not fit a loss of shape'):
+            loss(pred, label, weight=weight)
+
+
+@EVERY
 def test_a_keyword_that_the_loss_does_not_have_is_an_error(case: Case) -> None:
     pred, label = inputs(case)
     for arguments in ((pred, label), (as_map(pred), label.reshape(1, HEIGHT, WIDTH))):

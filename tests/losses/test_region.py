@@ -211,6 +211,16 @@ def test_absent_classes_are_left_out_of_a_mean() -> None:
     torch.testing.assert_close(total, present.sum() / 2, **CLOSE)
 
 
+def test_the_mean_of_dice_ce_is_over_images_also_where_classes_are_absent() -> None:
+    pred, label = maps()
+    label[0] = 255  # costs 0, and is an image of the mean
+    label[1] %= 3
+    each = build('mmdet_ext', 'DiceCELoss', ignore_absent=True, reduction='none')(pred, label)
+    mean = build('mmdet_ext', 'DiceCELoss', ignore_absent=True)(pred, label)
+    assert each[0] == 0
+    torch.testing.assert_close(mean, each.sum() / 3, **CLOSE)
+
+
 def test_dice_ce_is_the_sum_of_both_losses() -> None:
     pred, label = maps(ignore=True)
     entropy = build('mmseg', 'CrossEntropyLoss')

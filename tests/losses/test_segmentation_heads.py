@@ -259,6 +259,21 @@ def test_ohem_is_defined_where_mmsegs_sampler_keeps_nothing() -> None:
         assert (each > 0).flatten().tolist() == [True] * kept + [False] * (6 - kept)
 
 
+def test_ohem_around_mmsegs_loss_ignores_what_the_head_ignores() -> None:
+    pred, label = maps()
+    label[0, 0, 0] = -1
+    options = {'min_kept': 8, 'thresh': 0.2}
+    found = []
+    for scope in ('mmseg', 'mmdet_ext'):
+        inner = {'type': f'{scope}.CrossEntropyLoss'}
+        leaf = pred.clone().requires_grad_()
+        value = build('mmdet_ext', 'OHEMPixelLoss', loss=inner, **options)(
+            leaf, label, ignore_index=255
+        )
+        found.append((value, *torch.autograd.grad(value, leaf)))
+    torch.testing.assert_close(found[0], found[1], **FLOAT)
+
+
 @pytest.mark.parametrize('inner', ['mmdet_ext.DiceLoss', 'mmseg.DiceLoss'])
 def test_ohem_refuses_a_loss_without_a_value_per_pixel(inner: str) -> None:
     """One value per image would be taken for that of each pixel, where there is one image."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,6 +58,14 @@ def test_a_sure_and_right_pixel_costs_exactly_0_and_a_wrong_one_its_distance() -
     cost.sum().backward()
     assert pred.grad is not None
     assert pred.grad[0, :, 0].tolist() == [0, 0] and pred.grad[0, :, 1].tolist() == [-1, 1]
+
+
+def test_any_negative_label_is_ignored_also_with_weights_of_classes() -> None:
+    pred, label = logits_and_labels()
+    weight = torch.linspace(1, 2, 5)
+    for loss in (map_cross_entropy, partial(map_focal_loss, gamma=2.0)):
+        expected = loss(pred, label, weight=weight)
+        assert torch.equal(loss(pred, label.where(label >= 0, -100), weight=weight), expected)
 
 
 @pytest.mark.parametrize('gamma', [0.0, 0.5, 2.0])

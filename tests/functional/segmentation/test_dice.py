@@ -165,6 +165,31 @@ def test_weights_of_classes_are_factors_per_class_and_weights_of_pixels_otherwis
     )
 
 
+@pytest.mark.parametrize('dense', [False, True], ids=['labels', 'targets of each element'])
+@pytest.mark.parametrize('per_class', [False, True], ids=['pooled', 'per class'])
+@pytest.mark.parametrize('activation', ['softmax', 'sigmoid'])
+def test_without_the_background_its_weight_and_its_channel_have_no_part(
+    activation: str, per_class: bool, dense: bool
+) -> None:
+    pred, label = maps(3)
+    table = torch.nn.functional.one_hot(label, 3).movedim(-1, 1)
+    for weights in (None, [7.0, 2.0, 0.5]):
+        regions = Regions(activation, per_class, False, False, class_weight=weights)  # type: ignore[arg-type]
+        found = dice_loss(pred, table if dense else label, regions=regions)
+        p = (pred.softmax(1) if activation == 'softmax' else pred.sigmoid())[:, 1:]
+        own = None if weights is None else weights[1:]
+        rest = Regions('none', per_class, class_weight=own)
+        check(found, dice_loss(p, table[:, 1:], regions=rest), pred)
+
+
+def test_labels_beyond_the_classes_are_in_no_class_with_sigmoid() -> None:
+    pred, label = maps(3)
+    label[0, :2] = 3
+    table = torch.nn.functional.one_hot(label, 4)[..., :3].movedim(-1, 1)
+    regions = Regions('sigmoid')
+    check(dice_loss(pred, label, regions=regions), dice_loss(pred, table, regions=regions), pred)
+
+
 def test_weights_of_images_equal_weights_of_their_pixels() -> None:
     pred, label = maps(3)
     weight = torch.tensor([0.5, 2.0, 0.0, 1.0]).double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,6 +142,15 @@ def test_only_the_classes_that_take_part_are_in_the_mean() -> None:
     regions = Regions(ignore_absent=True)
     dice = dice_loss(pred, label, exponent=1)[:, :2].mean(1)
     check(dice_ce_loss(pred, label, ce_weight=0.0, regions=regions), dice, pred)
+
+
+def test_the_label_to_ignore_is_that_of_the_regions() -> None:
+    pred, label = maps()
+    for regions in (Regions(ignore_index=1), Regions('sigmoid', ignore_index=1)):
+        plain = replace(regions, ignore_index=255)
+        found = dice_ce_loss(pred, label.where(label != 255, 1), regions=regions)
+        expected = dice_ce_loss(pred, label.where(label != 1, 255), regions=plain)
+        check(found, expected, pred)
 
 
 def test_the_dice_of_a_batch_is_added_to_each_image() -> None:

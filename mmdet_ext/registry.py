@@ -57,7 +57,7 @@ INSTALL_HINTS: dict[str, str] = {
     'or beside onedl-mmengine `pip install onedl-mmdetection`',
     'mmpretrain': "install it: `pip install 'mmpretrain>=1.2,<2'`, "
     'or beside onedl-mmengine `pip install onedl-mmpretrain`',
-    'mmseg': "install it: `pip install 'mmsegmentation>=1.2,<2'`, "
+    'mmseg': "install it: `pip install 'mmsegmentation>=1.2.2,<2'`, "
     'or beside onedl-mmengine `pip install onedl-mmsegmentation`',
     'mmcv': "install it: `pip install 'mmcv>=2.1,<2.2'`, "
     'or beside onedl-mmengine `pip install onedl-mmcv`',

@@ -283,6 +283,18 @@ def test_drop_in_replacements_name_the_replaced_component(row: Any) -> None:
         assert any(host in (cls.__doc__ or '').lower() for host in hosts)
 
 
+def test_hints_name_the_releases_of_the_requirements() -> None:
+    folder = REPO / 'requirements'
+    lines = {
+        line.strip()
+        for name in ('det', 'cls', 'seg')
+        for line in (folder / f'{name}.txt').read_text(encoding='utf-8').splitlines()
+    }
+    hinted = [re.search("pip install '(.+?)'", hint) for hint in registry.INSTALL_HINTS.values()]
+    found = {match[1] for match in hinted if match}
+    assert len(found) == 4 and found <= lines
+
+
 @pytest.mark.subprocess
 def test_nothing_is_registered_with_the_hosts() -> None:
     script = """

@@ -292,6 +292,20 @@ def test_a_map_stays_on_the_device_of_its_inputs(case: Case) -> None:
 
 
 @EVERY
+def test_branches_without_a_look_at_the_values_give_the_same(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pred, label = inputs(case)
+    label = label.where(torch.arange(COUNT) % 3 != 0, 255).reshape(1, HEIGHT, WIDTH)
+    weight = torch.linspace(0, 1, COUNT).reshape(label.shape)
+    found = []
+    for compiles in (False, True):
+        monkeypatch.setattr(torch.compiler, 'is_compiling', lambda compiles=compiles: compiles)
+        found.append(call(build(case), as_map(pred), label, weight=weight, ignore_index=255))
+    torch.testing.assert_close(*found)
+
+
+@EVERY
 @pytest.mark.slow
 def test_a_map_compiles_in_one_graph(case: Case) -> None:
     pred, label = inputs(case)

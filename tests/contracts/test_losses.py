@@ -196,6 +196,22 @@ def test_gradient_by_finite_differences(case: Case) -> None:
     )
 
 
+@pytest.mark.parametrize('hard', [False, True], ids=['usual', 'edges'])
+def test_branches_without_a_look_at_the_values_give_the_same(
+    case: Case, hard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU looks at the values to save work; a compiler does not, nor does a GPU."""
+    make = case.hard_inputs if hard else case.inputs
+    pred, target = make(torch.Generator().manual_seed(0), 16)
+    pred.requires_grad_()
+    loss, found = build(case, reduction='none'), []
+    for compiles in (False, True):
+        monkeypatch.setattr(torch.compiler, 'is_compiling', lambda compiles=compiles: compiles)
+        each = loss(pred, target)
+        found.append((each, *torch.autograd.grad(each.sum(), pred)))
+    torch.testing.assert_close(*found, equal_nan=False)
+
+
 @pytest.mark.slow
 def test_compiles_in_one_graph(case: Case) -> None:
     torch.compiler.reset()  # classes of one family share code, which may be compiled 8 times

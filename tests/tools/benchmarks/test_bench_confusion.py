@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tools.test_benchmarks import benchmark
+from tests.tools.benchmarks.test_benchmarks import benchmark
 
 
 def test_counts_are_compared_with_those_of_mmseg(

@@ -146,6 +146,17 @@ def test_absent_classes_are_ignored_by_option() -> None:
     check(loss, slow_regions(pred, label, None, regions, formula), pred)
 
 
+def test_a_class_that_is_present_and_missed_by_all_certainty_takes_part() -> None:
+    """Its overlap is 0, as that of an absent class, but not its size."""
+    pred = torch.tensor([1e4, 0.0]).reshape(1, 2, 1).expand(1, 2, 6)
+    label = torch.tensor([[0, 0, 0, 0, 1, 1]])
+    for exponent in (1, 2):
+        found = dice_region_losses(
+            pred, label, exponent=exponent, regions=Regions(ignore_absent=True)
+        )
+        assert found.counted.all() and found.loss[0, 1] > 0.999
+
+
 def test_weights_of_classes_are_factors_per_class_and_weights_of_pixels_otherwise() -> None:
     pred, label = maps(3)
     weights = [0.5, 2.0, 0.0]

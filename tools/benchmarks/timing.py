@@ -51,6 +51,10 @@ def parse_arguments(
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, help='JSON file to write')
     args = parser.parse_args(argv)
+    if args.runs < 2:
+        parser.error(
+            f'--runs must be at least 2, as medians and quartiles are printed, got {args.runs}'
+        )
     torch.set_num_threads(args.threads)
     return args
 

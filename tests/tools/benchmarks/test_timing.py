@@ -63,3 +63,10 @@ def test_report_writes_what_it_prints(
     assert [t['name'] for t in content['rows'][0]['timings']] == ['a', 'b']
     printed = capsys.readouterr().out
     assert f'| work | a | {timings[0].median_ms:.2f} |' in printed
+
+
+def test_one_run_has_no_quartiles(timing: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_of:
+        timing.parse_arguments('Benchmark.', ['--runs', '1'])
+    assert exit_of.value.code == 2
+    assert '--runs must be at least 2' in capsys.readouterr().err

@@ -94,6 +94,9 @@ def is_there(dotted: str) -> bool:
     parts = dotted.split('.')
     if len(parts) == 2 and parts[1] in registered_types():
         return True
+    # Rules of suppression are named by the scope in a head's ``nms``.
+    if len(parts) == 2 and parts[1] in names_in(REPO / 'mmdet_ext/detection/suppression.py'):
+        return True
     # A package of components has those of its modules as attributes.
     package = REPO.joinpath(*parts[:-1])
     if parts[-1] in registered_types() and any(

@@ -40,10 +40,12 @@ def check_detections(boxes: Tensor, scores: Tensor, labels: Tensor | None) -> tu
     if labels is not None and (labels.is_floating_point() or labels.is_complex()):
         raise TypeError(f'labels must be whole numbers, got {labels.dtype}')
     boxes, scores = promote_half(boxes.detach(), scores.detach())
-    _check_none('scores', scores, ~scores.isfinite(), 'finite')
-    _check_none('boxes', boxes, ~boxes.isfinite(), 'finite')
+    why = 'the network has diverged, or half precision has overflowed'
+    _check_none('scores', scores, ~scores.isfinite(), 'finite', why)
+    _check_none('boxes', boxes, ~boxes.isfinite(), 'finite', why)
+    wanted = 'corners x1, y1, x2, y2 with x1 <= x2 and y1 <= y2'
     inverted = boxes[:, 2:] < boxes[:, :2]
-    _check_none('boxes', boxes, inverted, 'corners x1, y1, x2, y2 with x1 <= x2 and y1 <= y2')
+    _check_none('boxes', boxes, inverted, wanted, 'order the corners, or leave such boxes out')
     return boxes, scores
 
 
@@ -68,8 +70,9 @@ def planes_iou(one: Planes, other: Planes) -> Tensor:
     return iou_of_planes(one, other[:4], eps=tiny).nan_to_num_(0.0)
 
 
-def _check_none(name: str, value: Tensor, wrong: Tensor, wanted: str) -> None:
+def _check_none(name: str, value: Tensor, wrong: Tensor, wanted: str, why: str) -> None:
     """Raise ValueError, naming the first row (of N), if ``wrong`` is True anywhere."""
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0, 0])
-        raise ValueError(f'{name} must be {wanted}, got {value[row].tolist()} in row {row}')
+        got = f'got {value[row].tolist()} in row {row}'
+        raise ValueError(f'{name} must be {wanted}, {got}: {why}')

@@ -213,7 +213,7 @@ def test_boxes_without_area_overlap_nothing(most: int, monkeypatch: pytest.Monke
         assert keep.tolist() == [0, 1, 2] and dets.isfinite().all()
         assert torch.equal(dets[:, 4], scores[:3])
     assert batched_diou_nms(boxes, scores, None)[1].tolist() == [0, 1, 2]
-    # With an offset a line is one pixel high.
+    # With an offset, lines are one pixel high.
     assert batched_soft_nms(boxes[1:3], scores[1:3], None, offset=1)[1].tolist() == [0]
 
 

@@ -106,6 +106,15 @@ def test_stock_rules_are_mmcvs() -> None:
     assert set(dets[:, 4].tolist()) < set(detections(1, 500)[1].tolist())
 
 
+def test_without_operators_of_mmcv_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = vars(sys.modules['mmcv.ops.nms'])
+    monkeypatch.delitem(names, 'mmdet_ext')
+    with monkeypatch.context() as absent:
+        absent.setitem(sys.modules, 'mmcv.ops.nms', None)
+        suppression.install()
+    assert 'mmdet_ext' not in names
+
+
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [

@@ -125,6 +125,18 @@ def test_classes_equal_those_of_mmcvs_batched_nms(method: str, split: int) -> No
     torch.testing.assert_close(dets, their_dets, rtol=0, atol=1e-6)
 
 
+def test_where_mmcvs_results_differ() -> None:
+    ops = pytest.importorskip('mmcv.ops', reason='mmcv has no operators')
+    flat = torch.tensor([[1.0, 2.0, 3.0, 2.0]] * 2)
+    scores = torch.tensor([0.9, 0.7])
+    lowered, _ = ops.soft_nms(flat, scores, method='gaussian')
+    assert lowered[:, 4].isnan().tolist() == [False, True]
+    assert torch.equal(batched_soft_nms(flat, scores, None, method='gaussian')[0][:, 4], scores)
+    # The best box is kept whatever its score.
+    assert ops.soft_nms(flat, scores / 1000, min_score=1e-3)[1].tolist() == [0]
+    assert batched_soft_nms(flat, scores / 1000, None, min_score=1e-3)[1].tolist() == []
+
+
 def test_naive_keeps_what_torchvision_keeps() -> None:
     boxes, scores, labels = detections(2, 400)
     dets, keep = batched_soft_nms(boxes, scores, labels, 0.4, min_score=0, method='naive')

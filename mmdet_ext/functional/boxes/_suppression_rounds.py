@@ -15,7 +15,7 @@ from torch import Tensor
 from mmdet_ext.functional.boxes._detections import gather, planes_of
 from mmdet_ext.functional.boxes._suppression_pairs import Pairs, Rule, weighted_pairs
 
-#: Most pairs that are held per box, of 20 bytes each and 40 while they are used.
+#: Most pairs that are held per box, of 20 bytes each, and about 70 while they are used.
 PAIRS_PER_BOX = 64
 
 

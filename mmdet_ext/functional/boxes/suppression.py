@@ -94,7 +94,8 @@ def batched_soft_nms(
     def weigh(one: Planes, other: Planes) -> Tensor:
         iou = planes_iou(one, other)
         if method == 'gaussian':
-            return (iou.square() / -sigma).exp()
+            # A tiny sigma is 0 in float32, and 0 / 0 is no overlap.
+            return (iou.square() / -sigma).exp().nan_to_num_(1.0)
         reached = (iou >= iou_threshold).to(iou.dtype)
         return 1 - (iou * reached if method == 'linear' else reached)
 

@@ -328,10 +328,15 @@ def _proposals(root: Path, part: str) -> Path:
 
 def _narrow(model: Any) -> None:
     """Give a ResNet, and the neck and heads behind it, a quarter of their channels."""
-    if bare(model.backbone.type) != 'ResNet' or 'neck' not in model:
+    if bare(model.backbone.type) != 'ResNet' or model.get('neck') is None:
         return
     model.backbone.base_channels = model.backbone.get('base_channels', 64) // NARROWER
-    model.neck.in_channels = [width // NARROWER for width in model.neck.in_channels]
+    widths = model.neck.in_channels
+    model.neck.in_channels = (
+        widths // NARROWER
+        if isinstance(widths, int)
+        else type(widths)(width // NARROWER for width in widths)
+    )
     for key in WIDTHS:
         for part in _dicts_with(model, key):
             if part[key] == FPN_WIDTH:

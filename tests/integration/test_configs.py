@@ -102,7 +102,10 @@ def test_two_iterations_with_finite_losses(run: Run) -> None:
     first, second = run.recorder.losses
     assert logged[0]['loss'] == pytest.approx(first, rel=1e-6)
     assert logged[1]['loss'] == pytest.approx((first + second) / 2, rel=1e-6)
-    parts = [value for line in logged for key, value in line.items() if key.startswith('loss_')]
+    # mmdet's CornerHead reports det_loss, where others report loss_cls.
+    parts = [
+        value for line in logged for key, value in line.items() if key != 'loss' and 'loss' in key
+    ]
     assert len(parts) >= 4 and all(math.isfinite(value) for value in parts)
 
 
@@ -136,6 +139,18 @@ def test_validation_reports_map(run: Run) -> None:
     assert 0 <= val['coco/bbox_mAP'] <= 1
 
 
+def test_predictions_of_an_image(run: Run) -> None:
+    model = run.runner.model.eval()
+    (sample,) = model.test_step(next(iter(run.runner.val_dataloader)))
+    found, (height, width) = sample.pred_instances, sample.ori_shape
+    assert len(found) > 0
+    assert found.bboxes.shape == (len(found), 4) and torch.isfinite(found.bboxes).all()
+    assert ((found.scores >= 0) & (found.scores <= 1)).all()
+    assert set(found.labels.tolist()) <= {0, 1, 2}
+    if hasattr(found, 'masks'):
+        assert found.masks.shape == (len(found), height, width)
+
+
 def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
     # A suppression rule is a function, which nothing holds.
     named = {name for name in named_types(Config.fromfile(run.leaf)) if name[0].isupper()}
@@ -159,7 +174,9 @@ def test_every_leaf_but_those_of_mmdet_names_a_type_of_ours() -> None:
     for leaf in leaf_configs():
         cfg = Config.fromfile(leaf)
         ours = named_types(cfg) - {'CocoDataset'}
-        assert bool(ours) is ('stock' not in leaf.stem), (leaf, ours)
+        # Leaves of the zoo have mmdet's head wherever mmdet has one.
+        if leaf.parent.name != 'zoo_small':
+            assert bool(ours) is ('stock' not in leaf.stem), (leaf, ours)
         # Checkpoints load wherever a leaf is read.
         assert 'mmdet_ext.compat' in cfg.custom_imports.imports, leaf
 

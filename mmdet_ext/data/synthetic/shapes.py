@@ -106,9 +106,10 @@ def make_shapes(
 ) -> ShapesReport:
     """Write the set: ``images/{train,val}``, ``annotations/instances_{train,val}.json``, a preview.
 
-    A box holds the whole extent of a shape within the image, hidden parts included. An annotation
-    also holds ``visible``, the share of the shape that no other hides. The same seed gives the
-    same set, and an image does not depend on the numbers of images, nor on masks.
+    A box holds the whole extent of a shape within the image, hidden parts included, and so does the
+    polygon ``segmentation``; ``area`` is that of the box. An annotation also holds ``visible``, the
+    share of the shape that no other hides. The same seed gives the same set, and an image does not
+    depend on the numbers of images, nor on masks.
 
     Masks, ``masks/{train,val}/<name of the image>.png``, hold a label per pixel: 0 for the
     background, then the classes, and 255 for pixels of mixed colour at outlines. mmseg's
@@ -200,6 +201,7 @@ def _write_split(
                     'image_id': number,
                     'category_id': CLASSES.index(shape.name) + 1,
                     'bbox': box,
+                    'segmentation': [shape.outline(width, height).round(2).ravel().tolist()],
                     'area': round(box[2] * box[3], 2),
                     'iscrowd': 0,
                     'visible': round(share, 3),

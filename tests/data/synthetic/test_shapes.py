@@ -130,6 +130,23 @@ def test_box_of_known_shapes() -> None:
     assert triangle.area() == pytest.approx(300**0.5 * 30)
 
 
+def enclosed(corners: np.ndarray) -> float:
+    """Return the area of a polygon, corners (K, 2), by the shoelace formula."""
+    (x, y), (u, v) = corners.T, np.roll(corners, -1, axis=0).T
+    return abs(float((x * v - u * y).sum())) / 2
+
+
+def test_outline_by_hand() -> None:
+    # A regular polygon of 48 corners; its left half alone lies within the image.
+    area = 24 * 10**2 * math.sin(2 * math.pi / 48)
+    assert enclosed(Shape('circle', (50, 50), 10).outline(100, 100)) == pytest.approx(area)
+    assert enclosed(Shape('circle', (100, 50), 10).outline(100, 100)) == pytest.approx(area / 2)
+    # A square on its corner, of diagonal 20, that loses half of its lower triangle's height.
+    cut = Shape('square', (50, 95), 10).outline(100, 100)
+    assert enclosed(cut) == pytest.approx(200 - 25)
+    assert cut.max(axis=0).tolist() == pytest.approx([60, 100])
+
+
 def test_visible_share_by_hand() -> None:
     side = 20 / math.sqrt(2)  # radius of a square of side 20
     below = Shape('square', (50, 50), side, math.pi / 4)
@@ -246,6 +263,10 @@ def test_annotations_describe_the_scenes(tmp_path: Path) -> None:
             assert (x, y, x + width, y + height) == pytest.approx(shape.box(240, 180), abs=0.011)
             assert item['area'] == pytest.approx(width * height, abs=0.011)
             assert item['iscrowd'] == 0
+            (polygon,) = item['segmentation']
+            xs, ys = polygon[::2], polygon[1::2]
+            extent = min(xs), min(ys), max(xs), max(ys)
+            assert extent == pytest.approx(shape.box(240, 180), abs=0.011)
         path = tmp_path / 'set' / 'images' / 'train' / f'00000{number}.jpg'
         assert cv2.imread(str(path)).shape == (180, 240, 3)
     summary = report.splits['train']

@@ -288,7 +288,8 @@ def test_preview_shows_boxes_and_legend(tmp_path: Path) -> None:
     assert (sheet[2:126, 322:478] == 255).all()
     circle = np.array((0, 230, 255))
     assert (sheet[:128, :320] == circle).all(axis=2).sum() > 50
-    assert (sheet[128:] == circle).all(axis=2).any()
+    # OpenCV 4 draws no pixel of so thin a text in its full colour.
+    assert (abs(sheet[128:].astype(int) - circle).max(axis=2) < 30).any()
 
 
 def test_only_an_earlier_set_is_overwritten(tmp_path: Path) -> None:

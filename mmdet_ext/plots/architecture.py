@@ -49,7 +49,7 @@ def _finite(value: float | None) -> float:
 
 
 def draw_costs(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw parameters, operations and time of detectors as bars, on logarithmic axes.
+    """Draw parameters, operations and time of detectors as points, on logarithmic axes.
 
     Args:
         rows: Per detector ``name``, ``parameters``, ``gflops`` and ``median_ms``.
@@ -65,8 +65,9 @@ def draw_costs(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         ),
         strict=True,
     ):
-        axes.barh([row['name'] for row in rows], [row[key] * scale for row in rows])
+        names = [row['name'] for row in rows]
+        axes.plot([row[key] * scale for row in rows], names, 'o', color=COLOURS[0])
         axes.set(xscale='log', xlabel=label)
-        axes.grid(alpha=0.25, axis='x')
+        axes.grid(alpha=0.25)
     figure.axes[0].invert_yaxis()
     save_small_figure(figure, path)

@@ -44,6 +44,11 @@ def test_plain_stacks_have_the_field_of_the_formula(layers: list[tuple[int, int]
     got = layer_fields(network, (64, 64))
     assert [layer.field for layer in got] == [by_notes(layers[: i + 1]) for i in range(len(layers))]
     assert all(layer.agrees for layer in got)
+    side, sides = 64, []
+    for kernel, stride in layers:
+        side = (side + 2 * (kernel // 2) - kernel) // stride + 1
+        sides.append((side, side))
+    assert [layer.map_size for layer in got] == sides
 
 
 def test_pixels_agree_with_gradients_of_a_network_as_it_is() -> None:

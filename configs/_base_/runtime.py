@@ -11,6 +11,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
 )
+# Names a head whose num_classes differs from the classes of the data set, with both numbers.
+custom_hooks = [dict(type='NumClassCheckHook')]
 
 env_cfg = dict(
     cudnn_benchmark=False,

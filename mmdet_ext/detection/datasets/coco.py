@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.fileio import load
@@ -164,6 +165,22 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
             else:
                 self._dropped.add(reason, f'{image["file_name"]} {ann["bbox"]}')
         return super().parse_data_info({**raw_data_info, 'raw_ann_info': kept})
+
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline on an image; one that OpenCV refuses is named with its size.
+
+        A very long image has no pixel left on its short side where ``Resize`` keeps its ratio.
+        """
+        try:
+            return super().prepare_data(idx)
+        except cv2.error as error:
+            info = self.get_data_info(idx)
+            raise ValueError(
+                f'the pipeline fails on {info["img_path"]!r}, of {info["width"]} x '
+                f'{info["height"]} px (width x height): {str(error).strip()}. If a side becomes '
+                'less than a pixel, leave the image out of the annotations, cut it into parts, or '
+                'raise scale of Resize'
+            ) from error
 
     def load_proposals(self) -> None:
         """Load the proposals of ``proposal_file``; images that it has beyond ours are ignored.

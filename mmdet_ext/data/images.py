@@ -21,6 +21,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+#: What OpenCV raises where it refuses an image, of no pixels for one.
+OpenCVError = cv2.error
+
 _JPEG_START = b'\xff\xd8'
 _JPEG_END = b'\xff\xd9'
 _JPEG_SCAN = 0xDA

@@ -50,7 +50,7 @@ _PARTS = ('train', 'val')
 
 @dataclass(frozen=True)
 class Road:
-    """What a run of the road is made of.
+    """Folders and options of a run of the road.
 
     Attributes:
         data: folder of the shapes.
@@ -77,7 +77,7 @@ class Road:
 
 @dataclass(frozen=True)
 class Stop:
-    """What one station of the road measured.
+    """Measurements of one station of the road.
 
     Attributes:
         name: name of the detector.

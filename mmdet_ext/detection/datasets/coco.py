@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.fileio import load
@@ -25,6 +24,7 @@ from mmdet_ext.data.coco.annotations import (
 from mmdet_ext.data.coco.ids import check_ids, is_other_kind
 from mmdet_ext.data.coco.image_files import ImageFiles, check_image_files
 from mmdet_ext.data.coco.values import is_fraction_box
+from mmdet_ext.data.images import OpenCVError
 from mmdet_ext.data.reports import Tally, listed
 from mmdet_ext.detection.datasets.proposals import attach_proposals
 from mmdet_ext.detection.datasets.trained_files import find_trained, remember_training
@@ -173,7 +173,7 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         """
         try:
             return super().prepare_data(idx)
-        except cv2.error as error:
+        except OpenCVError as error:
             info = self.get_data_info(idx)
             raise ValueError(
                 f'the pipeline fails on {info["img_path"]!r}, of {info["width"]} x '

@@ -15,8 +15,8 @@ def draw_sizes(title: str, layers: Sequence[Mapping[str, Any]], side: int, path:
 
     Args:
         title: Name of the detector.
-        layers: Per layer ``map_size`` (height, width), ``field`` and ``measured`` in px; infinite
-            for a whole image, and ``field`` None where there is no formula.
+        layers: Per layer ``name``, ``map_size`` (height, width), ``field`` and ``measured`` in px;
+            infinite for a whole image, and ``field`` None where there is no formula.
         side: Longer side of the image in px, drawn as a line.
         path: The png file to write.
     """
@@ -37,8 +37,13 @@ def draw_sizes(title: str, layers: Sequence[Mapping[str, Any]], side: int, path:
     lower.axhline(side, color=GREY, linestyle='--', linewidth=1, label=f'image, {side} px')
     lower.set(xlabel='convolution or pooling', ylabel='receptive field in px', ylim=(0, None))
     lower.xaxis.get_major_locator().set_params(integer=True)
+    in_backbone = sum(layer['name'].startswith('backbone') for layer in layers)
     for axes in (upper, lower):
         axes.grid(alpha=0.25)
+        if in_backbone < len(layers):
+            axes.axvline(in_backbone + 0.5, color='black', linestyle=':', linewidth=1)
+    if in_backbone < len(layers):
+        upper.text(in_backbone + 0.7, upper.get_ylim()[1], 'neck', va='top')
     lower.legend(frameon=False)
     save_small_figure(figure, path)
 

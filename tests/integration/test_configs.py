@@ -141,7 +141,7 @@ def test_validation_reports_map(run: Run) -> None:
 
 def test_predictions_of_an_image(run: Run) -> None:
     model = run.runner.model.eval()
-    (sample,) = model.test_step(next(iter(run.runner.val_dataloader)))
+    sample, *_ = model.test_step(next(iter(run.runner.val_dataloader)))
     found, (height, width) = sample.pred_instances, sample.ori_shape
     assert len(found) > 0
     assert found.bboxes.shape == (len(found), 4) and torch.isfinite(found.bboxes).all()

@@ -11,9 +11,9 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_ext.detection.inspection.cost import (
-    backbone_of,
     build_detector,
     example,
+    features_of,
     image_size,
     measure_cost,
 )
@@ -43,10 +43,14 @@ def test_figures_of_a_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str
     # The field of a ResNet-18 by hand: 7 + 2 * 2 for the stem, and then four convolutions of 3 x 3
     # per stage, at 4, 8, 16 and 32 px, of which the first of a later stage comes at the one before.
     assert 11 + 8 * 4 + (8 + 16 * 3) + (16 + 32 * 3) + (32 + 64 * 3) == 435
-    assert row['layers'][-1]['measured'] == row['layers'][-1]['field'] == 435
+    layers = {layer['name']: layer for layer in row['layers']}
+    assert layers['backbone.layer4.1.conv2']['measured'] == 435
+    assert layers['backbone.layer4.1.conv2']['field'] == 435
+    # 180 px are padded to 192; the last map of the neck is half as large, and sees two units more.
+    assert layers['backbone.layer4.1.conv2']['map_size'] == [6, 8]
+    assert layers['neck.extra_convs.0.conv']['map_size'] == [3, 4]
+    assert layers['neck.extra_convs.0.conv']['field'] == 435 + 2 * 32
     assert all(layer['agrees'] for layer in row['layers'])
-    # 180 px are padded to 192.
-    assert row['layers'][-1]['map_size'] == [6, 8]
     assert (row['width'], row['height'], row['threads']) == (240, 180, 1)
     assert row['median_ms'] > 0
     assert (tmp_path / 'zoo.md').read_text(encoding='utf-8') in capsys.readouterr().out
@@ -98,5 +102,5 @@ def test_sizes_that_a_config_gives_its_images() -> None:
     data = example(cfg, 240, 180)
     assert len(data['data_samples'][0].proposals) > 100
     # The network sees crops, not the image.
-    network, size = backbone_of(model, data)
-    assert size == (64, 64) and network is model.roi_head.bbox_roi_extractor.backbone
+    network, size = features_of(model, data)
+    assert size == (64, 64) and network.backbone is model.roi_head.bbox_roi_extractor.backbone

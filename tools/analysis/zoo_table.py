@@ -5,8 +5,8 @@
 
 Without CONFIG it takes all of configs/zoo_small. It writes zoo.json, zoo.md, costs.png and
 sizes_<config>.png. Detectors have random weights and predict an image of noise, with one thread; a
-multiplication and its addition are two operations. The receptive field of each layer of the
-backbone is computed by the formula and by gradients.
+multiplication and its addition are two operations. The receptive field of each layer of
+backbone and neck is computed by the formula and by gradients.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _row(name: str, cfg: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """Build a detector; return its cost and the sizes of the layers of its backbone."""
+    """Build a detector; return its cost and the sizes of the layers of backbone and neck."""
     from mmdet_ext.detection.inspection.cost import (
-        backbone_of,
         build_detector,
         example,
+        features_of,
         image_size,
         measure_cost,
     )
@@ -70,19 +70,22 @@ def _row(name: str, cfg: Any, args: argparse.Namespace) -> dict[str, Any]:
     model = build_detector(cfg, args.seed)
     data = example(cfg, *image_size(cfg, tuple(args.size)), args.seed)
     cost = measure_cost(model, data, args.runs)
-    layers = layer_fields(*backbone_of(model, data))
+    layers = layer_fields(*features_of(model, data))
     return {'name': name, **asdict(cost), 'layers': [asdict(layer) for layer in layers]}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Format a Markdown table with a line per detector; the field is that of the last layer."""
+    """Format a Markdown table with a line per detector.
+
+    Map and field are those of the last layer of the backbone; the layers that agree are of all.
+    """
     lines = [
         '| config | image | M parameters | GFLOPs | ms | IQR ms | last map | field, formula '
         '| measured | layers that agree |',
         '| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |',
     ]
     for row in rows:
-        last = row['layers'][-1]
+        last = [layer for layer in row['layers'] if layer['name'].startswith('backbone')][-1]
         height, width = last['map_size']
         with_formula = [layer['agrees'] for layer in row['layers'] if layer['agrees'] is not None]
         lines.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,17 +149,21 @@ def measure_cost(model: Any, data: dict[str, Any], runs: int = 5) -> Cost:
     )
 
 
-def backbone_of(model: Any, data: dict[str, Any]) -> tuple[nn.Module, tuple[int, int]]:
-    """Return the backbone, and the height and width of the images that it gets in px.
+def features_of(model: Any, data: dict[str, Any]) -> tuple[nn.Module, tuple[int, int]]:
+    """Return backbone and neck in a row, and the height and width of the images that they get.
 
-    R-CNN's gets the crops of proposals instead of the image.
+    R-CNN's backbone gets the crops of proposals instead of the image.
 
     Args:
         model: Detector of `build_detector`.
         data: Image of `example`.
     """
-    if any(True for _ in model.backbone.parameters()):
-        height, width = model.data_preprocessor(data, False)['inputs'].shape[-2:]
-        return model.backbone, (height, width)
-    extractor = model.roi_head.bbox_roi_extractor
-    return extractor.backbone, (extractor.crop_size, extractor.crop_size)
+    if not any(True for _ in model.backbone.parameters()):
+        extractor = model.roi_head.bbox_roi_extractor
+        crop = (extractor.crop_size, extractor.crop_size)
+        return nn.Sequential(OrderedDict(backbone=extractor.backbone)), crop
+    parts = OrderedDict(backbone=model.backbone)
+    if model.with_neck:
+        parts['neck'] = model.neck
+    height, width = model.data_preprocessor(data, False)['inputs'].shape[-2:]
+    return nn.Sequential(parts), (height, width)

@@ -71,6 +71,7 @@ def test_masks_are_loaded_as_in_training_and_made_from_boxes_that_have_none(
     assert first['image_id'] == second['image_id']
     x, y, width, height = first['bbox']
     first['segmentation'] = [[x, y, x + width, y, x, y + height]]
+    second.pop('segmentation', None)
     listing.write_text(json.dumps(content))
     config = bccd(root)
     loading = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)

@@ -5,3 +5,5 @@ default_scope = 'mmseg'
 # `mim test mmseg CONFIG --checkpoint X --show-dir DIR` draws every image with its labels.
 default_hooks = dict(visualization=dict(type='SegVisualizationHook'))
 visualizer = dict(type='SegLocalVisualizer')
+# The check of classes is of mmdet alone.
+custom_hooks = []

@@ -52,7 +52,7 @@ test: HOSTS := seg
 test: lint ## Lint, types and all tests, on all cores
 	$(BIN)/python -m pytest $(IN_PARALLEL) --durations=30 --durations-min=1
 
-test-fast: env ## The tests that train no config and start no process: under two minutes
+test-fast: env ## The tests that train no config and start no process: about six minutes on two cores
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m 'not leaf and not subprocess and not slow'
 
 lint: env ## Lint and types only

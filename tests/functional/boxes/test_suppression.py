@@ -339,3 +339,12 @@ def test_a_gpu_gives_the_same(method: str) -> None:
     other_dets, other = batched_soft_nms(boxes.cuda(), scores.cuda(), labels.cuda(), method=method)
     assert other.is_cuda and other.tolist() == keep.tolist()
     torch.testing.assert_close(other_dets.cpu(), dets, rtol=0, atol=1e-6)
+
+
+def test_an_overlap_equal_to_the_threshold_counts() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 2.0]])  # an IoU of 0.5
+    scores = torch.tensor([0.8, 0.6])
+    dets, _ = batched_soft_nms(boxes, scores, None, iou_threshold=0.5)
+    torch.testing.assert_close(dets[:, 4], torch.tensor([0.8, 0.3]))
+    _, keep = batched_soft_nms(boxes, scores, None, iou_threshold=0.5, method='naive')
+    assert keep.tolist() == [0]

@@ -33,6 +33,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
         'mmdet_ext.losses',
         'mmdet_ext.detection.losses',
         'mmdet_ext.detection.heads.dense',
+        'mmdet_ext.detection.heads.yolo',
         'mmdet_ext.detection.heads.roi',
         'mmdet_ext.detection.necks',
         'mmdet_ext.detection.backbones',

@@ -9,7 +9,7 @@ from mmdet.models.detectors import SingleStageDetector
 
 from mmdet_ext.compat.darknet import DarknetLayer, darknet_layers, load_darknet, save_darknet
 from mmdet_ext.detection.backbones.csp_darknet53 import CSPDarknet53
-from mmdet_ext.detection.heads.dense.yolov3 import YOLOV3Head
+from mmdet_ext.detection.heads.yolo.yolov3 import YOLOV3Head
 from mmdet_ext.detection.necks.yolov4 import YOLOV4Neck
 from mmdet_ext.registry import MODELS
 

@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_ext.detection.heads.dense.yolov1 import select_boxes
+from mmdet_ext.detection.heads.yolo.yolov1 import select_boxes
 from mmdet_ext.functional.yolo.v1 import split_yolov1, yolov1_loss
 from mmdet_ext.registry import MODELS
 

@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_ext.functional.boxes.overlap import box_iou
-from tests.detection.heads.yolov3_loops import (
+from tests.detection.heads.yolo.yolov3_loops import (
     CIOU,
     CLASSES,
     GTS,

@@ -17,7 +17,7 @@ from mmdet_ext.detection.heads.dense.batch_targets import (
     per_image,
 )
 from mmdet_ext.detection.heads.dense.matched_batch import MatchedBatch
-from mmdet_ext.detection.heads.dense.yolov3_losses import YOLOv3Losses
+from mmdet_ext.detection.heads.yolo.yolov3_losses import YOLOv3Losses
 from mmdet_ext.detection.host import batch_geometry, have_tensors
 from mmdet_ext.functional.assignment.claims import BACKGROUND
 from mmdet_ext.functional.assignment.geometry import Predictions

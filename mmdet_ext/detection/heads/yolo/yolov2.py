@@ -16,7 +16,7 @@ from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.detection.backbones.layers import BATCH_NORM, LEAKY_RELU, conv
 from mmdet_ext.detection.heads.dense.batch_targets import BatchTargets, flat_levels
 from mmdet_ext.detection.heads.dense.fitting import check_fits
-from mmdet_ext.detection.heads.dense.yolov1 import select_boxes
+from mmdet_ext.detection.heads.yolo.yolov1 import select_boxes
 from mmdet_ext.detection.host import batch_geometry
 from mmdet_ext.functional.assignment.geometry import Predictions
 from mmdet_ext.functional.numerics.checks import check_count, check_that, check_whole, is_pair

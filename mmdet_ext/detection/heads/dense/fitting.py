@@ -79,11 +79,13 @@ def check_strides(head: Any, maps: Sequence[Tensor], samples: Sequence[Any]) -> 
     a cell, or a quarter of them.
 
     Args:
-        head: a head with a prior generator.
+        head: a head; without a prior generator nothing is checked.
         maps: feature maps (B, D, H, W), one per level.
         samples: mmdet's data samples, of which ``batch_input_shape`` is the size of the batch, px;
             without it nothing is checked.
     """
+    if not hasattr(head, 'prior_generator'):
+        return
     shape = samples[0].metainfo.get('batch_input_shape') if samples else None
     if shape is None or len(maps) != head.prior_generator.num_levels:
         return

@@ -11,6 +11,7 @@ from mmdet.models.utils import filter_scores_and_topk
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmdet_ext.detection.heads.yolo.fitting import UsesLastMap, check_channels
 from mmdet_ext.detection.host import batch_geometry
 from mmdet_ext.functional.assignment.geometry import Priors
 from mmdet_ext.functional.numerics.checks import check_count, check_number
@@ -19,7 +20,7 @@ from mmdet_ext.registry import MODELS
 
 
 @MODELS.register_module()
-class YOLOV1Head(BaseDenseHead):  # type: ignore[misc]
+class YOLOV1Head(UsesLastMap):
     """Head of YOLOv1 on one feature map.
 
     The map is S x S, and so is the grid: cells lie on the images as the batch pads them. Give all
@@ -49,7 +50,8 @@ class YOLOV1Head(BaseDenseHead):  # type: ignore[misc]
         init_cfg: by default normal weights of deviation 0.01.
 
     Raises:
-        ValueError: if an option is out of its range, or, in the forward pass, a map is not S x S.
+        ValueError: if an option is out of its range; if a map is not S x S, or has other channels;
+            if a label is no class of the head.
 
     References:
         Redmon et al., You Only Look Once: Unified, Real-Time Object Detection, 2016.
@@ -80,6 +82,7 @@ class YOLOV1Head(BaseDenseHead):  # type: ignore[misc]
         check_number('lambda_coord', lambda_coord, least=0, finite=True)
         check_number('lambda_noobj', lambda_noobj, least=0, finite=True)
         self.num_classes = num_classes
+        self.in_channels = in_channels
         self.grid_size = grid_size
         self.boxes_per_cell = boxes_per_cell
         self.lambda_coord = lambda_coord
@@ -112,8 +115,9 @@ class YOLOV1Head(BaseDenseHead):  # type: ignore[misc]
             tuple: one map (B, 5 boxes_per_cell + C, S, S).
 
         Raises:
-            ValueError: if the map has another size.
+            ValueError: if the map has another size, or other channels.
         """
+        check_channels(self, x[-1:], [self.in_channels])
         features = x[-1]
         height, width = features.shape[-2:]
         if (height, width) != (self.grid_size, self.grid_size):

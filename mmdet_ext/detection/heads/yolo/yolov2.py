@@ -16,6 +16,7 @@ from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.detection.backbones.layers import BATCH_NORM, LEAKY_RELU, conv
 from mmdet_ext.detection.heads.dense.batch_targets import BatchTargets, flat_levels
 from mmdet_ext.detection.heads.dense.fitting import check_fits
+from mmdet_ext.detection.heads.yolo.fitting import UsesLastMap, check_channels
 from mmdet_ext.detection.heads.yolo.yolov1 import select_boxes
 from mmdet_ext.detection.host import batch_geometry
 from mmdet_ext.functional.assignment.geometry import Predictions
@@ -36,7 +37,7 @@ ASSIGNER = dict(type='mmdet_ext.YOLOv3Assigner', ignore_iou_thr=0.6)
 
 
 @MODELS.register_module()
-class YOLOV2Head(BatchTargets):
+class YOLOV2Head(UsesLastMap, BatchTargets):
     """Head of YOLOv2 on one feature map.
 
     A 3x3 convolution and a 1x1 convolution give for each anchor of each cell a box, the IoU that
@@ -66,8 +67,9 @@ class YOLOV2Head(BatchTargets):
         init_cfg: by default normal weights of deviation 0.01.
 
     Raises:
-        ValueError: if an option is out of its range, the assigner is none of ours, or, in the
-            forward pass, the size of the image is no multiple of the stride.
+        ValueError: if an option is out of its range, or the assigner is none of ours; if the size
+            of the image is no multiple of the stride, the map has another stride or other
+            channels, or a label is no class of the head.
 
     References:
         Redmon and Farhadi, YOLO9000: Better, Faster, Stronger, 2017, section 2.
@@ -99,6 +101,7 @@ class YOLOV2Head(BatchTargets):
         check_whole('prior_samples', prior_samples, 0)
         _check_anchors(anchors)
         self.num_classes = num_classes
+        self.in_channels = in_channels
         self.stride = stride
         self.scales = _scales(scales)
         self.prior_samples = prior_samples
@@ -137,7 +140,11 @@ class YOLOV2Head(BatchTargets):
 
         Returns:
             tuple: one map (B, A (5 + C), H, W), for A anchors.
+
+        Raises:
+            ValueError: if the map has other channels.
         """
+        check_channels(self, x[-1:], [self.in_channels])
         return (self.conv_pred(self.conv(x[-1])),)
 
     def loss_by_feat(

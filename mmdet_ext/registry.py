@@ -45,7 +45,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     ),
     'task util': ('mmdet_ext.detection.assigners', 'mmdet_ext.detection.samplers'),
     'dataset': ('mmdet_ext.detection.datasets', 'mmdet_ext.face.datasets'),
-    'transform': ('mmdet_ext.face.transforms',),
+    'transform': ('mmdet_ext.detection.transforms', 'mmdet_ext.face.transforms'),
     'data sampler': ('mmdet_ext.face.samplers',),
     'metric': ('mmdet_ext.face.metrics', 'mmdet_ext.segmentation.metrics'),
     'hook': ('mmdet_ext.face.hooks',),

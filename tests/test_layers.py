@@ -48,6 +48,7 @@ RULES: list[tuple[str, set[str]]] = [
         {
             'torch',
             'numpy',
+            'cv2',
             'mmengine',
             'mmcv',
             'mmdet',

@@ -57,6 +57,7 @@ KINDS: dict[str, Kind] = {
     'neck': Kind('model', hosts=('mmdet',)),
     'detection backbone': Kind('model', hosts=('mmdet',)),
     'detector': Kind('model', hosts=('mmdet',)),
+    'detection transform': Kind('transform', hosts=('mmdet',)),
     'assigner': Kind(
         'task util',
         {

@@ -92,6 +92,9 @@ REPORTED = {
     'ATSSHead': {'loss_cls', 'loss_bbox', 'loss_centerness'},
     'FCOSHead': {'loss_cls', 'loss_bbox', 'loss_centerness'},
     'GFLHead': {'loss_cls', 'loss_bbox', 'loss_dfl'},
+    'NanoDetPlusHead': {
+        prefix + name for prefix in ('', 'aux_') for name in ('loss_cls', 'loss_bbox', 'loss_dfl')
+    },
     'YOLOXHead': {'loss_cls', 'loss_bbox', 'loss_obj'},
     'YOLOV1Head': {'loss_cls', 'loss_conf', 'loss_noobj', 'loss_xy', 'loss_wh'},
     'YOLOV2Head': {'loss_cls', 'loss_conf', 'loss_noobj', 'loss_prior', 'loss_xy', 'loss_wh'},

@@ -21,11 +21,13 @@ from tests.hosts.detectors import (
     with_loss,
 )
 from tests.hosts.faces import configured
+from tests.hosts.nanodet_detectors import NANODET, nanodet_plus
 from tests.hosts.roi_detectors import PARTS, proposing, with_part
 from tests.hosts.runs import Outcome, Setting, follow
 from tests.hosts.yolo_detectors import YOLO
 
 HOST = host('mmdet')
+META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 
 
 def of_kind(*kinds: str) -> Any:
@@ -77,7 +79,9 @@ def test_a_head_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path:
     if proposes:
         model = two_stages(rpn=configured(case))
     else:
-        model = YOLO[case.name]() if case.name in YOLO else single(case.name, **case.options)
+        networks = YOLO | dict.fromkeys(NANODET, nanodet_plus)
+        own = networks.get(case.name)
+        model = single(case.name, **case.options) if own is None else own()
     outcome = run(boxes_root, tmp_path, model)
     assert_detects(outcome, 'two stages' if proposes else case.name)
     used = outcome.runner.model.rpn_head if proposes else outcome.runner.model.bbox_head
@@ -112,6 +116,32 @@ def test_a_network_of_yolo_trains_tests_and_resumes(
     outcome = run(boxes_root, tmp_path, model)
     assert_detects(outcome, model['bbox_head']['type'].rpartition('.')[2])
     assert case.name in {type(part).__name__ for part in outcome.runner.model.modules()}
+
+
+@pytest.mark.parametrize(
+    'case',
+    [case for case in claims('mmdet') if case.name in NANODET and case.kind != 'head'],
+    ids=repr,
+)
+def test_a_network_of_nanodet_trains_tests_and_resumes(
+    case: Case, boxes_root: Path, tmp_path: Path
+) -> None:
+    outcome = run(boxes_root, tmp_path, nanodet_plus())
+    assert_detects(outcome, 'NanoDetPlusHead')
+    assert case.name in {type(part).__name__ for part in outcome.runner.model.modules()}
+
+
+@of_kind('detection transform')
+def test_a_transform_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
+    load = dict(type='LoadImageFromFile')
+    labels = dict(type='LoadAnnotations', with_bbox=True)
+    steps = [load, labels, configured(case), dict(type='PackDetInputs', meta_keys=META)]
+    train, test = (data_of(boxes_root, part, CLASSES, steps=steps) for part in ('train', 'test'))
+    metric = dict(type='CocoMetric', ann_file=str(boxes_root / 'test.json'))
+    outcome = follow(HOST, Setting(single('RetinaHead'), train, test, metric), tmp_path)
+    assert_detects(outcome, 'RetinaHead')
+    used = outcome.runner.train_dataloader.dataset.pipeline.transforms[2]
+    assert type(used).__name__ == case.name
 
 
 @of_kind('sampler')

@@ -21,6 +21,7 @@ PLURALS = {
     'RoI head': 'RoI heads',
     'RoI extractor': 'RoI extractors',
     'detection backbone': 'detection backbones',
+    'detection transform': 'transforms of images with boxes',
     'face head': 'face heads',
 }
 

@@ -36,6 +36,7 @@ DETECTION = {
     'detection.assigners': 'label assigner',
     'detection.assigners.iou_calculators': 'overlap measure',
     'detection.datasets': 'data set',
+    'detection.transforms': 'transform',
 }
 FACE = {
     'face.heads': 'head',

@@ -92,10 +92,12 @@ class DynamicSoftLabelAssigner(BatchAssigner):
 
     The assignment equals that of mmdet's ``DynamicSoftLabelAssigner``, without a table of priors x
     boxes x classes; half precision is computed in float32. The rule is in
-    :func:`mmdet_ext.functional.assignment.soft_label.soft_label_match`.
+    :func:`mmdet_ext.functional.assignment.soft_label.soft_label_match`. With
+    ``soft_center_radius=None`` it is the rule of NanoDet-Plus, which has no cost of the centre.
 
     Args:
-        soft_center_radius: distance at which the centre's cost is 1, in strides, at least 0.
+        soft_center_radius: distance at which the centre's cost is 1, in strides, at least 0; None
+            for no cost of the centre.
         topk: number of overlaps whose sum is the number of a box's points.
         iou_weight: weight of the overlap in the cost, at least 0.
         iou_calculator: config of an overlap measure; None for the IoU.
@@ -114,13 +116,14 @@ class DynamicSoftLabelAssigner(BatchAssigner):
 
     def __init__(
         self,
-        soft_center_radius: float = 3.0,
+        soft_center_radius: float | None = 3.0,
         topk: int = 13,
         iou_weight: float = 3.0,
         iou_calculator: dict[str, Any] | None = None,
     ) -> None:
         check_count('topk', topk)
-        check_number('soft_center_radius', soft_center_radius, least=0, finite=True)
+        if soft_center_radius is not None:
+            check_number('soft_center_radius', soft_center_radius, least=0, finite=True)
         check_number('iou_weight', iou_weight, least=0, finite=True)
         self.soft_center_radius = soft_center_radius
         self.topk = topk

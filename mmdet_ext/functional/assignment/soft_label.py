@@ -3,7 +3,7 @@
 1. Points in no box take no part.
 2. The cost of a point for a box: cross entropy of its class scores with a soft label (the overlap
    of its predicted box), minus the logarithm of that overlap, plus a cost that grows with the
-   distance from the box's centre.
+   distance from the box's centre. NanoDet-Plus has no such last term.
 3. Each box takes its cheapest points, as many as its largest overlaps sum to, and disputed points
    go to the box of least cost (`dynamic_k_match`).
 """
@@ -39,7 +39,7 @@ __all__ = ['SoftLabelCosts', 'soft_label_match']
 def soft_label_match(
     geometry: BatchGeometry,
     predictions: Predictions,
-    soft_center_radius: float = 3.0,
+    soft_center_radius: float | None = 3.0,
     topk: int = 13,
     iou_weight: float = 3.0,
     measure: PairwiseMeasure | None = None,
@@ -59,7 +59,8 @@ def soft_label_match(
         geometry: priors as points; half precision is computed in float32. Its ``gt_centers``
             count as the boxes' centres, where given.
         predictions: boxes and class scores.
-        soft_center_radius: distance at which the centre's cost is 1, in strides.
+        soft_center_radius: distance at which the centre's cost is 1, in strides; None leaves
+            the term of the centre out.
         topk: number of overlaps whose sum is the number of points.
         iou_weight: weight of the overlap.
         measure: used in place of the IoU.
@@ -69,7 +70,8 @@ def soft_label_match(
 
     References:
         Lyu et al., RTMDet: An Empirical Study of Designing Real-Time Object Detectors, 2022,
-        section 3.3, equations 1 to 4.
+        section 3.3, equations 1 to 4. Without the term of the centre: RangiLyu, NanoDet-Plus,
+        2021, https://github.com/RangiLyu/nanodet.
     """
     pred_boxes, logits, gt_boxes, _ = promote_half(
         predictions.as_boxes(),
@@ -112,12 +114,12 @@ class SoftLabelCosts(PairCosts):
 
     Attributes:
         centers: (B, G, 2) centres of the boxes, px.
-        radius: distance at which the centre's cost is 1, in strides.
+        radius: distance at which the centre's cost is 1, in strides; None for no such cost.
         iou_weight: weight of the overlap cost.
     """
 
     centers: Tensor
-    radius: float
+    radius: float | None
     iou_weight: float
 
     def cost(self, part: slice, overlap: Tensor) -> Tensor:
@@ -127,6 +129,8 @@ class SoftLabelCosts(PairCosts):
         # Of the label's class: |q - sigmoid|^2 (softplus(x) - q x).
         cost = entropy.sub_(logit.mul_(overlap)).mul_(sigmoid.sub_(overlap).square_()).add_(rest)
         cost.add_(torch.add(overlap, OVERLAP_EPS, out=logit).log_(), alpha=-self.iou_weight)
+        if self.radius is None:
+            return cost
         (x, y, stride), center = self.priors.points, self.centers[:, part, :, None]
         distance = torch.sub(x, center[:, :, 0], out=logit).square_()
         distance.add_(torch.sub(y, center[:, :, 1], out=sigmoid).square_()).sqrt_().div_(stride)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmdet.models.dense_heads import ATSSHead as MMDetATSSHead
 from torch import Tensor
 
-from mmdet_ext.detection.heads.dense.batch_targets import AnchorTargets
+from mmdet_ext.detection.heads.dense.anchor_targets import AnchorTargets
 from mmdet_ext.functional.assignment.fcos import centerness
 from mmdet_ext.registry import MODELS
 

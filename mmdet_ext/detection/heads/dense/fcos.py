@@ -15,12 +15,8 @@ from torch import Tensor
 
 from mmdet_ext.detection.assigners.base import BatchAssigner
 from mmdet_ext.detection.assigners.fcos import FCOSAssigner
-from mmdet_ext.detection.heads.dense.batch_targets import (
-    ImageTargets,
-    KeepsOutputs,
-    flat_levels,
-    per_image,
-)
+from mmdet_ext.detection.heads.dense.anchor_targets import KeepsOutputs
+from mmdet_ext.detection.heads.dense.batch_targets import ImageTargets, flat_levels, per_image
 from mmdet_ext.detection.heads.dense.fitting import check_fits
 from mmdet_ext.detection.host import batch_geometry, have_tensors
 from mmdet_ext.functional.assignment.fcos import centerness

@@ -8,7 +8,8 @@ from typing import Any
 from mmdet.models.dense_heads import RetinaHead as MMDetRetinaHead
 from mmdet.models.dense_heads import RPNHead as MMDetRPNHead
 
-from mmdet_ext.detection.heads.dense.batch_targets import AnchorTargets, ImageTargets
+from mmdet_ext.detection.heads.dense.anchor_targets import AnchorTargets
+from mmdet_ext.detection.heads.dense.batch_targets import ImageTargets
 from mmdet_ext.registry import MODELS
 
 

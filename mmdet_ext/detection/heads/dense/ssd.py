@@ -7,7 +7,7 @@ from typing import Any
 from mmdet.models.dense_heads import SSDHead as MMDetSSDHead
 from torch import Tensor
 
-from mmdet_ext.detection.heads.dense.batch_targets import AnchorTargets
+from mmdet_ext.detection.heads.dense.anchor_targets import AnchorTargets
 from mmdet_ext.registry import MODELS
 
 

@@ -139,13 +139,37 @@ class CIoULoss(OverlapLoss):
     mmdet's ``CIoULoss`` gives NaN in loss and gradient where prediction equals target, and in
     float16 for boxes of a few hundred pixels. Here the results are 0 and the float32 value.
     Elsewhere both agree. Formula and edge cases:
-    :func:`mmdet_ext.functional.boxes.iou_losses.ciou_loss`. Options and errors are those of
-    `OverlapLoss`.
+    :func:`mmdet_ext.functional.boxes.iou_losses.ciou_loss`.
+
+    Args:
+        eps: smallest squared length to divide by, px**2.
+        reduction: 'none', 'mean' or 'sum'.
+        loss_weight: factor on the result.
+        power: exponent of the IoU and of each penalty, above 0.
+        inner_ratio: factor on both boxes' sides for the overlap term, above 0.
+        aspect_thr: IoU above which the aspect ratio counts, in [0, 1]; None where it counts
+            always, as in YOLOv5.
+
+    Raises:
+        ValueError: for an ``aspect_thr`` outside of [0, 1], and as `OverlapLoss`.
     """
+
+    def __init__(
+        self,
+        eps: float = 1e-6,
+        reduction: Reduction = 'mean',
+        loss_weight: float = 1.0,
+        power: float = 1.0,
+        inner_ratio: float = 1.0,
+        aspect_thr: float | None = 0.5,
+    ) -> None:
+        super().__init__(eps, reduction, loss_weight, power, inner_ratio)
+        self.aspect_thr = aspect_thr
+        self.elementwise(_NO_BOXES, _NO_BOXES)
 
     def elementwise(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compute the CIoU loss of aligned boxes (N, 4), shape (N,)."""
-        return ciou_loss(pred, target, self.eps, self.power, self.inner_ratio)
+        return ciou_loss(pred, target, self.eps, self.power, self.inner_ratio, self.aspect_thr)
 
 
 @MODELS.register_module()

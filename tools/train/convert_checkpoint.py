@@ -5,14 +5,17 @@ r"""Convert the weights of other projects to the names of this one.
         --centres checkpoint_gpu_0.pt checkpoint_gpu_1.pt
     python tools/train/convert_checkpoint.py darknet \
         configs/detection/yolo/yolov4_csp_darknet53_608_coco.py yolov4.weights yolov4.pth
+    python tools/train/convert_checkpoint.py yolov5 yolov5s.pt yolov5_s.pth
+    python tools/train/convert_checkpoint.py nanodet nanodet-plus-m_320.ckpt nanodet_plus_m.pth
 
 The result is a checkpoint in MMEngine's form, which `load_from=FILE`, `mim test CONFIG
 --checkpoint FILE`, and `init_cfg=dict(type='Pretrained', checkpoint=FILE, prefix='backbone.')` of
 the backbone read. Every key and shape is checked before anything is written.
 
 InsightFace feeds its networks RGB as (x - 127.5) / 127.5: with its weights, the config must say
-`data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', std=127.5)`. Darknet feeds RGB as
-x / 255.
+`data_preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor', std=127.5)`. Darknet and YOLOv5 feed
+RGB as x / 255. A file of YOLOv5 holds objects: none of its code is run. A checkpoint of
+NanoDet-Plus holds its weights twice: the averaged ones are taken, by which it is validated.
 """
 
 from __future__ import annotations
@@ -52,6 +55,18 @@ def _darknet(args: argparse.Namespace) -> str:
     from mmdet_ext.detection.darknet import convert_darknet
 
     return convert_darknet(args.config, args.source, args.out)
+
+
+def _yolov5(args: argparse.Namespace) -> str:
+    from mmdet_ext.detection.yolov5 import convert_yolov5
+
+    return convert_yolov5(args.source, args.out)
+
+
+def _nanodet(args: argparse.Namespace) -> str:
+    from mmdet_ext.detection.nanodet import convert_nanodet
+
+    return convert_nanodet(args.source, args.out, args.weights)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -104,6 +119,23 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     darknet.add_argument('source', type=Path, metavar='IN.weights', help='the file of weights')
     darknet.add_argument('out', type=Path, metavar='OUT.pth', help='where the checkpoint goes')
     darknet.set_defaults(convert=_darknet)
+    yolov5 = sources.add_parser(
+        'yolov5', help='YOLOv5 (layout v6), from its own files, from MMYOLO or from a state dict'
+    )
+    yolov5.add_argument('source', type=Path, metavar='IN.pt', help='the file of weights')
+    yolov5.add_argument('out', type=Path, metavar='OUT.pth', help='where the checkpoint goes')
+    yolov5.set_defaults(convert=_yolov5)
+    nanodet = sources.add_parser('nanodet', help="NanoDet-Plus, from its authors' checkpoints")
+    nanodet.add_argument('source', type=Path, metavar='IN.ckpt', help='checkpoint or weights alone')
+    nanodet.add_argument('out', type=Path, metavar='OUT.pth', help='where the checkpoint goes')
+    nanodet.add_argument(
+        '--weights',
+        default='averaged',
+        choices=['averaged', 'trained'],
+        help='which of the two in a checkpoint; in model_last.ckpt the average is that of the last '
+        'validation (default: %(default)s)',
+    )
+    nanodet.set_defaults(convert=_nanodet)
     return parser.parse_args(argv)
 
 

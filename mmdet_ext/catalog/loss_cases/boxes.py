@@ -53,6 +53,7 @@ BOX_LOSSES = (
     overlap_case('DIoULoss', power=3.0),
     overlap_case('CIoULoss', stock=True, detaches=True),
     overlap_case('CIoULoss', power=3.0, inner_ratio=0.7, detaches=True),
+    overlap_case('CIoULoss', aspect_thr=None, detaches=True),
     overlap_case('SIoULoss', stock=True),
     overlap_case('SIoULoss', stock=True, neg_gamma=True),
     overlap_case('SIoULoss', neg_gamma=True, power=0.5),

@@ -16,7 +16,7 @@ from mmdet_ext.functional.boxes._coordinates import area, larger, seen_at_least
 from mmdet_ext.functional.boxes._powers import bounded_power
 from mmdet_ext.functional.boxes.pair import BoxPair, over_pairs
 from mmdet_ext.functional.numerics.bounds import at_least
-from mmdet_ext.functional.numerics.checks import check_one_of
+from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.functional.numerics.derivative import with_derivative
 
 __all__ = [
@@ -215,16 +215,21 @@ def _diou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
 
 
 def ciou_loss(
-    pred: Tensor, target: Tensor, eps: float = 1e-6, power: float = 1.0, inner_ratio: float = 1.0
+    pred: Tensor,
+    target: Tensor,
+    eps: float = 1e-6,
+    power: float = 1.0,
+    inner_ratio: float = 1.0,
+    aspect_thr: float | None = 0.5,
 ) -> Tensor:
     r"""Compute the Complete-IoU loss of aligned box pairs.
 
     .. math::
         L = 1 - IoU + \frac{\rho^2}{c^2} + \alpha v, \quad
         v = \frac{4}{\pi^2} \left(\arctan\frac{w^t}{h^t} - \arctan\frac{w}{h}\right)^2, \quad
-        \alpha = [IoU > 0.5] \frac{v}{1 - IoU + v}
+        \alpha = [IoU > t] \frac{v}{1 - IoU + v}
 
-    with :math:`\rho` the distance between the centres of ``pred`` and ``target``, :math:`c` the
+    with :math:`t` the ``aspect_thr``, :math:`\rho` the distance between the centres of ``pred`` and ``target``, :math:`c` the
     diagonal of the smallest box around both, :math:`w, h` the sides of ``pred``, and
     :math:`w^t, h^t` those of ``target``. No gradient flows through :math:`\alpha`, which uses the
     IoU without ``power`` and ``inner_ratio``.
@@ -235,6 +240,8 @@ def ciou_loss(
         eps: smallest squared length to divide by, px**2; its square root is the smallest side.
         power: exponent of the IoU and of each penalty, above 0.
         inner_ratio: factor on both boxes' sides for the overlap term, above 0.
+        aspect_thr: IoU above which the aspect ratio counts, in [0, 1], as in the paper; None
+            where it counts always, as in the authors' first version and in YOLOv5.
 
     Returns:
         Tensor: (...), in [0, 3), float32 or float64. Exactly 0 for equal boxes of any size.
@@ -242,8 +249,8 @@ def ciou_loss(
         has a gradient.
 
     Raises:
-        ValueError: for ``eps``, ``power`` or ``inner_ratio`` not above 0, or if the shapes differ
-            or do not end in 4.
+        ValueError: for ``eps``, ``power`` or ``inner_ratio`` not above 0, ``aspect_thr`` outside
+            of [0, 1], or if the shapes differ or do not end in 4.
 
     >>> ciou_loss(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([[1., 0., 3., 2.]]))
     tensor([0.7436])
@@ -254,17 +261,21 @@ def ciou_loss(
         Zheng et al., Enhancing Geometric Factors in Model Learning and Inference for Object
         Detection and Instance Segmentation, 2020, equations 8 to 11.
     """
-    return over_pairs(_ciou, pred, target, eps, power, inner_ratio)
+    if aspect_thr is not None:
+        check_number('aspect_thr', aspect_thr, least=0, most=1)
+    return over_pairs(_ciou, pred, target, eps, power, inner_ratio, aspect_thr)
 
 
-def _ciou(pair: BoxPair, power: float, inner_ratio: float) -> Tensor:
+def _ciou(pair: BoxPair, power: float, inner_ratio: float, aspect_thr: float | None) -> Tensor:
     """Compute the CIoU loss of measured pairs."""
     distance = pair.iou_distance()
     ratio = pair.center_ratio(pair.outer_sides(), pair.center_gap())
     v = (4 / math.pi**2) * _aspect_gap(pair).square()
     with torch.no_grad():
         tiny = torch.finfo(v.dtype).tiny
-        alpha = v / (distance + v).clamp(min=tiny) * (distance < 0.5)
+        alpha = v / (distance + v).clamp(min=tiny)
+        if aspect_thr is not None:
+            alpha = alpha * (distance < 1 - aspect_thr)
     return (
         pair.overlap_term(power, inner_ratio, distance)
         + bounded_power(ratio, power, order=2)

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional.boxes.overlap import concentric_iou
-from mmdet_ext.functional.numerics.checks import check_count, check_that
+from mmdet_ext.functional.numerics.checks import check_count, check_number, check_that
 from mmdet_ext.functional.numerics.chunks import row_chunks
 from mmdet_ext.functional.numerics.precision import promote_half
 
-__all__ = ['AnchorFit', 'anchor_fit', 'kmeans_anchors']
+__all__ = ['AnchorFit', 'AnchorRecall', 'anchor_fit', 'anchor_recall', 'kmeans_anchors']
 
 #: Tables of a number per box that are in use at once.
 CHUNK_TABLES = 16
@@ -43,6 +43,18 @@ class AnchorFit(NamedTuple):
     anchors: Tensor
     mean_iou: float
     counts: Tensor
+
+
+class AnchorRecall(NamedTuple):
+    """How many boxes have an anchor whose sides are similar enough.
+
+    Attributes:
+        recall: share of the boxes with at least one such anchor.
+        per_box: mean number of such anchors of a box.
+    """
+
+    recall: float
+    per_box: float
 
 
 def kmeans_anchors(sides: Tensor, k: int, seed: int = 0, max_steps: int = 100) -> AnchorFit:
@@ -119,6 +131,45 @@ def anchor_fit(sides: Tensor, anchors: Tensor) -> AnchorFit:
     overlap, nearest = _nearest(sides, anchors)
     counts = torch.bincount(nearest, minlength=len(anchors))
     return AnchorFit(anchors, float(overlap.double().mean()), counts)
+
+
+def anchor_recall(sides: Tensor, anchors: Tensor, ratio_thr: float = 4.0) -> AnchorRecall:
+    r"""Compute the best possible recall: the share of boxes that anchors fit by their sides.
+
+    An anchor fits a box if :math:`\max(w / w_a, w_a / w, h / h_a, h_a / h) < r`, with r the
+    ``ratio_thr``, as in `yolov5_match`. A box that no anchor fits is never learned.
+
+    Args:
+        sides: (N, 2) widths and heights, above 0; N at least 1.
+        anchors: (k, 2), in the same unit.
+        ratio_thr: r, above 1.
+
+    Returns:
+        AnchorRecall: both figures.
+
+    Raises:
+        ValueError: if a tensor has another shape, or a side that is not above 0 and finite, or
+            ``ratio_thr`` is not above 1.
+
+    >>> sides = torch.tensor([[10., 10.], [39., 10.], [40., 10.]])
+    >>> anchor_recall(sides, torch.tensor([[10., 10.], [10., 40.]]))
+    AnchorRecall(recall=0.6666666865348816, per_box=0.6666666865348816)
+
+    The third box is exactly four times as wide as the anchors. The first is a quarter as high as
+    the second anchor.
+
+    References:
+        Jocher, YOLOv5, https://github.com/ultralytics/yolov5, release 6, utils/autoanchor.py.
+    """
+    check_number('ratio_thr', ratio_thr, above=1)
+    sides, anchors = promote_half(sides, anchors)
+    _check_sides(sides)
+    _check_sides(anchors, 'anchors')
+    ratio = sides[:, None] / anchors
+    fits = torch.maximum(ratio, 1 / ratio).amax(-1) < ratio_thr
+    return AnchorRecall(
+        recall=float(fits.any(1).float().mean()), per_box=float(fits.sum(1).float().mean())
+    )
 
 
 def _check_sides(sides: Tensor, name: str = 'sides') -> None:

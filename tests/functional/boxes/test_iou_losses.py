@@ -59,6 +59,18 @@ def test_closed_forms() -> None:
     assert ciou_loss(wide, square).item() == pytest.approx(0.25 + v * v / (0.25 + v))
 
 
+def test_the_threshold_of_the_aspect_ratio_is_an_option() -> None:
+    # Half as wide on one centre: IoU 1/2. With the aspect term, v^2 / (1/2 + v) more.
+    square, thin = torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([0.5, 0.0, 1.5, 2.0])
+    v = 4 / math.pi**2 * (math.atan(1) - math.atan(0.5)) ** 2
+    with_term = pytest.approx(0.5 + v * v / (0.5 + v))
+    assert ciou_loss(thin, square, aspect_thr=0.4).item() == with_term
+    assert ciou_loss(thin, square, aspect_thr=None).item() == with_term
+    assert ciou_loss(thin, square, aspect_thr=0.6).item() == pytest.approx(0.5)
+    with pytest.raises(ValueError, match=r'aspect_thr must be in \[0, 1\], got 2'):
+        ciou_loss(thin, square, aspect_thr=2)
+
+
 def test_invariant_under_shift_and_scale() -> None:
     pred, target = (t.double() for t in box_pairs(torch.Generator().manual_seed(0), 100))
     plain = ciou_loss(pred, target)

@@ -88,6 +88,15 @@ def test_ciou_equals_torchvision_where_the_aspect_term_is_on() -> None:
     torch.testing.assert_close(ciou_loss(pred, target), theirs, rtol=0, atol=1e-6)
 
 
+def test_ciou_equals_torchvision_everywhere_where_the_aspect_ratio_always_counts() -> None:
+    near, target = (t.double() for t in box_pairs(torch.Generator().manual_seed(4), 300))
+    pred = near.roll(1, 0)  # boxes of other objects: most are apart, and of another shape
+    theirs = complete_box_iou_loss(pred, target)
+    ours = ciou_loss(pred, target, aspect_thr=None)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert (ours - ciou_loss(pred, target)).abs().max() > 0.01
+
+
 @pytest.mark.parametrize('name', FORMS)
 def test_finite_on_hard_pairs_where_mmdet_is_not(name: str) -> None:
     bad: list[int] = []

@@ -99,6 +99,7 @@ REPORTED = {
     'YOLOV1Head': {'loss_cls', 'loss_conf', 'loss_noobj', 'loss_xy', 'loss_wh'},
     'YOLOV2Head': {'loss_cls', 'loss_conf', 'loss_noobj', 'loss_prior', 'loss_xy', 'loss_wh'},
     'YOLOV3Head': {'loss_cls', 'loss_conf', 'loss_xy', 'loss_wh'},
+    'YOLOv5Head': {'loss_cls', 'loss_bbox', 'loss_obj'},
     'VFNetHead': {'loss_cls', 'loss_bbox', 'loss_bbox_rf'},
     'SOLOHead': {'loss_cls', 'loss_mask'},
     'proposals': {'loss_cls', 'loss_bbox', 'acc'},

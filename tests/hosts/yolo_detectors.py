@@ -70,6 +70,23 @@ def yolov4() -> dict[str, Any]:
     return model
 
 
+def yolov5() -> dict[str, Any]:
+    """Return the config of a YOLOv5 with two anchors per level."""
+    channels = (8, 16, 32)
+    return _detector(
+        32,
+        backbone=dict(type='mmdet_ext.YOLOv5Backbone', depth=0.33, width=WIDTH),
+        neck=dict(type='mmdet_ext.YOLOv5Neck', in_channels=channels, depth=0.33),
+        bbox_head=dict(
+            type='mmdet_ext.YOLOv5Head',
+            num_classes=CLASSES,
+            in_channels=channels,
+            anchors=SIDES[::-1],
+            image_size=128,
+        ),
+    )
+
+
 def _detector(divisor: int, **parts: Any) -> dict[str, Any]:
     model = detector('SingleStageDetector', test_cfg=TEST)
     model.pop('neck')
@@ -88,4 +105,7 @@ YOLO: dict[str, Callable[[], dict[str, Any]]] = {
     'CSPDarknet53': yolov4,
     'YOLOV4Neck': yolov4,
     'YOLOV4': yolov4,
+    'YOLOv5Backbone': yolov5,
+    'YOLOv5Neck': yolov5,
+    'YOLOv5Head': yolov5,
 }

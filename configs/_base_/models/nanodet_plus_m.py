@@ -22,6 +22,9 @@ model = dict(
         feat_channels=96,
         strides=[8, 16, 32, 64],
         reg_max=7,
+        loss_cls=dict(type='mmdet_ext.QualityFocalLoss', use_sigmoid=True, beta=2.0),
+        loss_bbox=dict(type='mmdet_ext.GIoULoss', loss_weight=2.0),
+        loss_dfl=dict(type='mmdet_ext.DistributionFocalLoss', loss_weight=0.25),
     ),
     aux_head=dict(
         type='mmdet_ext.GFLHead',

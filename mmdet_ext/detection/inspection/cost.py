@@ -47,6 +47,8 @@ class Cost:
 def build_detector(cfg: Config, seed: int = 0) -> Any:
     """Build the detector of a config with random weights, ready to predict.
 
+    Modules that only training uses are removed, where the detector has ``drop_guidance``.
+
     Args:
         cfg: Config of mmdet.
         seed: Seed of the weights.
@@ -55,6 +57,8 @@ def build_detector(cfg: Config, seed: int = 0) -> Any:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
         model = MODELS.build(cfg.model)
         model.init_weights()
+    if hasattr(model, 'drop_guidance'):
+        model.drop_guidance()
     model.eval()
     return model
 
@@ -62,10 +66,12 @@ def build_detector(cfg: Config, seed: int = 0) -> Any:
 def image_size(cfg: Config, size: tuple[int, int]) -> tuple[int, int]:
     """Return the width and height of test images in px.
 
-    They are ``size``, or what a `Resize` without ``keep_ratio`` makes of any image.
+    They are ``size``, or what a `Resize` without ``keep_ratio`` or a `WarpResize` makes of any
+    image.
     """
     for step in cfg.test_dataloader.dataset.pipeline:
-        if step['type'] == 'Resize' and not step.get('keep_ratio', False):
+        name = getattr(step['type'], '__name__', step['type']).rpartition('.')[2]
+        if name in ('Resize', 'WarpResize') and not step.get('keep_ratio', False):
             width, height = step['scale']
             return int(width), int(height)
     return size

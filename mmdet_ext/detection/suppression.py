@@ -140,8 +140,11 @@ class Names:
 def _set_no_limit(caller: FrameType) -> None:
     """Set ``split_thr`` in the options that ``batched_nms`` is about to read, unless a config does.
 
-    The text is evaluated within ``batched_nms``, whose copy of the options is a local variable. If
-    another release names it otherwise, the limit stays, which costs time alone.
+    mmcv evaluates the text, takes the limit from its copy of the options, which is a local
+    variable, and only then calls the rule, perhaps with the boxes of one class. A rule is asked for
+    nothing in between, and mmdet's heads hold ``batched_nms`` by name, so that a wrapper would have
+    to replace it in each of their modules. If another release names the variable otherwise, the
+    limit stays, which costs time alone.
     """
     options = caller.f_locals.get('nms_cfg_')
     if isinstance(options, dict):

@@ -42,6 +42,8 @@ STATIONS = {
 }
 #: Those whose proposals come from a file.
 SEARCHED = ('rcnn', 'sppnet', 'fast_rcnn')
+#: Those with types of mmdet alone, whose configs say so in their names.
+STOCK = ('fast_rcnn', 'faster_rcnn')
 #: Ways to find the proposals of a file.
 METHODS = ('grid', 'fast', 'quality', 'single')
 
@@ -54,7 +56,8 @@ class Road:
 
     Attributes:
         data: folder of the shapes.
-        configs: folder of the configs ``<station>_r18_12e_shapes.py``.
+        configs: folder of the configs ``<station>_r18_12e_shapes.py``, those of `STOCK`
+            ``<station>_r18_stock_12e_shapes.py``.
         work_dir: folder of the runs.
         method: one of `METHODS`.
         epochs: epochs of training, at least 1.
@@ -72,7 +75,8 @@ class Road:
 
     def config(self, station: str) -> Path:
         """Return the config of a station."""
-        return self.configs / f'{station}_r18_12e_shapes.py'
+        stock = '_stock' if station in STOCK else ''
+        return self.configs / f'{station}_r18{stock}_12e_shapes.py'
 
 
 @dataclass(frozen=True)

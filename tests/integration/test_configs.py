@@ -21,8 +21,6 @@ from mmengine.runner import Runner
 from tests._helpers.configs import CONFIGS, leaf_configs, named_types, shrink
 
 BCCD = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_12e_bccd.py'
-#: Detectors of the two-stage road that mmdet has whole.
-MMDETS = ('fast_rcnn_r18_12e_shapes', 'faster_rcnn_r18_12e_shapes')
 #: Components that heads build themselves, without a config that names them.
 MADE_BY_HEADS = {
     'BiFPN': {'BiFPNStage', 'FusionNode'},
@@ -176,8 +174,8 @@ def test_every_leaf_but_those_of_mmdet_names_a_type_of_ours() -> None:
     for leaf in leaf_configs():
         cfg = Config.fromfile(leaf)
         ours = named_types(cfg) - {'CocoDataset'}
-        # Leaves of the zoo and of the road from R-CNN on have mmdet's parts where it has them.
-        if leaf.parent.name != 'zoo_small' and leaf.stem not in MMDETS:
+        # Leaves of the zoo have mmdet's parts where it has them.
+        if leaf.parent.name != 'zoo_small':
             assert bool(ours) is ('stock' not in leaf.stem), (leaf, ours)
         # Checkpoints load wherever a leaf is read.
         assert 'mmdet_ext.compat' in cfg.custom_imports.imports, leaf

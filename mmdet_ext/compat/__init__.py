@@ -7,8 +7,11 @@ before that, as ``DetInferencer`` does; in a config::
 
     custom_imports = dict(imports=['mmdet_ext.compat'], allow_failed_imports=False)
 
+Where weights that MMEngine loads do not fit the model, it adds the missing and unexpected names in
+groups to MMEngine's list of them: see :mod:`mmdet_ext.compat.load_report`.
+
 It imports no detector and registers nothing. Importing it again changes nothing, and before torch
-2.6, which loads everything by default, it changes nothing at all.
+2.6, which loads everything by default, the loader is MMEngine's.
 """
 
 from mmdet_ext.utils.families import check_families
@@ -16,6 +19,7 @@ from mmdet_ext.utils.families import check_families
 try:
     check_families()
     from mmdet_ext.compat.checkpoint import install_safe_loading
+    from mmdet_ext.compat.load_report import install_load_report
 except ModuleNotFoundError as error:
     if error.name not in ('mmengine', 'torch'):
         raise
@@ -29,6 +33,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-__all__ = ['install_safe_loading']
+__all__ = ['install_load_report', 'install_safe_loading']
 
 install_safe_loading()
+install_load_report()

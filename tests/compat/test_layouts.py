@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_ext.compat.layouts import grouped_keys
+from mmdet_ext.compat.layouts import compare_layouts
 from tests._helpers.tools import load_tool
 
 
@@ -24,8 +24,12 @@ class Net(nn.Module):
 
 
 def test_equal_layouts_give_no_line() -> None:
-    assert grouped_keys(Net(3).state_dict(), Net(3).state_dict()) == []
-    assert grouped_keys({}, {}) == []
+    for model in (Net(3).state_dict(), {}):
+        report = compare_layouts(model, dict(model))
+        assert report.fits and report.lines() == []
+    assert compare_layouts(Net(3).state_dict(), Net(3).state_dict()).counts() == (
+        "10 matched, 0 missing in the file, 0 unexpected, 0 of another shape (the model's 10)"
+    )
 
 
 def test_missing_unexpected_and_other_shapes_are_grouped() -> None:
@@ -33,7 +37,11 @@ def test_missing_unexpected_and_other_shapes_are_grouped() -> None:
     for name in [name for name in file if 'layer1' in name]:
         file[name.replace('backbone.layer1', 'trunk.stem')] = file.pop(name)
     del file['backbone.layer2.bias']
-    assert grouped_keys(model, file) == [
+    report = compare_layouts(model, file)
+    assert report.counts() == (
+        "1 matched, 7 missing in the file, 6 unexpected, 2 of another shape (the model's 10)"
+    )
+    assert report.lines() == [
         "backbone.layer1.*: 6 missing in the file (all of the model's)",
         "backbone.layer2.*: 1 missing in the file (of the model's 2)",
         'trunk.stem.*: 6 unexpected, not in the model',

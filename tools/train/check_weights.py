@@ -2,10 +2,10 @@
 
     python tools/train/check_weights.py CONFIG FILE.pth
 
-MMEngine loads what fits of a checkpoint, and logs each name of the rest; where a file is that of
-another network these are hundreds. This tool counts them by the part of the network, and gives both
-shapes of each weight whose shape differs. Nothing is trained or written. The exit code is 0 where
-all fits, 1 where something differs, and 2 for bad input.
+A run logs the same report where weights that it loads do not fit. This tool gives it before a run:
+numbers of weights, the names by the part of the network, and both shapes of each weight whose shape
+differs. Nothing is trained or written. The exit code is 0 where all fits, 1 where something
+differs, and 2 for bad input.
 """
 
 from __future__ import annotations
@@ -28,20 +28,19 @@ def main(argv: list[str] | None = None) -> int:
     from mmengine.registry import MODELS, init_default_scope
 
     from mmdet_ext.compat.checkpoint import load_from_local
-    from mmdet_ext.compat.layouts import grouped_keys
+    from mmdet_ext.compat.layouts import compare_layouts
 
     try:
         config = Config.fromfile(args.config)
         content = load_from_local(str(args.checkpoint), 'cpu')
         init_default_scope(config.get('default_scope', 'mmdet'))
         model = MODELS.build(config.model).state_dict()
-        weights = content.get('state_dict', content)
-        lines = grouped_keys(model, weights)
+        report = compare_layouts(model, content.get('state_dict', content))
     except (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    print(*lines or [f'all {len(model)} weights of the model are in the file'], sep='\n')
-    return 1 if lines else 0
+    print(report.counts(), *report.lines(), sep='\n')
+    return 0 if report.fits else 1
 
 
 if __name__ == '__main__':

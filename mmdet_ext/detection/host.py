@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from mmdet.models.task_modules.assigners import AssignResult
 from mmdet.models.task_modules.assigners.dynamic_soft_label_assigner import center_of_mass
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -170,8 +171,8 @@ def infer_cells(
 
 
 def have_tensors(gt_instances: Sequence[InstanceData]) -> bool:
-    """Return whether all images' boxes are plain tensors, not of mmdet's box types."""
-    return all(isinstance(instances.bboxes, Tensor) for instances in gt_instances)
+    """Return whether all images' boxes are corners: tensors, or mmdet's horizontal boxes."""
+    return all(isinstance(each.bboxes, (Tensor, HorizontalBoxes)) for each in gt_instances)
 
 
 def batch_geometry(
@@ -189,10 +190,10 @@ def batch_geometry(
         **more: further arguments of `BatchGeometry.from_lists`.
     """
     none = priors.rows.new_zeros((0, 4))
-    regions = [none if one is None else one.bboxes for one in gt_instances_ignore or ()]
+    regions = [none if one is None else as_tensor(one.bboxes) for one in gt_instances_ignore or ()]
     return BatchGeometry.from_lists(
         priors,
-        [instances.bboxes for instances in gt_instances],
+        [as_tensor(instances.bboxes) for instances in gt_instances],
         [instances.labels for instances in gt_instances],
         ignore_boxes=regions if any(len(each) for each in regions) else None,
         **more,

@@ -36,7 +36,7 @@ NORM = dict(type='GN', num_groups=2)
 USUAL = dict(stacked_convs=1, feat_channels=CHANNELS)
 TRAIN = dict(allowed_border=-1, pos_weight=-1, debug=False)
 
-#: Options of each head; {scope} stands for the scope of its assigner.
+#: Options of each head that mmdet has too; {scope} stands for the scope of its assigner.
 HEADS: dict[str, dict[str, Any]] = {
     'ATSSHead': dict(
         **USUAL,
@@ -111,6 +111,19 @@ HEADS: dict[str, dict[str, Any]] = {
     ),
 }
 HEADS['RTMDetSepBNHead'] = {**HEADS['RTMDetHead'], 'with_objectness': False, 'exp_on_reg': True}
+#: Heads that mmdet has not.
+OWN_HEADS: dict[str, dict[str, Any]] = {
+    'NanoDetPlusHead': dict(
+        **USUAL,
+        strides=STRIDES,
+        reg_max=7,
+        train_cfg=dict(
+            **TRAIN,
+            assigner=dict(type='{scope}.DynamicSoftLabelAssigner', soft_center_radius=None),
+        ),
+    ),
+}
+ALL_HEADS = {**HEADS, **OWN_HEADS}
 
 #: Heads with an epoch; the one head with two phases is there with an epoch of each.
 PHASES = [(name, 5) for name in HEADS] + [('TOODHead', 3)]
@@ -125,7 +138,7 @@ def build(name: str, scope: str, assigners: str | None = None, **options: Any) -
         assigners: scope of its assigners; None for the scope of the head.
         **options: options to change; those of ``train_cfg`` are merged.
     """
-    config = scoped(HEADS[name], assigners or scope)
+    config = scoped(ALL_HEADS[name], assigners or scope)
     for key, value in options.items():
         old = config.get(key)
         config[key] = {**old, **value} if isinstance(old, dict) and key == 'train_cfg' else value

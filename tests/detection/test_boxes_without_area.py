@@ -19,7 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from tests._helpers.configs import CONFIGS
-from tests._helpers.dense_heads import CLASSES, HEADS, Batch, build, outcome, value
+from tests._helpers.dense_heads import ALL_HEADS, CLASSES, HEADS, Batch, build, outcome, value
 
 pytestmark = pytest.mark.usefixtures('epoch')
 
@@ -51,7 +51,7 @@ def with_flat(batch: Batch, flat: Tensor = FLAT) -> Batch:
     return mixed
 
 
-@pytest.mark.parametrize('name', HEADS)
+@pytest.mark.parametrize('name', ALL_HEADS)
 def test_losses_of_a_head_of_ours_are_those_without_such_boxes(name: str) -> None:
     batch = Batch((5, 0, 3))
     plain, gradients = outcome(build(name, 'mmdet_ext'), batch)

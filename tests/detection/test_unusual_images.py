@@ -26,8 +26,10 @@ from mmengine.structures import InstanceData
 from PIL import Image
 
 from mmdet_ext.detection.datasets.coco import CocoDataset
+from mmdet_ext.detection.transforms import WarpResize
 from tests._helpers.dense_heads import HEADS
 from tests.hosts.detectors import CLASSES, MORE_HEADS, single
+from tests.hosts.nanodet_detectors import nanodet_plus
 from tests.hosts.roi_detectors import PARTS, _part
 from tests.hosts.yolo_detectors import yolov1, yolov2, yolov4
 
@@ -65,6 +67,7 @@ BATCHES: dict[str, list[tuple[int, int, Any, tuple[int, int]]]] = {
 def detector_of(name: str) -> dict[str, Any]:
     """Return the config of a detector that has a head or a part of ours."""
     networks: dict[str, Callable[[], dict[str, Any]]] = {
+        'NanoDetPlus': nanodet_plus,
         'YOLOV1Head': yolov1,
         'YOLOV2Head': yolov2,
         'YOLOV4': yolov4,
@@ -77,8 +80,18 @@ def detector_of(name: str) -> dict[str, Any]:
     return single(name, **phase)
 
 
-def packed(height: int, width: int, boxes: Any, scale: tuple[int, int]) -> dict[str, Any]:
-    """Return a sample of mmdet, resized and packed, with two proposals."""
+def packed(
+    height: int, width: int, boxes: Any, scale: tuple[int, int], warped: bool = False
+) -> dict[str, Any]:
+    """Return a sample of mmdet, resized and packed, with two proposals.
+
+    Args:
+        height: of the file, px.
+        width: of the file, px.
+        boxes: corners (G, 4), px of the file.
+        scale: of ``Resize``.
+        warped: whether the image is warped to 96 x 96 px instead, as NanoDet-Plus takes it.
+    """
     corners = torch.tensor(np.asarray(boxes, np.float32).reshape(-1, 4))
     image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
     results = dict(
@@ -92,7 +105,8 @@ def packed(height: int, width: int, boxes: Any, scale: tuple[int, int]) -> dict[
         img_path='x.jpg',
     )
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-    sample = PackDetInputs(meta_keys=keys).transform(Resize(scale, keep_ratio=True)(results))
+    resize = WarpResize((96, 96)) if warped else Resize(scale, keep_ratio=True)
+    sample = PackDetInputs(meta_keys=keys).transform(resize(results))
     rows, columns = sample['inputs'].shape[-2:]
     proposals = torch.tensor([[0, 0, columns, rows], [0, 0, columns / 2, rows]])
     sample['data_samples'].proposals = InstanceData(bboxes=proposals)
@@ -122,9 +136,11 @@ def train(config: dict[str, Any], samples: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize('batch', BATCHES)
-@pytest.mark.parametrize('name', [*OURS, 'YOLOV1Head', 'YOLOV2Head', 'YOLOV4', *ROI_PARTS])
+@pytest.mark.parametrize(
+    'name', [*OURS, 'NanoDetPlus', 'YOLOV1Head', 'YOLOV2Head', 'YOLOV4', *ROI_PARTS]
+)
 def test_two_iterations_are_finite_or_the_size_is_named(name: str, batch: str) -> None:
-    samples = [packed(*image) for image in BATCHES[batch]]
+    samples = [packed(*image, warped=name == 'NanoDetPlus') for image in BATCHES[batch]]
     if name == 'YOLOV1Head' and batch in ('1 x 1 px', '10 x 8000 px'):
         found = {'1 x 1 px': '1 x 1', '10 x 8000 px': '1 x 21'}[batch]
         message = f'needs a map of 2 x 2, but got one of {found} .* keep_ratio=False'
@@ -134,10 +150,12 @@ def test_two_iterations_are_finite_or_the_size_is_named(name: str, batch: str) -
     train(detector_of(name), samples)
 
 
-@pytest.mark.parametrize('name', [*OURS, 'YOLOV1Head', 'YOLOV2Head', 'YOLOV4'])
+@pytest.mark.parametrize('name', [*OURS, 'NanoDetPlus', 'YOLOV1Head', 'YOLOV2Head', 'YOLOV4'])
 def test_a_label_beyond_the_classes_is_named_with_both_numbers(name: str) -> None:
     config = detector_of(name)
-    config['bbox_head']['num_classes'] = CLASSES - 2
+    for head in ('bbox_head', 'aux_head'):
+        if head in config:
+            config[head]['num_classes'] = CLASSES - 2
     boxes = [[0, 0, 30, 30], [20, 20, 60, 60], [60, 60, 90, 90]]
     with pytest.raises(ValueError, match=r'num_classes') as caught:
         train(config, [packed(128, 128, boxes, (128, 128))])

@@ -26,7 +26,9 @@ MADE_BY_HEADS = {
     'BiFPN': {'BiFPNStage', 'FusionNode'},
     'CSPDarknet53': {'CSPStage'},
     'FCOSHead': {'FCOSAssigner'},
+    'GhostPAN': {'GhostBottleneck', 'GhostModule'},
     'LightHeadRoIHead': {'LargeSeparableConv'},
+    'ShuffleNetV2Backbone': {'ShuffleBlock'},
     'SPPRoIExtractor': {'SpatialPyramidPool'},
     'SSDHead': {'OHEMLoss', 'CrossEntropyLoss', 'SmoothL1Loss'},
     'YOLOV3Head': {'GridSensitiveCoder'},
@@ -154,7 +156,11 @@ def test_predictions_of_an_image(run: Run) -> None:
 def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
     # A suppression rule is a function, which nothing holds.
     named = {name for name in named_types(Config.fromfile(run.leaf)) if name[0].isupper()}
-    objects: list[Any] = [run.runner.train_dataloader.dataset]
+    dataset = run.runner.train_dataloader.dataset
+    objects: list[Any] = [dataset]
+    while not hasattr(dataset, 'pipeline'):  # a wrapper
+        dataset = dataset.dataset
+    objects += dataset.pipeline.transforms
     for module in run.runner.model.modules():
         objects += [module, *vars(module).values()]
     # Parts of an assigner, such as an overlap measure, count too.

@@ -261,6 +261,22 @@ def test_options_of_soft_label_as_mmdet(options: dict[str, Any]) -> None:
         compare(ours, theirs, 'soft label', case, *scene(case, most=25))
 
 
+@pytest.mark.parametrize('options', [{}, dict(topk=3), dict(iou_weight=1.0)])
+def test_without_the_cost_of_the_centre(options: dict[str, Any]) -> None:
+    """With a radius of 1000 strides mmdet's cost of the centre is below any float32."""
+    ours = DynamicSoftLabelAssigner(soft_center_radius=None, **options)
+    theirs = MMDetDynamicSoftLabelAssigner(soft_center_radius=1e3, **options)
+    usual = DynamicSoftLabelAssigner(**options)
+    moved = 0
+    for case in (1, 5, 9, 13, 60, 65):
+        boxes, labels = scene(case, most=25)
+        compare(ours, theirs, 'soft label', case, boxes, labels)
+        given = (boxes, labels, *predicted('soft label', case, boxes))
+        one, other = (call(assigner, *given).gt_inds for assigner in (ours, usual))
+        moved += int((one != other).sum())
+    assert moved > 0
+
+
 def test_centres_of_masks_as_mmdet() -> None:
     boxes = torch.tensor([[20.0, 20, 200, 180], [60, 60, 280, 220]])
     masks = torch.zeros(2, 256, 320)

@@ -77,7 +77,7 @@ def test_with_a_sampler_that_draws_results_equal_mmdet(batches: bool) -> None:
     assert value(other, 'loss_cls') != value(drawn[0][0], 'loss_cls')
 
 
-def test_mmdet_assigns_box_types_and_where_sampling_results_are_asked_for() -> None:
+def test_mmdet_assigns_where_sampling_results_are_asked_for_and_box_types_equal_it() -> None:
     ours, theirs = with_mmdet_assigner('RetinaHead'), build('RetinaHead', 'mmdet')
     ours.assigner.assign = theirs.assigner.assign
     batch = Batch((5, 2))

@@ -8,7 +8,15 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 
-from tests._helpers.dense_heads import CHANNELS, CLASSES, HEADS, HEIGHT, WIDTH, Batch, build
+from tests._helpers.dense_heads import (
+    ALL_HEADS,
+    CHANNELS,
+    CLASSES,
+    HEIGHT,
+    WIDTH,
+    Batch,
+    build,
+)
 
 pytestmark = pytest.mark.usefixtures('epoch')
 
@@ -25,7 +33,7 @@ def samples(batch: Batch, shape: tuple[int, int] | None = (HEIGHT, WIDTH)) -> li
 
 
 @pytest.mark.parametrize('count', [2, 4])
-@pytest.mark.parametrize('name', HEADS)
+@pytest.mark.parametrize('name', ALL_HEADS)
 def test_more_or_fewer_maps_than_levels(name: str, count: int) -> None:
     head = build(name, 'mmdet_ext')
     features = [torch.zeros(1, CHANNELS, 8, 8)] * count
@@ -42,7 +50,7 @@ def test_mmdet_leaves_out_a_map_beyond_its_strides_without_a_word(name: str) -> 
     assert len(outputs[0]) == 3
 
 
-@pytest.mark.parametrize('name', HEADS)
+@pytest.mark.parametrize('name', ALL_HEADS)
 def test_maps_of_another_stride(name: str) -> None:
     head, batch = build(name, 'mmdet_ext'), Batch((2, 1))
     shape = (2 * HEIGHT, 2 * WIDTH)
@@ -57,7 +65,7 @@ def test_maps_of_another_stride(name: str) -> None:
 
 
 @pytest.mark.parametrize('shape', [(HEIGHT, WIDTH), (HEIGHT - 7, WIDTH + 8), None], ids=str)
-@pytest.mark.parametrize('name', HEADS)
+@pytest.mark.parametrize('name', ALL_HEADS)
 def test_maps_that_fit_pass(name: str, shape: tuple[int, int] | None) -> None:
     head, batch = build(name, 'mmdet_ext'), Batch((2, 0, 1))
     losses = head.loss(batch.features, samples(batch, shape))
@@ -66,7 +74,7 @@ def test_maps_that_fit_pass(name: str, shape: tuple[int, int] | None) -> None:
 
 
 @pytest.mark.parametrize('label', [CLASSES, CLASSES + 5])
-@pytest.mark.parametrize('name', HEADS)
+@pytest.mark.parametrize('name', ALL_HEADS)
 def test_a_data_set_of_more_classes(name: str, label: int) -> None:
     head, batch = build(name, 'mmdet_ext'), Batch((2, 3))
     batch.gts[1].labels[1] = label

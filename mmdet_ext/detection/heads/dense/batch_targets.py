@@ -53,7 +53,7 @@ class BatchTargets(ChecksInput):
     - the assigner is not one of ours,
     - the sampler draws from each image (it is not ``PseudoSampler``),
     - the images do not share their priors, or
-    - boxes are not plain tensors.
+    - boxes are neither tensors nor mmdet's horizontal boxes.
 
     Heads of ``AnchorTargets`` match the batch at once where a sampler draws, too; only the drawing
     is left to mmdet's code.

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmdet_ext.compat.weights import ConversionError
 from mmdet_ext.detection.detectors.yolov4 import YOLOV4
+from mmdet_ext.detection.inspection.detector import read_config
+from mmdet_ext.detection.inspection.errors import ShowError, explained
 from mmdet_ext.utils.files import whole_file
 from mmdet_ext.version import __version__
 
@@ -28,15 +29,20 @@ def convert_darknet(config: Path, source: Path, out: Path) -> str:
         What was converted, in a line.
 
     Raises:
-        ConversionError: If the model is another, the file has another length, or ``out`` is the
-            source.
+        ConversionError: If the config cannot be read or built, the model is another, the file has
+            another length, or ``out`` is the source.
         OSError: If a file cannot be read.
     """
     if out.resolve() == source.resolve():
         raise ConversionError(f'{out} would be written over what is read: name another file')
-    model_config = Config.fromfile(config).model
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(model_config)
+    try:
+        with (
+            DefaultScope.overwrite_default_scope('mmdet'),
+            explained(f'cannot build the model of {config}'),
+        ):
+            model = MODELS.build(read_config(config).model)
+    except ShowError as error:
+        raise ConversionError(str(error)) from error
     if not isinstance(model, YOLOV4):
         raise ConversionError(
             f'{config} has a {type(model).__name__}, expected the detector mmdet_ext.YOLOV4'

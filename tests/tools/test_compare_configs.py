@@ -177,6 +177,10 @@ def test_any_metric_can_rank_and_is_shown(
 def test_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare_configs.main([str(tmp_path / 'no.py'), '--out', str(tmp_path / 'x')]) == 2
     assert 'no such config' in capsys.readouterr().err
+    (tmp_path / 'open.py').write_text('model = dict(')
+    assert compare_configs.main([str(tmp_path / 'open.py'), '--out', str(tmp_path / 'x')]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'open.py: SyntaxError' in line
     for folder in ('a', 'b'):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / 'same.py').touch()

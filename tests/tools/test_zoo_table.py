@@ -58,9 +58,25 @@ def test_figures_of_a_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
 
 
-def test_an_absent_config_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert zoo_table.main([str(tmp_path / 'none.py'), '--out', str(tmp_path)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith('error: ')
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (None, 'error: no such config: '),
+        ('model = dict(', 'config.py: SyntaxError: '),
+        ("default_scope = 'mmpretrain'", "config.py is of default_scope 'mmpretrain', and the"),
+        ("model = dict(type='mmdet.ChannelMapper')", 'error: cannot measure '),
+    ],
+)
+def test_a_config_of_no_detector_is_an_error_of_one_line(
+    content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / 'config.py'
+    if content:
+        config.write_text(content)
+    assert zoo_table.main([str(config), '--out', str(tmp_path / 'out')]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith('error: ') and message in line
+    assert not list(tmp_path.rglob('zoo.*'))
 
 
 class OneConvolution(nn.Module):

@@ -25,9 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool; return 0, or 2 for bad input."""
     args = _parse(argv)
     import torch
-    from mmengine.config import Config
     from mmengine.logging import MMLogger
 
+    from mmdet_ext.detection.inspection.errors import ShowError, explained
     from mmdet_ext.plots.architecture import draw_costs, draw_sizes
     from mmdet_ext.utils.files import write_json, write_text
 
@@ -37,14 +37,17 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     rows = []
     try:
+        # Wrong configs are named before the first is measured.
+        configs = [_detector_config(path) for path in args.configs]
         args.out.mkdir(parents=True, exist_ok=True)
-        for number, path in enumerate(args.configs, 1):
-            print(f'{number} of {len(args.configs)}: {path.stem}', file=sys.stderr, flush=True)
-            row = _row(path.stem, Config.fromfile(path), args)
+        for number, (path, config) in enumerate(zip(args.configs, configs, strict=True), 1):
+            print(f'{number} of {len(configs)}: {path.stem}', file=sys.stderr, flush=True)
+            with explained(f'cannot measure {path}', with_place=True):
+                row = _row(path.stem, config, args)
             rows.append(row)
             side = max(row['width'], row['height'])
             draw_sizes(path.stem, row['layers'], side, args.out / f'sizes_{path.stem}.png')
-    except (OSError, ValueError) as error:
+    except (OSError, ShowError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     finally:
@@ -54,6 +57,21 @@ def main(argv: list[str] | None = None) -> int:
     write_text(args.out / 'zoo.md', table(rows) + '\n')
     print(table(rows))
     return 0
+
+
+def _detector_config(path: Path) -> Any:
+    """Read the config of a detector; raise ShowError for one of another task."""
+    from mmdet_ext.detection.inspection.detector import read_config
+    from mmdet_ext.detection.inspection.errors import ShowError
+
+    config = read_config(path)
+    scope = config.get('default_scope', 'mmdet')
+    if scope != 'mmdet':
+        raise ShowError(
+            f"{path} is of default_scope {scope!r}, and the table is of mmdet's detectors: give "
+            'configs of these'
+        )
+    return config
 
 
 def _row(name: str, cfg: Any, args: argparse.Namespace) -> dict[str, Any]:

@@ -24,20 +24,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('checkpoint', type=Path, metavar='FILE.pth')
     args = parser.parse_args(argv)
     # Hosts are imported only once the arguments are read, so that --help is fast.
-    from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
 
     from mmdet_ext.compat.checkpoint import load_from_local
     from mmdet_ext.compat.layouts import compare_layouts
+    from mmdet_ext.studies.config_runs import read_config
 
     try:
-        config = Config.fromfile(args.config)
+        config = read_config(args.config)
         content = load_from_local(str(args.checkpoint), 'cpu')
         init_default_scope(config.get('default_scope', 'mmdet'))
         model = MODELS.build(config.model).state_dict()
         report = compare_layouts(model, content.get('state_dict', content))
     except (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        print('error:', ' '.join(str(error).split()), file=sys.stderr)
         return 2
     print(report.counts(), *report.lines(), sep='\n')
     return 0 if report.fits else 1

@@ -29,7 +29,7 @@ from mmdet_ext.analysis.comparison import (
     comparison_table,
 )
 from mmdet_ext.plots.comparison import draw_comparison
-from mmdet_ext.studies.config_runs import run_all
+from mmdet_ext.studies.config_runs import read_config, run_all
 from mmdet_ext.utils.files import write_json, write_text
 from mmdet_ext.utils.mim import MimError
 
@@ -68,6 +68,11 @@ def _problem(configs: list[Path], names: list[str]) -> str:
     absent = [str(config) for config in configs if not config.is_file()]
     if absent:
         return f'no such config: {", ".join(absent)}'
+    try:
+        for config in configs:
+            read_config(config)
+    except ValueError as error:
+        return str(error)
     twice = sorted({name for name in names if names.count(name) > 1})
     return f'two configs are called {twice[0]}; results go by the file name' if twice else ''
 

@@ -26,6 +26,13 @@ FUNCTIONAL = 'mmdet_ext.functional'
 NUMERICS = f'{FUNCTIONAL}.numerics'
 BOXES = f'{FUNCTIONAL}.boxes'
 
+#: Parts that detection/ and face/ import.
+OF_TASKS = {FUNCTIONAL} | {
+    f'mmdet_ext.{part}'
+    for part in ('compat', 'losses', 'engine', 'registry', 'data', 'plots', 'analysis', 'deploy')
+    + ('export', 'utils', 'version')
+}
+
 RULES: list[tuple[str, set[str]]] = [
     (NUMERICS, {'torch'}),
     (BOXES, {'torch', NUMERICS}),
@@ -45,46 +52,11 @@ RULES: list[tuple[str, set[str]]] = [
     ('mmdet_ext.engine', {'torch', 'mmengine', NUMERICS, 'mmdet_ext.registry', 'mmdet_ext.utils'}),
     (
         'mmdet_ext.detection',
-        {
-            'torch',
-            'numpy',
-            'cv2',
-            'mmengine',
-            'mmcv',
-            'mmdet',
-            'torchvision',
-            FUNCTIONAL,
-            'mmdet_ext.compat',
-            'mmdet_ext.losses',
-            'mmdet_ext.engine',
-            'mmdet_ext.registry',
-            'mmdet_ext.data',
-            'mmdet_ext.plots',
-            'mmdet_ext.analysis',
-            'mmdet_ext.utils',
-            'mmdet_ext.version',
-        },
+        {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmdet', 'torchvision', 'onnx', *OF_TASKS},
     ),
     (
         'mmdet_ext.face',
-        {
-            'torch',
-            'numpy',
-            'cv2',
-            'sklearn',
-            'mmengine',
-            'mmcv',
-            FUNCTIONAL,
-            'mmdet_ext.compat',
-            'mmdet_ext.losses',
-            'mmdet_ext.engine',
-            'mmdet_ext.registry',
-            'mmdet_ext.data',
-            'mmdet_ext.plots',
-            'mmdet_ext.analysis',
-            'mmdet_ext.utils',
-            'mmdet_ext.version',
-        },
+        {'torch', 'numpy', 'cv2', 'sklearn', 'mmengine', 'mmcv', *OF_TASKS},
     ),
     (
         'mmdet_ext.segmentation',
@@ -123,6 +95,12 @@ RULES: list[tuple[str, set[str]]] = [
             'mmdet_ext.analysis',
             'mmdet_ext.utils',
         },
+    ),
+    # The runtimes are found by name, as any one of them is enough.
+    ('mmdet_ext.deploy', {'numpy', 'cv2', 'mmdet_ext.utils'}),
+    (
+        'mmdet_ext.export',
+        {'torch', 'numpy', 'onnx', 'mmdet_ext.deploy', 'mmdet_ext.utils', 'mmdet_ext.version'},
     ),
     ('mmdet_ext.registry', {'mmengine', 'mmdet_ext.compat'}),
     ('mmdet_ext.utils', set()),
@@ -354,6 +332,16 @@ WRONG = {
     'analysis imports a host': ('mmdet_ext.analysis.run_report', 'import mmengine'),
     'analysis imports plots': ('mmdet_ext.analysis.run_report', 'import mmdet_ext.plots.runs'),
     'plots import torch': ('mmdet_ext.plots.face', 'import torch'),
+    'deploy imports torch': ('mmdet_ext.deploy.detector', 'def f():\n    import torch'),
+    'deploy imports a host': ('mmdet_ext.deploy.images', 'from mmcv import imresize'),
+    'deploy imports export': (
+        'mmdet_ext.deploy.metadata',
+        'from mmdet_ext.export.onnx_file import KEY',
+    ),
+    'export imports detection': (
+        'mmdet_ext.export.targets',
+        'from mmdet_ext.detection import export',
+    ),
     'the catalog imports face': (
         'mmdet_ext.catalog.cases',
         'from mmdet_ext.face.datasets import DigitsDataset',

@@ -1,0 +1,84 @@
+"""Networks run by OpenVINO on the processor."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdet_ext.deploy.errors import ModelFileError
+from mmdet_ext.deploy.metadata import KEY, ModelInfo, from_json
+from mmdet_ext.deploy.processor import int8_instructions
+from mmdet_ext.deploy.runtimes.base import Runtime, check_weights, load
+
+
+class OpenVino(Runtime):
+    """Network in OpenVINO.
+
+    It computes in float32 by request: by itself it takes bfloat16 where the processor has it. An
+    int8 network without room against saturation is refused on a processor that would saturate.
+    """
+
+    name = 'OpenVINO'
+    package = 'openvino'
+    suffixes = ('.xml', '.onnx')
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        ov = load(self.package, self.name)
+        core = ov.Core()
+        weights = path.with_suffix('.bin')
+        is_onnx = path.suffix.lower() == '.onnx'
+        if not is_onnx and not weights.is_file():
+            check_weights(ModelInfo('detection', None, 'priors'), path, weights)  # type: ignore
+        try:
+            model = core.read_model(path)
+        except Exception as error:
+            raise ModelFileError(
+                f'{path} cannot be read by OpenVINO {ov.__version__}: it is truncated or another '
+                f'kind of file ({str(error).strip().splitlines()[-1]})'
+            ) from error
+        self.info = from_json(_text(model), path)
+        if not is_onnx:
+            check_weights(self.info, path, weights)
+        _check_int8(self.info, path)
+        config: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
+        if threads is not None:
+            config['INFERENCE_NUM_THREADS'] = threads
+        self._compiled = core.compile_model(model, 'CPU', config)
+        used = self._compiled.get_property('INFERENCE_PRECISION_HINT')
+        if 'f32' not in str(used) and 'float' not in str(used):
+            raise ModelFileError(f'OpenVINO computes {path} in {used}, where float32 was asked for')
+        self._request = self._compiled.create_infer_request()
+        self._inputs = [each.get_any_name() for each in self._compiled.inputs]
+        self._outputs = [each.get_any_name() for each in self._compiled.outputs]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the network; see `Runtime.run`."""
+        self._request.infer({name: feeds[name] for name in self._inputs})
+        return {
+            name: self._request.get_output_tensor(place).data.copy()
+            for place, name in enumerate(self._outputs)
+        }
+
+
+def _text(model: Any) -> str | None:
+    """Return the description: rt_info of an IR, metadata of an ONNX file within it."""
+    for keys in ([KEY], ['framework', KEY]):
+        if model.has_rt_info(keys):
+            return str(model.get_rt_info(keys).astype(str))
+    return None
+
+
+def _check_int8(info: ModelInfo, path: Path) -> None:
+    if info.precision != 'int8' or int8_instructions():
+        return
+    if not info.saturation_safe:
+        raise ModelFileError(
+            f'{path} is an int8 network for processors with VNNI, which this one has not: sums '
+            'would saturate, and detections be wrong without a sign of it. Export it with '
+            '--vnni no, or take the float32 file'
+        )
+    warnings.warn('this processor has no VNNI: int8 may be slower than float32 here', stacklevel=3)

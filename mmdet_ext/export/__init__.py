@@ -1,0 +1,1 @@
+"""Networks of torch written as files that other runtimes read."""

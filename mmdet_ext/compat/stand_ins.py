@@ -58,6 +58,10 @@ class Recorded:
         self.state: Any
         self.items: list[Any]
 
+    def __call__(self, *args: Any) -> Recorded:
+        """Make a record of a call of what is recorded; nothing is called."""
+        return type(self)(*args)
+
     def __setstate__(self, state: Any) -> None:
         self.state = state
 

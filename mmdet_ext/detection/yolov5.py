@@ -32,13 +32,13 @@ class YOLOv5Layout(NamedTuple):
         depth: factor on the numbers of blocks.
         width: factor on the channels.
         num_classes: C.
-        anchors: anchors per cell.
+        anchors_per_cell: number of anchors of a level.
     """
 
     depth: float
     width: float
     num_classes: int
-    anchors: int
+    anchors_per_cell: int
 
     @property
     def size(self) -> str | None:
@@ -140,7 +140,7 @@ def build_parts(layout: YOLOv5Layout) -> nn.ModuleDict:
             backbone=YOLOv5Backbone(layout.depth, layout.width),
             neck=YOLOv5Neck(channels, layout.depth),
             bbox_head=YOLOv5Head(
-                layout.num_classes, channels, anchors=[[(8, 8)] * layout.anchors] * len(STRIDES)
+                layout.num_classes, channels, anchors=[[(8, 8)] * layout.anchors_per_cell_per_cell] * len(STRIDES)
             ),
         )
     )

@@ -1,4 +1,4 @@
-"""Necks of YOLOv2 and YOLOv4: slow references, sizes that do not fit."""
+"""Necks of YOLOv2, YOLOv4 and YOLOv5: slow references, sizes that do not fit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu, max_pool2d
+from torch.nn.functional import leaky_relu, max_pool2d, silu
 
 from mmdet_ext.registry import MODELS
 
@@ -98,3 +98,42 @@ def test_odd_maps_of_a_network_that_rounds_up_fit() -> None:
 def test_what_does_not_fit_is_named_with_both_numbers(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_yolov5_equals_the_paths_written_out() -> None:
+    neck = build('YOLOv5Neck', in_channels=(4, 8, 12), depth=0.67)
+    c3, c4, c5 = maps((4, 8, 12))
+
+    def silus(part: Any, x: Tensor) -> Tensor:
+        return silu(part.norm(part.conv(x)))
+
+    def block(part: Any, x: Tensor) -> Tensor:
+        way = silus(part.entry, x)
+        assert len(part.blocks) == 2
+        for narrow, wide in part.blocks:
+            way = silus(wide, silus(narrow, way))
+        return silus(part.merge, torch.cat([way, silus(part.bypass, x)], 1))
+
+    def enlarged(value: Tensor) -> Tensor:
+        return value.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    n5 = silus(neck.reduces[0], c5)
+    n4 = silus(neck.reduces[1], block(neck.ups[0], torch.cat([enlarged(n5), c4], 1)))
+    p3 = block(neck.ups[1], torch.cat([enlarged(n4), c3], 1))
+    p4 = block(neck.downs[0], torch.cat([silus(neck.halves[0], p3), n4], 1))
+    p5 = block(neck.downs[1], torch.cat([silus(neck.halves[1], p4), n5], 1))
+    found = neck([c3, c4, c5])
+    assert [each.shape[1] for each in found] == [4, 8, 12]
+    for own, wanted in zip(found, (p3, p4, p5), strict=True):
+        torch.testing.assert_close(own, wanted)
+
+
+@pytest.mark.parametrize('channels', [(4, 8), (4, 8, 16)])
+def test_yolov5_names_maps_that_do_not_fit(channels: tuple[int, ...]) -> None:
+    neck = build('YOLOv5Neck', in_channels=(4, 8, 12))
+    message = rf'in_channels=\[4, 8, 12\], but got maps of \[{", ".join(map(str, channels))}\]'
+    with pytest.raises(ValueError, match=message):
+        neck(maps(channels))
+    for wrong in ((4,), (4, 7, 8)):
+        with pytest.raises(ValueError, match='in_channels must be even numbers'):
+            build('YOLOv5Neck', in_channels=wrong)

@@ -215,6 +215,7 @@ def select_boxes(
     cfg: Any,
     rescale: bool,
     with_nms: bool,
+    clip_first: bool = True,
 ) -> InstanceData:
     """Select the detections of an image by score, and suppress those that overlap.
 
@@ -226,13 +227,32 @@ def select_boxes(
         cfg: options in place of ``test_cfg``.
         rescale: whether boxes are those of the image before its resize.
         with_nms: whether boxes that overlap are suppressed.
+        clip_first: whether boxes are clipped before those that overlap are suppressed, or after.
     """
     cfg = head.test_cfg if cfg is None else cfg
-    height, width = meta['img_shape'][:2]
-    boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+    if clip_first:
+        boxes = clipped(boxes, meta)
     most = cfg.get('nms_pre', -1)
     # mmdet's function drops the last of the scores where the number is below 0.
     most = most if most > 0 else scores.numel()
     kept, labels, place, _ = filter_scores_and_topk(scores, cfg.get('score_thr', 0), most)
     found = InstanceData(bboxes=boxes[place], scores=kept, labels=labels)
-    return head._bbox_post_process(found, cfg, rescale, with_nms, meta)
+    found = head._bbox_post_process(found, cfg, rescale, with_nms, meta)
+    if not clip_first:
+        found.bboxes = clipped(found.bboxes, meta, rescale)
+    return found
+
+
+def clipped(boxes: Tensor, meta: dict[str, Any], rescaled: bool = False) -> Tensor:
+    """Clip boxes (N, 4), corners, px, to an image.
+
+    Args:
+        boxes: the boxes.
+        meta: meta information of the image.
+        rescaled: whether boxes are those of the image before its resize.
+    """
+    height, width = meta['img_shape'][:2]
+    sides = boxes.new_tensor([width, height, width, height])
+    if rescaled:
+        sides = sides / sides.new_tensor(meta['scale_factor'] * 2)
+    return torch.minimum(boxes.clamp(min=0), sides)

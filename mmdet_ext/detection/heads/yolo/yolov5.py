@@ -41,7 +41,7 @@ COCO_ANCHORS = (
 )
 #: The terms of the loss, with the weights of the authors' settings for n and s.
 LOSS_CLS = dict(type='mmdet_ext.CrossEntropyLoss', use_sigmoid=True, loss_weight=0.5)
-LOSS_BBOX = dict(type='mmdet_ext.CIoULoss', aspect_thr=None, loss_weight=0.05)
+LOSS_BBOX = dict(type='mmdet_ext.CIoULoss', eps=1e-12, aspect_thr=None, loss_weight=0.05)
 LOSS_OBJ = dict(type='mmdet_ext.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0)
 ASSIGNER = dict(type='mmdet_ext.YOLOv5Assigner', ratio_thr=4.0)
 
@@ -260,7 +260,7 @@ class YOLOv5Head(BatchTargets):
         rescale: bool = False,
         with_nms: bool = True,
     ) -> list[InstanceData]:
-        """Compute the detections of each image.
+        """Compute the detections of each image; boxes are clipped to it at last, as upstream.
 
         Args:
             pred_maps: (B, A_l (5 + C), H_l, W_l) per level.
@@ -277,7 +277,7 @@ class YOLOv5Head(BatchTargets):
             first = (scores == best).cumsum(-1).cumsum(-1) == 1
             scores = scores.where(first, -1)
         return [
-            select_boxes(self, own, score, meta, cfg, rescale, with_nms)
+            select_boxes(self, own, score, meta, cfg, rescale, with_nms, clip_first=False)
             for own, score, meta in zip(boxes, scores, batch_img_metas, strict=True)
         ]
 

@@ -140,7 +140,9 @@ def build_parts(layout: YOLOv5Layout) -> nn.ModuleDict:
             backbone=YOLOv5Backbone(layout.depth, layout.width),
             neck=YOLOv5Neck(channels, layout.depth),
             bbox_head=YOLOv5Head(
-                layout.num_classes, channels, anchors=[[(8, 8)] * layout.anchors_per_cell_per_cell] * len(STRIDES)
+                layout.num_classes,
+                channels,
+                anchors=[[(8, 8)] * layout.anchors_per_cell] * len(STRIDES),
             ),
         )
     )

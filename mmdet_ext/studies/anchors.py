@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 
-from mmdet_ext.functional.yolo.anchors import AnchorFit, kmeans_anchors
+from mmdet_ext.functional.yolo.anchors import (
+    AnchorFit,
+    AnchorRecall,
+    anchor_recall,
+    kmeans_anchors,
+)
+
+#: Best possible recall below which YOLOv5 replaces anchors.
+LEAST_RECALL = 0.98
 
 
 def fit_anchors(sides: np.ndarray, clusters: Sequence[int], seed: int = 0) -> dict[int, AnchorFit]:
@@ -68,3 +78,62 @@ def anchors_json(fits: Mapping[int, AnchorFit], chosen: int, stride: int) -> dic
         'mean_iou_by_number': {str(k): other.mean_iou for k, other in fits.items()},
         'stride': stride,
     }
+
+
+def config_anchors(path: Path) -> list[tuple[float, float]]:
+    """Return the anchors of the head of a detector, of all levels.
+
+    Args:
+        path: Config whose ``model.bbox_head`` has ``anchors`` in px (`YOLOv5Head`), or
+            ``anchor_generator.base_sizes`` (mmdet's ``YOLOAnchorGenerator``).
+
+    Raises:
+        ValueError: if the config cannot be read, or its head has no such anchors.
+    """
+    try:
+        head = Config.fromfile(path).get('model', {}).get('bbox_head', {})
+    except Exception as error:  # a config is code, which may raise anything
+        raise ValueError(f'{path} cannot be read: {type(error).__name__}: {error}') from error
+    levels = (head.get('anchor_generator') or {}).get('base_sizes') or head.get('anchors')
+    try:
+        found = [(float(width), float(height)) for level in levels for width, height in level]
+    except TypeError:
+        found = []
+    if not found:
+        raise ValueError(
+            f'{path} has no anchors per level, in px, as model.bbox_head.anchors (YOLOv5Head) or '
+            'model.bbox_head.anchor_generator.base_sizes (YOLOAnchorGenerator)'
+        )
+    return found
+
+
+def recall_of(sides: np.ndarray, anchors: Sequence[Any], ratio: float) -> AnchorRecall:
+    """Compute the best possible recall of anchors.
+
+    Args:
+        sides: widths and heights of boxes, (N, 2), px.
+        anchors: widths and heights, (k, 2), px.
+        ratio: largest ratio of the sides, above 1.
+
+    Raises:
+        ValueError: if the ratio is not above 1, or a side is not above 0.
+    """
+    boxes = torch.from_numpy(np.asarray(sides, dtype=np.float64))
+    return anchor_recall(boxes, torch.tensor(anchors, dtype=torch.float64), ratio)
+
+
+def recall_line(name: str, found: AnchorRecall, ratio: float) -> str:
+    """Format the best possible recall, with a warning where it is too low.
+
+    Args:
+        name: whose anchors.
+        found: the figures.
+        ratio: at which they were computed.
+    """
+    line = (
+        f'{name}: {found.recall:.1%} of the boxes have an anchor whose sides differ by less than '
+        f'{ratio:g} times (best possible recall), {found.per_box:.1f} on average'
+    )
+    if found.recall < LEAST_RECALL:
+        line += f'\nwarning: below {LEAST_RECALL:.0%}: the other boxes are never learned'
+    return line

@@ -1,12 +1,17 @@
-"""Find the anchors of a data set by k-means over the shapes of its boxes, as YOLOv2 does.
+r"""Find the anchors of a data set by k-means over the shapes of its boxes, as YOLOv2 does.
 
     python tools/data/anchors.py data/annotations/instances_train.json --out anchors.json
     python tools/data/anchors.py data/VOC2007 --splits train --input 416 416 --out anchors.json
+    python tools/data/anchors.py data/annotations/instances_train.json --input 640 640 \
+        --keep-ratio --anchors 9 --config configs/detection/yolo/yolov5_s_300e_coco.py \
+        --out anchors.json
 
 The distance is 1 - IoU of boxes laid on one centre. Boxes count as training resizes them: to
 ``--input`` WIDTH HEIGHT, or into it with ``--keep-ratio``. The mean IoU of all numbers of
 ``--clusters`` is printed; beside the json file a figure, anchors.png, is written. In a config:
-``YOLOV2Head(anchors=...)`` takes ``anchors_cells``, mmdet's ``YOLOAnchorGenerator`` ``anchors_px``.
+``YOLOV2Head(anchors=...)`` takes ``anchors_cells``, mmdet's ``YOLOAnchorGenerator`` ``anchors_px``,
+and so does ``YOLOv5Head(anchors=...)``, by level. The share of boxes with an anchor by the rule of
+YOLOv5 (``--ratio``) is printed too, also of the anchors of a ``--config``.
 """
 
 from __future__ import annotations
@@ -34,11 +39,17 @@ def main(argv: list[str] | None = None) -> int:
         sides = boxes.resized(width, height, args.keep_ratio)
         # Imported late, so that wrong data is refused at once.
         from mmdet_ext.plots.anchors import draw_anchors
-        from mmdet_ext.studies.anchors import anchors_json, anchors_table, fit_anchors
+        from mmdet_ext.studies import anchors as study
 
-        fits = fit_anchors(sides, [*args.clusters, args.anchors], args.seed)
+        fits = study.fit_anchors(sides, [*args.clusters, args.anchors], args.seed)
         print(f'{len(sides)} boxes in {boxes.images} images, resized to {args.input}\n')
-        print(anchors_table(fits, args.anchors, args.stride))
+        print(study.anchors_table(fits, args.anchors, args.stride))
+        recalls = {'these anchors': fits[args.anchors].anchors.tolist()}
+        if args.config is not None:
+            recalls[str(args.config)] = study.config_anchors(args.config)
+        found = {name: study.recall_of(sides, own, args.ratio) for name, own in recalls.items()}
+        for name, recall in found.items():
+            print(study.recall_line(name, recall, args.ratio))
         for reason, count in boxes.left_out.items():
             print(f'left out: {count} boxes, {reason}')
         mean_ious = {k: fit.mean_iou for k, fit in fits.items()}
@@ -46,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         write_json(
             args.out,
             {
-                **anchors_json(fits, args.anchors, args.stride),
+                **study.anchors_json(fits, args.anchors, args.stride),
+                'recall': {name: each._asdict() for name, each in found.items()},
+                'ratio': args.ratio,
                 'input': args.input,
                 'keep_ratio': args.keep_ratio,
                 'seed': args.seed,
@@ -101,6 +114,16 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--stride', type=int, default=32, metavar='PX', help='side of a cell (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--ratio',
+        type=float,
+        default=4.0,
+        metavar='R',
+        help='an anchor fits a box if no side is R times the other (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--config', type=Path, metavar='CONFIG', help='detector whose anchors are checked too'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the first centres')
     parser.add_argument(

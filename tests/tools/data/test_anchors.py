@@ -42,6 +42,38 @@ def test_the_tool_writes_anchors_with_their_fit(
     assert header[:4] == b'\x89PNG' and min(struct.unpack('>II', header[16:24])) > 200
 
 
+def test_the_tool_checks_the_anchors_of_a_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_coco(tmp_path / 'a.json')
+    arguments = [source, '--input', 160, 200, '--keep-ratio', '--anchors', 2, '--clusters', 2]
+    config = tmp_path / 'config.py'
+    # Boxes are 20 x 20 twice, 40 x 20, 40 x 40 and 40 x 44: three are 4 times an anchor of 10 px.
+    config.write_text('model = dict(bbox_head=dict(anchors=[[(10, 10)], [(11, 44)]]))')
+    found = run(tmp_path / 'out.json', *arguments, '--config', config)
+    assert found['recall'][str(config)] == {
+        'recall': pytest.approx(1.0),
+        'per_box': pytest.approx(1.4),
+    }
+    assert found['recall']['these anchors']['recall'] == 1 and found['ratio'] == 4
+    assert 'warning' not in capsys.readouterr().out
+    config.write_text(
+        'model = dict(bbox_head=dict(anchor_generator=dict(base_sizes=[[(10, 10)]])))'
+    )
+    found = run(tmp_path / 'out.json', *arguments, '--config', config)
+    assert found['recall'][str(config)]['recall'] == pytest.approx(0.4)
+    assert 'warning: below 98%' in capsys.readouterr().out
+    for text, message in (
+        ('model = dict(bbox_head=dict(anchors=[(1, 2)]))', 'has no anchors per level'),
+        ('model = dict(bbox_head=dict())', 'has no anchors per level'),
+        ('model = 1 / 0', 'cannot be read: ZeroDivisionError'),
+    ):
+        config.write_text(text)
+        out = tmp_path / 'new' / 'out.json'
+        assert main([*map(str, arguments), '--config', str(config), '--out', str(out)]) == 2
+        assert message in capsys.readouterr().err and not out.parent.exists()
+
+
 def test_a_repeat_is_equal_and_a_seed_may_be_chosen(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     boxes = [{'bbox': [0, 0, *map(float, rng.integers(2, 49, 2))]} for _ in range(40)]

@@ -305,6 +305,7 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
         # A resize that does not keep the ratio feeds a network of a fixed input size.
         if bare(part.get('type')).endswith('Resize') and part.get('keep_ratio', False):
             part.scale = SCALE
+    _shrink_mosaics(cfg)
     for part in _dicts_with(cfg, 'times'):
         part.times = 1
     # An untrained network has low scores, and boxes without area.
@@ -314,6 +315,15 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
     for key, most in (('nms_pre', 100), ('max_per_img', 50), ('fc_out_channels', 64)):
         for part in _dicts_with(cfg, key):
             part[key] = min(part[key], most)
+
+
+def _shrink_mosaics(cfg: Config) -> None:
+    """Give mosaics the small size, and the affine maps that take their middle."""
+    for part in _of_types(cfg, 'Mosaic'):
+        part.img_scale = SCALE
+    for part in _of_types(cfg, 'RandomAffine'):
+        if 'border' in part:
+            part.border = tuple(-side // 2 for side in SCALE)
 
 
 def _proposals(root: Path, part: str) -> Path:

@@ -31,7 +31,7 @@ from tests._helpers.dense_heads import HEADS
 from tests.hosts.detectors import CLASSES, MORE_HEADS, single
 from tests.hosts.nanodet_detectors import nanodet_plus
 from tests.hosts.roi_detectors import PARTS, _part
-from tests.hosts.yolo_detectors import yolov1, yolov2, yolov4
+from tests.hosts.yolo_detectors import yolov1, yolov2, yolov4, yolov5
 
 #: Options of the parts of two-stage detectors that have no useful default in small.
 ROI_PARTS: dict[str, dict[str, Any]] = {
@@ -71,6 +71,7 @@ def detector_of(name: str) -> dict[str, Any]:
         'YOLOV1Head': yolov1,
         'YOLOV2Head': yolov2,
         'YOLOV4': yolov4,
+        'YOLOv5Head': yolov5,
     }
     if name in networks:
         return networks[name]()
@@ -137,7 +138,7 @@ def train(config: dict[str, Any], samples: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize('batch', BATCHES)
 @pytest.mark.parametrize(
-    'name', [*OURS, 'NanoDetPlus', 'YOLOV1Head', 'YOLOV2Head', 'YOLOV4', *ROI_PARTS]
+    'name', [*OURS, 'NanoDetPlus', 'YOLOV1Head', 'YOLOV2Head', 'YOLOV4', 'YOLOv5Head', *ROI_PARTS]
 )
 def test_two_iterations_are_finite_or_the_size_is_named(name: str, batch: str) -> None:
     samples = [packed(*image, warped=name == 'NanoDetPlus') for image in BATCHES[batch]]
@@ -150,7 +151,9 @@ def test_two_iterations_are_finite_or_the_size_is_named(name: str, batch: str) -
     train(detector_of(name), samples)
 
 
-@pytest.mark.parametrize('name', [*OURS, 'NanoDetPlus', 'YOLOV1Head', 'YOLOV2Head', 'YOLOV4'])
+@pytest.mark.parametrize(
+    'name', [*OURS, 'NanoDetPlus', 'YOLOV1Head', 'YOLOV2Head', 'YOLOV4', 'YOLOv5Head']
+)
 def test_a_label_beyond_the_classes_is_named_with_both_numbers(name: str) -> None:
     config = detector_of(name)
     for head in ('bbox_head', 'aux_head'):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.hosts.runs import (
     assert_calls_are_those_of_the_table,
     follow,
 )
+from tests.hosts.yolo_detectors import yolov5
 
 pytestmark = pytest.mark.slow
 HOST = host('mmdet')
@@ -207,7 +209,7 @@ def test_a_teacher_and_a_student_train_on_pseudo_boxes(
     assert 0 <= outcome.metrics['coco/bbox_mAP'] <= 1
 
 
-def whole_config(root: Path, folder: Path) -> Config:
+def whole_config(root: Path, folder: Path, model: dict[str, Any]) -> Config:
     """Return a config as a user writes it, with test-time augmentation."""
     train, test = (data_of(root, part, CLASSES, name=OURS) for part in ('train', 'test'))
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip')
@@ -219,7 +221,7 @@ def whole_config(root: Path, folder: Path) -> Config:
         dict(
             default_scope='mmdet',
             custom_imports=dict(imports=['mmdet_ext.compat'], allow_failed_imports=False),
-            model=single('ATSSHead', loss_bbox=dict(type='mmdet_ext.SIoULoss', neg_gamma=True)),
+            model=model,
             train_dataloader=dict(
                 **loader, dataset=train, sampler=dict(type='DefaultSampler', shuffle=True)
             ),
@@ -253,10 +255,16 @@ def boxes_of(found: Any) -> torch.Tensor:
     return torch.cat(rows, 1)
 
 
+def atss() -> dict[str, Any]:
+    """Return the config of an ATSS with a loss of ours."""
+    return single('ATSSHead', loss_bbox=dict(type='mmdet_ext.SIoULoss', neg_gamma=True))
+
+
+@pytest.mark.parametrize('make', [atss, yolov5])
 def test_augmented_test_and_inferencer_agree_with_the_test(
-    boxes_root: Path, tmp_path: Path
+    make: Callable[[], dict[str, Any]], boxes_root: Path, tmp_path: Path
 ) -> None:
-    cfg = whole_config(boxes_root, tmp_path)
+    cfg = whole_config(boxes_root, tmp_path, make())
     runner = Runner.from_cfg(copy.deepcopy(cfg))
     runner.train()
     plain = runner.test()

@@ -34,6 +34,8 @@ MADE_BY_HEADS = {
     'YOLOV3Head': {'GridSensitiveCoder'},
     'YOLOV2Head': {'YOLOV2Scales'},
     'YOLOV4Neck': {'UpBlock', 'DownBlock'},
+    'YOLOv5Backbone': {'CSPBlock', 'PoolingPyramid'},
+    'YOLOv5Head': {'AnchorWatch', 'YOLOV5Scales'},
 }
 MMDET_BCCD = CONFIGS / 'detection' / 'atss' / 'atss_r18_fpn_stock_12e_bccd.py'
 

@@ -1,6 +1,5 @@
 # Schedule of YOLOv5: SGD with Nesterov momentum for batches of 128 images; three epochs of warm-up
 # of rate and momentum, then the rate falls in a line over 300 epochs; no decay of norms and biases.
-# Averaged weights are validated and tested.
 max_epochs = 300
 warmup_epochs = 3
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=10)
@@ -37,16 +36,5 @@ param_scheduler = [
         by_epoch=True,
         begin=warmup_epochs,
         end=max_epochs,
-    ),
-]
-custom_hooks = [
-    dict(type='NumClassCheckHook'),
-    dict(
-        type='EMAHook',
-        ema_type='ExpMomentumEMA',
-        momentum=1e-4,
-        update_buffers=True,
-        strict_load=False,
-        priority=49,
     ),
 ]

@@ -6,3 +6,16 @@ _base_ = [
     '../../_base_/schedules/yolov5_300e.py',
     '../../_base_/runtime.py',
 ]
+
+# Averaged weights are validated and tested.
+custom_hooks = [
+    dict(type='NumClassCheckHook'),
+    dict(
+        type='EMAHook',
+        ema_type='ExpMomentumEMA',
+        momentum=1e-4,
+        update_buffers=True,
+        strict_load=False,
+        priority=49,
+    ),
+]

@@ -13,65 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from mmdet_ext.studies.pixel_field import Field
+
 #: Height of the images on which fields are measured. Fields are square, so that one axis suffices.
 _HEIGHT = 64
 _MOST_WIDTH = 2048
 _WIDTH_STEP = 128
-
-
-@dataclass(frozen=True)
-class Field:
-    """Pixels along one axis that the units of a map depend on.
-
-    Unit i depends on the pixels ``start + i jump`` to ``start + i jump + size - 1``.
-
-    Attributes:
-        start: First pixel of unit 0, below 0 where padding is seen.
-        size: Receptive field in px; infinite where each unit sees the whole image.
-        jump: Distance of neighbouring units in px, the product of the strides so far.
-    """
-
-    start: float = 0
-    size: float = 1
-    jump: float = 1
-
-    def window(self, kernel: int, stride: int, padding: int = 0, dilation: int = 1) -> Field:
-        r"""Return the field behind a convolution or a pooling.
-
-        .. math:: R_i = R_{i-1} + d_i (k_i - 1) \prod_{j < i} s_j
-
-        with kernel :math:`k`, stride :math:`s` and dilation :math:`d`.
-
-        >>> stem = Field().window(kernel=7, stride=2, padding=3)
-        >>> stem.size, stem.window(kernel=3, stride=2, padding=1).size
-        (7, 11)
-        """
-        return Field(
-            self.start - padding * self.jump,
-            self.size + dilation * (kernel - 1) * self.jump,
-            self.jump * stride,
-        )
-
-    def joined(self, other: Field) -> Field:
-        """Return the field of a sum or a stack of two maps of the same jump."""
-        if math.inf in (self.size, other.size):
-            return Field(0, math.inf, self.jump)
-        start = min(self.start, other.start)
-        end = max(self.start + self.size, other.start + other.size)
-        return Field(start, end - start, self.jump)
-
-    def pixels(self, unit: int, width: int) -> tuple[int, int]:
-        """Return the first and the last pixel of a unit's field within an image.
-
-        At a border these are the most that it can be: a dilated window may fall between pixels.
-
-        >>> Field().window(3, 1, padding=1).pixels(unit=0, width=8)
-        (0, 1)
-        """
-        if self.size == math.inf:
-            return 0, width - 1
-        first = self.start + unit * self.jump
-        return int(max(first, 0)), int(min(first + self.size, width)) - 1
 
 
 @dataclass(frozen=True)
@@ -81,8 +28,9 @@ class Layer:
     Attributes:
         name: Name of the module.
         map_size: Height and width of its map for the image that was asked for.
-        field: Receptive field by the formula in px; None behind an upsampling, which the formula
-            does not know, and infinite behind a pooling over the whole map.
+        field: Receptive field of its centre unit by the formula in px; None behind an
+            interpolation, other than by the nearest unit and a whole factor, and infinite behind a
+            pooling over the whole map.
         measured: Extent of the gradient of its centre unit in px, infinite for a whole image.
         agrees: Whether the formula gives the very pixels that have a gradient; None without one.
     """
@@ -126,7 +74,9 @@ class _Trace(TorchFunctionMode):
         known = [self._fields[id(item)] for item in maps]
         field = None if None in known else known[0]
         for other in known[1:]:
-            field = field and other and field.joined(other)
+            # Maps that were reshaped have no common units, and no formula.
+            apart = field and other and not field.meets(other)
+            field = None if apart else field and other and field.joined(other)
         if change is None:
             result = func(*args, **kwargs)
         else:
@@ -193,7 +143,7 @@ def _avg_pool(
 def _pad(
     field: Field | None, x: Tensor, pad: Sequence[int], *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Field | None]:
-    moved = field and Field(field.start - pad[0] * field.jump, field.size, field.jump)
+    moved = field and field.window(1, 1, padding=pad[0])
     return functional.pad(x, pad, *args, **kwargs), moved
 
 
@@ -205,21 +155,47 @@ def _take(field: Field | None, x: Tensor, index: Any) -> tuple[Tensor, Field | N
     if not isinstance(column, slice) or field is None:
         return result, field
     begin, _, step = column.indices(x.shape[-1])
-    return result, Field(field.start + begin * field.jump, field.size, field.jump * step)
+    return result, field.window(1, step, padding=-begin)
 
 
 def _whole(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Field | None]]:
     def run(field: Field | None, *args: Any, **kwargs: Any) -> tuple[Tensor, Field | None]:
-        return function(*args, **kwargs), field and Field(0, math.inf, field.jump)
+        return function(*args, **kwargs), field and Field(whole=True)
 
     return run
 
 
-def _unknown(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, None]]:
-    def run(field: Field | None, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-        return function(*args, **kwargs), None
+def _interpolate(field: Field | None, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    result = functional.interpolate(x, *args, **kwargs)
+    factor, rest = divmod(result.shape[-1], x.shape[-1])
+    mode = kwargs.get('mode', args[2] if len(args) > 2 else 'nearest')
+    if not field or rest or not mode.startswith('nearest'):
+        return result, None
+    return result, field.upsampled(factor)
 
-    return run
+
+def _conv_transpose(
+    field: Field | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> tuple[Tensor, Field | None]:
+    even = torch.full_like(weight, 1 / weight[0].numel())
+    options = (stride, padding, output_padding, groups, dilation)
+    result = torch.conv_transpose2d(x, even, None, *options)
+    kernel, step = weight.shape[-1], _last(stride)
+    if not field or kernel < step or _last(dilation) != 1:
+        return result, None
+    return result, field.transposed(kernel, step, _last(padding))
+
+
+def _unshuffle(field: Field | None, x: Tensor, factor: int) -> tuple[Tensor, Field | None]:
+    return functional.pixel_unshuffle(x, factor), field and field.window(factor, factor)
 
 
 def _identity(field: Field | None, x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Field | None]:
@@ -233,13 +209,15 @@ _CHANGES: dict[Any, Callable[..., tuple[Tensor, Field | None]]] = {
     functional.max_pool2d: _max_pool,
     functional.avg_pool2d: _avg_pool,
     functional.batch_norm: _identity,
+    functional.pixel_unshuffle: _unshuffle,
     functional.pad: _pad,
     Tensor.__getitem__: _take,
     functional.adaptive_avg_pool2d: _whole(functional.adaptive_avg_pool2d),
     torch.mean: _whole(torch.mean),
     Tensor.mean: _whole(Tensor.mean),
-    functional.interpolate: _unknown(functional.interpolate),
-    torch.conv_transpose2d: _unknown(torch.conv_transpose2d),
+    functional.interpolate: _interpolate,
+    torch.conv_transpose2d: _conv_transpose,
+    functional.conv_transpose2d: _conv_transpose,
 }
 
 
@@ -269,8 +247,8 @@ def layer_fields(network: nn.Module, size: tuple[int, int]) -> list[Layer]:
         raise ValueError('network has no convolution; give one that has, such as a backbone')
     trace, _, outputs = _run(network, _HEIGHT, _WIDTH_STEP)
     fields = [trace.field_of(out) for _, out in outputs]
-    needed = max((f.size + 2 * f.jump for f in fields if f and f.size != math.inf), default=0)
-    # Behind an upsampling the formula gives no bound.
+    needed = max((f.size + 2 * f.shift for f in fields if f and not f.whole), default=0)
+    # Where the formula gives no bound.
     needed = needed * 4 if None in fields else needed
     width = min(_MOST_WIDTH, _WIDTH_STEP * math.ceil((needed + 1) / _WIDTH_STEP))
     trace, image, outputs = _run(network, _HEIGHT, width)
@@ -283,7 +261,7 @@ def layer_fields(network: nn.Module, size: tuple[int, int]) -> list[Layer]:
         expected = field and field.pixels(out.shape[-1] // 2, width)
         agrees = None if expected is None else expected == seen
         measured = math.inf if seen == (0, width - 1) else seen[1] - seen[0] + 1
-        size_by_formula = None if field is None else field.size
+        size_by_formula = None if field is None else field.width(out.shape[-1] // 2)
         layers.append(Layer(name, map_size, size_by_formula, measured, agrees))
     return layers
 

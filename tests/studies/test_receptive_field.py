@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmdet_ext.studies.receptive_field import Field, layer_fields
+from mmdet_ext.studies.pixel_field import Field
+from mmdet_ext.studies.receptive_field import layer_fields
 
 
 def by_notes(layers: list[tuple[int, int]]) -> int:
@@ -114,13 +115,73 @@ def test_a_mean_over_the_map_sees_the_whole_image() -> None:
     assert got == [((64, 96), 3, 3, True), ((64, 96), math.inf, math.inf, True)]
 
 
-def test_no_formula_behind_an_upsampling() -> None:
+def test_upsampling_by_the_nearest_unit_halves_the_jump() -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 2, 3, 2, padding=1), nn.Upsample(scale_factor=2), nn.Conv2d(2, 2, 3, padding=1)
     )
-    (_, _, _, agrees), (size, field, measured, unknown) = fields(network)
     # Three units of the fine map see two of the coarse one: 3 + 2.
-    assert (agrees, size, field, measured, unknown) == (True, (64, 96), None, 5, None)
+    assert fields(network)[1] == ((64, 96), 5, 5, True)
+    fine = Field().window(3, 2, padding=1).upsampled(2)
+    assert [fine.pixels(unit, 99) for unit in (2, 3, 4)] == [(1, 3), (1, 3), (3, 5)]
+
+
+class Pyramid(nn.Module):
+    """Map of stride 2 joined with one of stride 8 that comes back, by a sum or a stack."""
+
+    def __init__(self, mode: str, stacked: bool) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(3, 2, 3, 2, padding=1)
+        self.coarse = nn.Conv2d(2, 2, 5, 4, padding=2)
+        self.back = nn.ConvTranspose2d(2, 2, 8, 4, padding=2)
+        self.last = nn.Conv2d(4 if stacked else 2, 2, 3, padding=1)
+        self.down = nn.Conv2d(2, 2, 3, 2, padding=1)
+        self.mode, self.stacked = mode, stacked
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = self.fine(x)
+        if self.mode == 'transposed':
+            top = self.back(self.coarse(fine))
+        else:
+            top = nn.functional.interpolate(self.coarse(fine), size=fine.shape[-2:], mode=self.mode)
+        return self.down(self.last(torch.cat([fine, top], 1) if self.stacked else fine + top))
+
+
+@pytest.mark.parametrize('stacked', [False, True])
+@pytest.mark.parametrize('mode', ['nearest', 'transposed'])
+def test_paths_that_meet_behind_an_upsampling_are_joined(mode: str, stacked: bool) -> None:
+    layers = {layer.name: layer for layer in layer_fields(Pyramid(mode, stacked), (64, 96))}
+    assert all(layer.agrees for layer in layers.values())
+    # 3 + 2 * 4 of the coarse map; its two units that three of the fine one see are 8 px apart.
+    assert layers['coarse'].field == 11
+    if mode == 'nearest':
+        assert layers['last'].field == 11 + 8
+
+
+def test_no_formula_behind_another_interpolation() -> None:
+    layer = layer_fields(Pyramid('bilinear', False), (64, 96))[-1]
+    assert layer.field is None and layer.agrees is None and layer.measured > 11
+
+
+@pytest.mark.parametrize('phase', range(8))
+def test_every_phase_has_the_pixels_of_its_gradient(phase: int) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 2, 3, 2, padding=1),
+        nn.Conv2d(2, 2, 3, 2, padding=1),
+        nn.Upsample(scale_factor=4),
+        nn.Conv2d(2, 2, 5, padding=2),
+    ).double()
+    for weight in network.parameters():
+        nn.init.constant_(weight, 1.0)
+    image = torch.ones(1, 3, 16, 64, dtype=torch.float64, requires_grad=True)
+    field = Field().window(3, 2, 1).window(3, 2, 1).upsampled(4).window(5, 1, 2)
+    (slope,) = torch.autograd.grad(network(image)[..., 8, 24 + phase].sum(), image)
+    columns = slope[0].abs().sum(dim=(0, 1)).nonzero()
+    assert field.pixels(24 + phase, 64) == (int(columns[0]), int(columns[-1]))
+
+
+def test_maps_of_other_jumps_do_not_join() -> None:
+    with pytest.raises(ValueError, match=r'maps of jumps 2.0 and 1.0 px have no common units'):
+        Field().window(1, 2).joined(Field())
 
 
 def test_a_network_stays_as_it_is() -> None:

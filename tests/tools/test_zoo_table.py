@@ -17,6 +17,7 @@ from mmdet_ext.detection.inspection.cost import (
     image_size,
     measure_cost,
 )
+from mmdet_ext.studies.receptive_field import layer_fields
 from tests._helpers.configs import CONFIGS
 from tests._helpers.tools import load_tool
 
@@ -25,7 +26,7 @@ zoo_table = load_tool('analysis/zoo_table.py')
 ZOO = CONFIGS / 'zoo_small'
 DETECTORS = (
     'rcnn sppnet fast_rcnn faster_rcnn mask_rcnn rfcn light_head_rcnn fpn pafpn ssd yolov1 yolov2 '
-    'yolov3 yolov4 yolox retinanet fcos atss gfl cornernet centernet efficientdet detr se_resnet'
+    'yolov3 yolov4 yolov5 yolox retinanet fcos atss gfl cornernet centernet efficientdet detr se_resnet'
 )
 
 
@@ -56,6 +57,17 @@ def test_figures_of_a_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (tmp_path / 'zoo.md').read_text(encoding='utf-8') in capsys.readouterr().out
     for name in ('costs.png', f'sizes_{leaf.stem}.png'):
         assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['fpn', 'pafpn', 'yolov2', 'yolov3', 'efficientdet', 'centernet'])
+def test_formula_and_gradients_agree_in_every_layer_behind_an_upsampling(name: str) -> None:
+    (leaf,) = ZOO.glob(f'{name}_small_*.py')
+    cfg = Config.fromfile(leaf)
+    model = build_detector(cfg)
+    layers = layer_fields(*features_of(model, example(cfg, *image_size(cfg, (240, 180)))))
+    assert [layer.name for layer in layers if layer.agrees is not True] == []
+    assert sum(layer.name.startswith('neck') for layer in layers) >= 2
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,23 @@ def test_a_test_computes_no_guidance_and_needs_none() -> None:
     assert 'aux_loss_cls' not in losses_of(dropped.train())
 
 
+@pytest.mark.slow
+def test_a_detector_learns_an_image() -> None:
+    model = build()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(80):
+        total = sum(losses_of(model).values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    sample = packed(*IMAGES[0])
+    data = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
+    found = model.eval().test_step(data)[0].pred_instances[:2]
+    order = found.labels.argsort()
+    assert found.labels[order].tolist() == [0, 1] and (found.scores > 0.5).all()
+    assert (found.bboxes[order] - torch.tensor(IMAGES[0][2])).abs().max() < 4
+
+
 @pytest.mark.parametrize('width', [1.0, 1.5])
 def test_parameters_and_operations_of_the_published_networks(width: float) -> None:
     """The numbers of weights are those of the authors' code, with and without the guidance."""

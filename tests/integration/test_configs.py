@@ -159,10 +159,11 @@ def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
     # A suppression rule is a function, which nothing holds.
     named = {name for name in named_types(Config.fromfile(run.leaf)) if name[0].isupper()}
     dataset = run.runner.train_dataloader.dataset
-    objects: list[Any] = [dataset]
-    while not hasattr(dataset, 'pipeline'):  # a wrapper
-        dataset = dataset.dataset
-    objects += dataset.pipeline.transforms
+    objects: list[Any] = []
+    while dataset is not None:  # a wrapper, and what it holds
+        steps = getattr(dataset, 'pipeline', [])
+        objects += [dataset, *getattr(steps, 'transforms', steps)]
+        dataset = getattr(dataset, 'dataset', None)
     for module in run.runner.model.modules():
         objects += [module, *vars(module).values()]
     # Parts of an assigner, such as an overlap measure, count too.

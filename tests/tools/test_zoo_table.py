@@ -26,7 +26,8 @@ zoo_table = load_tool('analysis/zoo_table.py')
 ZOO = CONFIGS / 'zoo_small'
 DETECTORS = (
     'rcnn sppnet fast_rcnn faster_rcnn mask_rcnn rfcn light_head_rcnn fpn pafpn ssd yolov1 yolov2 '
-    'yolov3 yolov4 yolov5 yolox retinanet fcos atss gfl cornernet centernet efficientdet detr se_resnet'
+    'yolov3 yolov4 yolov5 yolox retinanet fcos atss gfl cornernet centernet efficientdet detr '
+    'se_resnet'
 )
 
 

@@ -229,10 +229,10 @@ def ciou_loss(
         v = \frac{4}{\pi^2} \left(\arctan\frac{w^t}{h^t} - \arctan\frac{w}{h}\right)^2, \quad
         \alpha = [IoU > t] \frac{v}{1 - IoU + v}
 
-    with :math:`t` the ``aspect_thr``, :math:`\rho` the distance between the centres of ``pred`` and ``target``, :math:`c` the
-    diagonal of the smallest box around both, :math:`w, h` the sides of ``pred``, and
-    :math:`w^t, h^t` those of ``target``. No gradient flows through :math:`\alpha`, which uses the
-    IoU without ``power`` and ``inner_ratio``.
+    with :math:`t` the ``aspect_thr``, :math:`\rho` the distance between the centres of ``pred`` and
+    ``target``, :math:`c` the diagonal of the smallest box around both, :math:`w, h` the sides of
+    ``pred``, and :math:`w^t, h^t` those of ``target``. No gradient flows through :math:`\alpha`,
+    which uses the IoU without ``power`` and ``inner_ratio``.
 
     Args:
         pred: (..., 4) corners x1, y1, x2, y2 in pixels; half precision is computed in float32.

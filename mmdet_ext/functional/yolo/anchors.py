@@ -46,7 +46,7 @@ class AnchorFit(NamedTuple):
 
 
 class AnchorRecall(NamedTuple):
-    """How many boxes have an anchor whose sides are similar enough.
+    """Share of boxes that have an anchor whose sides are similar enough.
 
     Attributes:
         recall: share of the boxes with at least one such anchor.

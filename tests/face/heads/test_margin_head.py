@@ -15,7 +15,7 @@ from mmdet_ext.face.heads import MarginHead
 from mmdet_ext.face.losses import TripletLoss
 from mmdet_ext.face.margins.fixed import ArcFace
 from mmdet_ext.functional.embedding.competition import class_competition
-from tests._helpers.margin_heads import ARC, PATHS, build_head, samples, total
+from tests._helpers.face.margin_heads import ARC, PATHS, build_head, samples, total
 
 # The catalog's margins per class are for seven classes.
 CLASSES, CHANNELS = 7, 8

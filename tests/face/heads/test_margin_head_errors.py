@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests._helpers.margin_heads import PATHS, Sample, build_head, elements, samples
+from tests._helpers.face.margin_heads import PATHS, Sample, build_head, elements, samples
 
 # The catalog's margins per class are for seven classes.
 CLASSES, CHANNELS = 7, 8

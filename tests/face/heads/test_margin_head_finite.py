@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdet_ext.catalog.cases import cases_of
-from tests._helpers.margin_heads import PATHS, build_head, samples, total
+from tests._helpers.face.margin_heads import PATHS, build_head, samples, total
 
 # The catalog's margins per class are for seven classes.
 CLASSES, CHANNELS = 7, 8

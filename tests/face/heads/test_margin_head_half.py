@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.face.heads import MarginHead
-from tests._helpers.margin_heads import PATHS, samples, total
+from tests._helpers.face.margin_heads import PATHS, samples, total
 
 CHANNELS = 8
 HALVES = (torch.float16, torch.bfloat16)

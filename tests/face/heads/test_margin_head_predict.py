@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from mmdet_ext.catalog.cases import cases_of
-from tests._helpers.margin_heads import build_head, elements, samples
+from tests._helpers.face.margin_heads import build_head, elements, samples
 
 # The catalog's margins per class are for seven classes.
 CLASSES, CHANNELS = 7, 8

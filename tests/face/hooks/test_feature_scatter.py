@@ -15,7 +15,7 @@ from PIL import Image
 from mmdet_ext.face.embeddings import evaluating, untouched_random_state
 from mmdet_ext.face.hooks import FeatureScatterHook
 from mmdet_ext.registry import HOOKS
-from tests._helpers.margin_runs import (
+from tests._helpers.face.margin_runs import (
     Net,
     Points,
     StopAfter,

@@ -14,7 +14,7 @@ from mmengine.model import BaseModel, MMDistributedDataParallel
 
 from mmdet_ext.face.heads import MarginHead
 from mmdet_ext.face.hooks import FeatureScatterHook, MarginScheduleHook
-from tests._helpers.margin_runs import (
+from tests._helpers.face.margin_runs import (
     EPOCHS,
     STEPS,
     Net,

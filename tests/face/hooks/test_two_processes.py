@@ -14,7 +14,7 @@ import pytest
 from mmengine.config import Config
 
 from tests._helpers.configs import CONFIGS
-from tests._helpers.margin_runs import (
+from tests._helpers.face.margin_runs import (
     drawings,
 )
 

@@ -12,7 +12,7 @@ import torch
 from mmdet_ext.face.heads import build_margin
 from mmdet_ext.face.margins.base import per_class_options
 from mmdet_ext.face.margins.class_margins import ClassMargins
-from tests._helpers.margin_heads import CLASSES, make_head
+from tests._helpers.face.margin_heads import CLASSES, make_head
 
 LIST = [0.05 * k for k in range(CLASSES)]
 

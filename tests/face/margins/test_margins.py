@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests._helpers.margin_heads import (
+from tests._helpers.face.margin_heads import (
     CHANNELS,
     CLASSES,
     PATHS,

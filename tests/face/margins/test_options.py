@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmdet_ext.face.heads import MarginHead, build_margin
-from tests._helpers.margin_heads import CHANNELS, CLASSES, batch, gradients, make_head
+from tests._helpers.face.margin_heads import CHANNELS, CLASSES, batch, gradients, make_head
 
 LIST = [0.05 * k for k in range(CLASSES)]
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.functional.embedding.competition import class_competition
-from tests._helpers.margin_heads import (
+from tests._helpers.face.margin_heads import (
     CHANNELS,
     CLASSES,
     PATHS,

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from mmdet_ext.face.heads import MarginHead, build_margin
-from tests._helpers.margin_heads import PATHS, batch, gradients, loss_of, make_head
+from tests._helpers.face.margin_heads import PATHS, batch, gradients, loss_of, make_head
 from tests._helpers.two_ranks import run_on_two_ranks
 
 

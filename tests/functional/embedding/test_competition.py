@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmdet_ext.functional.embedding.competition import class_competition
 from mmdet_ext.functional.numerics.directions import unit_vectors
-from tests._helpers.competition import (
+from tests._helpers.face.competition import (
     PATHS,
     Bent,
     assert_near,

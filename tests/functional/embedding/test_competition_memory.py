@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmdet_ext.catalog.memory import peak_bytes
 from mmdet_ext.functional.embedding.competition import class_competition
-from tests._helpers.competition import (
+from tests._helpers.face.competition import (
     Bent,
     assert_near,
     batch,

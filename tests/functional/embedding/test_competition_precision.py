@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmdet_ext.functional.embedding.competition import Competition, class_competition
 from mmdet_ext.functional.numerics.directions import unit_vectors
-from tests._helpers.competition import (
+from tests._helpers.face.competition import (
     PATHS,
     assert_near,
     batch,

@@ -18,7 +18,7 @@ from mmdet_ext.functional.embedding.distances import (
     pairwise_distance,
     shifted_centers,
 )
-from tests._helpers.feature_losses import (
+from tests._helpers.face.feature_losses import (
     batch,
     each_distance,
     slow_contrastive,

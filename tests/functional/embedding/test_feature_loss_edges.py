@@ -20,7 +20,7 @@ from mmdet_ext.functional.embedding.distances import (
     contrastive_loss,
 )
 from mmdet_ext.functional.embedding.triplet import triplet_loss
-from tests._helpers.feature_losses import (
+from tests._helpers.face.feature_losses import (
     DISTANCES,
     MININGS,
     batch,

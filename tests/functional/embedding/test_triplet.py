@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional.embedding.triplet import triplet_loss
-from tests._helpers.feature_losses import (
+from tests._helpers.face.feature_losses import (
     batch,
     each_distance,
     each_margin,

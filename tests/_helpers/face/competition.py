@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmdet_ext.functional.embedding.competition import Competition
-from tests._helpers import margin_heads
+from tests._helpers.face import margin_heads
 
 PATHS = ('plain', 'exact')
 each_path = pytest.mark.parametrize('path', PATHS)

@@ -193,7 +193,13 @@ def hosts_of_extras(wheel: Path) -> dict[str, set[str]]:
 def test_hosts_come_with_extras_and_no_extra_mixes_families(wheel: Path) -> None:
     named = hosts_of_extras(wheel)
     # Installed alone, the package brings no host: beside the forks it cannot overwrite one.
-    assert {extra for extra, hosts in named.items() if not hosts} == {'', 'test', 'dev', 'docs'}
+    assert {extra for extra, hosts in named.items() if not hosts} == {
+        '',
+        'deploy',
+        'test',
+        'dev',
+        'docs',
+    }
     assert named['det'] == {'mmengine', 'mmcv', 'mmdet'}
     assert named['cls'] == {'mmengine', 'mmcv', 'mmpretrain'}
     assert named['seg'] == {'mmengine', 'mmcv', 'mmsegmentation'}

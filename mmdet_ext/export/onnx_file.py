@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -52,6 +53,10 @@ def to_onnx(
         raise ExportError(
             f'opset must be in {LEAST_OPSET} .. {MOST_OPSET}, got {opset}: the exporter of torch '
             f'{torch.__version__} stays at {LEAST_OPSET} for an older one without a word'
+        )
+    if 'external_data' not in inspect.signature(torch.onnx.export).parameters:
+        raise ExportError(
+            f'torch {torch.__version__} exports no network in one file: install torch 2.7 or newer'
         )
     size = sum(each.numel() * each.element_size() for each in network.state_dict().values())
     if size >= MOST_BYTES:

@@ -6,21 +6,24 @@ import dataclasses
 import os
 import subprocess
 import tempfile
+import warnings
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
 from mmdet_ext.deploy.metadata import KEY, ModelInfo
 from mmdet_ext.deploy.runtimes.base import sha256
-from mmdet_ext.deploy.runtimes.ncnn import LINE
+from mmdet_ext.deploy.runtimes.ncnn import LINE, Ncnn
 from mmdet_ext.export.onnx_file import ExportError, write_onnx
-from mmdet_ext.utils.files import whole_file
 
+#: Largest difference of ncnn from torch, as a share of the largest number of an output.
+NCNN_TOLERANCE = 1e-3
 #: Target -> ending of its file.
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.param'}
 
@@ -111,8 +114,7 @@ def write_ncnn(network: nn.Module, example: Tensor, info: ModelInfo, path: Path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export') as folder:
         traced = Path(folder, 'network.pt')
-        with torch.no_grad():
-            torch.jit.trace(network, example, check_trace=False).save(str(traced))
+        _trace(network, example, traced)
         param, weights = Path(folder, 'n.param'), Path(folder, 'n.bin')
         shape = ','.join(map(str, example.shape))
         words = [
@@ -127,11 +129,44 @@ def write_ncnn(network: nn.Module, example: Tensor, info: ModelInfo, path: Path)
         _check_ncnn(ncnn, param, weights, done.stderr + done.stdout, done.returncode)
         info = dataclasses.replace(info, weights_sha256=sha256(weights))
         text = param.read_text(encoding='utf-8').rstrip('\n')
-        with whole_file(path.with_suffix('.bin')) as part:
-            part.write_bytes(weights.read_bytes())
-        with whole_file(path) as part:
-            part.write_text(f'{text}\n{LINE}{info.to_json()}\n', encoding='utf-8')
+        param.write_text(f'{text}\n{LINE}{info.to_json()}\n', encoding='utf-8')
+        _check_numbers(network, example, param)
+        os.replace(weights, path.with_suffix('.bin'))
+        os.replace(param, path)
     return info
+
+
+def _trace(network: nn.Module, example: Tensor, path: Path) -> None:
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # shapes become constants, as ncnn needs
+            torch.jit.trace(network, example, check_trace=False).save(str(path))
+    except RuntimeError as error:
+        raise ExportError(
+            f'TorchScript cannot trace {type(network).__name__} for ncnn: '
+            f'{str(error).strip().splitlines()[0]}. Export to onnx or openvino'
+        ) from error
+
+
+def _check_numbers(network: nn.Module, example: Tensor, param: Path) -> None:
+    """Raise where ncnn computes other numbers than torch, which it does without a sign of it."""
+    images = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        results = network(images)
+    expected = [results] if isinstance(results, Tensor) else list(results)
+    runtime = Ncnn(param, None)
+    found = runtime.run({'images': images.numpy()})
+    for name, values in zip(runtime.info.output_names(), expected, strict=True):
+        own = found[name].ravel()
+        wanted = values.numpy().ravel()
+        if own.size != wanted.size:
+            raise ExportError(f'ncnn returns {own.size} numbers as {name}, torch {wanted.size}')
+        apart = float(np.abs(own - wanted).max())
+        if not apart <= NCNN_TOLERANCE * max(1.0, float(np.abs(wanted).max())):
+            raise ExportError(
+                f'ncnn computes other numbers than torch as {name} (by {apart:.2e}): it misreads '
+                'a layer of this network. Export to onnx or openvino'
+            )
 
 
 def _check_ncnn(ncnn: ModuleType, param: Path, weights: Path, log: str, code: int) -> None:

@@ -1,9 +1,9 @@
-"""Figure of a comparison of configs: training loss, validation and test metric."""
+"""Figures of comparisons: of configs, their loss and metric, and of runtimes, their latency."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,4 +53,37 @@ def draw_comparison(
         label.set_fontsize(8)
     for axis in axes:
         axis.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def draw_latency(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the latency and the peak memory of contenders, one bar per number of threads.
+
+    Args:
+        rows: with ``name``, ``threads``, ``median_ms``, ``iqr_ms`` and ``peak_mib``.
+        path: The png file to write.
+    """
+    names = list(dict.fromkeys(row['name'] for row in rows))
+    threads = sorted({row['threads'] for row in rows})
+    figure = new_figure(12, max(3.0, 0.45 * len(names) + 1))
+    axes = figure.subplots(1, 2, sharey=True)
+    height = 0.8 / len(threads)
+    for place, count in enumerate(threads):
+        own = [row for row in rows if row['threads'] == count]
+        at = [names.index(row['name']) + (place + 0.5) * height - 0.4 for row in own]
+        style: dict[str, Any] = dict(height=height, color=COLOURS[place % len(COLOURS)])
+        label = f'{count} thread{"s" if count > 1 else ""}'
+        times = [row['median_ms'] for row in own]
+        bars = axes[0].barh(
+            at, times, xerr=[row['iqr_ms'] / 2 for row in own], label=label, **style
+        )
+        axes[0].bar_label(bars, [f' {each:.1f}' for each in times], fontsize=8)
+        axes[1].barh(at, [row['peak_mib'] for row in own], **style)
+    axes[0].set(title='median latency of an image', xlabel='ms')
+    axes[1].set(title='peak memory of the process', xlabel='MiB')
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    axes[0].legend(fontsize=8)
+    for axis in axes:
+        axis.grid(alpha=0.3, axis='x')
     save_figure(figure, path)

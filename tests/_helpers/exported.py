@@ -57,19 +57,28 @@ def config_of(model: dict[str, Any], resize: dict[str, Any] | None = None) -> Co
 
 
 def built(config: Config, seed: int = 0) -> nn.Module:
-    """Build a detector whose random weights spread its scores."""
+    """Build a detector whose random weights spread its scores.
+
+    Those of YOLO's heads are smaller, as sides grow exponentially with what they predict.
+    """
+    spread = 0.02 if 'YOLOV' in config.model.bbox_head.type.upper() else 0.2
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model = MODELS.build(config.model).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            wide = 0.2 if name.startswith('bbox_head') else 0.05
-            weight.add_(wide * noise)
-        for name, value in model.named_buffers():
-            if name.endswith('running_var'):
-                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-    return model
+            weight.add_(noise * (spread if name.startswith('bbox_head') else 0.05))
+        for module in model.modules():  # features of about unit size, however deep the network
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+                module.reset_running_stats()
+        model.train()
+        size = (128, 128) if config.model.bbox_head.get('grid_size') else (HEIGHT, WIDTH)
+        model.bbox_head(model.extract_feat(torch.randn(4, 3, *size, generator=generator)))
+        for layer in getattr(model.bbox_head, 'convs_pred', ()):
+            layer.weight *= 0.1
+    return model.eval()
 
 
 def image_files(folder: Path, sizes: tuple[tuple[int, int], ...]) -> list[Path]:

@@ -29,8 +29,8 @@ INFO = ModelInfo(
 )
 
 
-def fixed_network() -> onnx.ModelProto:
-    """Return a network that adds 0 times its input to `BOXES` and `SCORES`."""
+def fixed_network(boxes: np.ndarray = BOXES, scores: np.ndarray = SCORES) -> onnx.ModelProto:
+    """Return a network that adds 0 times its input to boxes (P, 4) and scores (P, C)."""
     nodes = [
         helper.make_node('ReduceMean', ['images'], ['mean'], keepdims=0, noop_with_empty_axes=0),
         helper.make_node('Mul', ['mean', 'zero'], ['nothing']),
@@ -39,16 +39,16 @@ def fixed_network() -> onnx.ModelProto:
     ]
     constants = {
         'zero': np.float32(0),
-        'table_boxes': BOXES[None],
-        'table_scores': SCORES[None],
+        'table_boxes': boxes[None],
+        'table_scores': scores[None],
     }
     graph = helper.make_graph(
         nodes,
         'fixed',
         [helper.make_tensor_value_info('images', TensorProto.FLOAT, [1, 3, SIDE, SIDE])],
         [
-            helper.make_tensor_value_info('boxes', TensorProto.FLOAT, [1, 3, 4]),
-            helper.make_tensor_value_info('scores', TensorProto.FLOAT, [1, 3, 2]),
+            helper.make_tensor_value_info('boxes', TensorProto.FLOAT, [1, *boxes.shape]),
+            helper.make_tensor_value_info('scores', TensorProto.FLOAT, [1, *scores.shape]),
         ],
         [numpy_helper.from_array(np.array(each), name) for name, each in constants.items()],
     )

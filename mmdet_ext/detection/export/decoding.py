@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from mmdet_ext.detection.export.tood import tood_maps
 from mmdet_ext.detection.heads.yolo import YOLOV1Head, YOLOV2Head, YOLOv5Head
-from mmdet_ext.functional.yolo.v1 import decode_yolov1, split_yolov1
-from mmdet_ext.functional.yolo.v2 import decode_yolov2
+from mmdet_ext.functional.yolo.terms import LARGEST_LOG
 from mmdet_ext.functional.yolo.v5 import decode_yolov5
 
 __all__ = ['Decoded', 'Level', 'Rule', 'decode_maps', 'flat_map', 'rule_of']
@@ -276,11 +275,8 @@ def _decode_yolov3(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> lis
     found = []
     for pred, prior, stride in zip(levels, priors, head.featmap_strides, strict=True):
         rows = flat_map(pred, head.num_attrib)
-        if hasattr(head, '_boxes'):
-            boxes = head._boxes(prior, rows[..., :4], prior.new_full((len(prior), 1), stride))
-        else:
-            moved = torch.cat([rows[..., :2].sigmoid(), rows[..., 2:4]], -1)
-            boxes = head.bbox_coder.decode(prior[None].expand_as(moved), moved, stride)
+        moved = torch.cat([rows[..., :2].sigmoid(), rows[..., 2:4]], -1)
+        boxes = head.bbox_coder.decode(prior[None], moved, stride)
         found.append(Level(_yolov3_classes(head, rows[..., 5:]), boxes, rows[..., 4].sigmoid()))
     return found
 
@@ -293,20 +289,40 @@ def _yolov3_classes(head: Any, logits: Tensor) -> Tensor:
 
 
 def _decode_yolov1(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list[Level]:
-    """Decode cells of shares of the input."""
-    cells = split_yolov1(maps[0].permute(0, 2, 3, 1), head.boxes_per_cell)
+    """Decode cells of shares of the input, as `mmdet_ext.functional.yolo.v1` does.
+
+    Tables have three axes, because ncnn misreads those of five.
+    """
     height, width = size
-    boxes = decode_yolov1(cells.boxes) * torch.tensor([width, height, width, height])
-    scores = cells.confidence.clamp(0, 1)[..., None] * cells.classes.clamp(0, 1)[..., None, :]
-    return [Level(scores.flatten(1, 3), boxes.flatten(1, 3))]
+    count, side = head.boxes_per_cell, head.grid_size
+    rows = flat_map(maps[0], 5 * count + head.num_classes)
+    steps = torch.arange(side, dtype=rows.dtype, device=rows.device)
+    corner = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], -1)
+    whole = rows.new_tensor([width, height])
+    classes = rows[..., 5 * count :].clamp(0, 1)
+    boxes, scores = [], []
+    for own in (rows[..., 5 * place : 5 * place + 5] for place in range(count)):
+        centre = (own[..., :2] + corner) / side
+        half = own[..., 2:4] * own[..., 2:4] / 2
+        boxes.append(torch.cat([(centre - half) * whole, (centre + half) * whole], -1))
+        scores.append(own[..., 4:].clamp(0, 1) * classes)
+    return [Level(torch.cat(scores, 1), torch.cat(boxes, 1))]
 
 
 def _decode_yolov2(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list[Level]:
-    """Decode anchors of the cells of one map."""
+    """Decode anchors of the cells of one map, as `mmdet_ext.functional.yolo.v2` does.
+
+    A side grows as a straight line from exp(T) anchors on: exp(T + ln(1 + t - T)) is written as
+    exp(T) (1 + t - T).
+    """
     (priors,) = head.prior_generator.grid_priors(_sizes(maps[:1]), device=maps[0].device)
     rows = flat_map(maps[0], head.num_attrib)
-    boxes = decode_yolov2(rows[..., :4], priors, head.stride)
-    return [Level(rows[..., 4:5].sigmoid() * rows[..., 5:].softmax(-1), boxes)]
+    centre = (priors[:, :2] + priors[:, 2:]) / 2 + (rows[..., :2].sigmoid() - 0.5) * head.stride
+    logs = rows[..., 2:4]
+    factor = logs.clamp(max=LARGEST_LOG).exp() * (1 + (logs - LARGEST_LOG).relu())
+    half = (priors[:, 2:] - priors[:, :2]) * factor / 2
+    scores = rows[..., 4:5].sigmoid() * rows[..., 5:].softmax(-1)
+    return [Level(scores, torch.cat([centre - half, centre + half], -1))]
 
 
 #: Class of a head -> its rule, which classes that inherit from it have too.

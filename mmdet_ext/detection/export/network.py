@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import rtmdet_head
 from mmdet.models.detectors import SingleStageDetector
 from torch import Tensor, nn
 
 from mmdet_ext.detection.export.decoding import Rule, decode_maps, rule_of
+from mmdet_ext.detection.export.tood import geometric_mean
 from mmdet_ext.export.onnx_file import ExportError
 
 
@@ -55,7 +59,8 @@ class DetectorNetwork(nn.Module):
         """
         features = self.detector.extract_feat(images)
         head = self.detector.bbox_head
-        maps = self.rule.forward(head, features) if self.rule.forward else head(features)
+        with _plain_functions():
+            maps = self.rule.forward(head, features) if self.rule.forward else head(features)
         height, width = images.shape[-2:]
         decoded = decode_maps(head, maps, (height, width))
         found = [decoded.boxes, decoded.scores]
@@ -89,3 +94,14 @@ class DetectorNetwork(nn.Module):
         decoded = decode_maps(self.detector.bbox_head, maps, size)
         sizes = (sum(decoded.sizes),) if self.rule.one_level else decoded.sizes
         return sizes, decoded.factors is not None, decoded.scores.shape[-1]
+
+
+@contextmanager
+def _plain_functions() -> Iterator[None]:
+    """Give RTMDet's head a geometric mean that TorchScript traces."""
+    own = rtmdet_head.sigmoid_geometric_mean
+    rtmdet_head.sigmoid_geometric_mean = geometric_mean
+    try:
+        yield
+    finally:
+        rtmdet_head.sigmoid_geometric_mean = own

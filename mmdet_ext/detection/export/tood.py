@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models.utils import sigmoid_geometric_mean
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, grid_sample
+
+#: Number that makes at least 1 of every difference of two coordinates.
+LARGE = 1e30
 
 
 def tood_maps(head: Any, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -34,14 +36,34 @@ def tood_maps(head: Any, features: Sequence[Tensor]) -> tuple[list[Tensor], list
         mean = adaptive_avg_pool2d(joined, (1, 1))
         for_scores = _decomposed(head.cls_decomp, joined, mean)
         for_boxes = _decomposed(head.reg_decomp, joined, mean)
-        scores.append(
-            sigmoid_geometric_mean(head.tood_cls(for_scores), head.cls_prob_module(joined))
-        )
+        scores.append(geometric_mean(head.tood_cls(for_scores), head.cls_prob_module(joined)))
         plain = _boxes(head, level, scale, head.tood_reg(for_boxes), stride)
         moved = deformed(plain, head.reg_offset_module(joined))
-        inverted = (moved[:, [0]] > moved[:, [2]]) | (moved[:, [1]] > moved[:, [3]])
-        boxes.append(torch.where(inverted, plain, moved))
+        boxes.append(_upright(plain, moved))
     return scores, boxes
+
+
+def _upright(plain: Tensor, moved: Tensor) -> Tensor:
+    """Take back what moved the sides of a box past each other.
+
+    The choice is written as arithmetic on 0 and 1, as ncnn has no comparison.
+    """
+    past = (moved[:, :2] - moved[:, 2:]).clamp(min=0) * LARGE
+    inverted = past.clamp(max=1).amax(1, keepdim=True)
+    return plain * inverted + moved * (1 - inverted)
+
+
+def geometric_mean(one: Tensor, other: Tensor) -> Tensor:
+    """Compute the geometric mean of the sigmoids of two logits.
+
+    mmdet's ``sigmoid_geometric_mean`` is a function with a gradient of its own, which TorchScript
+    does not trace.
+
+    Args:
+        one: logits.
+        other: logits, of a shape that broadcasts.
+    """
+    return (one.sigmoid() * other.sigmoid()).sqrt()
 
 
 def deformed(values: Tensor, offsets: Tensor) -> Tensor:

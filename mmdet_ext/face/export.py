@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmdet_ext.compat.checkpoint import load_from_local
@@ -182,7 +183,8 @@ def worst_difference(model: nn.Module, recogniser: FaceRecogniser, images: Seque
     for file in images:
         pixels = torch.from_numpy(prepare(read_image(file), plain).pixels)
         batch = preprocessor(dict(inputs=[pixels]), False)  # type: ignore[operator]
-        samples = model.head.predict(model.extract_feat(batch['inputs']))  # type: ignore
+        features = model.extract_feat(batch['inputs'])  # type: ignore[operator]
+        samples = model.head.predict(features, [BaseDataElement()])  # type: ignore
         expected = samples[0].embedding.numpy()
         expected = expected / np.linalg.norm(expected)
         worst = max(worst, float(np.abs(expected - recogniser.embed([file])[0]).max()))

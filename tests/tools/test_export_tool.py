@@ -30,7 +30,7 @@ FACES: dict[str, Any] = dict(
             num_features=16,
             input_size=(40, 24),
         ),
-        head=dict(type='mmdet_ext.MarginHead', num_classes=5, in_channels=16),
+        head=dict(type='mmdet_ext.MarginHead', num_classes=5, in_channels=16, margin='ArcFace'),
     ),
     default_scope='mmpretrain',
     test_dataloader=dict(

@@ -30,6 +30,7 @@ class Difference:
     Args:
         images: number of images.
         detections: number of detections of torch.
+        compared: number of detections that both sides have.
         box: largest difference of a corner, px of the image.
         score: largest difference of a score.
         lacking: detections of torch alone, as text.
@@ -40,6 +41,7 @@ class Difference:
 
     images: int
     detections: int
+    compared: int
     box: float
     score: float
     lacking: tuple[str, ...] = ()
@@ -48,12 +50,18 @@ class Difference:
 
     @property
     def equal(self) -> bool:
-        """Return whether both sides agree within the tolerances."""
+        """Return whether both sides agree within the tolerances, and enough was compared."""
         return (
             not (self.lacking or self.added)
+            and self.says_something
             and self.box <= BOX_TOLERANCE
             and self.score <= SCORE_TOLERANCE
         )
+
+    @property
+    def says_something(self) -> bool:
+        """Return whether detections were compared, more of them than are a choice among equals."""
+        return 0 < self.compared >= self.ties
 
     def lines(self) -> list[str]:
         """Return the lines that a tool prints."""
@@ -64,6 +72,11 @@ class Difference:
         ]
         if self.ties:
             found.append(f'{self.ties} detections differ by the choice among equal scores')
+        if not self.says_something:
+            found.append(
+                f'only {self.compared} detections could be compared, which shows nothing: give '
+                'trained weights and images with objects, or lower score_thr by --cfg-options'
+            )
         for name, lines in (('torch', self.lacking), ('the file', self.added)):
             found += [f'only {name} has {line}' for line in lines[:5]]
             if len(lines) > 5:
@@ -149,9 +162,10 @@ def compare(expected: Sequence[Detections], found: Sequence[Detections], limit: 
     box = score = 0.0
     lacking: list[str] = []
     added: list[str] = []
-    ties = 0
+    ties = compared = 0
     for place, (one, other) in enumerate(zip(expected, found, strict=True)):
         pairs, alone, extra = _matched(one, other)
+        compared += len(pairs)
         for i, j in pairs:
             box = max(box, float(np.abs(one.boxes[i] - other.boxes[j]).max()))
             score = max(score, abs(float(one.scores[i]) - float(other.scores[j])))
@@ -161,7 +175,14 @@ def compare(expected: Sequence[Detections], found: Sequence[Detections], limit: 
         lacking += [f'image {place}: {_text(one, i)}' for i in left]
         added += [f'image {place}: {_text(other, j)}' for j in right]
     return Difference(
-        len(expected), sum(map(len, expected)), box, score, tuple(lacking), tuple(added), ties
+        images=len(expected),
+        detections=sum(map(len, expected)),
+        compared=compared,
+        box=box,
+        score=score,
+        lacking=tuple(lacking),
+        added=tuple(added),
+        ties=ties,
     )
 
 

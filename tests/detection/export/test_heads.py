@@ -42,7 +42,7 @@ def test_a_file_finds_what_torch_finds(head: str, scope: str, tmp_path: Path) ->
     export(model, config, tmp_path / 'x.onnx', size=size)
     found = difference(model, config, tmp_path / 'x.onnx', files)
     assert found.equal, found.lines()
-    assert found.detections > 10
+    assert found.detections > 5
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_suppression_within_the_network_finds_the_same(head: str, tmp_path: Path
     export(model, config, tmp_path / 'x.onnx', suppression='inside', size=size)
     found = difference(model, config, tmp_path / 'x.onnx', files)
     assert found.equal, found.lines()
-    assert found.detections > 10
+    assert found.detections > 5
 
 
 @pytest.mark.slow

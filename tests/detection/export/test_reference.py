@@ -45,7 +45,16 @@ def test_a_detection_of_one_side_is_named() -> None:
 
 
 def test_a_choice_among_equal_scores_at_the_limit_is_a_tie() -> None:
-    one, other = found([0.9, 0.5], BOXES[:2]), found([0.9, 0.5], [BOXES[0], BOXES[2]])
-    assert compare([one], [other], 2).ties == 2
-    assert compare([one], [other], 2).equal
+    one = found([0.9, 0.8, 0.5])
+    other = found([0.9, 0.8, 0.5], [BOXES[0], BOXES[1], [60, 0, 70, 10]])
+    assert compare([one], [other], 3).ties == 2
+    assert compare([one], [other], 3).equal
     assert not compare([one], [other], 100).equal
+
+
+def test_equal_scores_alone_and_no_detections_show_nothing() -> None:
+    one, other = found([0.5]), found([0.5], [BOXES[1]])
+    assert not compare([one], [other], 1).equal
+    difference = compare([found([])], [found([])], 100)
+    assert not difference.equal
+    assert 'only 0 detections could be compared' in difference.lines()[-1]

@@ -67,9 +67,7 @@ def select(
         sides = boxes[:, 2:] - boxes[:, :2]
         large = (sides > np.float32(info.min_box_size)).all(1)
         boxes, scores, labels = boxes[large], scores[large], labels[large]
-    kept, found = suppress(boxes, scores, labels, info.nms)
-    if info.max_per_image > 0:
-        kept, found = kept[: info.max_per_image], found[: info.max_per_image]
+    kept, found = suppress(boxes, scores, labels, info.nms, info.max_per_image)
     boxes = boxes[kept]
     if info.clip == 'last':
         boxes = _clipped(boxes, (size[0] / factors[1], size[1] / factors[0]))

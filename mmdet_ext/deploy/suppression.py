@@ -68,7 +68,11 @@ def checked_options(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def suppress(
-    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, options: Mapping[str, Any] | None
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    options: Mapping[str, Any] | None,
+    most: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Suppress boxes per class.
 
@@ -76,32 +80,33 @@ def suppress(
         boxes: (N, 4) corners, px.
         scores: (N,).
         labels: (N,).
-        options: as `checked_options` returns them; None to keep all.
+        options: as `checked_options` returns them; None for no suppression.
+        most: boxes to keep, at which the search for more ends; 0 for all.
 
     Returns:
         tuple: indices of the kept boxes, best first, and their scores, which soft-NMS lowers.
     """
+    limits = [each for each in (most, (options or {}).get('max_num', -1)) if each > 0]
+    most = min(limits, default=len(scores))
     if options is None or not len(scores):
-        order = np.argsort(-scores, kind='stable')
+        order = np.argsort(-scores, kind='stable')[:most]
         return order, scores[order]
     boxes, scores = boxes.astype(np.float32), scores.astype(np.float32)
     if not options['class_agnostic']:
         boxes = boxes + (labels.astype(np.float32) * (boxes.max() + np.float32(1)))[:, None]
     if len(scores) < options['split_thr']:
-        kept, found = _apply(boxes, scores, options)
-    else:
-        kept, found = _per_class(boxes, scores, labels, options)
-    most = options.get('max_num', -1)
-    return (kept[:most], found[:most]) if most > 0 else (kept, found)
+        return _apply(boxes, scores, options, most)
+    kept, found = _per_class(boxes, scores, labels, options, most)
+    return kept[:most], found[:most]
 
 
 def _per_class(
-    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, options: Mapping[str, Any]
+    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, options: Mapping[str, Any], most: int
 ) -> tuple[np.ndarray, np.ndarray]:
     indices, values = [], []
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
-        kept, found = _apply(boxes[own], scores[own], options)
+        kept, found = _apply(boxes[own], scores[own], options, most)
         indices.append(own[kept])
         values.append(found)
     index, value = np.concatenate(indices), np.concatenate(values)
@@ -110,7 +115,7 @@ def _per_class(
 
 
 def _apply(
-    boxes: np.ndarray, scores: np.ndarray, options: Mapping[str, Any]
+    boxes: np.ndarray, scores: np.ndarray, options: Mapping[str, Any], most: int
 ) -> tuple[np.ndarray, np.ndarray]:
     kind = options['type']
     if kind.endswith('soft_nms'):
@@ -122,19 +127,27 @@ def _apply(
             options['min_score'],
             options['method'],
             options['offset'],
+            most,
         )
     if kind == 'mmdet_ext.diou_nms':
-        return _greedy(boxes, scores, options['iou_threshold'], 0, centres=True)
+        return _greedy(boxes, scores, options['iou_threshold'], most, centres=True)
     least = options['score_threshold']
     if least <= 0:
-        return _greedy(boxes, scores, options['iou_threshold'], options['offset'])
+        return _greedy(boxes, scores, options['iou_threshold'], most, options['offset'])
     valid = np.flatnonzero(scores > least)
-    kept, found = _greedy(boxes[valid], scores[valid], options['iou_threshold'], options['offset'])
+    kept, found = _greedy(
+        boxes[valid], scores[valid], options['iou_threshold'], most, options['offset']
+    )
     return valid[kept], found
 
 
 def _greedy(
-    boxes: np.ndarray, scores: np.ndarray, threshold: float, offset: int, centres: bool = False
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    most: int,
+    offset: int = 0,
+    centres: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Keep the best box, remove those that overlap it, and repeat.
 
@@ -142,13 +155,14 @@ def _greedy(
         boxes: (N, 4).
         scores: (N,).
         threshold: an overlap above it removes; with ``centres``, an overlap not below it.
+        most: boxes to keep.
         offset: added to the sides, 0 or 1 px.
         centres: whether the IoU is lessened by the distance of the centres (DIoU).
     """
     limit = np.float32(threshold)
     rest = np.argsort(-scores, kind='stable')
-    kept = []
-    while len(rest):
+    kept: list[int] = []
+    while len(rest) and len(kept) < most:
         best, rest = rest[0], rest[1:]
         kept.append(best)
         overlap = _iou(boxes[best], boxes[rest], offset)
@@ -166,7 +180,8 @@ def soft_nms(
     sigma: float,
     min_score: float,
     method: str,
-    offset: int = 0,
+    offset: int,
+    most: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower the scores of boxes that overlap a better one.
 
@@ -178,10 +193,12 @@ def soft_nms(
         min_score: score below which a box is dropped.
         method: ``linear``, ``gaussian`` or ``naive``.
         offset: added to the sides, 0 or 1 px.
+        most: boxes to keep.
     """
     rest, values = np.arange(len(scores)), scores.copy()
-    kept, found = [], []
-    while len(rest):
+    kept: list[int] = []
+    found: list[float] = []
+    while len(rest) and len(kept) < most:
         place = int(np.argmax(values[rest]))
         best = rest[place]
         kept.append(best)

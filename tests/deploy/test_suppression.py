@@ -46,6 +46,15 @@ def test_boxes_are_kept_as_mmcv_keeps_them(options: dict[str, Any]) -> None:
     np.testing.assert_allclose(found, expected[:, 4].numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize('options', OPTIONS, ids=lambda each: ' '.join(map(str, each.values())))
+def test_the_search_for_a_number_of_boxes_finds_the_first_of_all(options: dict[str, Any]) -> None:
+    parts = [each.numpy() for each in detections()]
+    every, scores = suppress(*parts, checked_options(options))
+    kept, found = suppress(*parts, checked_options(options), most=5)
+    np.testing.assert_array_equal(kept, every[:5])
+    np.testing.assert_array_equal(found, scores[:5])
+
+
 @pytest.mark.parametrize('share', [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 def test_a_box_stays_at_an_overlap_of_exactly_the_threshold(share: float) -> None:
     # Both boxes have 10 rows; the second has a share of the columns of the first.

@@ -261,6 +261,7 @@ def test_signatures_are_not_changed_by_the_check_of_options() -> None:
         'loss_weight',
         'power',
         'inner_ratio',
+        'aspect_thr',
     ]
 
 

@@ -30,7 +30,7 @@ class LayoutReport:
 
     @property
     def fits(self) -> bool:
-        """Whether all weights of both sides have their counterpart, of the same shape."""
+        """Return whether all weights of both sides have their counterpart, of the same shape."""
         return not (self.missing or self.unexpected or self.reshaped)
 
     def counts(self) -> str:
@@ -65,15 +65,14 @@ def compare_layouts(
 ) -> LayoutReport:
     """Compare weights with a model by name and shape.
 
-    Counts of batches in batch norms (``num_batches_tracked``) are left out, as MMEngine leaves them
-    out.
+    Counts of batches in batch norms (``num_batches_tracked``) do not count here, nor in MMEngine.
 
     Args:
         model: weights of the model by name, of its ``state_dict()``.
         file: weights of the file by name.
         missing: names that are missing, where a loader has found them; by default all names of the
             model that the file does not have.
-        unexpected: names that are unexpected, likewise.
+        unexpected: the same of the unexpected names.
 
     >>> import torch
     >>> model = {'backbone.a.weight': torch.zeros(2), 'head.fc.weight': torch.zeros(3, 512)}

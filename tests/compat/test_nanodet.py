@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from mmdet_ext.compat.nanodet import our_name, read_nanodet
@@ -93,17 +94,21 @@ def weights() -> dict[str, Tensor]:
         ),
         reg_max=7,
     )
-    model = MODELS.build(
-        ConfigDict(
-            type='mmdet_ext.NanoDetPlus',
-            backbone=dict(type='mmdet_ext.ShuffleNetV2Backbone', widen_factor=0.5),
-            neck=dict(type='mmdet_ext.GhostPAN', in_channels=[48, 96, 192], out_channels=16),
-            bbox_head=dict(
-                type='mmdet_ext.NanoDetPlusHead', num_classes=3, in_channels=16, feat_channels=16
-            ),
-            aux_head=guide,
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(
+            ConfigDict(
+                type='mmdet_ext.NanoDetPlus',
+                backbone=dict(type='mmdet_ext.ShuffleNetV2Backbone', widen_factor=0.5),
+                neck=dict(type='mmdet_ext.GhostPAN', in_channels=[48, 96, 192], out_channels=16),
+                bbox_head=dict(
+                    type='mmdet_ext.NanoDetPlusHead',
+                    num_classes=3,
+                    in_channels=16,
+                    feat_channels=16,
+                ),
+                aux_head=guide,
+            )
         )
-    )
     return {
         theirs(key): torch.randn(value.shape) if value.is_floating_point() else value
         for key, value in model.state_dict().items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +67,7 @@ def image_files(paths: list[Path]) -> list[Path]:
 def read_image(image: Image) -> np.ndarray:
     """Read an image as mmdet's loader does: 8 bits, BGR, turned as its EXIF data say.
 
-    Grey files get three equal channels; of 16 bits the upper 8 are kept.
+    Grey files get three equal channels; of 16 bits the upper 8 are kept, with a warning.
 
     Args:
         image: path; or pixels (H, W, 3) uint8, BGR, which are returned as they are.
@@ -94,7 +95,24 @@ def read_image(image: Image) -> np.ndarray:
     if found is None:
         what = 'is empty' if not content.size else 'is no image that OpenCV can decode'
         raise ImageError(f'{path}: the file {what}')
+    if _is_deep(content):
+        warnings.warn(
+            f'{path} has 16 bits per channel, of which the upper 8 are used, as in training. An '
+            'image of 12 bits is nearly black so: scale it to 8 bits first',
+            stacklevel=2,
+        )
     return found
+
+
+def _is_deep(content: np.ndarray) -> bool:
+    """Return whether a file of an image has 16 bits per channel."""
+    start = content[:26].tobytes()
+    if start.startswith(b'\x89PNG'):
+        return start[24:25] == b'\x10'
+    if not start.startswith((b'II*\0', b'MM\0*')):  # TIFF; other formats have 8 bits
+        return False
+    whole = cv2.imdecode(content, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    return whole is not None and whole.dtype != np.uint8
 
 
 def prepare(image: np.ndarray, info: InputInfo, name: str = 'the image') -> Prepared:

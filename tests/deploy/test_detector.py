@@ -13,7 +13,7 @@ from mmdet_ext.deploy import Detector, FaceRecogniser, ModelFileError
 from mmdet_ext.deploy.__main__ import main
 from mmdet_ext.deploy.errors import DeployError
 from mmdet_ext.deploy.metadata import KEY, from_json
-from mmdet_ext.deploy.runtimes import RUNTIMES
+from mmdet_ext.deploy.runtimes import RUNTIMES, base
 from tests._helpers.model_files import INFO, fixed_network, write_fixed
 
 pytest.importorskip('onnxruntime')
@@ -161,18 +161,17 @@ def test_an_openvino_file_without_its_weights_is_named(file: Path, tmp_path: Pat
         Detector(tmp_path / 'x.xml')
 
 
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
 def test_an_int8_file_that_would_saturate_is_refused(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip('openvino')
-    from mmdet_ext.deploy.runtimes import openvino
-
+    pytest.importorskip(runtime)
     write_fixed(tmp_path / 'z.onnx', precision='int8', saturation_safe=False)
-    monkeypatch.setattr(openvino, 'int8_instructions', list)
+    monkeypatch.setattr(base, 'int8_instructions', list)
     with pytest.raises(ModelFileError, match='sums would saturate.*--vnni no'):
-        Detector(tmp_path / 'z.onnx', 'openvino')
-    monkeypatch.setattr(openvino, 'int8_instructions', lambda: ['AVX-512 VNNI'])
-    assert len(Detector(tmp_path / 'z.onnx', 'openvino')([IMAGE])[0]) == 2
+        Detector(tmp_path / 'z.onnx', runtime)
+    monkeypatch.setattr(base, 'int8_instructions', lambda: ['AVX-512 VNNI'])
+    assert len(Detector(tmp_path / 'z.onnx', runtime)([IMAGE])[0]) == 2
 
 
 def test_the_key_of_the_description_is_fixed() -> None:

@@ -101,9 +101,12 @@ def test_grey_and_16_bit_files_are_read_as_in_training(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / 'grey.png'), grey)
     np.testing.assert_array_equal(read_image(tmp_path / 'grey.png'), np.stack([grey] * 3, -1))
     deep = np.arange(100, dtype=np.uint16).reshape(10, 10) * 600
-    cv2.imwrite(str(tmp_path / 'deep.png'), deep)
-    assert read_image(tmp_path / 'deep.png').dtype == np.uint8
-    np.testing.assert_array_equal(read_image(tmp_path / 'deep.png')[..., 0], deep >> 8)
+    for name in ('deep.png', 'deep.tiff'):
+        cv2.imwrite(str(tmp_path / name), deep)
+        with pytest.warns(UserWarning, match=f'{name} has 16 bits.*the upper 8 are used'):
+            found = read_image(tmp_path / name)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found[..., 0], deep >> 8)
 
 
 @pytest.mark.parametrize(

@@ -187,8 +187,9 @@ def _specs(
     own['checkpoint'] = str(args.checkpoint) if args.checkpoint else None
     found: list[tuple[str, dict[str, Any], list[Path]]] = [
         ('torch', {**own, 'compiled': False}, checkpoint),
-        ('torch.compile', {**own, 'compiled': True}, checkpoint),
     ]
+    if args.compile:
+        found.append(('torch.compile', {**own, 'compiled': True}, checkpoint))
     for file in args.files:
         runtime = open_model(file)
         files = [file] if file.suffix == '.onnx' else [file, file.with_suffix('.bin')]
@@ -246,6 +247,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add('--threads', type=int, nargs='+', default=[1, 2], help='(%(default)s)')
     add('--rounds', type=int, default=15, help='rounds that count (%(default)s)')
     add('--runs', type=int, default=10, help='runs of each contender in a round (%(default)s)')
+    add('--no-compile', dest='compile', action='store_false', help='leave torch.compile out')
     add('--out', type=Path, metavar='FILE.json')
     args = parser.parse_args(argv)
     if args.rounds * args.runs < 2 or min(args.threads) < 1:

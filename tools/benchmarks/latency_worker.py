@@ -29,8 +29,8 @@ def main(argv: list[str]) -> int:
         work, facts = LOADERS[spec['kind']](spec)
         work()
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        print(json.dumps({'error': lines[0]}), file=answers, flush=True)
+        text = ' '.join(str(error).split())[:300] or type(error).__name__
+        print(json.dumps({'error': text}), file=answers, flush=True)
         return 1
     print(json.dumps(facts), file=answers, flush=True)
     for line in sys.stdin:
@@ -39,9 +39,21 @@ def main(argv: list[str]) -> int:
             start = time.perf_counter()
             work()
             seconds.append(time.perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({'seconds': seconds, 'peak_mib': peak}), file=answers, flush=True)
+        found = {'seconds': seconds, 'peak_mib': _peak_mib()}
+        print(json.dumps(found), file=answers, flush=True)
     return 0
+
+
+def _peak_mib() -> float:
+    """Return the peak of this process's memory, MiB.
+
+    The system's ``ru_maxrss`` begins with the memory of the process that started this one.
+    """
+    try:
+        lines = Path('/proc/self/status').read_text(encoding='utf-8').splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith('VmHWM'))
 
 
 def _file(spec: dict[str, Any]) -> tuple[Work, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,6 +15,7 @@ import numpy as np
 
 from mmdet_ext.deploy.errors import ModelFileError, RuntimeAbsentError
 from mmdet_ext.deploy.metadata import ModelInfo
+from mmdet_ext.deploy.processor import int8_instructions
 
 
 class Runtime(ABC):
@@ -79,6 +81,23 @@ def check_weights(info: ModelInfo, path: Path, weights: Path) -> None:
             f'{weights} is not the file that was exported with {path.name}: it is truncated, or '
             'belongs to another model. Copy both files of the export, or export anew'
         )
+
+
+def check_int8(info: ModelInfo, path: Path) -> None:
+    """Raise for an int8 network whose sums would saturate on this processor.
+
+    Raises:
+        ModelFileError: if the processor has no VNNI, and the weights are of 8 bits.
+    """
+    if info.precision != 'int8' or int8_instructions():
+        return
+    if not info.saturation_safe:
+        raise ModelFileError(
+            f'{path} is an int8 network for processors with VNNI, which this one has not: sums '
+            'would saturate, and detections be wrong without a sign of it. Export it with '
+            '--vnni no, or take the float32 file'
+        )
+    warnings.warn('this processor has no VNNI: int8 may be slower than float32', stacklevel=4)
 
 
 def sha256(path: Path) -> str:

@@ -9,14 +9,13 @@ import numpy as np
 
 from mmdet_ext.deploy.errors import ModelFileError
 from mmdet_ext.deploy.metadata import KEY, from_json
-from mmdet_ext.deploy.runtimes.base import Runtime, load
+from mmdet_ext.deploy.runtimes.base import Runtime, check_int8, load
 
 
 class OnnxRuntime(Runtime):
     """Network in onnxruntime.
 
-    It takes all cores unless ``threads`` says otherwise, whatever OMP_NUM_THREADS is. Its threads
-    would spin between calls; they are let sleep where there is more than one.
+    By itself it takes all cores, whatever OMP_NUM_THREADS is: `open_model` passes that on.
     """
 
     name = 'onnxruntime'
@@ -41,6 +40,7 @@ class OnnxRuntime(Runtime):
             ) from error
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.info = from_json(text, path)
+        check_int8(self.info, path)
         self._inputs = [each.name for each in self._session.get_inputs()]
         self._outputs = [each.name for each in self._session.get_outputs()]
 

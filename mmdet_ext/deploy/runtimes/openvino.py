@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ import numpy as np
 
 from mmdet_ext.deploy.errors import ModelFileError
 from mmdet_ext.deploy.metadata import KEY, ModelInfo, from_json
-from mmdet_ext.deploy.processor import int8_instructions
-from mmdet_ext.deploy.runtimes.base import Runtime, check_weights, load
+from mmdet_ext.deploy.runtimes.base import Runtime, check_int8, check_weights, load
 
 
 class OpenVino(Runtime):
@@ -43,7 +41,7 @@ class OpenVino(Runtime):
         self.info = from_json(_text(model), path)
         if not is_onnx:
             check_weights(self.info, path, weights)
-        _check_int8(self.info, path)
+        check_int8(self.info, path)
         config: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
         if threads is not None:
             config['INFERENCE_NUM_THREADS'] = threads
@@ -70,15 +68,3 @@ def _text(model: Any) -> str | None:
         if model.has_rt_info(keys):
             return str(model.get_rt_info(keys).astype(str))
     return None
-
-
-def _check_int8(info: ModelInfo, path: Path) -> None:
-    if info.precision != 'int8' or int8_instructions():
-        return
-    if not info.saturation_safe:
-        raise ModelFileError(
-            f'{path} is an int8 network for processors with VNNI, which this one has not: sums '
-            'would saturate, and detections be wrong without a sign of it. Export it with '
-            '--vnni no, or take the float32 file'
-        )
-    warnings.warn('this processor has no VNNI: int8 may be slower than float32 here', stacklevel=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -74,7 +76,8 @@ class Accuracy:
                 print(f'\r{name}: {place + 1} of {count} images', end='', file=sys.stderr)
         if sys.stderr.isatty():
             print(file=sys.stderr)
-        figures = evaluator.evaluate(count)
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its tables
+            figures = evaluator.evaluate(count)
         if FIGURE not in figures:
             raise ExportError(f'the test_evaluator gives no {FIGURE}: {", ".join(figures)}')
         return float(figures[FIGURE])

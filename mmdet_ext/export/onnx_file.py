@@ -90,10 +90,21 @@ def to_onnx(
                 f'{cause[0] if cause else type(error).__name__}'
             ) from error
     model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]
+    _strip(model)
     found = max(each.version for each in model.opset_import if each.domain in ('', 'ai.onnx'))
     if found != opset:
         raise ExportError(f'opset={opset} was asked for, and the exporter wrote {found}')
     return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: for each node the lines and paths of the code it comes from."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        part.ClearField('metadata_props')
+        part.ClearField('doc_string')
+    for constant in graph.initializer:
+        constant.ClearField('metadata_props')
 
 
 def write_onnx(model: onnx.ModelProto, path: Path, info: ModelInfo) -> None:

@@ -60,6 +60,8 @@ def test_weights_are_within_the_one_file(model: onnx.ModelProto, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ['y.onnx']
     read = onnx.load(tmp_path / 'y.onnx')
     onnx.checker.check_model(read, full_check=True)
+    # The exporter notes the file and the line of the code that each node comes from.
+    assert b'test_onnx_file' not in (tmp_path / 'y.onnx').read_bytes()
     assert sum(len(each.raw_data) for each in read.graph.initializer) >= 4 * (108 + 24)
 
 

@@ -25,7 +25,7 @@ from mmdet_ext.export.onnx_file import ExportError, write_onnx
 #: Largest difference of ncnn from torch, as a share of the largest number of an output.
 NCNN_TOLERANCE = 1e-3
 #: Target -> ending of its file.
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.param'}
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.ncnn.param'}
 
 
 def write_network(

@@ -82,7 +82,7 @@ def case(tmp_path: Path) -> Case:
     [
         ('onnx', ['--suppression', 'inside'], ['small.onnx']),
         ('openvino', ['--size', 96, 128, '--batch', 2], ['small.bin', 'small.xml']),
-        ('ncnn', ['--size', 96, 128], ['small.bin', 'small.param']),
+        ('ncnn', ['--size', 96, 128], ['small.ncnn.bin', 'small.ncnn.param']),
     ],
 )
 def test_a_file_is_written_and_checked(
@@ -217,7 +217,7 @@ def test_a_recogniser_is_written_and_checked(target: str, tmp_path: Path, capsys
     words = [tmp_path / 'face.py', tmp_path / 'face.pth', '--to', target, '--check', *files]
     assert main([str(word) for word in words]) == 0
     assert 'equal within the tolerance' in capsys.readouterr().out
-    suffix = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.param'}[target]
+    suffix = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.ncnn.param'}[target]
     recogniser = FaceRecogniser(tmp_path / f'face{suffix}')
     cosines = recogniser.similarity(files, files)
     torch.testing.assert_close(torch.from_numpy(cosines).diagonal(), torch.ones(2))

@@ -1,6 +1,6 @@
 r"""Compare the latency, memory and size of a detector in torch and in the files exported of it.
 
-    python tools/benchmarks/latency.py CONFIG --files x.onnx x.xml x_int8.xml x.param \
+    python tools/benchmarks/latency.py CONFIG --files x.onnx x.xml x_int8.xml x.ncnn.param \
         --out docs/results/latency_NAME.json
 
 torch runs the config's network, as it is and by torch.compile; each file runs in its runtime. What

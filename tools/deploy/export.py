@@ -21,7 +21,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.param'}
+#: ncnn's name keeps its weights apart from those of OpenVINO.
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.ncnn.param'}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,12 +39,20 @@ def main(argv: list[str] | None = None) -> int:
         config.merge_from_dict(_options(args.cfg_options))
         if not args.checkpoint.is_file():
             raise FileNotFoundError(f'{args.checkpoint}: there is no such file')
-        args.out = (args.out or args.checkpoint).with_suffix(SUFFIXES[args.to])
+        args.out = _target(args.out or args.checkpoint, args.to)
         is_face = 'bbox_head' not in config.model and 'head' in config.model
         return _face(args, config) if is_face else _detector(args, config)
     except (ValueError, OSError, RuntimeError, KeyError, AttributeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+
+
+def _target(path: Path, target: str) -> Path:
+    """Return the file of a target, whichever of its endings a path has."""
+    for suffix in (*SUFFIXES.values(), path.suffix):
+        if suffix and path.name.endswith(suffix):
+            return path.with_name(path.name.removesuffix(suffix) + SUFFIXES[target])
+    return path.with_name(path.name + SUFFIXES[target])
 
 
 def _detector(args: argparse.Namespace, config: Any) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
 from mmdet_ext.deploy.errors import ModelFileError
-from mmdet_ext.deploy.metadata import KEY, ModelInfo, from_json
+from mmdet_ext.deploy.metadata import KEY, from_json
 from mmdet_ext.deploy.runtimes.base import Runtime, check_int8, check_weights, load
 
 
@@ -29,8 +30,8 @@ class OpenVino(Runtime):
         core = ov.Core()
         weights = path.with_suffix('.bin')
         is_onnx = path.suffix.lower() == '.onnx'
-        if not is_onnx and not weights.is_file():
-            check_weights(ModelInfo('detection', None, 'priors'), path, weights)  # type: ignore
+        if not is_onnx:  # before OpenVINO reads wrong weights, at which it may crash
+            check_weights(from_json(_text_of_ir(path), path), path, weights)
         try:
             model = core.read_model(path)
         except Exception as error:
@@ -39,8 +40,6 @@ class OpenVino(Runtime):
                 f'kind of file ({str(error).strip().splitlines()[-1]})'
             ) from error
         self.info = from_json(_text(model), path)
-        if not is_onnx:
-            check_weights(self.info, path, weights)
         check_int8(self.info, path)
         config: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
         if threads is not None:
@@ -60,6 +59,20 @@ class OpenVino(Runtime):
             name: self._request.get_output_tensor(place).data.copy()
             for place, name in enumerate(self._outputs)
         }
+
+
+def _text_of_ir(path: Path) -> str | None:
+    """Return the description in an IR, read as XML."""
+    try:
+        content = path.read_bytes()
+        if b'<!ENTITY' in content:
+            raise ModelFileError(f'{path} declares an entity of XML, which no export does')
+        found = ElementTree.fromstring(content).find(f'rt_info/{KEY}')
+    except (ElementTree.ParseError, OSError) as error:
+        raise ModelFileError(
+            f'{path} cannot be read as XML: it is truncated or another kind of file ({error})'
+        ) from error
+    return None if found is None else found.get('value')
 
 
 def _text(model: Any) -> str | None:

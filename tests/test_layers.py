@@ -97,7 +97,7 @@ RULES: list[tuple[str, set[str]]] = [
         },
     ),
     # The runtimes are found by name, as any one of them is enough.
-    ('mmdet_ext.deploy', {'numpy', 'cv2', 'mmdet_ext.utils'}),
+    ('mmdet_ext.deploy', {'numpy', 'cv2', 'mmdet_ext.data.suffixes', 'mmdet_ext.utils'}),
     (
         'mmdet_ext.export',
         {'torch', 'numpy', 'onnx', 'mmdet_ext.deploy', 'mmdet_ext.utils', 'mmdet_ext.version'},

@@ -100,7 +100,7 @@ def _unique_names(files: list[Path]) -> list[str]:
     """Return a name for the drawing of each file, distinct where files share theirs."""
     names, taken = [], {'detections.json'}
     for file in files:
-        suffix = file.suffix.lower() if file.suffix.lower() in ('.jpg', '.png') else '.jpg'
+        suffix = '.png' if file.suffix.lower() == '.png' else '.jpg'
         name, number = f'{file.stem}{suffix}', 1
         while name in taken:
             number += 1

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from mmdet_ext.data.suffixes import IMAGE_SUFFIXES, has_image_suffix
 from mmdet_ext.deploy.errors import ImageError
 from mmdet_ext.deploy.metadata import InputInfo
 
@@ -20,9 +21,6 @@ INTERPOLATIONS = {
     'area': cv2.INTER_AREA,
     'lanczos4': cv2.INTER_LANCZOS4,
 }
-
-#: Endings of the files that `image_files` lists in a folder.
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 #: A path, or pixels (H, W, 3) uint8, BGR.
 Image = str | PathLike[str] | np.ndarray
@@ -57,9 +55,9 @@ def image_files(paths: list[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        inside = sorted(each for each in path.iterdir() if has_image_suffix(each))
         if not inside:
-            raise ImageError(f'{path}: the folder has no images ({", ".join(SUFFIXES)})')
+            raise ImageError(f'{path}: the folder has no images ({", ".join(IMAGE_SUFFIXES)})')
         found += inside
     return found
 

@@ -309,7 +309,7 @@ def _shrink_everywhere(cfg: Config, num_classes: int) -> None:
     for part in _dicts_with(cfg, 'times'):
         part.times = 1
     # An untrained network has low scores, and boxes without area.
-    for key, least in (('score_thr', 0.0), ('min_bbox_size', -1)):
+    for key, least in (('score_thr', 0.0), ('min_score', 0.0), ('min_bbox_size', -1)):
         for part in _dicts_with(cfg, key):
             part[key] = least
     for key, most in (('nms_pre', 100), ('max_per_img', 50), ('fc_out_channels', 64)):

@@ -100,7 +100,15 @@ RULES: list[tuple[str, set[str]]] = [
     ('mmdet_ext.deploy', {'numpy', 'cv2', 'mmdet_ext.data.suffixes', 'mmdet_ext.utils'}),
     (
         'mmdet_ext.export',
-        {'torch', 'numpy', 'onnx', 'mmdet_ext.deploy', 'mmdet_ext.utils', 'mmdet_ext.version'},
+        {
+            'torch',
+            'numpy',
+            'onnx',
+            'mmdet_ext.compat',
+            'mmdet_ext.deploy',
+            'mmdet_ext.utils',
+            'mmdet_ext.version',
+        },
     ),
     ('mmdet_ext.registry', {'mmengine', 'mmdet_ext.compat'}),
     ('mmdet_ext.utils', set()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
@@ -56,9 +57,7 @@ class Detector:
             )
         self.classes = self.info.classes
         options = checked_options(self.info.selection.nms)
-        self._selection = type(self.info.selection)(
-            **{**self.info.selection.__dict__, 'nms': options}
-        )
+        self._selection = replace(self.info.selection, nms=options)
 
     def __call__(self, images: Sequence[Image], batch: int | None = None) -> list[Detections]:
         """Detect objects.

@@ -13,6 +13,8 @@ from mmdet_ext.deploy.errors import ModelFileError
 KEY = 'mmdet_ext'
 #: Rises when a reader of an older text would read a newer one wrongly.
 FORMAT = 1
+#: Target of an export -> ending of its file. ncnn's keeps its weights apart from OpenVINO's.
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.ncnn.param'}
 
 T = TypeVar('T')
 

@@ -11,8 +11,8 @@ from mmengine.registry import DefaultScope
 
 from mmdet_ext.compat.weights import ConversionError
 from mmdet_ext.detection.detectors.yolov4 import YOLOV4
-from mmdet_ext.detection.inspection.detector import read_config
-from mmdet_ext.detection.inspection.errors import ShowError, explained
+from mmdet_ext.engine.configs import read_config
+from mmdet_ext.engine.errors import InputError, explained
 from mmdet_ext.utils.files import whole_file
 from mmdet_ext.version import __version__
 
@@ -41,7 +41,7 @@ def convert_darknet(config: Path, source: Path, out: Path) -> str:
             explained(f'cannot build the model of {config}'),
         ):
             model = MODELS.build(read_config(config).model)
-    except ShowError as error:
+    except InputError as error:
         raise ConversionError(str(error)) from error
     if not isinstance(model, YOLOV4):
         raise ConversionError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmdet_ext.compat.layouts import grouped_keys
 from mmdet_ext.compat.weights import ConversionError
 from mmdet_ext.compat.yolov5 import YOLOv5File, block_counts, read_yolov5
+from mmdet_ext.detection.backbones.layers import scaled
 from mmdet_ext.detection.backbones.yolov5 import STAGES, STEM, YOLOv5Backbone, deepened
 from mmdet_ext.detection.heads.yolo.yolov5 import COCO_ANCHORS, YOLOv5Head
 from mmdet_ext.detection.necks.yolov5 import BLOCKS, YOLOv5Neck
@@ -134,7 +135,7 @@ def layout_of(source: Path, file: YOLOv5File) -> YOLOv5Layout:
 
 def build_parts(layout: YOLOv5Layout) -> nn.ModuleDict:
     """Build backbone, neck and head, by the names that they have in mmdet's detector."""
-    channels = [int(full * layout.width) for full, _ in STAGES[1:]]
+    channels = [scaled(full, layout.width) for full, _ in STAGES[1:]]
     return nn.ModuleDict(
         dict(
             backbone=YOLOv5Backbone(layout.depth, layout.width),

@@ -11,7 +11,6 @@ import dataclasses
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import onnx
 
 from mmdet_ext.deploy.metadata import ModelInfo
 from mmdet_ext.export.onnx_file import ExportError, prediction_layers
-from mmdet_ext.export.targets import to_openvino
+from mmdet_ext.export.targets import installed, to_openvino
 
 #: Names of inputs -> values, one per calibration image.
 Feeds = dict[str, np.ndarray]
@@ -83,7 +82,7 @@ def quantise_onnx(
     Raises:
         ExportError: if onnxruntime is absent or fails.
     """
-    quantization = _module('onnxruntime.quantization', 'onnxruntime')
+    quantization = installed('onnxruntime.quantization', 'onnxruntime')
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder, 'before.onnx'), Path(folder, 'after.onnx')
         before.write_bytes(model.SerializeToString())
@@ -135,8 +134,8 @@ def quantise_openvino(
     Raises:
         ExportError: if NNCF or OpenVINO is absent or fails.
     """
-    nncf = _module('nncf', 'NNCF')
-    advanced = import_module('nncf.quantization.advanced_parameters')
+    nncf = installed('nncf', 'NNCF')
+    advanced = installed('nncf.quantization.advanced_parameters', 'NNCF')
     network = to_openvino(model)
     fix = advanced.OverflowFix.ENABLE if saturation_safe else advanced.OverflowFix.DISABLE
     names = [*_matching(network, keep), *_behind(network)]
@@ -213,24 +212,15 @@ def _is_bias(op: Any) -> bool:
     )
 
 
-def _module(package: str, name: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise ExportError(
-            f'{name} is not installed: pip install {package.partition(".")[0]} ({error})'
-        ) from error
-
-
 class _quiet:
     """Context in which NNCF's and onnxruntime's progress is not logged."""
 
     def __enter__(self) -> None:
-        self.levels = {name: logging.getLogger(name).level for name in ('nncf', 'root')}
+        self.level = logging.getLogger('nncf').level
         logging.getLogger('nncf').setLevel(logging.ERROR)
         self.disabled = logging.root.manager.disable
         logging.disable(logging.WARNING)
 
     def __exit__(self, *error: object) -> None:
         logging.disable(self.disabled)
-        logging.getLogger('nncf').setLevel(self.levels['nncf'])
+        logging.getLogger('nncf').setLevel(self.level)

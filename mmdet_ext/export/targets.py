@@ -24,8 +24,6 @@ from mmdet_ext.export.onnx_file import ExportError, write_onnx
 
 #: Largest difference of ncnn from torch, as a share of the largest number of an output.
 NCNN_TOLERANCE = 1e-3
-#: Target -> ending of its file.
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.ncnn.param'}
 
 
 def write_network(
@@ -63,7 +61,7 @@ def to_openvino(model: onnx.ModelProto) -> Any:
                 'the network holds a resize with antialias, which OpenVINO computes otherwise '
                 'than torch, by up to 0.33: use interpolation without it, or export to onnx'
             )
-    ov = _module('openvino', 'OpenVINO')
+    ov = installed('openvino', 'OpenVINO')
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'network.onnx')
         file.write_bytes(model.SerializeToString())
@@ -83,7 +81,7 @@ def write_openvino(network: Any, info: ModelInfo, path: Path) -> ModelInfo:
         info: its description.
         path: ``.xml`` file to write; the weights go to the ``.bin`` beside it.
     """
-    ov = _module('openvino', 'OpenVINO')
+    ov = installed('openvino', 'OpenVINO')
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export') as folder:
         file = Path(folder, path.name)
@@ -110,7 +108,7 @@ def write_ncnn(network: nn.Module, example: Tensor, info: ModelInfo, path: Path)
     Raises:
         ExportError: if pnnx or ncnn is absent, pnnx fails, or ncnn cannot load its result.
     """
-    pnnx, ncnn = _module('pnnx', 'pnnx'), _module('ncnn', 'ncnn')
+    pnnx, ncnn = installed('pnnx', 'pnnx'), installed('ncnn', 'ncnn')
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.export') as folder:
         traced = Path(folder, 'network.pt')
@@ -185,8 +183,19 @@ def _check_ncnn(ncnn: ModuleType, param: Path, weights: Path, log: str, code: in
         )
 
 
-def _module(package: str, name: str) -> ModuleType:
+def installed(package: str, name: str) -> ModuleType:
+    """Import a package, or a module of it.
+
+    Args:
+        package: the package or module.
+        name: of the package, for the message.
+
+    Raises:
+        ExportError: if it is not installed.
+    """
     try:
         return import_module(package)
     except ImportError as error:
-        raise ExportError(f'{name} is not installed: pip install {package} ({error})') from error
+        raise ExportError(
+            f'{name} is not installed: pip install {package.partition(".")[0]} ({error})'
+        ) from error

@@ -16,22 +16,15 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmdet_ext.compat.checkpoint import load_from_local
-from mmdet_ext.compat.layouts import grouped_keys
 from mmdet_ext.deploy.face import FaceRecogniser
 from mmdet_ext.deploy.images import prepare, read_image
 from mmdet_ext.deploy.metadata import InputInfo, ModelInfo
 from mmdet_ext.export.made_of import made_of
 from mmdet_ext.export.onnx_file import LEAST_OPSET, ExportError, to_onnx
+from mmdet_ext.export.sources import interpolation_of, load_all
 from mmdet_ext.export.targets import write_ncnn, write_network
 
 WITHOUT_EFFECT = ('LoadFace', 'LoadImageFromFile', 'PackInputs', 'AlignFace')
-INTERPOLATIONS = {
-    'nearest': 'nearest',
-    'bilinear': 'linear',
-    'bicubic': 'cubic',
-    'area': 'area',
-    'lanczos': 'lanczos4',
-}
 #: Largest difference of a number of an embedding of length 1 that counts as equal.
 TOLERANCE = 1e-4
 
@@ -69,13 +62,7 @@ def load_recogniser(config: Config, checkpoint: Path) -> nn.Module:
     model = MODELS.build(config.model)
     if not hasattr(getattr(model, 'head', None), 'pre_logits'):
         raise ExportError(f'{type(model).__name__} has no head with an embedding (MarginHead)')
-    lines = grouped_keys(model.state_dict(), weights)
-    if lines:
-        raise ExportError(
-            f'{checkpoint} does not fit the model of the config:\n' + '\n'.join(lines)
-        )
-    model.load_state_dict(weights)
-    return model.eval()
+    return load_all(model, weights, checkpoint)
 
 
 def export_recogniser(
@@ -138,7 +125,7 @@ def read_input(config: Config, model: Any, batch: int | None) -> InputInfo:
         kind = str(transform['type']).rpartition('.')[2]
         if kind == 'Resize':
             scale = transform['scale']
-            interpolation = INTERPOLATIONS[transform.get('interpolation', 'bilinear')]
+            interpolation = interpolation_of(transform)
             if transform.get('keep_ratio', False):
                 raise ExportError('Resize of the test pipeline keeps the ratio of faces')
         elif kind not in WITHOUT_EFFECT:

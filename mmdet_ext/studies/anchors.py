@@ -11,14 +11,12 @@ import torch
 from mmengine.config import Config
 
 from mmdet_ext.functional.yolo.anchors import (
+    LEAST_RECALL,
     AnchorFit,
     AnchorRecall,
     anchor_recall,
     kmeans_anchors,
 )
-
-#: Best possible recall below which YOLOv5 replaces anchors.
-LEAST_RECALL = 0.98
 
 
 def fit_anchors(sides: np.ndarray, clusters: Sequence[int], seed: int = 0) -> dict[int, AnchorFit]:

@@ -74,23 +74,6 @@ def run_once(config: Path, seed: int, folder: Path, options: Sequence[str]) -> R
     return result
 
 
-def read_config(path: Path) -> Config:
-    """Read a config file.
-
-    Raises:
-        ValueError: If there is no such file, or it cannot be read, in one line that says why.
-    """
-    if not path.is_file():
-        raise ValueError(f'no such config: {path}')
-    try:
-        return Config.fromfile(path)
-    except Exception as error:  # a config runs code of all kinds
-        reason = ' '.join(str(error).split())
-        raise ValueError(
-            f'cannot read the config {path}: {type(error).__name__}: {reason}'
-        ) from error
-
-
 def _host(config: Path) -> str:
     """Return the host whose scripts run a config: mmseg in its scope, mmdet in any other."""
     return 'mmseg' if Config.fromfile(config).get('default_scope') == 'mmseg' else 'mmdet'

@@ -25,10 +25,10 @@ from pathlib import Path
 
 from mmdet.utils import register_all_modules
 
-from mmdet_ext.detection.inspection.detector import read_config
-from mmdet_ext.detection.inspection.errors import ShowError
 from mmdet_ext.detection.inspection.show import show_images
 from mmdet_ext.detection.inspection.side import Side, Sight, load_side
+from mmdet_ext.engine.configs import read_config
+from mmdet_ext.engine.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         sides = _load(args)
         for path, sights in show_images(sides, args.images, args.count, args.out, args.seed):
             _report(path, sides, sights)
-    except ShowError as error:
+    except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     finally:
@@ -75,11 +75,11 @@ def _check(args: argparse.Namespace) -> None:
     for name in ('count', 'epoch'):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise ShowError(f'--{name} must be 1 or more, got {value}')
+            raise InputError(f'--{name} must be 1 or more, got {value}')
     if args.versus_checkpoint and not args.versus:
-        raise ShowError('--versus-checkpoint is of the config of --versus, which is not given')
+        raise InputError('--versus-checkpoint is of the config of --versus, which is not given')
     if args.out.exists() and not args.out.is_dir():
-        raise ShowError(f'--out {args.out} is a file; give a folder')
+        raise InputError(f'--out {args.out} is a file; give a folder')
 
 
 def _load(args: argparse.Namespace) -> list[Side]:

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch
     from mmengine.logging import MMLogger
 
-    from mmdet_ext.detection.inspection.errors import ShowError, explained
+    from mmdet_ext.engine.errors import InputError, explained
     from mmdet_ext.plots.architecture import draw_costs, draw_sizes
     from mmdet_ext.utils.files import write_json, write_text
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(row)
             side = max(row['width'], row['height'])
             draw_sizes(path.stem, row['layers'], side, args.out / f'sizes_{path.stem}.png')
-    except (OSError, ShowError) as error:
+    except (OSError, InputError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     finally:
@@ -60,14 +60,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _detector_config(path: Path) -> Any:
-    """Read the config of a detector; raise ShowError for one of another task."""
-    from mmdet_ext.detection.inspection.detector import read_config
-    from mmdet_ext.detection.inspection.errors import ShowError
+    """Read the config of a detector; raise InputError for one of another task."""
+    from mmdet_ext.engine.configs import read_config
+    from mmdet_ext.engine.errors import InputError
 
     config = read_config(path)
     scope = config.get('default_scope', 'mmdet')
     if scope != 'mmdet':
-        raise ShowError(
+        raise InputError(
             f"{path} is of default_scope {scope!r}, and the table is of mmdet's detectors: give "
             'configs of these'
         )

@@ -46,7 +46,7 @@ class Latency:
         runs: number of runs.
         peak_mib: peak memory of its process, MiB.
         megabytes: size of its files, MB; None for torch without a checkpoint.
-        ratio: median over that of torch.
+        ratio: median over that of torch; None where torch did not run.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Latency:
     runs: int
     peak_mib: float
     megabytes: float | None
-    ratio: float
+    ratio: float | None
 
 
 class Contender:
@@ -90,6 +90,8 @@ class Contender:
         assert self.process.stdin is not None
         print(json.dumps({'runs': runs}), file=self.process.stdin, flush=True)
         answer = self._answer()
+        if 'error' in answer:
+            raise ValueError(f'{self.name} with {self.threads} threads: {answer["error"]}')
         self.peak_mib = answer['peak_mib']
         if counted:
             self.seconds += answer['seconds']
@@ -112,7 +114,7 @@ class Contender:
             len(self.seconds),
             self.peak_mib,
             self.megabytes,
-            median / torch_ms if torch_ms else 1.0,
+            median / torch_ms if torch_ms else None,
         )
 
     def _answer(self) -> dict[str, Any]:
@@ -212,9 +214,10 @@ def _print(
     print('| --- | ---: | ---: | ---: | ---: | ---: | ---: |')
     for row in rows:
         size_text = '' if row.megabytes is None else f'{row.megabytes:.2f}'
+        ratio_text = '' if row.ratio is None else f'{row.ratio:.2f}'
         print(
             f'| {row.name} | {row.threads} | {row.median_ms:.2f} | {row.iqr_ms:.2f} '
-            f'| {row.ratio:.2f} | {row.peak_mib:.0f} | {size_text} |'
+            f'| {ratio_text} | {row.peak_mib:.0f} | {size_text} |'
         )
     for name, reason in failed.items():
         print(f'\n{name} does not run: {reason}')

@@ -21,22 +21,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: ncnn's name keeps its weights apart from those of OpenVINO.
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.ncnn.param'}
+from mmdet_ext.deploy.metadata import SUFFIXES
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return 0, 1 where a check fails, or 2 for bad input."""
     args = _parse(argv)
     # torch and the hosts are imported only once the arguments are read, so that --help is fast.
-    from mmengine.config import Config
-
     from mmdet_ext.deploy.images import image_files
+    from mmdet_ext.engine.configs import read_config
 
     try:
         args.check, args.int8 = image_files(args.check), image_files(args.int8)
-        config = Config.fromfile(args.config)
-        config.merge_from_dict(_options(args.cfg_options))
+        config = read_config(args.config, args.cfg_options)
         if not args.checkpoint.is_file():
             raise FileNotFoundError(f'{args.checkpoint}: there is no such file')
         args.out = _target(args.out or args.checkpoint, args.to)
@@ -135,15 +132,6 @@ def _megabytes(path: Path) -> float:
 
 def _sources(args: argparse.Namespace) -> dict[str, str]:
     return dict(config=args.config.name, checkpoint=args.checkpoint.name)
-
-
-def _options(words: list[str]) -> dict[str, Any]:
-    from mmengine.config import DictAction
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--options', nargs='+', action=DictAction, default={})
-    found: dict[str, Any] = parser.parse_args(['--options', *words] if words else []).options
-    return found
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

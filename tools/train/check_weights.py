@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from mmdet_ext.compat.checkpoint import load_from_local
     from mmdet_ext.compat.layouts import compare_layouts
-    from mmdet_ext.studies.config_runs import read_config
+    from mmdet_ext.engine.configs import read_config
 
     try:
         config = read_config(args.config)

@@ -28,8 +28,9 @@ from mmdet_ext.analysis.comparison import (
     check_metrics,
     comparison_table,
 )
+from mmdet_ext.engine.configs import read_config
 from mmdet_ext.plots.comparison import draw_comparison
-from mmdet_ext.studies.config_runs import read_config, run_all
+from mmdet_ext.studies.config_runs import run_all
 from mmdet_ext.utils.files import write_json, write_text
 from mmdet_ext.utils.mim import MimError
 

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from mmdet_ext.detection.export.tood import tood_maps
 from mmdet_ext.detection.heads.yolo import YOLOV1Head, YOLOV2Head, YOLOv5Head
 from mmdet_ext.functional.yolo.terms import LARGEST_LOG
-from mmdet_ext.functional.yolo.v5 import decode_yolov5
 
 __all__ = ['Decoded', 'Level', 'Rule', 'decode_maps', 'flat_map', 'rule_of']
 
@@ -120,7 +119,7 @@ def rule_of(head: nn.Module) -> Rule:
         if base in RULES:
             return RULES[base]
         if 'decode_for_export' in vars(base):
-            return Rule(lambda this, maps, size: this.decode_for_export(*maps))
+            return Rule(_decode_by_head)
     if _predicts_as_base(head):
         return Rule(_decode_by_coder)
     raise ValueError(
@@ -183,7 +182,7 @@ def _by_coder(coder: Any, priors: Tensor, rows: Tensor) -> Tensor:
 
 
 def _decode_by_coder(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list[Level]:
-    """Decode as mmdet's ``BaseDenseHead``: RetinaNet, ATSS, FCOS, SSD and others."""
+    """Decode as mmdet's ``BaseDenseHead``: RetinaNet, ATSS, FCOS, SSD, RTMDet and others."""
     scores, boxes = maps[0], maps[1]
     factors = maps[2] if len(maps) > 2 and maps[2] is not None else [None] * len(scores)
     priors = head.prior_generator.grid_priors(
@@ -197,6 +196,12 @@ def _decode_by_coder(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> l
         )
         for score, box, factor, prior in zip(scores, boxes, factors, priors, strict=True)
     ]
+
+
+def _decode_by_head(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> Sequence[Level]:
+    """Decode by the head's own ``decode_for_export``."""
+    levels: Sequence[Level] = head.decode_for_export(*maps)
+    return levels
 
 
 def _decode_gfl(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list[Level]:
@@ -228,18 +233,6 @@ def _decode_tood(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list[
     ]
 
 
-def _decode_rtmdet(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list[Level]:
-    """Decode distances from points, px."""
-    scores, boxes = maps[0], maps[1]
-    priors = head.prior_generator.grid_priors(
-        _sizes(scores), dtype=scores[0].dtype, device=scores[0].device
-    )
-    return [
-        Level(_scores(head, score), _by_coder(head.bbox_coder, prior, flat_map(box, 4)))
-        for score, box, prior in zip(scores, boxes, priors, strict=True)
-    ]
-
-
 def _decode_yolox(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list[Level]:
     """Decode centres and sizes in strides, with objectness as a factor."""
     scores, boxes, objectness = maps
@@ -254,18 +247,6 @@ def _decode_yolox(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list
         )
         for score, box, each, prior in zip(scores, boxes, objectness, priors, strict=True)
     ]
-
-
-def _decode_yolov5(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list[Level]:
-    """Decode cells of anchors whose scores hold the objectness."""
-    levels = maps[0]
-    priors = head.prior_generator.grid_priors(_sizes(levels), device=levels[0].device)
-    found = []
-    for pred, prior, stride in zip(levels, priors, head.strides, strict=True):
-        rows = flat_map(pred, head.num_attrib)
-        scores = rows[..., 4:5].sigmoid() * rows[..., 5:].sigmoid()
-        found.append(Level(scores, decode_yolov5(rows[..., :4], prior, float(stride))))
-    return found
 
 
 def _decode_yolov3(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> list[Level]:
@@ -329,12 +310,12 @@ def _decode_yolov2(head: Any, maps: Sequence[Any], size: tuple[int, int]) -> lis
 RULES: dict[type, Rule] = {
     dense_heads.GFLHead: Rule(_decode_gfl),
     dense_heads.TOODHead: Rule(_decode_tood, clip='never', forward=tood_maps),
-    dense_heads.RTMDetHead: Rule(_decode_rtmdet),
+    dense_heads.RTMDetHead: Rule(_decode_by_coder),
     dense_heads.YOLOXHead: Rule(
         _decode_yolox, clip='never', selection='best_class', limit=False, min_size=False
     ),
     dense_heads.YOLOV3Head: Rule(_decode_yolov3, clip='never', one_level=True),
-    YOLOv5Head: Rule(_decode_yolov5, clip='last', one_level=True),
+    YOLOv5Head: Rule(_decode_by_head, clip='last', one_level=True),
     YOLOV1Head: Rule(_decode_yolov1),
     YOLOV2Head: Rule(_decode_yolov2),
 }

@@ -12,17 +12,10 @@ from mmdet_ext.deploy.metadata import InputInfo, SelectionInfo
 from mmdet_ext.deploy.suppression import checked_options
 from mmdet_ext.detection.export.decoding import Rule
 from mmdet_ext.export.onnx_file import ExportError
+from mmdet_ext.export.sources import interpolation_of
 
 #: Transforms without an effect on the pixels of a test image.
 WITHOUT_EFFECT = ('LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs', 'LoadImageFromNDArray')
-#: mmcv's name of an interpolation -> OpenCV's.
-INTERPOLATIONS = {
-    'nearest': 'nearest',
-    'bilinear': 'linear',
-    'bicubic': 'cubic',
-    'area': 'area',
-    'lanczos': 'lanczos4',
-}
 LOADER_DEFAULTS = dict(to_float32=False, color_type='color', imdecode_backend='cv2')
 
 
@@ -125,13 +118,10 @@ def _resize(transform: Mapping[str, Any]) -> dict[str, Any]:
         scale = (scale, scale)
     if not isinstance(scale, (tuple, list)) or len(scale) != 2 or min(scale) < 1:
         raise ExportError(f'Resize of the test pipeline has scale={scale!r}: two numbers, px')
-    interpolation = transform.get('interpolation', 'bilinear')
-    if interpolation not in INTERPOLATIONS:
-        raise ExportError(f'Resize of the test pipeline has interpolation={interpolation!r}')
     return dict(
         scale=(int(scale[0]), int(scale[1])),
         keep_ratio=bool(transform.get('keep_ratio', False)),
-        interpolation=INTERPOLATIONS[interpolation],
+        interpolation=interpolation_of(transform),
     )
 
 

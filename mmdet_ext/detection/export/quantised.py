@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmdet_ext.deploy.detector import Detector
 from mmdet_ext.deploy.errors import ImageError
 from mmdet_ext.deploy.images import prepare, read_image, stack
-from mmdet_ext.deploy.metadata import ModelInfo
+from mmdet_ext.deploy.metadata import SUFFIXES, ModelInfo
 from mmdet_ext.deploy.processor import int8_instructions
 from mmdet_ext.detection.export.accuracy import Accuracy
 from mmdet_ext.export.int8 import (
@@ -28,7 +28,7 @@ from mmdet_ext.export.int8 import (
     stages,
 )
 from mmdet_ext.export.onnx_file import ExportError, write_onnx
-from mmdet_ext.export.targets import SUFFIXES, write_openvino
+from mmdet_ext.export.targets import write_openvino
 
 #: Calibration images that are used; more change little.
 MOST_IMAGES = 300

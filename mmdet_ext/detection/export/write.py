@@ -15,7 +15,6 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmdet_ext.compat.checkpoint import load_from_local
-from mmdet_ext.compat.layouts import grouped_keys
 from mmdet_ext.deploy.images import padded_size
 from mmdet_ext.deploy.metadata import InputInfo, ModelInfo
 from mmdet_ext.detection.export.network import DetectorNetwork
@@ -24,6 +23,7 @@ from mmdet_ext.detection.export.pipeline import read_input, read_selection
 from mmdet_ext.export.made_of import made_of
 from mmdet_ext.export.onnx_file import ExportError, to_onnx
 from mmdet_ext.export.onnx_suppression import append_suppression, check_inside
+from mmdet_ext.export.sources import load_all
 from mmdet_ext.export.targets import write_ncnn, write_network
 
 #: Batch with which a network of any batch is traced: a 1 would be taken for a constant.
@@ -56,13 +56,7 @@ def load_detector(config: Config, checkpoint: Path) -> tuple[nn.Module, tuple[st
     if hasattr(model, 'drop_guidance'):  # a checkpoint may hold the part for training or not
         model.drop_guidance()
         weights = {key: weights[key] for key in weights if not key.startswith('aux_')}
-    lines = grouped_keys(model.state_dict(), weights)
-    if lines:
-        raise ExportError(
-            f'{checkpoint} does not fit the model of the config:\n' + '\n'.join(lines)
-        )
-    model.load_state_dict(weights)
-    return model.eval(), _classes(config, content, model)
+    return load_all(model, weights, checkpoint), _classes(config, content, model)
 
 
 def export_detector(

@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
-from mmdet_ext.detection.inspection.errors import ShowError, explained
-
-
-def read_config(path: Path, options: Sequence[str] = ()) -> Config:
-    """Read a config and set options in it.
-
-    Args:
-        path: config file.
-        options: options of the form KEY=VALUE, read as MMEngine's tools read ``--cfg-options``.
-
-    Raises:
-        ShowError: if there is no such file, it cannot be read, or an option does not fit.
-    """
-    if not path.is_file():
-        raise ShowError(f'no such config: {path}')
-    for option in options:
-        if '=' not in option:
-            raise ShowError(f'--cfg-options {option!r} is not KEY=VALUE')
-    with explained(f'cannot read the config {path}'):
-        config = Config.fromfile(path)
-    with explained(f'cannot set --cfg-options {" ".join(options)} in {path}'):
-        parsed = argparse.Namespace(options={})
-        DictAction([], 'options')(argparse.ArgumentParser(), parsed, list(options))
-        config.merge_from_dict(parsed.options)
-    return config
+from mmdet_ext.engine.errors import InputError, explained
 
 
 def build_detector(name: str, config: Config, seed: int) -> Any:
@@ -48,11 +22,11 @@ def build_detector(name: str, config: Config, seed: int) -> Any:
         seed: seed of the weights.
 
     Raises:
-        ShowError: if it cannot be built.
+        InputError: if it cannot be built.
     """
     torch.manual_seed(seed)
     if not config.get('model'):
-        raise ShowError(f'the config {name} has no model')
+        raise InputError(f'the config {name} has no model')
     for part in (config.model, config.model.get('backbone') or {}):
         if _is_pretrained(part.get('init_cfg')):
             part['init_cfg'] = None
@@ -83,10 +57,10 @@ def load_weights(model: Any, name: str, path: Path) -> str:
         str: a warning if the checkpoint lacks some weights, otherwise an empty string.
 
     Raises:
-        ShowError: if it is no checkpoint, or has no weight of this detector.
+        InputError: if it is no checkpoint, or has no weight of this detector.
     """
     if not path.is_file():
-        raise ShowError(f'no such checkpoint: {path}')
+        raise InputError(f'no such checkpoint: {path}')
     wanted = {key: value.shape for key, value in model.state_dict().items()}
     with explained(f'cannot load the checkpoint {path}'):
         loaded = load_checkpoint(model, str(path), map_location='cpu', logger='silent')
@@ -94,7 +68,7 @@ def load_weights(model: Any, name: str, path: Path) -> str:
         shapes = {k.removeprefix('module.'): getattr(v, 'shape', None) for k, v in given.items()}
     fitting = sum(shapes.get(key) == shape for key, shape in wanted.items())
     if not fitting:
-        raise ShowError(
+        raise InputError(
             f'the checkpoint {path} has none of the {len(wanted)} weights of {name}: it is of '
             f'another model. Its first are {", ".join(list(shapes)[:3]) or "none"}; wanted are '
             f'{", ".join(list(wanted)[:3])}'

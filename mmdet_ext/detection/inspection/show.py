@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmdet_ext.data.coco.image_names import choose_images, image_names
-from mmdet_ext.detection.inspection.errors import ShowError
 from mmdet_ext.detection.inspection.side import Side, Sight
+from mmdet_ext.engine.errors import InputError
 from mmdet_ext.plots.assignments import draw_assignments
 from mmdet_ext.utils.files import write_json
 
@@ -29,13 +29,13 @@ def show_images(
         tuple: PNG file, and one sight per side.
 
     Raises:
-        ShowError: if there is no such image, it cannot be shown, or a file cannot be written.
+        InputError: if there is no such image, it cannot be shown, or a file cannot be written.
     """
     paths = sides[0].paths
     try:
         chosen = choose_images(paths, wanted) or range(min(count, len(paths)))
     except ValueError as error:
-        raise ShowError(f'--images {error}') from error
+        raise InputError(f'--images {error}') from error
     counts = {}
     for index, name in image_names(paths, chosen).items():
         sights = [side.look(paths[index], seed) for side in sides]
@@ -55,4 +55,4 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ShowError(f'cannot write to --out {out}: {error}') from error
+        raise InputError(f'cannot write to --out {out}: {error}') from error

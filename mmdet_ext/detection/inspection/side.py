@@ -20,12 +20,12 @@ from mmdet_ext.data.coco.image_names import image_places
 from mmdet_ext.data.images import image_problem
 from mmdet_ext.detection.datasets.plain import plain_dataset
 from mmdet_ext.detection.inspection.detector import build_detector, load_weights
-from mmdet_ext.detection.inspection.errors import ShowError, explained
 from mmdet_ext.detection.inspection.record import (
     AssignmentRecord,
     NoPlaceError,
     recorded_assignments,
 )
+from mmdet_ext.engine.errors import InputError, explained
 from mmdet_ext.plots.assignments import ImageAssignment, LevelAssignment
 
 
@@ -70,14 +70,14 @@ class Side:
             seed: seed of samplers.
 
         Raises:
-            ShowError: if there is no such image, it is broken, or nothing is assigned in it.
+            InputError: if there is no such image, it is broken, or nothing is assigned in it.
         """
         index = image_places(self.paths).get(os.path.abspath(path))
         if index is None:
-            raise ShowError(f'{self.name} does not have the image {path} in its data')
+            raise InputError(f'{self.name} does not have the image {path} in its data')
         problem = image_problem(path) if os.path.exists(path) else None
         if problem:
-            raise ShowError(f'cannot read the image {path}: {problem}')
+            raise InputError(f'cannot read the image {path}: {problem}')
         with explained(f'{self.name} cannot load the image {path}'):
             sample = self.dataset[index]
         image = sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1]
@@ -109,13 +109,13 @@ def load_side(
         seed: seed of untrained weights.
 
     Raises:
-        ShowError: if data set or detector cannot be built, or the checkpoint does not fit.
+        InputError: if data set or detector cannot be built, or the checkpoint does not fit.
     """
     with explained(f'cannot read the {split} data of {name}'):
         dataset = plain_dataset(config, split)
         paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
     if not paths:
-        raise ShowError(f'the {split} data of {name} has no images')
+        raise InputError(f'the {split} data of {name} has no images')
     model = build_detector(name, config, seed)
     warning = '' if checkpoint is None else load_weights(model, name, checkpoint)
     # A loop that counts iterations has no max_epochs, and stays in the first epoch.
@@ -132,7 +132,7 @@ def assign_image(model: Any, sample: dict[str, Any], config: str) -> list[ImageA
         config: name of its config, for titles and messages.
 
     Raises:
-        ShowError: if the detector has no assigner, or one that assigns neither priors nor boxes.
+        InputError: if the detector has no assigner, or one that assigns neither priors nor boxes.
     """
     for module in model.modules():
         if isinstance(module, _BatchNorm):
@@ -146,9 +146,9 @@ def assign_image(model: Any, sample: dict[str, Any], config: str) -> list[ImageA
         try:
             model.loss(data['inputs'], data['data_samples'])
         except NoPlaceError as error:
-            raise ShowError(f'{config} cannot be drawn: {error}') from error
+            raise InputError(f'{config} cannot be drawn: {error}') from error
     if not records:
-        raise ShowError(
+        raise InputError(
             f"{config} has no assigner to look on at: mmdet's heads like FCOSHead assign by "
             "themselves. Set the head's type to ours, such as mmdet_ext.FCOSHead"
         )

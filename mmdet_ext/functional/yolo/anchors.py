@@ -27,6 +27,9 @@ from mmdet_ext.functional.numerics.precision import promote_half
 
 __all__ = ['AnchorFit', 'AnchorRecall', 'anchor_fit', 'anchor_recall', 'kmeans_anchors']
 
+#: Best possible recall below which YOLOv5 replaces anchors.
+LEAST_RECALL = 0.98
+
 #: Tables of a number per box that are in use at once.
 CHUNK_TABLES = 16
 

@@ -18,4 +18,3 @@ if TYPE_CHECKING:
 _components = import_components(sys.modules[__name__], MODELS)
 globals().update(_components)
 __all__ = sorted(_components)
-"""Registered heads of YOLOv1 to YOLOv3."""

@@ -12,10 +12,7 @@ from torch import Tensor
 
 from mmdet_ext.functional.assignment.geometry import BatchGeometry
 from mmdet_ext.functional.numerics.checks import check_whole
-from mmdet_ext.functional.yolo.anchors import AnchorRecall, anchor_recall
-
-#: Best possible recall below which anchors should be replaced, as in YOLOv5.
-LEAST_RECALL = 0.98
+from mmdet_ext.functional.yolo.anchors import LEAST_RECALL, AnchorRecall, anchor_recall
 
 
 class AnchorWatch:

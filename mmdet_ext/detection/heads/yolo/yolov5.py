@@ -303,11 +303,18 @@ class YOLOv5Head(BatchTargets):
         Args:
             pred_maps: (B, A_l (5 + C), H_l, W_l) per level.
         """
-        sizes = [len(level) for level in self._priors(pred_maps)]
-        boxes, scores = (table.split(sizes, 1) for table in self.decoded(pred_maps))
-        return [DecodedLevel(*level) for level in zip(scores, boxes, strict=True)]
+        found = []
+        for each, priors, stride in zip(
+            pred_maps, self._priors(pred_maps), self.strides, strict=True
+        ):
+            # By the shape of the map, as its length would be a constant of the graph.
+            rows = each.permute(0, 2, 3, 1).reshape(each.shape[0], -1, self.num_attrib)
+            own = self._predictions(rows, priors, float(stride))
+            assert own.boxes is not None and own.probabilities is not None
+            found.append(DecodedLevel(own.probabilities, own.boxes))
+        return found
 
-    def _predictions(self, rows: Tensor, priors: Tensor, strides: Tensor) -> Predictions:
+    def _predictions(self, rows: Tensor, priors: Tensor, strides: Tensor | float) -> Predictions:
         """Return boxes (B, P, 4) and scores (B, P, C) of raw predictions (B, P, 5 + C)."""
         return Predictions(
             boxes=decode_yolov5(rows[..., :4], priors, strides),

@@ -1,4 +1,4 @@
-"""Errors of inspection, in one line for a user of a command-line tool."""
+"""Errors of what a user gave, in one line for a command-line tool."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class ShowError(Exception):
+class InputError(ValueError):
     """Error in something that the user gave; the message says what to do."""
 
 
 @contextmanager
 def explained(what: str, with_place: bool = False) -> Iterator[None]:
-    """Turn any error within the context into a `ShowError` of one line.
+    """Turn any error within the context into a `InputError` of one line.
 
     Configs, data sets and detectors run code of all kinds, so that any error can come.
 
@@ -23,11 +23,11 @@ def explained(what: str, with_place: bool = False) -> Iterator[None]:
         with_place: whether to name the line of code, for errors that say little by themselves.
 
     Raises:
-        ShowError: for any error within the context.
+        InputError: for any error within the context.
     """
     try:
         yield
-    except ShowError:
+    except InputError:
         raise
     except Exception as error:
         text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
@@ -37,4 +37,4 @@ def explained(what: str, with_place: bool = False) -> Iterator[None]:
         if with_place:
             place = traceback.extract_tb(error.__traceback__)[-1]
             text += f' ({Path(place.filename).name}, line {place.lineno})'
-        raise ShowError(f'{what}: {text}') from error
+        raise InputError(f'{what}: {text}') from error

@@ -86,3 +86,13 @@ def test_an_unknown_type_and_an_unknown_option_are_named() -> None:
         checked_options(dict(type='nms', iou_threshold=0.5, sigma=1.0))
     with pytest.raises(ModelFileError, match='needs iou_threshold'):
         checked_options(dict(type='nms'))
+
+
+@pytest.mark.parametrize('kind', ['soft_nms', 'mmdet_ext.soft_nms'])
+def test_a_score_of_exactly_the_least_stays(kind: str) -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
+    scores, labels = torch.tensor([0.75, 0.5, 0.25]), torch.zeros(3, dtype=torch.long)
+    options = dict(type=kind, iou_threshold=0.5, min_score=0.5)
+    _, expected = batched_nms(boxes, scores, labels, dict(options))
+    kept, _ = suppress(boxes.numpy(), scores.numpy(), labels.numpy(), checked_options(options))
+    assert kept.tolist() == expected.tolist() == [0, 1]

@@ -132,6 +132,27 @@ def test_bad_options_are_named_and_nothing_is_written(
     assert case.files() == []
 
 
+@pytest.mark.parametrize(
+    ('text', 'named'),
+    [
+        ('model = dict(', 'SyntaxError'),
+        ('model = 1 / 0', 'ZeroDivisionError'),
+        (None, 'no such config'),
+    ],
+    ids=['syntax', 'error', 'absent'],
+)
+def test_a_config_that_cannot_be_read_is_named_in_one_line(
+    text: str | None, named: str, case: Case, tmp_path: Path, capsys: Any
+) -> None:
+    config = tmp_path / 'images' / 'broken.py'
+    if text is not None:
+        config.write_text(text, encoding='utf-8')
+    assert main([str(config), str(case.checkpoint), '--to', 'onnx']) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith('error: ') and named in line
+    assert case.files() == []
+
+
 def test_other_weights_and_truncated_checkpoints_are_named(case: Case, capsys: Any) -> None:
     whole = case.checkpoint.read_bytes()
     case.checkpoint.write_bytes(whole[: len(whole) // 2])
@@ -221,3 +242,20 @@ def test_a_recogniser_is_written_and_checked(target: str, tmp_path: Path, capsys
     recogniser = FaceRecogniser(tmp_path / f'face{suffix}')
     cosines = recogniser.similarity(files, files)
     torch.testing.assert_close(torch.from_numpy(cosines).diagonal(), torch.ones(2))
+
+
+def test_an_interpolation_that_opencv_lacks_is_named(tmp_path: Path, capsys: Any) -> None:
+    from mmpretrain.registry import MODELS
+
+    config = Config(FACES)
+    config.test_dataloader.dataset.pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(32, 32), interpolation='hamming'),
+        dict(type='PackInputs'),
+    ]
+    config.dump(tmp_path / 'face.py')
+    torch.save(dict(state_dict=MODELS.build(config.model).state_dict()), tmp_path / 'face.pth')
+    words = [tmp_path / 'face.py', tmp_path / 'face.pth', '--to', 'onnx']
+    assert main([str(word) for word in words]) == 2
+    assert "interpolation='hamming', expected one of nearest" in capsys.readouterr().err
+    assert not (tmp_path / 'face.onnx').exists()

@@ -143,6 +143,19 @@ def test_losses_and_gradients_equal_loops_over_priors(
         torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b, rtol=1e-4, atol=1e-7)
 
 
+def test_sides_beyond_the_distribution_are_learned_as_its_longest() -> None:
+    head, batch = build('NanoDetPlusHead', 'mmdet_ext'), Batch((2, 1, 1))
+    for gts in batch.gts:
+        gts.bboxes[:] = torch.tensor([0.0, 0.0, 128.0, 96.0])
+    own = outputs(1)
+    gt_index = gt_index_of(head, lambda: losses_of(head, own, batch))
+    found = losses_of(head, own, batch)
+    finest = (96 // STRIDES[0]) * (128 // STRIDES[0])
+    assert bool((gt_index[:, :finest] >= 0).any())  # one side is of 8 strides at least
+    for name, value in expected(own, own, batch, gt_index).items():
+        torch.testing.assert_close(found[name], torch.as_tensor(value), rtol=1e-5, atol=1e-6)
+
+
 def test_a_guide_decides_the_assignment_and_the_head_does_not() -> None:
     head, batch = build('NanoDetPlusHead', 'mmdet_ext'), Batch((6, 5, 4))
     first, second, guide = outputs(1), outputs(2), outputs(3)

@@ -1,0 +1,15 @@
+# Balanced cross entropy, focal loss of gamma 0: an object weighs 0.75, the background 0.25.
+_base_ = 'retinanet_cross_entropy_12e_bccd.py'
+
+model = dict(
+    bbox_head=dict(
+        loss_cls=dict(
+            _delete_=True,
+            type='mmdet_ext.FocalLoss',
+            use_sigmoid=True,
+            gamma=0.0,
+            alpha=0.75,
+            loss_weight=1.0,
+        ),
+    ),
+)

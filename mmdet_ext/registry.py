@@ -48,7 +48,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     'transform': ('mmdet_ext.detection.transforms', 'mmdet_ext.face.transforms'),
     'data sampler': ('mmdet_ext.face.samplers',),
     'metric': ('mmdet_ext.face.metrics', 'mmdet_ext.segmentation.metrics'),
-    'hook': ('mmdet_ext.face.hooks',),
+    'hook': ('mmdet_ext.detection.hooks', 'mmdet_ext.face.hooks'),
     'margin': ('mmdet_ext.face.margins',),
 }
 

@@ -58,6 +58,7 @@ KINDS: dict[str, Kind] = {
     'detection backbone': Kind('model', hosts=('mmdet',)),
     'detector': Kind('model', hosts=('mmdet',)),
     'detection transform': Kind('transform', hosts=('mmdet',)),
+    'detection hook': Kind('hook', hosts=('mmdet',)),
     'assigner': Kind(
         'task util',
         {

@@ -102,4 +102,9 @@ CASES = (
     ),
     Case('detector', 'NanoDetPlus'),
     Case('detector', 'YOLOV4'),
+    Case(
+        'detection hook',
+        'AssignerSwitchHook',
+        {'begin': 2, 'assigner': {'type': 'mmdet_ext.DynamicSoftLabelAssigner'}},
+    ),
 )

@@ -252,7 +252,7 @@ def test_head_and_preprocessor_refuse_misspelt_options(case: Any) -> None:
     )
 
 
-@over(cases_of('hook'))
+@over(cases_of('hook', 'detection hook'))
 def test_hook_builds_and_refuses_misspelt_options(case: Any) -> None:
     hook = build(HOOKS, case)
     assert {key: getattr(hook, key) for key in case.options} == case.options

@@ -38,13 +38,18 @@ def of_kind(*kinds: str) -> Any:
 
 
 def run(
-    root: Path, folder: Path, model: dict[str, Any], classes: int = CLASSES, masks: bool = False
+    root: Path,
+    folder: Path,
+    model: dict[str, Any],
+    classes: int = CLASSES,
+    masks: bool = False,
+    **options: Any,
 ) -> Outcome:
     """Train, test and resume a detector."""
     train, test = (built(root, part, classes, masks) for part in ('train', 'test'))
     kinds = ['bbox', 'segm'] if masks else ['bbox']
     metric = dict(type='CocoMetric', ann_file=str(root / 'test.json'), metric=kinds)
-    return follow(HOST, Setting(model, train, test, metric), folder)
+    return follow(HOST, Setting(model, train, test, metric, options), folder)
 
 
 def assert_detects(outcome: Outcome, head: str, masks: bool = False) -> None:
@@ -142,6 +147,14 @@ def test_a_transform_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_
     assert_detects(outcome, 'RetinaHead')
     used = outcome.runner.train_dataloader.dataset.pipeline.transforms[2]
     assert type(used).__name__ == case.name
+
+
+@of_kind('detection hook')
+def test_a_hook_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
+    hook = dict(configured(case), begin=1, by_epoch=False)
+    outcome = run(boxes_root, tmp_path, single('GFLHead'), custom_hooks=[hook])
+    assert_detects(outcome, 'GFLHead')
+    assert type(outcome.runner.model.bbox_head.assigner).__name__ == 'DynamicSoftLabelAssigner'
 
 
 @of_kind('sampler')

@@ -22,6 +22,7 @@ PLURALS = {
     'RoI extractor': 'RoI extractors',
     'detection backbone': 'detection backbones',
     'detection transform': 'transforms of images with boxes',
+    'detection hook': 'hooks of detectors',
     'face head': 'face heads',
 }
 

@@ -37,6 +37,7 @@ DETECTION = {
     'detection.assigners.iou_calculators': 'overlap measure',
     'detection.datasets': 'data set',
     'detection.transforms': 'transform',
+    'detection.hooks': 'hook',
 }
 FACE = {
     'face.heads': 'head',

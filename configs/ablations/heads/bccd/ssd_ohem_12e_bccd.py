@@ -1,6 +1,6 @@
 # The first row of the comparison: SSD with the losses of the paper, which our head has by default:
-# cross entropy over the three hardest negatives per positive, and smooth L1. All images are of 320 x 240
-# px, as SSD wants one size.
+# cross entropy over the three hardest negatives per positive, and smooth L1. All images are
+# of 320 x 240 px, as SSD wants one size.
 _base_ = '../../_base_/half_r18_fpn_12e_bccd.py'
 
 model = dict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from mmengine.config import Config
 
 from mmdet_ext.deploy import Detector, FaceRecogniser
 from mmdet_ext.detection.export import quantised
+from mmdet_ext.detection.export.write import _classes
+from mmdet_ext.export.onnx_file import ExportError
 from tests._helpers.exported import NAMES, built, config_of, image_files, model_config
 from tests._helpers.tools import load_tool
 
@@ -151,6 +154,19 @@ def test_a_config_that_cannot_be_read_is_named_in_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith('error: ') and named in line
     assert case.files() == []
+
+
+def test_names_of_a_type_of_data_set_count_where_their_number_fits() -> None:
+    config = Config(dict(test_dataloader=dict(dataset=dict(type='mmdet_ext.CocoDataset'))))
+
+    def names(count: int) -> tuple[str, ...]:
+        model: Any = SimpleNamespace(bbox_head=SimpleNamespace(num_classes=count))
+        return _classes(config, {}, model)
+
+    found = names(80)
+    assert (len(found), found[0], found[-1]) == (80, 'person', 'toothbrush')
+    with pytest.raises(ExportError, match='names the 4 classes'):
+        names(4)
 
 
 def test_other_weights_and_truncated_checkpoints_are_named(case: Case, capsys: Any) -> None:

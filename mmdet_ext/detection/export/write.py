@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -196,17 +196,23 @@ def _dynamic(inputs: InputInfo) -> dict[int, Any]:
 
 
 def _classes(config: Config, content: Mapping[str, Any], model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the classes: of the checkpoint, or else of the config."""
+    """Return the names of the classes: of the checkpoint, the config, or its type of data set.
+
+    Those of a type, as COCO's 80, count if the model has as many classes.
+    """
     meta = content.get('meta') or {}
     found = (meta.get('dataset_meta') or {}).get('classes')
+    count = getattr(getattr(model, 'bbox_head', None), 'num_classes', 0)
     if not found:
-        data = config.get('test_dataloader') or {}
-        metainfo = (data.get('dataset') or {}).get('metainfo') or config.get('metainfo') or {}
-        found = metainfo.get('classes')
+        data = (config.get('test_dataloader') or {}).get('dataset') or {}
+        found = (data.get('metainfo') or config.get('metainfo') or {}).get('classes')
+        if not found and data.get('type'):
+            kind = data['type'] if isinstance(data['type'], type) else DATASETS.get(data['type'])
+            usual = (getattr(kind, 'METAINFO', None) or {}).get('classes') or ()
+            found = usual if len(usual) == count else None
     if isinstance(found, str):
         found = (found,)
     if not found:
-        count = getattr(getattr(model, 'bbox_head', None), 'num_classes', 0)
         raise ExportError(
             f'neither the checkpoint nor the config names the {count} classes: give '
             "--cfg-options test_dataloader.dataset.metainfo.classes=\"('cat','dog')\""

@@ -91,6 +91,66 @@ def best_names(
     return sorted(names, key=score, reverse=True)[:count]
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Spread of a metric over the seeds of one config.
+
+    Attributes:
+        deviation: Standard deviation of a run, pooled over the configs with several seeds.
+        runs: Number of those runs.
+        configs: Number of those configs.
+        gap: Two standard errors of the difference of two means, each over the smallest number of
+            seeds that a config has. Smaller gaps are noise.
+    """
+
+    deviation: float
+    runs: int
+    configs: int
+    gap: float
+
+
+def noise_of(results: Sequence[RunResult], metric: str = COCO_METRICS[0]) -> Noise | None:
+    r"""Compute the spread of a metric over seeds.
+
+    .. math:: s^2 = \frac{\sum_c \sum_i (x_{ci} - \bar x_c)^2}{\sum_c (n_c - 1)}, \qquad
+        gap = 2 s \sqrt{2 / \min_c n_c}
+
+    with :math:`x_{ci}` the metric of seed i of config c, and :math:`n_c` the number of its seeds.
+
+    Args:
+        results: Results of all configs.
+        metric: Metric of the test.
+
+    Returns:
+        The noise; None if no config has two seeds.
+    """
+    values = [
+        [run.metrics[metric] for run in results_of(results, name)]
+        for name in dict.fromkeys(run.config for run in results)
+    ]
+    several = [each for each in values if len(each) > 1]
+    if not several:
+        return None
+    squares = sum(statistics.variance(each) * (len(each) - 1) for each in several)
+    deviation = (squares / sum(len(each) - 1 for each in several)) ** 0.5
+    least = min(map(len, values))
+    gap = 2 * deviation * (2 / least) ** 0.5
+    return Noise(deviation, sum(map(len, several)), len(several), gap)
+
+
+def noise_line(results: Sequence[RunResult], metric: str = COCO_METRICS[0]) -> str:
+    """Say in one sentence which gaps between two configs are noise."""
+    name, noise = metric.removeprefix('bbox_'), noise_of(results, metric)
+    if noise is None:
+        return f'Each config has one seed: which gaps of {name} are noise, this table cannot tell.'
+    return (
+        f'Noise: seeds of one config spread with a standard deviation of {noise.deviation:.3f} in '
+        f'{name} ({noise.runs} runs of {noise.configs} '
+        f'{"config" if noise.configs == 1 else "configs"}). A gap between two rows below '
+        f'{noise.gap:.3f}, two standard errors, is noise.'
+    )
+
+
 def comparison_table(
     names: Sequence[str], results: Sequence[RunResult], metrics: Sequence[str] = COCO_METRICS
 ) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet_ext.analysis.comparison import COCO_METRICS, RunResult, results_of
+from mmdet_ext.analysis.comparison import COCO_METRICS, RunResult, noise_of, results_of
 from mmdet_ext.plots.style import COLOURS, GREY, new_figure, save_figure
 
 
@@ -19,6 +19,8 @@ def draw_comparison(
 ) -> None:
     """Draw loss and validation by iteration, and the metric of the test.
 
+    A band around the reference covers the gaps that are noise, where configs have several seeds.
+
     Args:
         names: Names of the configs, one colour each; the first is the reference, grey and dashed.
         results: At least one result per config, one line each.
@@ -26,6 +28,7 @@ def draw_comparison(
         metric: Metric of the test.
     """
     title = metric.removeprefix('bbox_')
+    noise = noise_of(results, metric)
     figure = new_figure(16, max(4.5, 0.3 * len(names)))
     axes = figure.subplots(1, 3)
     for index, name in enumerate(names):
@@ -42,7 +45,10 @@ def draw_comparison(
         axes[2].plot(scores, [index] * len(runs), 'o', color=colour, alpha=0.5)
         axes[2].plot(statistics.mean(scores), index, '|', color=colour, markersize=16)
         if index == 0:
-            axes[2].axvline(statistics.mean(scores), color=GREY, linestyle='--', linewidth=1)
+            middle = statistics.mean(scores)
+            axes[2].axvline(middle, color=GREY, linestyle='--', linewidth=1)
+            if noise is not None:
+                axes[2].axvspan(middle - noise.gap, middle + noise.gap, color=GREY, alpha=0.15)
     axes[0].set(title='training loss', xlabel='iteration', ylim=(0, None))
     axes[1].set(title=f'validation {title}, one line per seed', xlabel='iteration', ylim=(0, None))
     axes[2].set(title=f'test {title}, one dot per seed, the bar is their mean')

@@ -11,6 +11,8 @@ from mmdet_ext.analysis.comparison import (
     RunResult,
     best_names,
     comparison_table,
+    noise_line,
+    noise_of,
     read_result,
 )
 from mmdet_ext.studies import config_runs
@@ -145,6 +147,35 @@ def test_gaps_are_over_the_seeds_that_both_have() -> None:
     table = comparison_table(['stock', 'a', 'b', 'c'], results).splitlines()
     assert '| 0.320 | +0.020 | 1.00 |' in table[3]
     assert '| 0.500, 0.300 | +0.050 | 1.00 |' in table[4]
+
+
+def _result(config: str, seed: int, score: float) -> RunResult:
+    return RunResult(config, seed, {'bbox_mAP': score}, 1.0, [1], [1.0], [])
+
+
+def test_noise_is_the_pooled_deviation_of_seeds() -> None:
+    # Deviations of +-0.01 about the first mean, +-0.03 about the second: squares 2e-4 + 18e-4.
+    results = [
+        _result('a', 0, 0.49),
+        _result('a', 1, 0.51),
+        _result('b', 0, 0.57),
+        _result('b', 1, 0.63),
+    ]
+    noise = noise_of(results)
+    assert noise is not None and (noise.runs, noise.configs) == (4, 2)
+    assert noise.deviation == pytest.approx((20e-4 / 2) ** 0.5)
+    assert noise.gap == pytest.approx(2 * noise.deviation)
+    # With a row of one seed a gap has to be larger by sqrt(2), and its seed tells no spread.
+    wider = noise_of([*results, _result('c', 0, 0.2)])
+    assert wider is not None and (wider.runs, wider.configs) == (4, 2)
+    assert wider.gap == pytest.approx(2**0.5 * noise.gap)
+    assert 'deviation of 0.032 in mAP (4 runs of 2 configs)' in noise_line(results)
+
+
+def test_one_seed_per_config_tells_no_noise() -> None:
+    results = [_result('a', 0, 0.5), _result('b', 0, 0.6)]
+    assert noise_of(results) is None
+    assert 'one seed' in noise_line(results)
 
 
 def test_any_metric_can_rank_and_is_shown(

@@ -10,7 +10,8 @@ followed by a pattern. With --best the reference and the K configs that are best
 --metrics run with --best-seeds too, which shows a lead by luck with the first seeds. Each run uses
 ``mim train mmdet`` and ``mim test mmdet``, or those of mmseg where it is the config's
 ``default_scope``; --jobs runs at a time share the cores. A finished run is
-not repeated, so that the command can go on after an interruption. Writes NAME.json (all results),
+not repeated, so that the command can go on after an interruption. Below the table stands which
+gaps are noise, by the spread of the seeds. Writes NAME.json (all results),
 NAME.md (the table) and NAME.png (loss and validation).
 """
 
@@ -27,6 +28,7 @@ from mmdet_ext.analysis.comparison import (
     best_names,
     check_metrics,
     comparison_table,
+    noise_line,
 )
 from mmdet_ext.engine.configs import read_config
 from mmdet_ext.plots.comparison import draw_comparison
@@ -55,13 +57,14 @@ def main(argv: list[str] | None = None) -> int:
             again = [config for config in configs if config.stem in chosen]
             results += run_all(again, args.best_seeds, *runs)
         table = comparison_table(names, results, args.metrics)
+        noise = noise_line(results, args.metrics[0])
     except MimError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     write_json(args.out.with_suffix('.json'), {'runs': [asdict(result) for result in results]})
-    write_text(args.out.with_suffix('.md'), _page(args, table))
+    write_text(args.out.with_suffix('.md'), _page(args, f'{table}\n\n{noise}'))
     draw_comparison(names, results, args.out.with_suffix('.png'), args.metrics[0])
-    print(table)
+    print(f'{table}\n\n{noise}')
     return 0
 
 

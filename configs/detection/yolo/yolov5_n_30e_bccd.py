@@ -8,6 +8,7 @@ _base_ = [
     '../../_base_/runtime.py',
 ]
 
+max_epochs = 30
 model = dict(
     backbone=dict(width=0.25),
     neck=dict(in_channels=[64, 128, 256]),
@@ -43,7 +44,19 @@ train_pipeline = [
     ),
     dict(type='PackDetInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
+train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        begin=0,
+        end=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
 tta_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(

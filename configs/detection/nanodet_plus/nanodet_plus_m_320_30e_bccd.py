@@ -81,7 +81,16 @@ tta_pipeline = [
 ]
 tta_model = dict(
     type='DetTTAModel',
-    tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6), max_per_img=100),
+    tta_cfg=dict(
+        nms=dict(
+            type='mmdet_ext.soft_nms',
+            method='gaussian',
+            iou_threshold=0.5,
+            sigma=0.5,
+            min_score=0.05,
+        ),
+        max_per_img=100,
+    ),
 )
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

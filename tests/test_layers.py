@@ -54,6 +54,8 @@ RULES: list[tuple[str, set[str]]] = [
         'mmdet_ext.detection',
         {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmdet', 'torchvision', 'onnx', *OF_TASKS},
     ),
+    # faiss is found by name, where a gallery asks for it.
+    ('mmdet_ext.face.gallery', {'numpy', 'mmdet_ext.utils'}),
     (
         'mmdet_ext.face',
         {'torch', 'numpy', 'cv2', 'sklearn', 'mmengine', 'mmcv', *OF_TASKS},
@@ -300,6 +302,11 @@ WRONG = {
     'face imports mmpretrain': (
         'mmdet_ext.face.heads.any',
         'def f():\n    import mmpretrain.models',
+    ),
+    'the gallery imports torch': ('mmdet_ext.face.gallery.exact', 'import torch'),
+    'the gallery imports the data': (
+        'mmdet_ext.face.gallery.storage',
+        'from mmdet_ext.data.images import image_problem',
     ),
     'face imports detection': (
         'mmdet_ext.face.datasets.any',

@@ -196,6 +196,7 @@ def test_hosts_come_with_extras_and_no_extra_mixes_families(wheel: Path) -> None
     assert {extra for extra, hosts in named.items() if not hosts} == {
         '',
         'deploy',
+        'gallery',
         'test',
         'dev',
         'docs',

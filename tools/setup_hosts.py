@@ -38,7 +38,7 @@ class Family:
     def lists(self, hosts: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the lists in `requirements/`, in the order of installation."""
         own = tuple(self.prefix + name for name in ('det', 'cls', 'mim', *hosts))
-        return ('build', 'runtime', *own, 'face', 'deploy', 'test', 'dev', 'docs')
+        return ('build', 'runtime', *own, 'face', 'deploy', 'gallery', 'test', 'dev', 'docs')
 
 
 STOCK = Family(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.catalog.case import Case
+from mmdet_ext.data.face.templates import TemplateTable
 from mmdet_ext.data.synthetic.faces import FOLDS, TRAINED
 
 CLASSES = 7
@@ -18,6 +19,15 @@ CHANNELS = 8
 INPUT_SIZE = 32
 #: Class counts from 3 to 192, whose margins span the whole range from low to high.
 _COUNTS = [3 * 2**k for k in range(CLASSES)]
+#: 12 templates of two images, two templates per identity, and all of their 66 pairs.
+_PAIRS = [(one, other) for one in range(12) for other in range(one + 1, 12)]
+_TEMPLATES = TemplateTable(
+    image=range(24),
+    template=[image // 2 for image in range(24)],
+    medium=range(24),
+    pairs=_PAIRS,
+    same=[one // 2 == other // 2 for one, other in _PAIRS],
+)
 
 
 CASES = (
@@ -83,6 +93,17 @@ CASES = (
         {'num_classes': CLASSES, 'in_channels': CHANNELS, 'margin': {'type': 'ArcFace'}},
     ),
     Case(
+        'face head',
+        'MarginHead',
+        {
+            'num_classes': CLASSES,
+            'in_channels': CHANNELS,
+            'margin': {'type': 'CosFace'},
+            'sample_rate': 0.5,
+            'filter_threshold': 0.9,
+        },
+    ),
+    Case(
         'backbone',
         'IResNet',
         {'depth': 18, 'base_channels': 8, 'num_features': CHANNELS, 'input_size': INPUT_SIZE},
@@ -127,6 +148,18 @@ CASES = (
         identities=0,
         divisible=False,
     ),
+    Case(
+        'face data set',
+        'FaceTemplatesDataset',
+        {
+            'ann_file': 'templates.txt',
+            'pair_file': 'template_pairs.txt',
+            'data_prefix': 'faces',
+        },
+        images=8,
+        identities=0,
+        divisible=False,
+    ),
     # 533 of the 1,797 digits are a 7, 8 or 9.
     Case(
         'face data set', 'DigitsDataset', {'digits': (7, 8, 9)}, images=533, identities=3, root=None
@@ -140,6 +173,7 @@ CASES = (
     ),
     Case('metric', 'FaceVerificationMetric', {'pairs': 'all'}),
     Case('metric', 'FaceIdentificationMetric'),
+    Case('metric', 'TemplateVerificationMetric', {'protocol': _TEMPLATES}),
     Case('hook', 'FeatureScatterHook'),
     Case('hook', 'MarginScheduleHook', {'param': 'm', 'start': 0.0, 'stop': 0.4}),
 )

@@ -41,7 +41,7 @@ def faces_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def dataset_of(case: Any, root: Path, **options: Any) -> Any:
     where = {} if case.root is None else {case.root: str(root / case.folder)}
-    if case.name == 'FacePairsDataset':
+    if case.name in ('FacePairsDataset', 'FaceTemplatesDataset'):
         where[case.root] = str(root)
     return build(DATASETS, case, **{'pipeline': [LOAD], **where, **options})
 

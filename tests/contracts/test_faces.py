@@ -161,7 +161,7 @@ def evaluate(case: Any, samples: list[dict[str, Any]], size: int | None = None) 
 
 def shares(figures: dict[str, Any]) -> dict[str, float]:
     """Return the figures for which higher is better: no thresholds, counts or error rates."""
-    kinds = ('auc', 'tar@', 'rank-', 'tpir@', 'accuracy_best')
+    kinds = ('auc', 'tar@', 'rank-', 'tpir@', 'accuracy_best', 'templates/auc', 'templates/tar@')
     return {
         key: value
         for key, value in figures.items()

@@ -16,6 +16,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_ext.catalog.case import Case
+from mmdet_ext.catalog.cases import cases_of
 from mmdet_ext.catalog.face_cases import CHANNELS, CLASSES, INPUT_SIZE
 from mmdet_ext.data.synthetic.faces import TRAINED, UNSEEN
 from mmdet_ext.face.transforms.align import TEMPLATE
@@ -25,6 +26,8 @@ from tests.hosts.runs import Outcome, Setting
 SIZE = (INPUT_SIZE, INPUT_SIZE)
 BATCH = 4
 ARC = dict(type='ArcFace', m=0.1)
+ALL_PAIRS: dict[str, Any] = dict(type='mmdet_ext.FaceVerificationMetric', pairs='all', fars=[0.5])
+OF_TEMPLATES: dict[str, Any] = dict(type='mmdet_ext.TemplateVerificationMetric', fars=[0.5])
 
 
 class Small(BaseModule):
@@ -104,7 +107,7 @@ def face_setting(case: Case, host: FaceHost, root: Path) -> Setting:
         preprocessor=dict(type='mmdet_ext.FaceDataPreprocessor'), backbone=Small(), head=head
     )
     train, test = usual_sets(host, root)
-    metric: dict[str, Any] = dict(type='mmdet_ext.FaceVerificationMetric', pairs='all', fars=[0.5])
+    metric = ALL_PAIRS
     options: dict[str, Any] = {}
     sampler: dict[str, Any] = dict(type='InfiniteSampler', shuffle=False)
     if case.kind == 'margin':
@@ -118,15 +121,10 @@ def face_setting(case: Case, host: FaceHost, root: Path) -> Setting:
     elif case.kind == 'transform':
         pipeline = pipeline_with(case, host)
         train, test = (folder_set(root, people, pipeline) for people in (TRAINED, UNSEEN))
-    elif case.kind == 'face data set':
-        found = data_of(case, host, root)
-        # Pairs are tested on. Where the files name no identities, none can be trained.
-        train, test = (found, test) if case.divisible else (train, found)
-        metric['pairs'] = 'all' if case.divisible else 'dataset'
+    elif case.kind in ('face data set', 'metric'):
+        train, test, metric = evaluated_with(case, host, root)
     elif case.kind == 'data sampler':
         sampler = made
-    elif case.kind == 'metric':
-        metric = made
     elif case.kind == 'hook':
         options['custom_hooks'] = [hook_of(case)]
     return Setting(
@@ -140,6 +138,22 @@ def face_setting(case: Case, host: FaceHost, root: Path) -> Setting:
     )
 
 
+def evaluated_with(case: Case, host: FaceHost, root: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the data sets of training and test and the metric, with a data set or a metric."""
+    train, test = usual_sets(host, root)
+    if case.name == 'TemplateVerificationMetric':
+        (templates,) = (one for one in cases_of('face data set') if 'pair_file' in one.options)
+        return train, data_of(templates, host, root), OF_TEMPLATES
+    if case.kind == 'metric':
+        return train, test, configured(case)
+    found = data_of(case, host, root)
+    if case.divisible:
+        return found, test, ALL_PAIRS
+    # Pairs are tested on. Where the files name no identities, none can be trained.
+    listed = dict(ALL_PAIRS, pairs='dataset')
+    return train, found, OF_TEMPLATES if case.name == 'FaceTemplatesDataset' else listed
+
+
 def pipeline_with(case: Case, host: FaceHost) -> list[Any]:
     """Return the usual steps with a transform in its place."""
     load, resize, pack = host.pipeline()
@@ -150,7 +164,8 @@ def pipeline_with(case: Case, host: FaceHost) -> list[Any]:
 
 def data_of(case: Case, host: FaceHost, root: Path) -> dict[str, Any]:
     """Return the config of a data set, which reads the made files in its own form."""
-    folder = root if case.name == 'FacePairsDataset' else root / case.folder
+    at_root = case.name in ('FacePairsDataset', 'FaceTemplatesDataset')
+    folder = root if at_root else root / case.folder
     where = {} if case.root is None else {case.root: str(folder)}
     return configured(case, **where, pipeline=host.pipeline())
 

@@ -1,4 +1,4 @@
-"""Synthetic faces: one pattern per identity, as a folder, as records and as lists of pairs.
+"""Synthetic faces: one pattern per identity, as a folder, records, pairs and templates.
 
 Four identities are for training, four others for testing, with two images each. The patterns do not
 look like faces, but images of one identity resemble each other as those of a face do, and all
@@ -63,7 +63,8 @@ def make_faces(root: Path) -> None:
     - Identities for training: ``train.rec`` with ``train.idx`` and ``property``.
     - Identities for testing: ``pairs.txt`` (LFW's form) and ``pairs.csv``, which list images in
       ``faces``, and ``pairs.bin``. Each identity has one genuine pair, and one impostor pair with
-      the next identity.
+      the next identity. ``templates.txt`` and ``template_pairs.txt`` list the same pairs in the
+      form of IJB-C, each image a template of one medium.
 
     Args:
         root: the folder; it is created if absent.
@@ -79,6 +80,7 @@ def make_faces(root: Path) -> None:
     ]
     write_face_records(aligned[: len(TRAINED)], root / 'train.rec', ALIGNED_SIZE)
     _write_pairs(root, aligned[len(TRAINED) :])
+    _write_templates(root)
 
 
 def image_path(name: str, number: int) -> str:
@@ -106,3 +108,16 @@ def _write_pairs(root: Path, aligned: list[list[bytes]]) -> None:
     write_text(root / 'pairs.csv', '\n'.join(rows) + '\n')
     with whole_file(root / 'pairs.bin') as part:
         part.write_bytes(pickle.dumps((images, [True, False] * count), 2))
+
+
+def _write_templates(root: Path) -> None:
+    """Write the lists of templates: template 2 k + n is image n of identity k."""
+    images, pairs = [], []
+    for one, name in enumerate(UNSEEN):
+        for number in range(IMAGES):
+            template = one * IMAGES + number
+            images.append(f'{image_path(name, number)} {template} {template}')
+        for other in (one, (one + 1) % len(UNSEEN)):
+            pairs.append(f'{one * IMAGES} {other * IMAGES + 1} {int(one == other)}')
+    write_text(root / 'templates.txt', '\n'.join(images) + '\n')
+    write_text(root / 'template_pairs.txt', '\n'.join(pairs) + '\n')

@@ -16,7 +16,6 @@ from mmdet_ext.face.metrics.embedding_metric import (
     above_all,
     checked_rates,
     plain,
-    rate_name,
 )
 from mmdet_ext.face.metrics.joined_sets import (
     ImagesOfSet,
@@ -28,30 +27,22 @@ from mmdet_ext.face.metrics.joined_sets import (
     pairs_of_set,
     refuse_images_of_no_set,
 )
-from mmdet_ext.face.metrics.verification_files import (
-    extreme_pairs,
-    histogram,
-    json_pairs,
-    sheet_pairs,
+from mmdet_ext.face.metrics.operating_points import (
+    ROC_POINTS,
+    curve_for_json,
+    rate_figures,
+    warn_of_ties,
 )
+from mmdet_ext.face.metrics.verification_files import extreme_pairs, json_pairs, sheet_pairs
 from mmdet_ext.functional.numerics.checks import check_number, check_one_of
 from mmdet_ext.functional.scoring.accuracy import best_accuracy, fold_accuracy
 from mmdet_ext.functional.scoring.all_pairs import BLOCK, ExtremePairs, Progress, count_all_pairs
-from mmdet_ext.functional.scoring.similarity import GRID, pair_similarities
-from mmdet_ext.functional.scoring.verification import (
-    ScoreCounts,
-    count_scores,
-    equal_error_rate,
-    roc_auc,
-    roc_curve,
-    tar_at_far,
-)
+from mmdet_ext.functional.scoring.similarity import pair_similarities
+from mmdet_ext.functional.scoring.verification import ScoreCounts, count_scores, roc_curve
 from mmdet_ext.plots.face import draw_hardest_pairs, draw_roc, draw_score_histogram
 from mmdet_ext.registry import METRICS
 from mmdet_ext.utils.files import write_json
 
-DEFAULT_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-ROC_POINTS = 2000
 _PROGRESS_FROM = 10**9
 
 
@@ -194,24 +185,12 @@ class FaceVerificationMetric(EmbeddingMetric):
         """Evaluate listed pairs, or all pairs if ``pairs`` is None."""
         images = self.collected(rows)
         found = self._of_all(images) if pairs is None else self._of_listed(images, pairs)
-        genuine, impostors = found.counts.totals()
-        eer, eer_threshold = equal_error_rate(found.counts)
         figures = {
             **found.accuracy,
-            'auc': roc_auc(found.counts),
-            'eer': eer,
-            'eer_threshold': eer_threshold,
-        }
-        fars = self.supported(self.fars, DEFAULT_FARS, impostors, 'FAR')
-        for point in tar_at_far(found.counts, fars):
-            figures[f'tar@far={rate_name(point.bound)}'] = point.tar
-            figures[f'threshold@far={rate_name(point.bound)}'] = point.threshold
-        figures |= {
-            'genuine_pairs': float(genuine),
-            'impostor_pairs': float(impostors),
+            **rate_figures(self, found.counts, self.fars),
             'zero_embeddings': float(images.zeros),
         }
-        self._warn_of_ties(found.counts)
+        warn_of_ties(self, found.counts)
         self.write_files(lambda place: self._write(place, images, found, figures), folder)
         return _Evaluated(figures, found.counts)
 
@@ -274,19 +253,6 @@ class FaceVerificationMetric(EmbeddingMetric):
             },
         )
 
-    def _warn_of_ties(self, counts: ScoreCounts) -> None:
-        """Warn if most pairs have the same similarity."""
-        pairs = counts.genuine + counts.impostors
-        place = int(pairs.argmax())
-        most, total = int(pairs[place]), int(pairs.sum())
-        if most > 1 and 2 * most > total:
-            self.say(
-                f'{most:,} of {total:,} pairs have the same similarity, {counts.scores[place]:.7f} '
-                f'(steps of {1 / GRID:.1g} are distinguished): most embeddings are alike, and the '
-                'results say little',
-                logging.WARNING,
-            )
-
     def _progress(self, count: int) -> Progress | None:
         """Return a callback that logs each tenth of a long evaluation; None for a short one."""
         if count * (count - 1) // 2 < _PROGRESS_FROM:
@@ -323,31 +289,22 @@ class FaceVerificationMetric(EmbeddingMetric):
         self, folder: Path, images: Collected, found: _Scored, figures: dict[str, float]
     ) -> None:
         """Write the results as json, and the plots."""
-        curve = roc_curve(found.counts, ROC_POINTS)
-        edges, genuine, impostors = histogram(found.counts)
+        curves = curve_for_json(found.counts)
         write_json(
             folder / 'verification.json',
             {
                 'pairs': self.pairs,
                 'pictures': len(images.labels),
                 'figures': {name: plain(value) for name, value in figures.items()},
-                'roc': {
-                    'thresholds': [plain(value) for value in curve.thresholds.tolist()],
-                    'far': curve.far.tolist(),
-                    'tar': curve.tar.tolist(),
-                    'all_points': len(found.counts.scores) + 1,
-                },
-                'histogram': {'edges': edges, 'genuine': genuine, 'impostors': impostors},
+                **curves,
                 'hardest_impostors': json_pairs(images, found.impostors),
                 'hardest_genuine': json_pairs(images, found.genuine),
             },
         )
         name = f'AUC {figures["auc"]:.4f}, EER {figures["eer"]:.2%}'
-        draw_roc({name: (curve.far.tolist(), curve.tar.tolist())}, folder / 'roc.png')
+        draw_roc({name: (curves['roc']['far'], curves['roc']['tar'])}, folder / 'roc.png')
         draw_score_histogram(
-            edges,
-            genuine,
-            impostors,
+            *curves['histogram'].values(),
             folder / 'similarities.png',
             {'equal errors': figures['eer_threshold']},
         )

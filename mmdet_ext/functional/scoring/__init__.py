@@ -6,6 +6,7 @@ from mmdet_ext.functional.scoring import (
     confusion,
     identification,
     similarity,
+    templates,
     verification,
 )
 from mmdet_ext.functional.scoring.accuracy import *
@@ -13,6 +14,7 @@ from mmdet_ext.functional.scoring.all_pairs import *
 from mmdet_ext.functional.scoring.confusion import *
 from mmdet_ext.functional.scoring.identification import *
 from mmdet_ext.functional.scoring.similarity import *
+from mmdet_ext.functional.scoring.templates import *
 from mmdet_ext.functional.scoring.verification import *
 
 __all__: list[str] = []
@@ -21,4 +23,5 @@ __all__ += all_pairs.__all__
 __all__ += confusion.__all__
 __all__ += identification.__all__
 __all__ += similarity.__all__
+__all__ += templates.__all__
 __all__ += verification.__all__

@@ -224,7 +224,7 @@ def read_templates(
             raise LayoutError(f'both {image_list} and {landmark_list} have scores of the detector')
         score = score if found is None else found[rows[:, 0]]
     files = [folder / name for name in names]
-    there = np.array([not has_unread_suffix(file) and file.is_file() for file in files])
+    there = np.array([not has_unread_suffix(file) and file.is_file() for file in files], np.bool_)
     if not there.all():
         gone = [str(file) for file, is_there in zip(files, there, strict=True) if not is_there]
         what = (
@@ -241,11 +241,13 @@ def read_templates(
         rows[:, 0] = (np.cumsum(there) - 1)[rows[:, 0]]
         files = [file for file, is_there in zip(files, there, strict=True) if is_there]
         landmarks = None if landmarks is None else landmarks[there]
-        whole = np.isin(pairs, rows[:, 1]).all(1)
+        first, second = np.isin(pairs, rows[:, 1]).T
+        whole = first & second
         notes.append(f'dropped: {what}; with them {int((~whole).sum()):,} of {len(whole):,} pairs')
         pairs, same = pairs[whole], same[whole]
     notes += _odd_pairs(pairs, same)
-    return FaceTemplates(files, TemplateTable(*rows.T, pairs, same, score), landmarks, notes)
+    table = TemplateTable(rows[:, 0], rows[:, 1], rows[:, 2], pairs, same, score)
+    return FaceTemplates(files, table, landmarks, notes)
 
 
 def _whole(table: Mapping[str, Any], name: str) -> Array:
@@ -276,7 +278,9 @@ def _read_images(path: Path, root: Path, notes: list[str]) -> tuple[list[str], A
     columns = len(lines[0][1])
     numbers: dict[str, int] = {}
     media: dict[tuple[int, int], int] = {}
-    rows, scores, again = [], [], []
+    rows: list[tuple[int, int, int]] = []
+    scores: list[float] = []
+    again: list[int] = []
     for line, cells in lines:
         score = _number(cells[3]) if len(cells) == 4 else 1.0
         if (

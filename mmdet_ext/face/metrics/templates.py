@@ -121,7 +121,8 @@ class TemplateVerificationMetric(EmbeddingMetric):
                 ``sample_idx``, or there is no usable protocol.
         """
         super().process(data_batch, data_samples)
-        rows, self.results = self.results, []
+        rows: list[Any] = list(self.results)
+        self.results.clear()
         if self._sums is None:
             self._sums = self._new_sums()
         self._sums.add([row[:4] for row in rows])
@@ -138,6 +139,7 @@ class TemplateVerificationMetric(EmbeddingMetric):
             found: dict[str, float] = super().evaluate(max(size, get_world_size()))
         finally:
             self._sums = None
+            self.results.clear()
         return found
 
     def compute_metrics(self, results: list[PartialSums | None]) -> dict[str, float]:
@@ -207,8 +209,11 @@ class TemplateVerificationMetric(EmbeddingMetric):
         )
         name = f'AUC {figures["auc"]:.4f}, EER {figures["eer"]:.2%}'
         draw_roc({name: (curves['roc']['far'], curves['roc']['tar'])}, folder / 'templates_roc.png')
+        histogram = curves['histogram']
         draw_score_histogram(
-            *curves['histogram'].values(),
+            histogram['edges'],
+            histogram['genuine'],
+            histogram['impostors'],
             folder / 'templates_similarities.png',
             {'equal errors': figures['eer_threshold']},
         )

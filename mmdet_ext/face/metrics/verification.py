@@ -303,8 +303,11 @@ class FaceVerificationMetric(EmbeddingMetric):
         )
         name = f'AUC {figures["auc"]:.4f}, EER {figures["eer"]:.2%}'
         draw_roc({name: (curves['roc']['far'], curves['roc']['tar'])}, folder / 'roc.png')
+        histogram = curves['histogram']
         draw_score_histogram(
-            *curves['histogram'].values(),
+            histogram['edges'],
+            histogram['genuine'],
+            histogram['impostors'],
             folder / 'similarities.png',
             {'equal errors': figures['eer_threshold']},
         )

@@ -74,7 +74,8 @@ def medium_shares(template: Tensor, medium: Tensor) -> Tensor:
     _, place, counts = (template * len(numbers) + medium).unique(
         return_inverse=True, return_counts=True
     )
-    return 1 / counts[place].double()
+    shares: Tensor = 1 / counts[place].double()
+    return shares
 
 
 @torch.no_grad()

@@ -241,6 +241,15 @@ def test_errors_name_what_is_wrong_with_images_and_protocol() -> None:
         TemplateVerificationMetric('ijbc')  # type: ignore[arg-type]
 
 
+def test_an_evaluation_that_failed_leaves_nothing_behind() -> None:
+    table, embeddings = protocol()
+    data = samples(embeddings, labels())
+    metric = TemplateVerificationMetric(table, fars=[0.1, 0.01])
+    with pytest.raises(ValueError, match='239 of the images were not evaluated'):
+        evaluated(metric, data[:1])
+    assert_holds(evaluated(metric, data), slow(table, embeddings))
+
+
 def test_files_hold_the_results_and_the_curve(tmp_path: Path) -> None:
     table, embeddings = protocol()
     evaluator = Evaluator(TemplateVerificationMetric(table, out_dir=str(tmp_path / 'out')))

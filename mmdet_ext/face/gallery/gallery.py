@@ -272,6 +272,8 @@ class FaceGallery:
     def save(self, folder: str | PathLike[str]) -> None:
         """Save into a folder: all or nothing, also where the process ends in the middle.
 
+        The index is made or completed first, so that who opens the folder can search at once.
+
         Args:
             folder: a new or empty folder, or the one it was opened from or saved to last.
 
@@ -282,6 +284,7 @@ class FaceGallery:
         """
         if len(self._people.rows) - self._people.living > _MOST_DEAD * len(self._people.rows):
             self.compact()
+        self._searcher.complete()
         index, files, write_index = self._searcher.index, {}, None
         if index is not None:
             kept = self._saved_index

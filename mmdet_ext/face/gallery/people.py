@@ -241,7 +241,7 @@ def check_name(name: object) -> None:
 
 def _check_means(names: Sequence[str], shares: Array) -> None:
     """Raise GalleryError if the images of an identity cancel out."""
-    wrong = [names[position] for position in np.flatnonzero(shares < _LEAST_LENGTH)]
+    wrong = [names[int(position)] for position in np.flatnonzero(shares < _LEAST_LENGTH)]
     if wrong:
         raise GalleryError(
             f'the embeddings of {", ".join(map(repr, wrong[:_EXAMPLES]))} point in opposite '

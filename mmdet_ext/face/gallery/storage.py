@@ -31,7 +31,7 @@ MANIFEST = 'gallery.json'
 #: Rises when a reader of an older folder would read a newer one wrongly.
 FORMAT = 1
 _LOCK = 'lock'
-_OURS = re.compile(r'(rows|table|names|index|places)-\d{6}\.(npy|npz|json|faiss)$')
+_OURS = re.compile(r'(?:rows|table|names|index|places)-(\d{6,})\.(?:npy|npz|json|faiss)$')
 _BLOCK = 16384
 _TRIES = 20
 
@@ -93,6 +93,7 @@ def write(folder: Path, content: Content, known: Saved | None) -> tuple[Saved, R
         OSError: if a file cannot be written. What was saved before is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _current(folder, content.facts['gallery'], known)  # before a lock lies in a foreign folder
     with _locked(folder):
         current = _current(folder, content.facts['gallery'], known)
         version = current.version + 1 if current else 1
@@ -139,15 +140,19 @@ def write(folder: Path, content: Content, known: Saved | None) -> tuple[Saved, R
         _sync(part)
         os.replace(part, folder / MANIFEST)
         _sync(folder)
-    saved = Saved(folder, manifest)
-    return saved, _mapped(saved)
+        saved = Saved(folder, manifest)
+        return saved, _mapped(saved)
 
 
 def remove_old_files(saved: Saved) -> None:
-    """Remove the files of ours that the manifest does not name, such as those of a broken save."""
+    """Remove the files of ours that the manifest does not name, such as those of a broken save.
+
+    Files of later saves stay, as another process may have saved since.
+    """
     named = set(saved.manifest['sizes'])
     for path in saved.folder.iterdir():
-        if _OURS.match(path.name) and path.name not in named:
+        ours = _OURS.match(path.name)
+        if ours and int(ours[1]) <= saved.version and path.name not in named:
             try:
                 path.unlink()
             except OSError:  # Windows, while a reader has it open: the next save removes it

@@ -46,7 +46,7 @@ def unit_rows(
     bad: list[str] = []
     for start in range(0, len(given), _CHUNK):
         rows = given[start : start + _CHUNK].astype(np.float64)
-        finite = np.isfinite(rows).all(1)
+        finite = np.asarray(np.isfinite(rows).all(1))
         largest = np.abs(rows).max(1)
         usable = finite & (largest > 0)
         for place in np.flatnonzero(~usable):

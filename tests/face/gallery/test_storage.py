@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from mmdet_ext.face.gallery import FaceGallery, GalleryError, storage
+from mmdet_ext.face.gallery.index import ApproximateIndex
 from mmdet_ext.face.gallery.storage import MANIFEST
 
 Array = np.ndarray[Any, Any]
@@ -204,6 +206,25 @@ def test_of_two_writers_the_second_is_refused(tmp_path: Path) -> None:
     assert 'b' in FaceGallery.open(tmp_path / 'copy')
 
 
+def test_the_files_of_a_later_save_are_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process opens and saves between the renaming and the removal of old files."""
+    gallery, real, later = made(), storage.remove_old_files, []
+
+    def other_first(saved: storage.Saved) -> None:
+        monkeypatch.setattr(storage, 'remove_old_files', real)
+        later.append(FaceGallery.open(tmp_path))
+        later[0].enrol([f'more{number}' for number in range(50)], faces(50, seed=1))
+        later[0].save(tmp_path)
+        real(saved)
+
+    monkeypatch.setattr(storage, 'remove_old_files', other_first)
+    gallery.save(tmp_path)
+    assert len(FaceGallery.open(tmp_path)) == 70
+    assert state(FaceGallery.open(tmp_path)) == state(later[0])
+
+
 def test_a_save_beside_another_is_refused(tmp_path: Path) -> None:
     pytest.importorskip('fcntl')
     gallery = made()
@@ -216,6 +237,7 @@ def test_folders_of_other_contents_are_refused(tmp_path: Path) -> None:
     (tmp_path / 'letter.txt').write_text('dear')
     with pytest.raises(GalleryError, match=r'holds other files \(letter.txt\)'):
         made().save(tmp_path)
+    assert files(tmp_path) == {'letter.txt'}
     made().save(tmp_path / 'one')
     with pytest.raises(GalleryError, match='holds a gallery already'):
         made().save(tmp_path / 'one')
@@ -267,6 +289,40 @@ def test_an_index_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match='the index is made anew: .*faiss cannot read it'):
         opened = FaceGallery.open(tmp_path)
     assert state(opened) == before
+
+
+@pytest.mark.parametrize('index', ['ivf', 'hnsw'])
+def test_an_opened_gallery_has_the_index_of_all_its_rows(
+    index: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('faiss')
+    gallery = made(index=index)
+    gallery.save(tmp_path)  # without a search
+    gallery = FaceGallery.open(tmp_path)
+    gallery.remove('p3')
+    gallery.compact()
+    gallery.save(tmp_path)
+    opened = FaceGallery.open(tmp_path)
+    monkeypatch.setattr(ApproximateIndex, 'train', None)  # to be called by no search
+    monkeypatch.setattr(ApproximateIndex, 'add', None)
+    assert state(opened) == state(gallery)
+
+
+def test_people_are_removed_where_faiss_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('faiss')
+    made(index='ivf').save(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, 'faiss', None)
+        gallery = FaceGallery.open(tmp_path)
+        gallery.remove('p3')
+        gallery.compact()
+        gallery.save(tmp_path)
+        with pytest.raises(GalleryError, match='needs faiss'):
+            FaceGallery.open(tmp_path).search(faces(1))
+    opened = FaceGallery.open(tmp_path)
+    assert 'p3' not in opened and opened.search(faces(20)[4:5])[0].name == 'p4'
 
 
 def test_an_empty_gallery_is_saved_and_opened(tmp_path: Path) -> None:

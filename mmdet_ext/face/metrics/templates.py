@@ -46,7 +46,7 @@ class TemplateVerificationMetric(EmbeddingMetric):
 
     It reports these results, all floats, after ``prefix`` and ``templates/``: ``auc``; ``eer`` and
     ``eer_threshold``; ``tar@far=1e-04`` and ``threshold@far=1e-04`` for each FAR; and the counts
-    ``genuine_pairs``, ``impostor_pairs``, ``templates``, ``media``, ``pictures``,
+    ``genuine_pairs``, ``impostor_pairs``, ``templates``, ``media``, ``images``,
     ``zero_embeddings`` and ``zero_templates``. The TAR is that of the lowest threshold whose FAR is
     at most the bound; InsightFace takes the point whose FAR is nearest, also above it.
 
@@ -166,7 +166,7 @@ class TemplateVerificationMetric(EmbeddingMetric):
         figures = rate_figures(self, counts, self.fars) | {
             'templates': float(len(templates)),
             'media': float(media),
-            'pictures': float(len(np.unique(protocol.image))),
+            'images': float(len(np.unique(protocol.image))),
             'zero_embeddings': float(zeros),
             'zero_templates': float(empty),
         }

@@ -102,7 +102,7 @@ def test_figures_equal_a_loop_over_the_protocol(pooling: Any, scored: bool) -> N
     assert_holds(found, expected)
     assert 0.6 < expected['face/templates/auc'] < 0.99
     media = len({*zip(table['template'].tolist(), table['medium'].tolist(), strict=True)})
-    counts = ('genuine_pairs', 'impostor_pairs', 'templates', 'media', 'pictures')
+    counts = ('genuine_pairs', 'impostor_pairs', 'templates', 'media', 'images')
     assert [found[f'face/templates/{name}'] for name in counts] == [30, 405, 30, media, IMAGES]
 
 
@@ -289,7 +289,7 @@ def test_a_stock_runner_tests_made_faces(tmp_path: Path, workers: int) -> None:
     found = run(tmp_path, template_set(tmp_path), metric, Whole(), num_workers=workers)
     assert found['face/templates/auc'] == 1 and found['face/templates/tar@far=2.5e-01'] == 1
     assert found['face/templates/genuine_pairs'] == 4 == found['face/templates/impostor_pairs']
-    assert found['face/templates/pictures'] == 8
+    assert found['face/templates/images'] == 8
 
 
 def test_joined_sets_of_templates_are_refused(tmp_path: Path) -> None:

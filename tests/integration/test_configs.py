@@ -166,6 +166,8 @@ def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
         dataset = getattr(dataset, 'dataset', None)
     for module in run.runner.model.modules():
         objects += [module, *vars(module).values()]
+    for hook in run.runner.hooks:
+        objects += [hook, *vars(hook).values()]
     # Parts of an assigner, such as an overlap measure, count too.
     assigners = [item for item in objects if type(item).__name__.endswith('Assigner')]
     objects += [part for assigner in assigners for part in vars(assigner).values()]

@@ -1,6 +1,6 @@
 # NanoDet-Plus-m on BCCD from scratch, at 320 x 320 px: on two cores ten minutes, 1.6 times those of
-# atss_r18_fpn_stock_12e_bccd.py. There is no guide, which takes half of a step or more: ATSS assigns
-# in the first 8 epochs, and the predictions of the head itself decide later.
+# atss_r18_fpn_stock_12e_bccd.py. There is no guide, which takes half of a step or more: ATSS
+# assigns in the first 8 epochs, and the predictions of the head itself decide later.
 _base_ = [
     '../../_base_/models/nanodet_plus_m.py',
     '../../_base_/datasets/bccd.py',

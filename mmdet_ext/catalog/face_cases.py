@@ -93,6 +93,17 @@ CASES = (
         {'num_classes': CLASSES, 'in_channels': CHANNELS, 'margin': {'type': 'ArcFace'}},
     ),
     Case(
+        'face head',
+        'MarginHead',
+        {
+            'num_classes': CLASSES,
+            'in_channels': CHANNELS,
+            'margin': {'type': 'CosFace'},
+            'sample_rate': 0.5,
+            'filter_threshold': 0.9,
+        },
+    ),
+    Case(
         'backbone',
         'IResNet',
         {'depth': 18, 'base_channels': 8, 'num_features': CHANNELS, 'input_size': INPUT_SIZE},

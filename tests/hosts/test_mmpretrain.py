@@ -235,7 +235,7 @@ def test_mixed_images_give_a_loss_a_share_of_each_class(
 
 
 def test_embeddings_are_what_the_feature_extractor_gives(faces_root: Path, tmp_path: Path) -> None:
-    (case,) = [case for case in FACES if case.kind == 'face head']
+    case = next(case for case in FACES if case.kind == 'face head')
     setting = face_setting(case, STOCK, faces_root)
     runner, _ = start(HOST, setting, tmp_path)
     runner.train()

@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmdet_ext.face.heads.filtering import ClassFilter, check_filter
 from mmdet_ext.face.heads.parts import (
     FlipFusion,
     LossConfigs,
@@ -18,8 +19,12 @@ from mmdet_ext.face.heads.parts import (
     build_losses,
     build_margin,
     build_neck,
+    checked_labels,
     fuse_mirror_images,
+    gradient_type,
+    last_of,
 )
+from mmdet_ext.face.heads.sampled import DRAWS, SampledCenters
 from mmdet_ext.face.losses.base import FeatureLoss
 from mmdet_ext.face.margins.base import Margin
 from mmdet_ext.functional.embedding.competition import Computation, class_competition
@@ -84,17 +89,29 @@ class MarginHead(BaseModule):
         path: 'plain' holds all scores, 'exact' visits the classes in chunks (equal to 1e-5), and
             'auto' takes 'plain' for tables of up to 65,536 scores.
         loss_weight: factor on the loss of the margin, at least 0.
+        sample_rate: share of the classes that compete in a step of training, above 0 and at most
+            1: those of the batch, and others drawn at random. The other centres keep their values
+            and the optimizer's state, without weight decay. In evaluation all classes compete.
+        filter_threshold: cosine, above 0 and at most 1, above which another class than the own is
+            left out for a sample, as it may be the same person; None keeps all. For margins that
+            normalise the centres.
         init_cfg: as in MMEngine's modules. Centres are drawn from a normal distribution with
             standard deviation 0.01.
 
     Attributes:
         weight: the centres, (num_classes * num_subcenters, embedding channels); those of a class
-            are adjacent. Absent without a margin.
+            are adjacent. A parameter, and with ``sample_rate`` below 1 a buffer. Absent without a
+            margin.
+        weight_drawn: with ``sample_rate`` below 1, the parameter that the optimizer trains: the
+            drawn centres from the backward pass to the step, otherwise empty.
 
     Raises:
         ValueError: for options that do not fit, and for labels outside the classes.
         KeyError: for an unknown margin; the error suggests the nearest name.
     """
+
+    weight: Tensor
+    weight_drawn: Tensor
 
     def __init__(
         self,
@@ -110,6 +127,8 @@ class MarginHead(BaseModule):
         dropout: float = 0.0,
         path: ChosenComputation = 'auto',
         loss_weight: float = 1.0,
+        sample_rate: float = 1.0,
+        filter_threshold: float | None = None,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -125,18 +144,30 @@ class MarginHead(BaseModule):
         if flip_fusion is not None:
             check_one_of('flip_fusion', flip_fusion, FlipFusion)
         check_one_of('path', path, ChosenComputation)
+        check_number('sample_rate', sample_rate, above=0, most=1)
         if margin is None and not aux_losses:
             raise ValueError("give a margin, such as margin=dict(type='ArcFace'), or aux_losses")
+        if margin is None and sample_rate < 1:
+            raise ValueError(f'sample_rate={sample_rate} samples the classes of a margin: give one')
         self.num_classes, self.in_channels = int(num_classes), int(in_channels)
         self.num_subcenters, self.scale = int(num_subcenters), float(scale)
         self.flip_fusion, self.path, self.loss_weight = flip_fusion, path, loss_weight
+        self.sample_rate, self.filter_threshold = sample_rate, filter_threshold
         self.embedding_channels = int(embedding)
         self.neck = build_neck(neck, self.in_channels, embedding_channels, dropout)
         self.margin = None if margin is None else build_margin(margin, self.num_classes)
+        check_filter(filter_threshold, self.margin)
+        self.sampled: SampledCenters | None = None
         if self.margin is not None:
             rows = self.num_classes * self.num_subcenters
-            self.weight = nn.Parameter(torch.empty(rows, self.embedding_channels))
-            nn.init.normal_(self.weight, std=0.01)
+            table = nn.Parameter(torch.empty(rows, self.embedding_channels))
+            nn.init.normal_(table, std=0.01)
+            if sample_rate == 1:
+                self.weight = table
+            else:
+                self.register_buffer('weight', table.detach())
+                self.weight_drawn = nn.Parameter(torch.empty(0, self.embedding_channels))
+                self.sampled = SampledCenters(self, self.num_classes, sample_rate)
         self.aux_losses = nn.ModuleDict(
             build_losses(aux_losses, self.num_classes, self.embedding_channels)
         )
@@ -147,7 +178,7 @@ class MarginHead(BaseModule):
         Raises:
             ValueError: if the features do not have ``in_channels`` channels.
         """
-        x = _last(feats)
+        x = last_of(feats)
         if self.neck is not None:
             x = x.flatten(1)
         if x.dim() != 2 or x.shape[1] != self.in_channels:
@@ -195,58 +226,25 @@ class MarginHead(BaseModule):
 
         Returns:
             dict: 'loss' of the margin and 'loss_<name>' of each auxiliary loss. For the log only:
-            'own_cosine', the mean cosine to the own centre, and the counts of the losses.
+            'own_cosine', the mean cosine to the own centre, 'filtered', the mean number of classes
+            that ``filter_threshold`` left out, and the counts of the losses.
 
         Raises:
             ValueError: if an image has no label, several labels, or a label outside the classes.
+            RuntimeError: for ``sample_rate`` below 1 in a training of several processes.
         """
         embedding = self.pre_logits(feats)
-        labels = self._labels(data_samples, embedding)
+        labels = checked_labels(data_samples, embedding, self.num_classes)
         losses: dict[str, Tensor] = {}
         if self.margin is not None:
             slope = self.scale * self.loss_weight
-            dtype = _gradient_type(_last(feats), embedding)
+            dtype = gradient_type(last_of(feats), embedding)
             shortest = shortest_length(dtype, slope, _LARGEST_IN_HALF)
             losses.update(self._margin_losses(embedding, labels, shortest))
         for name, module in self.aux_losses.items():
             for key, value in cast(FeatureLoss, module).losses(embedding, labels).items():
                 losses[f'loss_{name}' if key == 'loss' else f'{name}_{key}'] = value
         return losses
-
-    def _labels(self, data_samples: Sequence[Any], embedding: Tensor) -> Tensor:
-        """Return the labels of the images, (N,), after checking them."""
-        for place, sample in enumerate(data_samples):
-            if 'gt_label' not in sample:
-                raise ValueError(
-                    f'data sample {place} has no gt_label, the identity of its image: look at '
-                    'the data set, and whether the pipeline packs it (PackInputs)'
-                )
-            if 'gt_score' in sample:
-                raise ValueError(
-                    'data_samples have gt_score: a margin is for one identity per image. Take '
-                    'mixing augmentations (Mixup, CutMix) out of train_cfg'
-                )
-        given = [torch.as_tensor(sample.gt_label).view(-1) for sample in data_samples]
-        labels = torch.cat(given) if given else torch.zeros(0, dtype=torch.int64)
-        if len(labels) != len(embedding):
-            raise ValueError(
-                f'data_samples hold {len(labels)} labels for {len(embedding)} images: one each '
-                'is wanted'
-            )
-        if labels.is_floating_point():
-            raise ValueError(f'labels must be whole numbers, got {labels.dtype}')
-        # On a GPU this waits for the embedding. A failing kernel would not name the labels.
-        outside = (labels < 0) | (labels >= self.num_classes)
-        if bool(outside.any()):
-            place = int(outside.nonzero()[0])
-            path = getattr(data_samples[place], 'img_path', None)
-            raise ValueError(
-                f'{int(outside.sum())} of {len(labels)} labels are not from 0 to '
-                f'{self.num_classes - 1} (num_classes={self.num_classes}), the first is '
-                f'{int(labels[place])}{f" of {path}" if path else ""}: compare num_classes with '
-                'the data set'
-            )
-        return labels.to(embedding.device, torch.int64)
 
     def _margin_losses(
         self, embedding: Tensor, labels: Tensor, shortest: float
@@ -259,22 +257,28 @@ class MarginHead(BaseModule):
             shortest: length below which features get a bounded gradient.
         """
         margin = cast(Margin, self.margin)
+        centers, places, classes = self.weight, labels, None
+        if self.sampled is not None and self.training:
+            centers, classes, places = self.sampled.draw(labels)
         with torch.autocast(embedding.device.type, enabled=False):
             (wide,) = promote_half(embedding)
             unit, norm = unit_vectors(wide, shortest=shortest, dtype=wide.dtype)
             scaled = margin.normalize_features
             bias = margin.class_bias(self.num_classes)
+            kept = None
+            if self.filter_threshold is not None:
+                kept = ClassFilter(margin, self.filter_threshold, norm, labels)
             target, center_norm, others = class_competition(
                 unit if scaled else wide,
-                self.weight,
-                labels,
+                centers,
+                places,
                 normalize_weight=margin.normalize_weight,
                 scale=self.scale if scaled else 1.0,
-                class_bias=bias,
+                class_bias=bias if bias is None or classes is None else bias[classes],
                 num_subcenters=self.num_subcenters,
                 kind=margin.kind,
-                others=margin.others(labels),
-                path=self._computation(len(labels)),
+                others=margin.others(labels) if kept is None else kept,
+                path=self._computation(len(labels) * len(centers)),
             )
             length = target.new_tensor(self.scale) if scaled else norm * center_norm
             # A zero feature has no direction: its cosine is 0.
@@ -292,13 +296,39 @@ class MarginHead(BaseModule):
             if penalty is not None:
                 losses['loss_length'] = self._mean(penalty) * self.loss_weight
             losses['own_cosine'] = self._mean(cosine.detach())
+            if kept is not None:
+                losses['filtered'] = kept.filtered()
         return losses
 
-    def _computation(self, samples: int) -> Computation:
-        """Return how to compute the scores of a batch."""
+    def _computation(self, scores: int) -> Computation:
+        """Return how to compute so many scores."""
         if self.path != 'auto':
             return self.path
-        return 'plain' if samples * len(self.weight) <= _PLAIN_UP_TO else 'exact'
+        return 'plain' if scores <= _PLAIN_UP_TO else 'exact'
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.sampled is not None:
+            del destination[f'{prefix}weight_drawn']
+            destination[prefix + DRAWS] = torch.tensor(self.sampled.draws)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        *lists: Any,
+    ) -> None:
+        # Heads load each other's state, whatever their sample_rate.
+        draws = state_dict.pop(prefix + DRAWS, None)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, *lists
+        )
+        if self.sampled is not None:
+            missing_keys[:] = [key for key in missing_keys if key != f'{prefix}weight_drawn']
+            self.sampled.draws = self.sampled.draws if draws is None else int(draws)
 
     @staticmethod
     def _mean(values: Tensor) -> Tensor:
@@ -344,18 +374,3 @@ def _check_sizes(**sizes: Any) -> None:
     for name, value in sizes.items():
         holds = is_number(value) and value % 1 == 0 and value >= 1
         check_that(holds, name, value, 'a whole number from 1 on')
-
-
-def _last(feats: Tensor | Sequence[Tensor]) -> Tensor:
-    """Return the features themselves, or the last of several."""
-    return feats if isinstance(feats, Tensor) else feats[-1]
-
-
-def _gradient_type(feature: Tensor, embedding: Tensor) -> torch.dtype:
-    """Return float16 if gradients pass through it, else the precision of the embedding."""
-    kind = feature.device.type
-    cast_to_half = (
-        torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
-    )
-    half = cast_to_half or feature.dtype == torch.float16
-    return torch.float16 if half else embedding.dtype

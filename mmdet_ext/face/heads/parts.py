@@ -188,3 +188,63 @@ def fuse_mirror_images(embedding: Tensor, images: int, fusion: FlipFusion | None
         )
     plain, mirrored = embedding[:images], embedding[images:]
     return torch.cat([plain, mirrored], 1) if fusion == 'concat' else plain + mirrored
+
+
+def checked_labels(data_samples: Sequence[Any], embedding: Tensor, num_classes: int) -> Tensor:
+    """Return the labels of data samples, (N,), int64, after checking them.
+
+    Args:
+        data_samples: one per image, with its ``gt_label``.
+        embedding: (N, D), on whose device the labels are wanted.
+        num_classes: number of classes of the head.
+
+    Raises:
+        ValueError: if an image has no label, several labels, or a label outside the classes.
+    """
+    for place, sample in enumerate(data_samples):
+        if 'gt_label' not in sample:
+            raise ValueError(
+                f'data sample {place} has no gt_label, the identity of its image: look at '
+                'the data set, and whether the pipeline packs it (PackInputs)'
+            )
+        if 'gt_score' in sample:
+            raise ValueError(
+                'data_samples have gt_score: a margin is for one identity per image. Take '
+                'mixing augmentations (Mixup, CutMix) out of train_cfg'
+            )
+    given = [torch.as_tensor(sample.gt_label).view(-1) for sample in data_samples]
+    labels = torch.cat(given) if given else torch.zeros(0, dtype=torch.int64)
+    if len(labels) != len(embedding):
+        raise ValueError(
+            f'data_samples hold {len(labels)} labels for {len(embedding)} images: one each '
+            'is wanted'
+        )
+    if labels.is_floating_point():
+        raise ValueError(f'labels must be whole numbers, got {labels.dtype}')
+    # On a GPU this waits for the embedding. A failing kernel would not name the labels.
+    outside = (labels < 0) | (labels >= num_classes)
+    if bool(outside.any()):
+        place = int(outside.nonzero()[0])
+        path = getattr(data_samples[place], 'img_path', None)
+        raise ValueError(
+            f'{int(outside.sum())} of {len(labels)} labels are not from 0 to '
+            f'{num_classes - 1} (num_classes={num_classes}), the first is '
+            f'{int(labels[place])}{f" of {path}" if path else ""}: compare num_classes with '
+            'the data set'
+        )
+    return labels.to(embedding.device, torch.int64)
+
+
+def last_of(feats: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return the features themselves, or the last of several."""
+    return feats if isinstance(feats, Tensor) else feats[-1]
+
+
+def gradient_type(feature: Tensor, embedding: Tensor) -> torch.dtype:
+    """Return float16 if gradients pass through it, else the precision of the embedding."""
+    kind = feature.device.type
+    cast_to_half = (
+        torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    )
+    half = cast_to_half or feature.dtype == torch.float16
+    return torch.float16 if half else embedding.dtype

@@ -27,6 +27,15 @@ FACE = sorted(
 LEAVES: dict[str, tuple[Any, ...]] = {
     'arcface_iresnet50_8xb128_ms1mv3': (93431, PARAMETERS[50], 'ArcFace', 0.1, 5e-4, 20, 'ms1mv3'),
     'arcface_iresnet50_1xb128_ms1mv3': (93431, PARAMETERS[50], 'ArcFace', 0.02, 5e-4, 20, 'ms1mv3'),
+    'arcface_iresnet50_pfc01_1xb128_ms1mv3': (
+        93431,
+        PARAMETERS[50],
+        'ArcFace',
+        0.02,
+        5e-4,
+        20,
+        'ms1mv3',
+    ),
     'arcface_iresnet100_8xb128_ms1mv3': (
         93431,
         PARAMETERS[100],

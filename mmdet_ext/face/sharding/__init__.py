@@ -1,0 +1,1 @@
+"""Class centres split over the processes of a distributed training."""

@@ -6,6 +6,8 @@ are 3, 3, 3 and 1; 3 classes over 4 processes are 1, 1, 1 and 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -61,3 +63,26 @@ def class_shard(classes: int, rank: int, processes: int) -> ClassShard:
     each = -(-classes // processes)
     first = min(rank * each, classes)
     return ClassShard(first, min(first + each, classes), classes)
+
+
+_writing = False
+
+
+@contextmanager
+def writing_shards() -> Iterator[None]:
+    """Let ``state_dict`` of sharded modules give the rows of this process within the block.
+
+    Without it, a sharded module of several processes refuses, because one process that writes its
+    state would lose the rows of all others.
+    """
+    global _writing
+    before, _writing = _writing, True
+    try:
+        yield
+    finally:
+        _writing = before
+
+
+def is_writing_shards() -> bool:
+    """Return whether a block of `writing_shards` is running."""
+    return _writing

@@ -1,4 +1,4 @@
-"""Class competition in chunks of classes, each computed again in the backward pass.
+"""Class competition in chunks of classes, each computed again in the backward pass, or kept for it.
 
 `mmdet_ext.functional.embedding.competition` states the formulas and calls this module.
 """
@@ -48,6 +48,7 @@ class CompetitionOptions:
     others: Callable[[Tensor], OtherScores] | None
     chunk: int
     shortest: float
+    keep: bool = False
 
 
 class _Chunk(NamedTuple):
@@ -66,7 +67,7 @@ def _chunks(classes: int, options: CompetitionOptions) -> Iterator[_Chunk]:
 
 
 class ChunkedCompetition(torch.autograd.Function):
-    """Class competition that never holds the whole table, forward or backward."""
+    """Class competition in chunks: the whole table is never held, or once with ``keep``."""
 
     @staticmethod
     def forward(
@@ -79,11 +80,13 @@ class ChunkedCompetition(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return target, center_norm and others of a `Competition`."""
         work = _Work(x, weight, bias, labels, options)
+        if options.keep and any(ctx.needs_input_grad):
+            work.kept = x.new_empty(len(x) * len(weight))
         target, nearest, norm = work.own()
         if options.others is not None:
             work.others = options.others(target)
         total = work.sum_of_others()
-        ctx.save_for_backward(x, weight, bias, labels, nearest, total)
+        ctx.save_for_backward(x, weight, bias, labels, nearest, total, work.kept)
         ctx.options, ctx.inverse, ctx.others = options, work.inverse, work.others
         return target, norm, total
 
@@ -93,10 +96,10 @@ class ChunkedCompetition(torch.autograd.Function):
         ctx: Any, grad_target: Tensor, grad_norm: Tensor, grad_total: Tensor
     ) -> tuple[Tensor | None, ...]:
         """Return the gradients of features, centres and biases; labels and options have none."""
-        x, weight, bias, labels, nearest, total = ctx.saved_tensors
+        x, weight, bias, labels, nearest, total, kept = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             work = _Work(x, weight, bias, labels, ctx.options, ctx.inverse)
-            work.others = ctx.others
+            work.others, work.kept, work.filled = ctx.others, kept, kept is not None
             grad_x, grad_weight, grad_bias = work.gradients(
                 grad_target, grad_total, total, nearest, ctx.needs_input_grad[:3]
             )
@@ -143,6 +146,9 @@ class _Work:
         self.x, self.weight, self.bias, self.labels = x, weight, bias, labels
         self.options = options
         self.others: OtherScores | None = None
+        # Products with all centres, chunk after chunk; ``filled`` once they were computed.
+        self.kept: Tensor | None = None
+        self.filled = False
         self.classes = len(weight) // options.subcenters
         # The buffer holds the table of a chunk. Before, it holds blocks of centres: at least one.
         table = len(x) * options.chunk * options.subcenters
@@ -192,9 +198,15 @@ class _Work:
         """
         rows = (chunk.stop - chunk.start) * self.options.subcenters
         table = self.buffer[: len(self.x) * rows].view(len(self.x), rows)
-        torch.mm(self.x, self.weight[chunk.rows].t(), out=table)
+        dots, size = table, len(self.x)
+        if self.kept is not None:
+            dots = self.kept[size * chunk.rows.start : size * chunk.rows.stop].view(table.shape)
+        if not self.filled:
+            torch.mm(self.x, self.weight[chunk.rows].t(), out=dots)
         if self.inverse is not None:
-            table *= self.inverse[chunk.rows]
+            torch.mul(dots, self.inverse[chunk.rows], out=table)
+        elif self.kept is not None:
+            table.copy_(dots)
         if self.options.subcenters == 1:
             return table, None
         classes = chunk.stop - chunk.start

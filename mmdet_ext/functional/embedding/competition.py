@@ -12,10 +12,11 @@ two numbers only: the similarity to its own centre, and the sum over all other c
 Margins change ``target`` alone. They act on N numbers in plain autograd
 (`mmdet_ext.functional.embedding.margins`).
 
-Two computations give the same numbers. The plain one holds the N x C table of scores, and autograd
-keeps several copies of it. The exact one visits the classes in chunks that fit the cache and
-carries the logarithm of the sum along. Its backward pass computes each chunk again. It needs four
-matrix products instead of three, and memory that does not grow with C.
+Three computations give the same numbers. The plain one holds the N x C table of scores, and
+autograd keeps several copies of it. The exact one visits the classes in chunks that fit the cache
+and carries the logarithm of the sum along. Its backward pass computes each chunk again. It needs
+four matrix products instead of three, and memory that does not grow with C. The kept one is the
+exact one, with one table of products kept for the backward pass: three products.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from mmdet_ext.functional.numerics.precision import promote_half
 
 __all__ = ['Competition', 'Computation', 'class_competition']
 
-Computation = Literal['plain', 'exact']
+Computation = Literal['plain', 'exact', 'kept']
 
 # Elements of one chunk of the table. On a CPU, the chunk and its centres share the second-level
 # cache. A GPU needs large products.
@@ -98,8 +99,9 @@ def class_competition(
             threshold.
         others: function of the similarities to the own classes (N,) that returns the rule for the
             similarities to the other classes; None leaves them unchanged.
-        path: 'plain' holds the whole table, 'exact' never does. Results are equal to 1e-5.
-        chunk: classes per chunk with ``path='exact'``; the default fits the cache.
+        path: 'plain' holds the whole table several times, 'exact' never does, and 'kept' does so
+            once. Results are equal to 1e-5.
+        chunk: classes per chunk without ``path='plain'``; the default fits the cache.
 
     Returns:
         Competition: target, center_norm and others, (N,) each.
@@ -124,6 +126,7 @@ def class_competition(
         others,
         min(chunk, max(classes, 1)),
         shortest_length(weight.dtype, float(scale), _LARGEST_IN_HALF),
+        keep=path == 'kept' and torch.is_grad_enabled(),
     )
     with torch.autocast(features.device.type, enabled=False):
         features, weight = promote_half(features, weight)

@@ -41,7 +41,7 @@ class Counted:
 @each_option
 @pytest.mark.parametrize('biased', [False, True])
 @pytest.mark.parametrize('centers', [1, 2, 3])
-def test_both_computations_equal_slow_loops_in_float64(
+def test_all_computations_equal_slow_loops_in_float64(
     options: dict[str, Any], biased: bool, centers: int
 ) -> None:
     x, weight, labels = batch(centers=centers)
@@ -55,7 +55,7 @@ def test_both_computations_equal_slow_loops_in_float64(
         num_subcenters=centers,
         **options,
     )
-    for path in PATHS:
+    for path in (*PATHS, 'kept'):
         found = with_gradients(
             class_competition,
             x,

@@ -80,6 +80,38 @@ def test_memory_without_gradients_is_that_of_one_chunk() -> None:
     assert weight.grad is None
 
 
+@pytest.mark.parametrize('centers', [1, 2])
+def test_kept_scores_take_one_table_and_serve_every_backward_pass(centers: int) -> None:
+    x, weight, labels = batch(20_000, centers, 64, 32)
+    options: Any = dict(scale=8.0, num_subcenters=centers, others=Bent)
+    leaf = weight.clone().requires_grad_()
+    held = {
+        path: peak_bytes(lambda: run_twice(x, leaf, labels, path=path, **options))  # noqa: B023
+        for path in ('exact', 'kept')
+    }
+    table = 4 * 64 * 20_000 * centers
+    assert held['kept'] - held['exact'] == pytest.approx(table, rel=0.02)
+    with torch.no_grad():
+        frozen = [
+            peak_bytes(lambda: class_competition(x, leaf, labels, path=path, **options))  # noqa: B023
+            for path in ('exact', 'kept')
+        ]
+    assert frozen[0] == frozen[1]
+    first, second = run_twice(x, leaf, labels, path='kept', **options)
+    assert first.equal(second)
+    torch.testing.assert_close(
+        first, run_twice(x, leaf, labels, path='exact', **options)[0], rtol=1e-5, atol=1e-7
+    )
+
+
+def run_twice(x: Tensor, leaf: Tensor, labels: Tensor, **options: Any) -> list[Tensor]:
+    found = class_competition(x, leaf, labels, **options)
+    return [
+        torch.autograd.grad(found.others.sum() - found.target.sum(), leaf, retain_graph=again)[0]
+        for again in (True, False)
+    ]
+
+
 def test_two_forward_passes_before_the_backward_passes() -> None:
     x, weight, labels = batch()
     other, _, other_labels = batch(seed=5)

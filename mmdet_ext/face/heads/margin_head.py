@@ -87,7 +87,8 @@ class MarginHead(BaseModule):
             otherwise. Feature maps are flattened first.
         dropout: dropout rate of 'bn-dropout-fc-bn'.
         path: 'plain' holds all scores, 'exact' visits the classes in chunks (equal to 1e-5), and
-            'auto' takes 'plain' for tables of up to 65,536 scores.
+            'auto' takes 'plain' for tables of up to 65,536 scores. With ``sample_rate`` below 1 and
+            at most as many samples as channels, 'auto' keeps one table for the backward pass.
         loss_weight: factor on the loss of the margin, at least 0.
         sample_rate: share of the classes that compete in a step of training, above 0 and at most
             1: those of the batch, and others drawn at random. The other centres keep their values
@@ -278,7 +279,7 @@ class MarginHead(BaseModule):
                 num_subcenters=self.num_subcenters,
                 kind=margin.kind,
                 others=margin.others(labels) if kept is None else kept,
-                path=self._computation(len(labels) * len(centers)),
+                path=self._computation(len(labels), len(centers)),
             )
             length = target.new_tensor(self.scale) if scaled else norm * center_norm
             # A zero feature has no direction: its cosine is 0.
@@ -300,11 +301,15 @@ class MarginHead(BaseModule):
                 losses['filtered'] = kept.filtered()
         return losses
 
-    def _computation(self, scores: int) -> Computation:
-        """Return how to compute so many scores."""
+    def _computation(self, samples: int, centers: int) -> Computation:
+        """Return how to compare so many samples with so many centres."""
         if self.path != 'auto':
             return self.path
-        return 'plain' if scores <= _PLAIN_UP_TO else 'exact'
+        if samples * centers <= _PLAIN_UP_TO:
+            return 'plain'
+        # A step already holds copies of the drawn centres: the table may be as large as one.
+        sampled = self.sampled is not None and self.training
+        return 'kept' if sampled and samples <= self.embedding_channels else 'exact'
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

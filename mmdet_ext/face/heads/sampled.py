@@ -101,7 +101,7 @@ class SampledCenters:
         table = self.head.weight
         each = len(table) // self.num_classes
         place = (classes[:, None] * each + torch.arange(each, device=classes.device)).flatten()
-        rows = table[place]
+        rows = table.index_select(0, place)
         if torch.is_grad_enabled() and self.head.weight_drawn.requires_grad:
             rows.requires_grad_()
             rows.register_post_accumulate_grad_hook(partial(self._collect, place))
@@ -139,7 +139,7 @@ class SampledCenters:
                     f'centres of {tuple(self.head.weight.shape)}: resume from a checkpoint of a '
                     'head of the same size'
                 )
-            self.tables[name], state[name] = state[name], state[name][self.place]
+            self.tables[name], state[name] = state[name], state[name].index_select(0, self.place)
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Write the rows and their state back."""

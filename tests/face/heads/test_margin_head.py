@@ -199,6 +199,16 @@ def test_computation_is_chosen_by_the_size_of_the_table(monkeypatch: pytest.Monk
         head = build_head(num_classes=1024, path=path, num_subcenters=centers)
         head.loss((torch.randn(number, CHANNELS),), samples([0] * number))
     assert seen == ['plain', 'exact', 'exact', 'plain', 'exact']
+    seen.clear()
+    for path, number, training in (
+        ('auto', CHANNELS, True),
+        ('auto', CHANNELS + 1, True),
+        ('auto', CHANNELS, False),
+        ('exact', CHANNELS, True),
+    ):
+        head = build_head(num_classes=2**16, path=path, sample_rate=0.5).train(training)
+        head.loss((torch.randn(number, CHANNELS),), samples([0] * number))
+    assert seen == ['kept', 'exact', 'exact', 'exact']
 
 
 @pytest.mark.parametrize('name', [case.name for case in cases_of('margin') if not case.options])

@@ -43,6 +43,8 @@ RULES: list[tuple[str, set[str]]] = [
     (f'{FUNCTIONAL}.segmentation', {'torch', NUMERICS, f'{FUNCTIONAL}.classification'}),
     (f'{FUNCTIONAL}.pooling', {'torch', NUMERICS, BOXES}),
     (f'{FUNCTIONAL}.yolo', {'torch', NUMERICS, BOXES, f'{FUNCTIONAL}.classification'}),
+    # SciPy's optimal assignment, where candidates are grouped into people.
+    (f'{FUNCTIONAL}.pose', {'torch', 'numpy', 'scipy', NUMERICS}),
     (FUNCTIONAL, set()),
     ('mmdet_ext.losses', {'torch', 'mmengine', FUNCTIONAL, 'mmdet_ext.registry'}),
     (

@@ -53,8 +53,7 @@ class TorchDetector:
         weights = content.get('state_dict', content)
         model = MODELS.build(read.model)
         self.model: Any = load_all(model, weights, checkpoint).to(device).eval()
-        kept = [step for step in steps if _kind(step) not in _LOADING]
-        self.pipeline = Compose([_packed(step) for step in kept])
+        self.pipeline = Compose([step for step in steps if _kind(step) not in _LOADING])
         stated = content.get('meta', {}).get('dataset_meta') or dataset.get('metainfo') or {}
         self.classes = tuple(stated.get('classes') or ())
 
@@ -74,11 +73,3 @@ class TorchDetector:
 def _kind(step: Any) -> str:
     kind = step['type']
     return str(kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
-
-
-def _packed(step: Any) -> Any:
-    """Leave out of a packing transform what an array has not: a path."""
-    if _kind(step) != 'PackDetInputs':
-        return step
-    keys = step.get('meta_keys', ('img_id', 'ori_shape', 'img_shape', 'scale_factor'))
-    return {**step, 'meta_keys': tuple(key for key in keys if key != 'img_path')}

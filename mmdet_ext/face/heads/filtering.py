@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -72,9 +74,13 @@ class ClassFilter:
         self.rule = FilteredScores(self.limit, None if self.others is None else self.others(own))
         return self.rule
 
-    def filtered(self) -> Tensor:
-        """Return the mean number of classes per sample that the forward pass left out."""
-        seen = self.rule.seen - (self.own > self.limit).sum()
+    def filtered(self, summed: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the mean number of classes per sample that the forward pass left out.
+
+        Args:
+            summed: sums a count over all parts of the classes.
+        """
+        seen = summed(self.rule.seen) - (self.own > self.limit).sum()
         return seen.clamp(min=0) / max(len(self.own), 1)
 
 

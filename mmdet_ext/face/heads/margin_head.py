@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmdet_ext.face.heads.centers import ChosenComputation, ClassCenters
 from mmdet_ext.face.heads.filtering import ClassFilter, check_filter
 from mmdet_ext.face.heads.parts import (
     FlipFusion,
@@ -24,10 +24,8 @@ from mmdet_ext.face.heads.parts import (
     gradient_type,
     last_of,
 )
-from mmdet_ext.face.heads.sampled import DRAWS, SampledCenters
 from mmdet_ext.face.losses.base import FeatureLoss
 from mmdet_ext.face.margins.base import Margin
-from mmdet_ext.functional.embedding.competition import Computation, class_competition
 from mmdet_ext.functional.numerics.checks import (
     check_number,
     check_one_of,
@@ -38,9 +36,6 @@ from mmdet_ext.functional.numerics.directions import shortest_length, unit_vecto
 from mmdet_ext.functional.numerics.precision import promote_half
 from mmdet_ext.registry import MODELS
 
-ChosenComputation = Literal['auto', 'plain', 'exact']
-# Largest table of scores for which 'auto' holds the table: smaller ones are not worth chunks.
-_PLAIN_UP_TO = 2**16
 # Largest scale / |x| where gradients become float16. It is far below the 65,504 of float16,
 # because margins and the layers before the head multiply it, and because a loss scaler should not
 # have to fall to 1 for one sample.
@@ -48,7 +43,7 @@ _LARGEST_IN_HALF = 2.0**10
 
 
 @MODELS.register_module()
-class MarginHead(BaseModule):
+class MarginHead(ClassCenters):
     """Head that trains an embedding with a margin over class centres, and returns it at test.
 
     It is the ``head`` of mmpretrain's ``ImageClassifier``, in runs of ``mim train mmdet`` and of
@@ -111,9 +106,6 @@ class MarginHead(BaseModule):
         KeyError: for an unknown margin; the error suggests the nearest name.
     """
 
-    weight: Tensor
-    weight_drawn: Tensor
-
     def __init__(
         self,
         num_classes: int,
@@ -158,17 +150,7 @@ class MarginHead(BaseModule):
         self.neck = build_neck(neck, self.in_channels, embedding_channels, dropout)
         self.margin = None if margin is None else build_margin(margin, self.num_classes)
         check_filter(filter_threshold, self.margin)
-        self.sampled: SampledCenters | None = None
-        if self.margin is not None:
-            rows = self.num_classes * self.num_subcenters
-            table = nn.Parameter(torch.empty(rows, self.embedding_channels))
-            nn.init.normal_(table, std=0.01)
-            if sample_rate == 1:
-                self.weight = table
-            else:
-                self.register_buffer('weight', table.detach())
-                self.weight_drawn = nn.Parameter(torch.empty(0, self.embedding_channels))
-                self.sampled = SampledCenters(self, self.num_classes, sample_rate)
+        self._add_centers()
         self.aux_losses = nn.ModuleDict(
             build_losses(aux_losses, self.num_classes, self.embedding_channels)
         )
@@ -258,29 +240,17 @@ class MarginHead(BaseModule):
             shortest: length below which features get a bounded gradient.
         """
         margin = cast(Margin, self.margin)
-        centers, places, classes = self.weight, labels, None
-        if self.sampled is not None and self.training:
-            centers, classes, places = self.sampled.draw(labels)
         with torch.autocast(embedding.device.type, enabled=False):
             (wide,) = promote_half(embedding)
             unit, norm = unit_vectors(wide, shortest=shortest, dtype=wide.dtype)
             scaled = margin.normalize_features
+            x, norm, labels = self._gathered(unit if scaled else wide, norm, labels)
             bias = margin.class_bias(self.num_classes)
             kept = None
             if self.filter_threshold is not None:
                 kept = ClassFilter(margin, self.filter_threshold, norm, labels)
-            target, center_norm, others = class_competition(
-                unit if scaled else wide,
-                centers,
-                places,
-                normalize_weight=margin.normalize_weight,
-                scale=self.scale if scaled else 1.0,
-                class_bias=bias if bias is None or classes is None else bias[classes],
-                num_subcenters=self.num_subcenters,
-                kind=margin.kind,
-                others=margin.others(labels) if kept is None else kept,
-                path=self._computation(len(labels), len(centers)),
-            )
+            rule = margin.others(labels) if kept is None else kept
+            target, center_norm, others = self._compete(x, labels, bias, rule)
             length = target.new_tensor(self.scale) if scaled else norm * center_norm
             # A zero feature has no direction: its cosine is 0.
             cosine = target if scaled else target / length.clamp(min=1e-12)
@@ -298,42 +268,8 @@ class MarginHead(BaseModule):
                 losses['loss_length'] = self._mean(penalty) * self.loss_weight
             losses['own_cosine'] = self._mean(cosine.detach())
             if kept is not None:
-                losses['filtered'] = kept.filtered()
+                losses['filtered'] = kept.filtered(self._summed)
         return losses
-
-    def _computation(self, samples: int, centers: int) -> Computation:
-        """Return how to compare so many samples with so many centres."""
-        if self.path != 'auto':
-            return self.path
-        if samples * centers <= _PLAIN_UP_TO:
-            return 'plain'
-        # A step already holds copies of the drawn centres: the table may be as large as one.
-        sampled = self.sampled is not None and self.training
-        return 'kept' if sampled and samples <= self.embedding_channels else 'exact'
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self.sampled is not None:
-            del destination[f'{prefix}weight_drawn']
-            destination[prefix + DRAWS] = torch.tensor(self.sampled.draws)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        *lists: Any,
-    ) -> None:
-        # Heads load each other's state, whatever their sample_rate.
-        draws = state_dict.pop(prefix + DRAWS, None)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, *lists
-        )
-        if self.sampled is not None:
-            missing_keys[:] = [key for key in missing_keys if key != f'{prefix}weight_drawn']
-            self.sampled.draws = self.sampled.draws if draws is None else int(draws)
 
     @staticmethod
     def _mean(values: Tensor) -> Tensor:

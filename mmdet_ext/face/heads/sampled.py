@@ -52,6 +52,47 @@ class SampledHead(Protocol):
     weight_drawn: Tensor
 
 
+class Choice(Protocol):
+    """Choice of the classes that a step trains."""
+
+    def __call__(self, labels: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+        """Return the chosen classes, ascending, and the place of each label among them.
+
+        Args:
+            labels: class of each sample, (N,), int64.
+            draws: number of draws before.
+        """
+
+
+class ExactShare:
+    """Choice of a share of the classes, rounded, by one process.
+
+    Args:
+        num_classes: C.
+        rate: share of the classes to draw, from above 0 to below 1.
+    """
+
+    def __init__(self, num_classes: int, rate: float) -> None:
+        self.num_classes, self.count = num_classes, max(round(rate * num_classes), 1)
+
+    def __call__(self, labels: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+        """Return the chosen classes, and the places of the labels.
+
+        Raises:
+            RuntimeError: in a training of several processes.
+        """
+        if get_world_size() > 1:
+            raise RuntimeError(
+                f'sample_rate below 1 of MarginHead trains in one process, got {get_world_size()}: '
+                "each would draw and move other centres. Take type='mmdet_ext.ShardedMarginHead' "
+                "with model_wrapper_cfg=dict(type='mmdet_ext.ShardedHeadDDP'), set sample_rate=1, "
+                'or train on one device'
+            )
+        generator = torch.Generator(labels.device)
+        generator.manual_seed((torch.initial_seed() * 1_000_003 + draws) % 2**63)
+        return draw_classes(labels, self.num_classes, self.count, generator)
+
+
 class SampledCenters:
     """Draws of classes, and the way of their rows through the optimizer.
 
@@ -60,16 +101,15 @@ class SampledCenters:
     Args:
         head: its buffer ``weight`` is (C * num_subcenters, D), and its parameter ``weight_drawn``
             (0, D).
-        num_classes: C.
-        rate: share of the classes to draw, from above 0 to below 1.
+        num_subcenters: rows per class.
+        choice: how the classes are chosen.
 
     Attributes:
         draws: number of draws so far.
     """
 
-    def __init__(self, head: SampledHead, num_classes: int, rate: float) -> None:
-        self.head, self.num_classes = head, num_classes
-        self.count = max(round(rate * num_classes), 1)
+    def __init__(self, head: SampledHead, num_subcenters: int, choice: Choice) -> None:
+        self.head, self.num_subcenters, self.choice = head, num_subcenters, choice
         self.draws = 0
         # Rows of the table that ``weight_drawn`` holds, ascending.
         self.place: Tensor | None = None
@@ -85,27 +125,16 @@ class SampledCenters:
         Returns:
             tuple: centres, the rows of the table of each drawn class in turn; the classes,
             ascending; and the place of each label among them, (N,).
-
-        Raises:
-            RuntimeError: in a training of several processes.
         """
-        if get_world_size() > 1:
-            raise RuntimeError(
-                f'sample_rate below 1 trains in one process, got {get_world_size()}: each would '
-                'draw and move other centres. Set sample_rate=1, or train on one device'
-            )
-        generator = torch.Generator(labels.device)
-        generator.manual_seed((torch.initial_seed() * 1_000_003 + self.draws) % 2**63)
+        classes, places = self.choice(labels, self.draws)
         self.draws += 1
-        classes, labels = draw_classes(labels, self.num_classes, self.count, generator)
-        table = self.head.weight
-        each = len(table) // self.num_classes
+        table, each = self.head.weight, self.num_subcenters
         place = (classes[:, None] * each + torch.arange(each, device=classes.device)).flatten()
         rows = table.index_select(0, place)
         if torch.is_grad_enabled() and self.head.weight_drawn.requires_grad:
             rows.requires_grad_()
             rows.register_post_accumulate_grad_hook(partial(self._collect, place))
-        return rows, classes, labels
+        return rows, classes, places
 
     def _collect(self, place: Tensor, rows: Tensor) -> None:
         """Move a leaf's gradient, and its rows, to the parameter of the optimizer."""

@@ -49,6 +49,7 @@ class CompetitionOptions:
     chunk: int
     shortest: float
     keep: bool = False
+    elsewhere: bool = False
 
 
 class _Chunk(NamedTuple):
@@ -103,7 +104,9 @@ class ChunkedCompetition(torch.autograd.Function):
             grad_x, grad_weight, grad_bias = work.gradients(
                 grad_target, grad_total, total, nearest, ctx.needs_input_grad[:3]
             )
-            if grad_weight is not None and not ctx.options.normalize:
+            if grad_weight is not None and not ctx.options.normalize and len(weight):
+                if ctx.options.elsewhere:
+                    grad_norm = grad_norm.masked_fill(labels < 0, 0)
                 _add_norm_gradient(grad_weight, weight, nearest, grad_norm)
         return grad_x, grad_weight, grad_bias, None, None
 
@@ -159,16 +162,23 @@ class _Work:
 
     def own(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the similarity to the own class, the row of its nearest centre, and its length."""
-        count = self.options.subcenters
-        rows = self.labels[:, None] * count + torch.arange(count, device=self.labels.device)
+        count, labels = self.options.subcenters, self.labels
+        if not len(self.weight) and self.options.elsewhere:
+            nothing = self.x.new_zeros(len(self.x))
+            return nothing, torch.zeros_like(labels), nothing.clone()
+        if self.options.elsewhere:
+            labels = labels.clamp(min=0)
+        rows = labels[:, None] * count + torch.arange(count, device=labels.device)
         dots = torch.stack([(self.weight[row] * self.x).sum(1) for row in rows.unbind(1)], 1)
         if self.inverse is not None:
             dots *= self.inverse[rows]
         target, place = dots.max(1)
         nearest = rows.gather(1, place[:, None]).squeeze(1)
-        if self.inverse is not None:
-            return target, nearest, torch.ones_like(target)
-        norm = unit_vectors(self.weight[nearest], dtype=self.weight.dtype)[1]
+        norm = torch.ones_like(target)
+        if self.inverse is None:
+            norm = unit_vectors(self.weight[nearest], dtype=self.weight.dtype)[1]
+        if self.options.elsewhere:
+            target, norm = (each.masked_fill(self.labels < 0, 0) for each in (target, norm))
         return target, nearest, norm
 
     def sum_of_others(self) -> Tensor:

@@ -81,6 +81,7 @@ def class_competition(
     others: Callable[[Tensor], OtherScores] | None = None,
     path: Computation = 'exact',
     chunk: int | None = None,
+    elsewhere: bool = False,
 ) -> Competition:
     """Compute the similarity to the own class and the combined weight of all other classes.
 
@@ -102,9 +103,13 @@ def class_competition(
         path: 'plain' holds the whole table several times, 'exact' never does, and 'kept' does so
             once. Results are equal to 1e-5.
         chunk: classes per chunk without ``path='plain'``; the default fits the cache.
+        elsewhere: whether ``weight`` is a part of the classes, of which there may be none. A label
+            of -1 then says that the own class is in another part: its target and center_norm are
+            0, and all classes of this part are other classes.
 
     Returns:
-        Competition: target, center_norm and others, (N,) each.
+        Competition: target, center_norm and others, (N,) each. Without other classes, others is
+        half the lowest float32 for 'softmax', and 0 for 'sigmoid'.
 
     Raises:
         ValueError: for shapes that do not fit, a number of centres that is no multiple of
@@ -112,7 +117,7 @@ def class_competition(
     """
     check_one_of('kind', kind, Kind)
     check_one_of('path', path, Computation)
-    _check_shapes(features, weight, labels, class_bias, num_subcenters)
+    _check_shapes(features, weight, labels, class_bias, num_subcenters, elsewhere)
     classes = len(weight) // num_subcenters
     check_that(chunk is None or chunk >= 1, 'chunk', chunk, 'at least 1')
     if chunk is None:
@@ -127,18 +132,25 @@ def class_competition(
         min(chunk, max(classes, 1)),
         shortest_length(weight.dtype, float(scale), _LARGEST_IN_HALF),
         keep=path == 'kept' and torch.is_grad_enabled(),
+        elsewhere=elsewhere,
     )
     with torch.autocast(features.device.type, enabled=False):
         features, weight = promote_half(features, weight)
         bias = None if class_bias is None else class_bias.to(weight.dtype)
-        if path == 'plain':
+        # A table without columns has no largest entry.
+        if path == 'plain' and (classes or not elsewhere):
             return _plain(features, weight, labels, bias, options)
         apply: Any = ChunkedCompetition.apply
         return Competition(*apply(features, weight, bias, labels, options))
 
 
 def _check_shapes(
-    features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, subcenters: int
+    features: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    subcenters: int,
+    elsewhere: bool,
 ) -> None:
     """Raise ValueError, naming the argument, unless all shapes and labels fit."""
     if features.dim() != 2 or weight.dim() != 2 or features.shape[1] != weight.shape[1]:
@@ -162,10 +174,11 @@ def _check_shapes(
     # Reading labels on a GPU would wait for the device. There the gather itself fails.
     if labels.device.type == 'cpu' and len(labels) and not torch.compiler.is_compiling():
         low, high = (int(value) for value in labels.aminmax())
-        if low < 0 or high >= classes:
+        least = -1 if elsewhere else 0
+        if low < least or high >= classes:
             raise ValueError(
-                f'labels must be from 0 to {classes - 1} for {classes} classes, got values from '
-                f'{low} to {high}: compare num_classes with the data set'
+                f'labels must be from {least} to {classes - 1} for {classes} classes, got values '
+                f'from {low} to {high}: compare num_classes with the data set'
             )
 
 
@@ -178,23 +191,27 @@ def _plain(
         centers, _ = unit_vectors(weight, shortest=options.shortest, dtype=weight.dtype)
     classes = len(weight) // options.subcenters
     best = F.linear(x, centers).view(len(x), classes, options.subcenters).max(2)
+    away = labels < 0
+    if options.elsewhere:
+        labels = labels.clamp(min=0)
     similarity, column = best.values, labels[:, None]
     norm = x.new_ones(len(x))
     if not options.normalize:
         nearest = labels * options.subcenters + best.indices.gather(1, column).squeeze(1)
         norm = unit_vectors(weight[nearest], dtype=weight.dtype)[1]
     target = similarity.gather(1, column).squeeze(1)
+    if options.elsewhere:
+        target, norm = target.masked_fill(away, 0), norm.masked_fill(away, 0)
     if options.others is not None:
         rescore = options.others(target.detach())
         similarity = _Rescored.apply(similarity, rescore)  # type: ignore[no-untyped-call]
     scores = options.scale * similarity
     if bias is not None:
         scores = scores + bias
+    own = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, column, ~away[:, None])
     if options.kind == 'sigmoid':
-        own_mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, column, True)
-        return Competition(target, norm, F.softplus(scores).masked_fill(own_mask, 0).sum(1))
-    lowest = torch.full_like(target, -torch.inf)[:, None]
-    rest = scores.scatter(1, column, lowest)
+        return Competition(target, norm, F.softplus(scores).masked_fill(own, 0).sum(1))
+    rest = scores.masked_fill(own, -torch.inf)
     # With one class there are no others. Their weight is 0; its logarithm is clamped to be finite.
     return Competition(target, norm, at_least(rest.logsumexp(1), LOWEST))
 

@@ -58,6 +58,12 @@ RULES: list[tuple[str, set[str]]] = [
     ),
     # faiss is found by name, where a gallery asks for it.
     ('mmdet_ext.face.gallery', {'numpy', 'mmdet_ext.utils'}),
+    # Of the face, the page imports the gallery and the recogniser alone; only it imports Gradio.
+    (
+        'mmdet_ext.face.page',
+        {'numpy', 'cv2', 'PIL', 'gradio', 'fastapi', 'uvicorn', 'mmdet_ext.deploy'}
+        | {'mmdet_ext.data', 'mmdet_ext.face.gallery', 'mmdet_ext.face.recognition'},
+    ),
     (
         'mmdet_ext.face',
         {'torch', 'numpy', 'cv2', 'sklearn', 'mmengine', 'mmcv', *OF_TASKS},
@@ -310,6 +316,8 @@ WRONG = {
         'mmdet_ext.face.gallery.storage',
         'from mmdet_ext.data.images import image_problem',
     ),
+    'the page imports torch': ('mmdet_ext.face.page.desk', 'import torch'),
+    'face imports Gradio': ('mmdet_ext.face.recognition.drawing', 'import gradio'),
     'face imports detection': (
         'mmdet_ext.face.datasets.any',
         'from mmdet_ext.detection import datasets',

@@ -146,7 +146,9 @@ def extras_of(prefix: str) -> dict[str, list[str]]:
     return named | {prefix.rstrip('-') or 'all': together}
 
 
-EXTRAS = {name: read_requirements(name) for name in ('deploy', 'gallery', 'test', 'dev', 'docs')}
+EXTRAS = {
+    name: read_requirements(name) for name in ('deploy', 'gallery', 'page', 'test', 'dev', 'docs')
+}
 EXTRAS |= extras_of('') | extras_of('onedl-')
 
 setup(

@@ -197,6 +197,7 @@ def test_hosts_come_with_extras_and_no_extra_mixes_families(wheel: Path) -> None
         '',
         'deploy',
         'gallery',
+        'page',
         'test',
         'dev',
         'docs',

@@ -193,7 +193,7 @@ def test_lists_of_a_family_exist_and_name_no_package_of_another() -> None:
         }
         own = [family.prefix + name for name in ('det', 'cls', 'mim', 'seg')]
         lists = family.lists(tuple(setup_hosts.EXTRA_HOSTS))
-        ours = ['face', 'deploy', 'gallery', 'test', 'dev', 'docs']
+        ours = ['face', 'deploy', 'gallery', 'page', 'test', 'dev', 'docs']
         assert list(lists) == ['build', 'runtime', *own, *ours]
         for name in lists:
             text = (ROOT / 'requirements' / f'{name}.txt').read_text()

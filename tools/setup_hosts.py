@@ -38,7 +38,8 @@ class Family:
     def lists(self, hosts: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the lists in `requirements/`, in the order of installation."""
         own = tuple(self.prefix + name for name in ('det', 'cls', 'mim', *hosts))
-        return ('build', 'runtime', *own, 'face', 'deploy', 'gallery', 'test', 'dev', 'docs')
+        ours = ('face', 'deploy', 'gallery', 'page', 'test', 'dev', 'docs')
+        return ('build', 'runtime', *own, *ours)
 
 
 STOCK = Family(

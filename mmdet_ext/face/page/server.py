@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -97,7 +99,10 @@ class PageServer:
         self._thread: threading.Thread | None = None
 
     def run(self) -> None:
-        """Serve until the process is interrupted; delete the uploads then."""
+        """Serve until the process is interrupted or terminated; delete the uploads then."""
+        if threading.current_thread() is threading.main_thread():
+            # The server ends by itself, and raises the signal again: this keeps the process.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             self._server.run(sockets=[self._socket])
         finally:
@@ -152,6 +157,9 @@ class Guard:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a request on, or refuse it."""
+        if scope['type'] == 'websocket':  # the page has none
+            await send({'type': 'websocket.close', 'code': 1008})
+            return
         if scope['type'] != 'http':
             await self.app(scope, receive, send)
             return
@@ -182,6 +190,8 @@ class Guard:
         origin = headers.get('origin')
         if origin is not None and urlsplit(origin).netloc != host:
             return 403, 'pages of other sites may not ask here'
+        if 'transfer-encoding' in headers:
+            return 411, 'an upload must state its length'
         length = headers.get('content-length', '0')
         if not length.isdigit() or int(length) > self.most_bytes:
             return 413, f'the upload is larger than {self.most_bytes} bytes'

@@ -116,9 +116,13 @@ class UploadFolder:
             if home not in file.parents:
                 continue
             file.unlink(missing_ok=True)
-            while file.parent != home and not any(file.parent.iterdir()):
-                file = file.parent
-                file.rmdir()
+            for folder in file.parents:
+                if folder == home:
+                    break
+                try:
+                    folder.rmdir()
+                except OSError:  # it holds other uploads, or is gone
+                    break
 
     def sweep(self, now: float | None = None) -> None:
         """Delete what waits longer than ``keep_seconds``; ``now`` is in seconds of the clock."""

@@ -134,7 +134,9 @@ def test_what_is_refused_is_explained_on_the_page(
     assert heavy.stat().st_size > server.desk.limits.max_bytes
     user.tab('Search')
     user.all('#search_image input[type=file]')[0].send_keys(str(heavy))
-    user.until(lambda: 'exceed the maximum allowed size' in user.text('body'), 'message on the size')
+    user.until(
+        lambda: 'exceed the maximum allowed size' in user.text('body'), 'message on the size'
+    )
     assert list(server.uploads.path.rglob('*')) == []
     assert server.desk.people() == {'Cy': 1}
 

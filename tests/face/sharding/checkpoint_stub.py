@@ -80,6 +80,10 @@ class StubModel(nn.Module):
         optim_wrapper._inner_count += 1
         return {'loss': self.head.weight.new_tensor(1.0)}
 
+    def test_step(self, data: Any) -> list[Any]:
+        """Return a prediction of nothing."""
+        return [{}]
+
 
 def optimizer_of(model: nn.Module, kind: str) -> torch.optim.Optimizer:
     """Return an optimizer with momentum; the backbone and the head have a group each."""

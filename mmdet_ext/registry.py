@@ -49,6 +49,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     'data sampler': ('mmdet_ext.face.samplers',),
     'metric': ('mmdet_ext.face.metrics', 'mmdet_ext.segmentation.metrics'),
     'hook': ('mmdet_ext.detection.hooks', 'mmdet_ext.face.hooks'),
+    'model wrapper': ('mmdet_ext.face.sharding.ddp',),
     'margin': ('mmdet_ext.face.margins',),
 }
 
@@ -359,5 +360,6 @@ TRANSFORMS = ExtRegistry('transform', parent=root.TRANSFORMS)
 DATA_SAMPLERS = ExtRegistry('data sampler', parent=root.DATA_SAMPLERS)
 METRICS = ExtRegistry('metric', parent=root.METRICS)
 HOOKS = ExtRegistry('hook', parent=root.HOOKS)
+MODEL_WRAPPERS = ExtRegistry('model wrapper', parent=root.MODEL_WRAPPERS)
 # Margins belong to no host: only a margin head builds them, with or without the scope.
 MARGINS = ExtRegistry('margin', parent=None)

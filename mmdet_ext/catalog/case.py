@@ -59,6 +59,7 @@ KINDS: dict[str, Kind] = {
     'detector': Kind('model', hosts=('mmdet',)),
     'detection transform': Kind('transform', hosts=('mmdet',)),
     'detection hook': Kind('hook', hosts=('mmdet',)),
+    'grouping loss': Kind('model', hosts=('mmdet',)),
     'assigner': Kind(
         'task util',
         {
@@ -113,6 +114,8 @@ KINDS: dict[str, Kind] = {
     'segmentation metric': Kind('metric', hosts=('mmseg',)),
     'hook': Kind('hook'),
     'margin': Kind('margin'),
+    # Runs of a single process, as the hosts' are, wrap no model.
+    'model wrapper': Kind('model wrapper', hosts=()),
 }
 
 

@@ -20,6 +20,7 @@ ATTRIBUTES = {
     'data sampler': 'DATA_SAMPLERS',
     'metric': 'METRICS',
     'hook': 'HOOKS',
+    'model wrapper': 'MODEL_WRAPPERS',
     'margin': 'MARGINS',
 }
 

@@ -176,6 +176,7 @@ CASES = (
     Case('metric', 'TemplateVerificationMetric', {'protocol': _TEMPLATES}),
     Case('hook', 'FeatureScatterHook'),
     Case('hook', 'MarginScheduleHook', {'param': 'm', 'start': 0.0, 'stop': 0.4}),
+    Case('hook', 'ShardedCheckpointHook', {'interval': 1, 'max_keep_ckpts': 1}),
 )
 
 

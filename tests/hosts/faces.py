@@ -195,6 +195,9 @@ def assert_took_part(case: Case, outcome: Outcome, folder: Path) -> None:
         assert 0 < model.head.margin.m.number <= case.options['stop']
     if case.name == 'FeatureScatterHook':
         assert len(list(folder.rglob('*_0*.png'))) >= 2
+    if case.name == 'ShardedCheckpointHook':
+        kept = {path.parent.name for path in folder.rglob('manifest.json')}
+        assert kept == {f'iter_{outcome.runner.iter}'}
     prefix = outcome.runner.test_evaluator.metrics[0].prefix
     assert all(name.startswith(f'{prefix}/') for name in outcome.metrics)
 

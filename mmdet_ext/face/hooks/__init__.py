@@ -1,4 +1,4 @@
-"""Registered face hooks: schedules of margin and scale, and plots of embeddings."""
+"""Registered face hooks: schedules of margin and scale, plots, checkpoints of sharded classes."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ class Actions:
             self.uploads.forget(files)
 
 
-def _image_input(label: str, sources: list[str], name: str) -> Any:
+def _image_input(label: str, sources: Any, name: str) -> Any:
     return paths_alone(gr.Image(label=label, sources=sources, buttons=[], height=300, elem_id=name))
 
 

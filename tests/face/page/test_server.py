@@ -43,7 +43,7 @@ def actions(tmp_path: Path) -> Any:
     [('127.0.0.1', True), ('127.8.0.1', True), ('::1', True), ('localhost', True)]
     + [('0.0.0.0', False), ('::', False), ('192.168.0.7', False), ('example.org', False)],
 )
-def test_local_addresses_are_told_apart(host: str, local: bool) -> None:
+def test_local_addresses_are_distinguished(host: str, local: bool) -> None:
     assert is_local(host) is local
 
 

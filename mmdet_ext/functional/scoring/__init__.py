@@ -4,6 +4,7 @@ from mmdet_ext.functional.scoring import (
     accuracy,
     all_pairs,
     confusion,
+    grid_protocol,
     identification,
     similarity,
     templates,
@@ -12,6 +13,7 @@ from mmdet_ext.functional.scoring import (
 from mmdet_ext.functional.scoring.accuracy import *
 from mmdet_ext.functional.scoring.all_pairs import *
 from mmdet_ext.functional.scoring.confusion import *
+from mmdet_ext.functional.scoring.grid_protocol import *
 from mmdet_ext.functional.scoring.identification import *
 from mmdet_ext.functional.scoring.similarity import *
 from mmdet_ext.functional.scoring.templates import *
@@ -21,6 +23,7 @@ __all__: list[str] = []
 __all__ += accuracy.__all__
 __all__ += all_pairs.__all__
 __all__ += confusion.__all__
+__all__ += grid_protocol.__all__
 __all__ += identification.__all__
 __all__ += similarity.__all__
 __all__ += templates.__all__

@@ -114,8 +114,7 @@ KINDS: dict[str, Kind] = {
     'segmentation metric': Kind('metric', hosts=('mmseg',)),
     'hook': Kind('hook'),
     'margin': Kind('margin'),
-    # Runs of a single process, as the hosts' are, wrap no model.
-    'model wrapper': Kind('model wrapper', hosts=()),
+    'model wrapper': Kind('model wrapper'),
 }
 
 

@@ -104,6 +104,17 @@ CASES = (
         },
     ),
     Case(
+        'face head',
+        'ShardedMarginHead',
+        {
+            'num_classes': CLASSES,
+            'in_channels': CHANNELS,
+            'margin': {'type': 'ArcFace'},
+            'sample_rate': 0.5,
+        },
+    ),
+    Case('model wrapper', 'ShardedHeadDDP'),
+    Case(
         'backbone',
         'IResNet',
         {'depth': 18, 'base_channels': 8, 'num_features': CHANNELS, 'input_size': INPUT_SIZE},

@@ -5,15 +5,18 @@ A run has made images of 32 px, a convolution as backbone, and a margin head of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.cases import cases_of
@@ -127,6 +130,9 @@ def face_setting(case: Case, host: FaceHost, root: Path) -> Setting:
         sampler = made
     elif case.kind == 'hook':
         options['custom_hooks'] = [hook_of(case)]
+    elif case.kind == 'model wrapper':
+        head['type'] = 'mmdet_ext.ShardedMarginHead'
+        options.update(cfg=dict(model_wrapper_cfg=made), launcher='pytorch')
     return Setting(
         host.model(parts['preprocessor'], parts['backbone'], parts['head']),
         train,
@@ -136,6 +142,20 @@ def face_setting(case: Case, host: FaceHost, root: Path) -> Setting:
         batch=BATCH,
         sampler=sampler,
     )
+
+
+@contextmanager
+def group_for(case: Case) -> Iterator[None]:
+    """Run the block in a group of one process, if the component needs a group."""
+    if case.kind != 'model wrapper':
+        yield
+        return
+    distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with patch.dict(os.environ, LOCAL_RANK='0'):
+            yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def evaluated_with(case: Case, host: FaceHost, root: Path) -> tuple[Any, Any, dict[str, Any]]:
@@ -181,7 +201,8 @@ def assert_took_part(case: Case, outcome: Outcome, folder: Path) -> None:
     """Assert that the component of a case was used in a run."""
     model, losses = outcome.runner.model, outcome.watch.losses
     parts = {type(part).__name__ for part in model.modules()}
-    if case.kind in ('margin', 'feature loss', 'backbone', 'face head', 'preprocessor'):
+    kinds = ('margin', 'feature loss', 'backbone', 'face head', 'preprocessor', 'model wrapper')
+    if case.kind in kinds:
         assert case.name in parts
     if case.kind == 'feature loss':
         named = [name for name in losses[0] if name.startswith('loss_')]

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.hosts import claims, host
 from mmdet_ext.registry import MODELS
-from tests.hosts.faces import SIZE, FaceHost, assert_took_part, face_setting
+from tests.hosts.faces import SIZE, FaceHost, assert_took_part, face_setting, group_for
 from tests.hosts.runs import Setting, follow
 
 HOST = host('mmengine')
@@ -120,5 +120,6 @@ BARE = FaceHost(Recogniser, packed, shrunk)
 def test_a_part_of_a_recogniser_trains_tests_and_resumes(
     case: Case, faces_root: Path, tmp_path: Path
 ) -> None:
-    outcome = follow(HOST, face_setting(case, BARE, faces_root), tmp_path)
+    with group_for(case):
+        outcome = follow(HOST, face_setting(case, BARE, faces_root), tmp_path)
     assert_took_part(case, outcome, tmp_path)

@@ -16,7 +16,14 @@ from mmengine.runner import Runner
 
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.hosts import claims, host, target_of
-from tests.hosts.faces import SIZE, FaceHost, assert_took_part, configured, face_setting
+from tests.hosts.faces import (
+    SIZE,
+    FaceHost,
+    assert_took_part,
+    configured,
+    face_setting,
+    group_for,
+)
 from tests.hosts.runs import (
     STEPS,
     Setting,
@@ -143,7 +150,8 @@ STOCK = FaceHost(
 def test_a_part_of_a_recogniser_trains_tests_and_resumes(
     case: Case, faces_root: Path, tmp_path: Path
 ) -> None:
-    outcome = follow(HOST, face_setting(case, STOCK, faces_root), tmp_path)
+    with group_for(case):
+        outcome = follow(HOST, face_setting(case, STOCK, faces_root), tmp_path)
     assert_took_part(case, outcome, tmp_path)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmdet_ext.functional.embedding import draw_classes
+from mmdet_ext.functional.embedding import draw_by_key, draw_classes, mixed
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -78,3 +78,50 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         draw_classes(torch.tensor(labels), classes, count, seeded())
+
+
+def slow_key(key: int, number: int) -> float:
+    """Return splitmix64 of a class as a share of 2^64, in Python's whole numbers."""
+    x = (mixed(key) + number * 0x9E3779B97F4A7C15) % 2**64
+    x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+    x = ((x ^ x >> 27) * 0x94D049BB133111EB) % 2**64
+    return (x ^ x >> 31) / 2**64
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize('first, stop', [(0, 300), (120, 300), (120, 120), (299, 300)])
+def test_a_class_is_drawn_by_its_key_or_by_a_label(rate: float, first: int, stop: int) -> None:
+    labels = torch.tensor([7, 299, 7, 130, 0])
+    classes, places = draw_by_key(labels, first, stop, rate, key=9)
+    expected = [
+        number
+        for number in range(first, stop)
+        if number in labels.tolist() or slow_key(9, number) < rate
+    ]
+    assert (classes + first).tolist() == expected
+    assert places.tolist() == [
+        expected.index(label) if first <= label < stop else -1 for label in labels.tolist()
+    ]
+
+
+def test_keys_are_equally_likely_and_independent() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    drawn = torch.zeros(200, 1000)
+    for key in range(200):
+        drawn[key, draw_by_key(none, 0, 1000, 0.1, key)[0]] = 1
+    # Means of 200,000, 1,000 and 200 draws lie within five deviations of the rate.
+    assert abs(float(drawn.mean()) - 0.1) < 5 * 0.3 / 200_000**0.5
+    assert float((drawn.mean(1) - 0.1).abs().max()) < 5 * 0.3 / 1000**0.5
+    assert float((drawn.mean(0) - 0.1).abs().max()) < 5 * 0.3 / 200**0.5
+    both = (drawn[1:] * drawn[:-1]).mean()
+    assert abs(float(both) - 0.01) < 5 * 0.1 / 199_000**0.5
+
+
+def test_a_rate_outside_0_and_1_is_refused() -> None:
+    with pytest.raises(ValueError, match='rate must be'):
+        draw_by_key(torch.tensor([0]), 0, 3, 1.5, key=0)
+
+
+def test_mixed_seeds_are_of_63_bits_and_differ() -> None:
+    seeds = {mixed(seed, block) for seed in (0, 1, 2**64 - 1, -3) for block in range(500)}
+    assert len(seeds) == 2000 and all(0 <= seed < 2**63 for seed in seeds)

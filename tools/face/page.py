@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         limits = Limits(int(args.max_mb * 2**20), args.max_pixels)
-        server = PageServer(FaceDesk(_recognizer(args), args.gallery, limits), args.host, args.port)
+        desk = FaceDesk(_recognizer(args), args.gallery, limits)
+        server = PageServer(desk, args.host, args.port, args.name)
     except (ValueError, OSError, OverflowError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -80,6 +81,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add('--detector-checkpoint', type=Path, help='its weights')
     add('--threshold', type=float, default=0.4, help='least cosine of a name (%(default)s)')
     add('--host', default='127.0.0.1', help='address to serve (%(default)s: this machine alone)')
+    add('--name', action='append', default=[], help='of a proxy before this page; can be repeated')
     add('--port', type=int, default=7860, help='0 for any free one (%(default)s)')
     megabytes = default.max_bytes / 2**20
     add('--max-mb', type=float, default=megabytes, help='of an image, in MB (%(default)g)')

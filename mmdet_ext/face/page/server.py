@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,6 +48,8 @@ class PageServer:
         desk: does the work.
         host: address to serve; `is_local` says whether others can reach it.
         port: to serve; 0 for any free one.
+        names: further names of the host that a request may have, such as that of a proxy before a
+            local address; it must pass the header ``Host`` on.
 
     Attributes:
         desk: does the work.
@@ -58,7 +60,13 @@ class PageServer:
         OSError: if the address cannot be served.
     """
 
-    def __init__(self, desk: FaceDesk, host: str = '127.0.0.1', port: int = 7860) -> None:
+    def __init__(
+        self,
+        desk: FaceDesk,
+        host: str = '127.0.0.1',
+        port: int = 7860,
+        names: Sequence[str] = (),
+    ) -> None:
         family = socket.AF_INET6 if ':' in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family)
         port = self._socket.getsockname()[1]
@@ -88,7 +96,7 @@ class PageServer:
         )
         guard = Guard(
             app,
-            _LOCAL_NAMES if is_local(host) else None,
+            (*_LOCAL_NAMES, *names) if is_local(host) else None,
             (limits.max_files + 1) * limits.max_bytes,
         )
         self._server = uvicorn.Server(

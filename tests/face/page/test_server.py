@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.face.recognition.networks import write_exported
 
 pytest.importorskip('gradio', reason='gradio is not installed: extra page')
 
+import mmdet_ext.face.page.server as server_module  # noqa: E402
 from mmdet_ext.face.page.layout import Actions, paths_alone  # noqa: E402
 from mmdet_ext.face.page.server import Guard, PageServer, is_local  # noqa: E402
 from mmdet_ext.face.page.uploads import UploadFolder  # noqa: E402
@@ -69,6 +71,17 @@ def test_requests_that_no_page_of_ours_sends_are_refused(
     path: str, headers: dict[str, str], status: int | None
 ) -> None:
     assert GUARD.verdict(path, headers)[0] == status
+
+
+def test_a_proxy_is_answered_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guards = []
+    monkeypatch.setattr(server_module.uvicorn, 'Config', lambda guard, **_: guards.append(guard))
+    monkeypatch.setattr(server_module.uvicorn, 'Server', lambda _: SimpleNamespace())
+    desk = FaceDesk(FaceRecognizer(PixelEmbedder()), tmp_path / 'gallery')
+    PageServer(desk, port=0, names=['faces.example']).close()
+    headers = {'host': 'faces.example', 'origin': 'https://faces.example'}
+    assert guards[0].verdict('/', headers) == (None, '')
+    assert guards[0].verdict('/', {'host': 'other.example'})[0] == 403
 
 
 def test_another_address_answers_to_any_name() -> None:

@@ -28,7 +28,7 @@ model = dict(
         num_feat_levels=1,
         corner_emb_channels=1,
         loss_heatmap=dict(type='GaussianFocalLoss', alpha=2.0, gamma=4.0, loss_weight=1.0),
-        loss_embedding=dict(type='AssociativeEmbeddingLoss', pull_weight=0.1, push_weight=0.1),
+        loss_embedding=dict(type='mmdet_ext.CornerGroupingLoss', pull_weight=0.1, push_weight=0.1),
         loss_offset=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0),
     ),
     test_cfg=dict(

@@ -107,4 +107,5 @@ CASES = (
         'AssignerSwitchHook',
         {'begin': 2, 'assigner': {'type': 'mmdet_ext.DynamicSoftLabelAssigner'}},
     ),
+    Case('grouping loss', 'CornerGroupingLoss', {'pull_weight': 0.1, 'push_weight': 0.1}),
 )

@@ -164,6 +164,40 @@ def single(
     return model
 
 
+def corners(loss: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a CornerNet, whose embeddings mmdet decodes with one dimension alone.
+
+    Args:
+        loss: config of the loss of its embeddings.
+    """
+    backbone = dict(
+        type='HourglassNet',
+        downsample_times=2,
+        num_stacks=1,
+        stage_channels=[CHANNELS] * 3,
+        stage_blocks=[1, 1, 1],
+        feat_channel=CHANNELS,
+        norm_cfg=NORM,
+    )
+    head = dict(
+        type='CornerHead',
+        num_classes=CLASSES,
+        in_channels=CHANNELS,
+        corner_emb_channels=1,
+        loss_embedding=loss,
+    )
+    test = dict(
+        corner_topk=40,
+        local_maximum_kernel=3,
+        distance_threshold=0.5,
+        score_thr=0.0,
+        max_per_img=20,
+        nms=dict(type='soft_nms', iou_threshold=0.5),
+    )
+    model = detector('CornerNet', bbox_head=head, test_cfg=test)
+    return {**model, 'backbone': backbone, 'neck': None}
+
+
 def two_stages(masks: bool = False, classes: int = CLASSES, **changes: Any) -> dict[str, Any]:
     """Return the config of a two-stage detector.
 

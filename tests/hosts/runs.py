@@ -63,9 +63,10 @@ class Watch(Hook):
         if gradient.any():
             self.pulled.add(name)
 
-    def _note_call(self, loss: nn.Module, args: Any, named: dict[str, Any], value: Tensor) -> None:
+    def _note_call(self, loss: nn.Module, args: Any, named: dict[str, Any], value: Any) -> None:
         self.calls.append((len(args), tuple(sorted(named))))
-        self.values.append(value.detach().clone())  # a host may add to it
+        parts = value if isinstance(value, tuple) else (value,)
+        self.values += [part.detach().clone() for part in parts]  # a host may add to it
         if isinstance(args[0], Tensor) and args[0].requires_grad:
             args[0].register_hook(partial(self._note, 'prediction'))
 

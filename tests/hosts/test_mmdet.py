@@ -14,6 +14,7 @@ from mmdet_ext.catalog.hosts import claims, host
 from tests.hosts.boxes import built, data_of
 from tests.hosts.detectors import (
     CLASSES,
+    corners,
     reported,
     single,
     two_stages,
@@ -155,6 +156,16 @@ def test_a_hook_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path:
     outcome = run(boxes_root, tmp_path, single('GFLHead'), custom_hooks=[hook])
     assert_detects(outcome, 'GFLHead')
     assert type(outcome.runner.model.bbox_head.assigner).__name__ == 'DynamicSoftLabelAssigner'
+
+
+@of_kind('grouping loss')
+def test_a_grouping_loss_trains_tests_and_resumes(
+    case: Case, boxes_root: Path, tmp_path: Path
+) -> None:
+    outcome = run(boxes_root, tmp_path, corners(configured(case)))
+    for step in outcome.watch.losses:
+        assert set(step) - {'loss'} == {'det_loss', 'pull_loss', 'push_loss', 'off_loss'}
+    assert type(outcome.runner.model.bbox_head.loss_embedding).__name__ == case.name
 
 
 @of_kind('sampler')

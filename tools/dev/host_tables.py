@@ -23,6 +23,7 @@ PLURALS = {
     'detection backbone': 'detection backbones',
     'detection transform': 'transforms of images with boxes',
     'detection hook': 'hooks of detectors',
+    'grouping loss': 'losses of embeddings that group',
     'face head': 'face heads',
 }
 

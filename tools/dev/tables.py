@@ -50,6 +50,7 @@ FACE = {
     'face.transforms': 'transform',
     'face.metrics': 'metric',
     'face.hooks': 'hook',
+    'face.sharding': 'model wrapper',
 }
 SEGMENTATION = {'segmentation.metrics': 'metric'}
 

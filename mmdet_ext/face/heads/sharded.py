@@ -126,10 +126,12 @@ class ShardedMarginHead(MarginHead):
         first, stop, _ = self.shard
         each, seed = self.num_subcenters, torch.initial_seed()
         table = torch.empty(self.shard.count * each, self.embedding_channels)
-        for block in range(first // _BLOCK, -(-stop // _BLOCK) if stop > first else 0):
+        blocks = range(first // _BLOCK, -(-stop // _BLOCK) if stop > first else 0)
+        # A table that holds no numbers needs none, as where sizes of a model are counted.
+        for block in () if table.is_meta else blocks:
             begin = block * _BLOCK
-            generator = torch.Generator().manual_seed(mixed(seed, block))
-            rows = torch.empty(_BLOCK * each, self.embedding_channels)
+            generator = torch.Generator('cpu').manual_seed(mixed(seed, block))
+            rows = torch.empty(_BLOCK * each, self.embedding_channels, device='cpu')
             rows.normal_(std=0.01, generator=generator)
             low, high = max(first, begin), min(stop, begin + _BLOCK)
             inside = slice((low - first) * each, (high - first) * each)

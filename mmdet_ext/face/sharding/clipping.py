@@ -91,7 +91,7 @@ def share_decisions(optim_wrapper: Any, sharded: frozenset[int]) -> None:
     for wrapper in getattr(optim_wrapper, 'optim_wrappers', {'': optim_wrapper}).values():
         if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:
             wrapper.clip_func = partial(clip_global_norm, sharded=sharded)
-        scaler = getattr(wrapper, 'loss_scaler', None)
+        scaler: Any = getattr(wrapper, 'loss_scaler', None)
         if hasattr(scaler, 'unscale_') and 'unscale_' not in vars(scaler) and scaler.is_enabled():
             # Optimizers that skip a step themselves take the second way.
             for name in ('unscale_', '_check_inf_per_device'):

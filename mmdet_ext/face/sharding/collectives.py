@@ -16,7 +16,8 @@ from mmengine.dist import all_gather, all_reduce, get_backend, get_rank, get_wor
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
-from mmdet_ext.functional.embedding.competition import Competition, Kind
+from mmdet_ext.functional.embedding.chunked_competition import Kind
+from mmdet_ext.functional.embedding.competition import Competition
 
 # Signs in messages of gloo, NCCL and their sockets that an exchange was cut off.
 _SIGNS = (

@@ -36,7 +36,8 @@ class ShardedHeadDDP(MMDistributedDataParallel):
         self, module: nn.Module, detect_anomalous_params: bool = False, **kwargs: Any
     ) -> None:
         heads = _sharded_modules(module)
-        names, params = [], []
+        names: list[str] = []
+        params: list[nn.Parameter] = []
         for prefix, head in heads.items():
             own = {**head.sharded_state(), **head.sharded_parameters()}
             names += [f'{prefix}.{name}' if prefix else name for name in own]

@@ -25,7 +25,7 @@ class ClassShard(NamedTuple):
     total: int
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]
         """Number of classes that this process holds; it may be 0."""
         return self.stop - self.first
 

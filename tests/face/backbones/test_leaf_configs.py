@@ -36,6 +36,15 @@ LEAVES: dict[str, tuple[Any, ...]] = {
         20,
         'ms1mv3',
     ),
+    'arcface_iresnet50_sharded_8xb128_ms1mv3': (
+        93431,
+        PARAMETERS[50],
+        'ArcFace',
+        0.1,
+        5e-4,
+        20,
+        'ms1mv3',
+    ),
     'arcface_iresnet100_8xb128_ms1mv3': (
         93431,
         PARAMETERS[100],
@@ -111,7 +120,7 @@ def test_leaf_config_matches_its_name(path: Path) -> None:
     assert count(backbone) == parameters
     assert tuple(model.head.weight.shape) == (classes, backbone.num_features)
     assert (head.type, head.num_classes, head.in_channels, head.scale) == (
-        'mmdet_ext.MarginHead',
+        'mmdet_ext.ShardedMarginHead' if 'sharded' in path.stem else 'mmdet_ext.MarginHead',
         classes,
         backbone.num_features,
         64,

@@ -1,4 +1,4 @@
-"""Figures of comparisons: of configs, their loss and metric, and of runtimes, their latency."""
+"""Figures of comparisons: of configs, of runtimes, and of classifiers over many identities."""
 
 from __future__ import annotations
 
@@ -92,4 +92,41 @@ def draw_latency(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes[0].legend(fontsize=8)
     for axis in axes:
         axis.grid(alpha=0.3, axis='x')
+    save_figure(figure, path)
+
+
+def draw_scale(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw CPU time and memory of a step over the number of identities, both axes logarithmic.
+
+    Args:
+        points: with ``name``, ``rate``, ``identities``, ``cpu_ms`` and ``peak_mib``; a name has one
+            colour, a rate one line style.
+        path: The png file to write.
+
+    Raises:
+        ValueError: without points.
+    """
+    if not points:
+        raise ValueError('there are no points to draw')
+    names = list(dict.fromkeys(point['name'] for point in points))
+    rates = list(dict.fromkeys(point['rate'] for point in points))
+    figure = new_figure(12, 4.5)
+    axes = figure.subplots(1, 2)
+    for name, rate in dict.fromkeys((point['name'], point['rate']) for point in points):
+        own = [point for point in points if (point['name'], point['rate']) == (name, rate)]
+        style: dict[str, Any] = dict(
+            color=COLOURS[names.index(name) % len(COLOURS)],
+            linestyle=('-', '--', '-.', ':')[rates.index(rate) % 4],
+            marker='o',
+            markersize=4,
+        )
+        for axis, key in zip(axes, ('cpu_ms', 'peak_mib'), strict=True):
+            label = f'{name}, rate {rate:g}'
+            axis.plot([p['identities'] for p in own], [p[key] for p in own], label=label, **style)
+    axes[0].set(title='CPU time of a step, median', ylabel='ms')
+    axes[1].set(title='memory beyond centres, gradients and optimizer state', ylabel='MiB')
+    for axis in axes:
+        axis.set(xscale='log', yscale='log', xlabel='identities')
+        axis.grid(alpha=0.3, which='both')
+    axes[0].legend(fontsize=8)
     save_figure(figure, path)

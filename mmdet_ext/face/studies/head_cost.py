@@ -1,4 +1,4 @@
-"""Cost of a classifier over many identities: what a GPU must hold, compute and send in a step.
+"""Cost of a classifier over many identities: what a GPU holds, computes and exchanges in a step.
 
 All of it follows from shapes. `tools/benchmarks/face_scale.py` prints it beside what it measures on
 a CPU, and beside figures that others have published.
@@ -52,8 +52,8 @@ class HeadCost:
         state: bytes of the optimizer's state.
         working: bytes beyond these at the peak of a step.
         flops: floating-point operations of the matrix products.
-        received: bytes that the GPU receives, and sends, from other GPUs; whatever the number of
-            identities.
+        exchanged: bytes that `ShardedMarginHead` gathers and reduces, whatever the number of
+            identities; 0 on one GPU.
     """
 
     centers: int
@@ -61,7 +61,7 @@ class HeadCost:
     state: int
     working: int
     flops: int
-    received: int
+    exchanged: int
 
     @property
     def total(self) -> int:
@@ -87,8 +87,8 @@ def head_cost(
         below:  working = the larger of    4 (D K + K + W N K + c W N + c D + W N D)  backward
                                            4 D K (1 + states) + 8 K                   step
         flops   = 2 W N D K times 4 products, or 3 where the products are kept (W N <= D)
-        received = 2 (W - 1) N D 4         features, and their gradient
-                   + (W - 1) N (8 + 2 * 3 * 4)   labels; cosine, highest and sum of each sample
+        exchanged = 4 W N (2 D + 1)        features with their lengths, and their gradient
+                    + 8 W + 24 W N         labels; own similarity and length; largest and sum
 
     W N K is missing where the products are not kept. The optimizer must work in place
     (``fused=True``), and W N K be above 65,536: smaller tables are held whole.
@@ -122,14 +122,14 @@ def head_cost(
     if rate < 1:
         backward += row * drawn + (_FLOAT * gathered * drawn if kept else 0)
     step = 0 if rate == 1 else row * drawn * (1 + states) + _LONG * drawn
-    others = (gpus - 1) * samples
+    several = _FLOAT * gathered * (2 * channels + 1) + _LONG * gpus + 6 * _FLOAT * gathered
     return HeadCost(
         centers=row * own,
         gradient=row * drawn,
         state=row * own * states,
         working=max(backward, step),
         flops=(3 if kept else 4) * 2 * gathered * channels * drawn,
-        received=others * (2 * row + _LONG + 2 * 3 * _FLOAT),
+        exchanged=several if gpus > 1 else 0,
     )
 
 
@@ -184,10 +184,12 @@ def cost_table(
 ) -> str:
     """Format a Markdown table of `head_cost`, with the published figures, each row with its kind.
 
-    Memory is in GB (1e9 bytes) per GPU, what is sent in MB per GPU and step.
+    Memory is in GB (1e9 bytes) per GPU, what is exchanged in MB per step.
     """
-    columns = ('kind', 'identities', 'GPUs', 'rate', 'centres', 'gradient', 'momentum', 'working')
-    columns += ('all, SGD', 'all, AdamW', 'TFLOP', 'sent, MB', 'images/s')
+    columns = [
+        *('kind', 'identities', 'GPUs', 'rate', 'centres', 'gradient', 'momentum', 'working'),
+        *('all, SGD', 'all, AdamW', 'TFLOP', 'exchanged, MB', 'images/s'),
+    ]
     lines = [f'| {" | ".join(columns)} |', f'| --- {"| ---: " * (len(columns) - 1)}|']
     for count in identities:
         for number in gpus:
@@ -212,7 +214,7 @@ def _row(identities: int, gpus: int, rate: float, samples: int, channels: int) -
     return (
         f'| computed | {identities:,} | {gpus} | {rate:g} | '
         + ' | '.join(f'{size / 1e9:.2f}' for size in sizes)
-        + f' | {sgd.flops / 1e12:.2f} | {sgd.received / 1e6:.1f} |  |'
+        + f' | {sgd.flops / 1e12:.2f} | {sgd.exchanged / 1e6:.1f} |  |'
     )
 
 

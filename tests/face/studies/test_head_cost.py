@@ -25,8 +25,8 @@ def test_costs_by_hand() -> None:
     # 2^25 / 1024 = 32,768 classes per chunk, with 1,024 scores and 512 products each.
     assert cost.working == 4 * (32_768 * 1536 + 1024 * 512 + 125_000)
     assert cost.flops == 4 * 2 * 1024 * 512 * 125_000
-    # Features and gradients of 7 other GPUs, their labels, and three numbers, reduced.
-    assert cost.received == 7 * 128 * (2 * 2048 + 8 + 24)
+    # The batch has 1,024 samples: features, lengths and gradients; sizes; labels and four numbers.
+    assert cost.exchanged == 4 * 1024 * (512 + 1 + 512) + 8 * 8 + (8 + 4 * 4) * 1024
     assert cost.total == 3 * cost.centers + cost.working
 
 
@@ -39,7 +39,7 @@ def test_costs_of_drawn_classes_by_hand() -> None:
     # 128 samples of 512 channels: products are kept. 1,024 are more than 512.
     assert cost.flops == 3 * 2 * 128 * 512 * 1_000_000
     assert head_cost(8 * 10**6, 8, 0.1).flops == 4 * 2 * 1024 * 512 * 100_000
-    assert cost.received == 0
+    assert cost.exchanged == 0
 
 
 @pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])

@@ -13,7 +13,7 @@ from mmdet_ext.data.face.pairs.sets import MEAN, distinct_names, pairs_from
 from mmdet_ext.data.reports import listed
 from mmdet_ext.face.metrics.embedding_metric import not_evaluated
 
-_WITH_MEAN = ('accuracy', 'auc', 'eer')
+_WITH_MEAN = ('accuracy', 'auc', 'eer', 'insightface_accuracy', 'insightface_tar')
 
 #: sample_idx, label, embedding and image file of an image.
 Row = tuple[int, int, np.ndarray, str | None]

@@ -6,8 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from mmdet_ext.face.metrics.embedding_metric import EmbeddingMetric, plain, rate_name
 from mmdet_ext.face.metrics.verification_files import histogram
+from mmdet_ext.functional.scoring.grid_protocol import grid_verification
 from mmdet_ext.functional.scoring.similarity import GRID
 from mmdet_ext.functional.scoring.verification import (
     ScoreCounts,
@@ -41,6 +44,18 @@ def rate_figures(
         figures[f'tar@far={rate_name(point.bound)}'] = point.tar
         figures[f'threshold@far={rate_name(point.bound)}'] = point.threshold
     return figures | {'genuine_pairs': float(genuine), 'impostor_pairs': float(impostors)}
+
+
+def grid_figures(similarities: Tensor, same: Tensor, folds: int) -> dict[str, float]:
+    """Compute the figures of InsightFace's protocol, by the names under which they are reported."""
+    found = grid_verification(similarities, same, folds)
+    return {
+        'insightface_accuracy': found.accuracy,
+        'insightface_accuracy_std': found.accuracy_std,
+        'insightface_tar': found.tar,
+        'insightface_tar_std': found.tar_std,
+        'insightface_far': found.far,
+    }
 
 
 def warn_of_ties(metric: EmbeddingMetric, counts: ScoreCounts) -> None:

@@ -30,6 +30,7 @@ from mmdet_ext.face.metrics.joined_sets import (
 from mmdet_ext.face.metrics.operating_points import (
     ROC_POINTS,
     curve_for_json,
+    grid_figures,
     rate_figures,
     warn_of_ties,
 )
@@ -96,6 +97,10 @@ class FaceVerificationMetric(EmbeddingMetric):
             1 / impostor pairs is refused, not extrapolated. None takes those of 1e-1 to 1e-6 that
             the pairs can show, and logs which are left out.
         folds: number of contiguous folds, if the pairs of the data set have no ``fold``.
+        insightface: whether to add InsightFace's figures of the pairs of the data set, beside the
+            exact ones: ``insightface_accuracy``, ``insightface_accuracy_std``,
+            ``insightface_tar``, ``insightface_tar_std`` and ``insightface_far``, at a FAR of 1e-3
+            and with ``folds`` contiguous folds. See `grid_verification` for how they differ.
         similarity: 'cosine', the only measure so far.
         block: rows and columns of one matrix product, for all pairs; it bounds the memory.
         hardest: number of pairs of each kind for ``verification.json`` and the sheet of pairs.
@@ -128,6 +133,7 @@ class FaceVerificationMetric(EmbeddingMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
+        insightface: bool = False,
     ) -> None:
         super().__init__(out_dir, collect_device, prefix, collect_dir)
         check_one_of('pairs', pairs, ('dataset', 'all'))
@@ -136,7 +142,9 @@ class FaceVerificationMetric(EmbeddingMetric):
         check_number('block', block, least=1)
         check_number('hardest', hardest, least=0)
         self.pairs, self.folds, self.block, self.hardest = pairs, folds, block, hardest
-        self.fars = checked_rates(fars, 'fars')
+        self.fars, self.insightface = checked_rates(fars, 'fars'), insightface
+        if insightface and pairs == 'all':
+            raise ValueError("insightface=True needs pairs='dataset': its protocol has folds")
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Compute the results of the collected images."""
@@ -217,6 +225,7 @@ class FaceVerificationMetric(EmbeddingMetric):
                 'accuracy_std': folds.std,
                 'accuracy_se': folds.standard_error,
                 'accuracy_threshold': sum(folds.thresholds) / len(folds.thresholds),
+                **(grid_figures(similarities, same, self.folds) if self.insightface else {}),
             },
         )
 

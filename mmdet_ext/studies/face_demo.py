@@ -89,6 +89,15 @@ def own_faces(root: Path, seed: int) -> tuple[DemoFaces, str]:
     return DemoFaces(root, train, list(test), images, 'people'), str(faces)
 
 
+def images_by_person(faces: DemoFaces) -> dict[str, list[Path]]:
+    """Return the usable images of each person, in natural order."""
+    found = list_faces(faces.root, bad_images='drop')
+    images: dict[str, list[Path]] = {name: [] for name in found.classes}
+    for path, label in zip(found.paths, found.labels, strict=True):
+        images[found.classes[label]].append(Path(path))
+    return images
+
+
 def train_and_test(
     config: Path, faces: DemoFaces, folder: Path, *, epochs: int | None, seed: int
 ) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_ext.data.synthetic.faces import make_faces
+from mmdet_ext.face.studies import scene_demo
 from mmdet_ext.studies.face_demo import digit_faces, own_faces
 from tests._helpers.tools import load_tool
 
@@ -50,7 +51,11 @@ def test_too_few_people_are_an_error(
 
 
 @pytest.mark.subprocess
-def test_it_trains_tests_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_trains_tests_plots_and_names_faces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scene_demo, 'TRAIN_SCENES', 8)
+    monkeypatch.setattr(scene_demo, 'TEST_SCENES', 3)
     # Characters that mim's --cfg-options would interpret, and images that cannot be used.
     root = tmp_path / 'my [faces], a=(1) \'x"'
     make_faces(root)
@@ -78,4 +83,8 @@ def test_it_trains_tests_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture
         assert f'| {name} | {figures["auc"]:.3f} |' in printed
     for image in ('roc.png', 'hardest_pairs.png', 'similarities.png', 'scatter.png'):
         assert (work / image).read_bytes().startswith(b'\x89PNG'), image
+    scenes = report['scenes']
+    assert 3 <= scenes['faces'] <= 12 and scenes['known'] + scenes['strangers'] == scenes['found']
+    assert f'faces found                          {scenes["found"]:4d} of' in printed
+    assert (work / 'scenes' / 'recognised.png').read_bytes().startswith(b'\x89PNG')
     assert sorted(root.joinpath('faces').rglob('*')) == before

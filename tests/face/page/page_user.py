@@ -46,8 +46,15 @@ class PageUser:
 
     def tab(self, name: str) -> None:
         """Open a tab."""
-        (tab,) = [each for each in self.all('[role=tab]') if each.text == name]
-        tab.click()
+        self.named('[role=tab]', name).click()
+
+    def named(self, selector: str, text: str) -> Any:
+        """Wait for an element with a text, perhaps after the sign of a choice, and return it."""
+
+        def found() -> list[Any]:
+            return [each for each in self.all(selector) if each.text.strip().endswith(text)]
+
+        return self.until(found, f'{selector} with the text {text!r}')[0]
 
     def upload(self, where: str, files: Sequence[Path]) -> None:
         """Choose files, and wait until the page shows them."""
@@ -110,7 +117,5 @@ class PageUser:
         """Delete a person, and return the answer."""
         self.tab('People')
         self.all('#chosen input')[0].click()
-        options = self.until(lambda: self.all('#chosen [role=option]'), 'list of people')
-        (option,) = [each for each in options if each.text.strip().endswith(name)]
-        option.click()
+        self.named('#chosen [role=option]', name).click()
         return self.answer('delete', 'removed')

@@ -62,6 +62,8 @@ def test_a_deleted_person_is_in_no_file_and_in_no_search(desk: FaceDesk, tmp_pat
     name, images = 'Änna Müller', [draw_face(1, 0), draw_face(2, 0)]
     desk.enrol(name, [write_face(tmp_path, 'a.png', 1)], consent=True)
     desk.enrol('bob', [write_face(tmp_path, 'b.png', 2)], consent=True)
+    for identity in range(3, 9):  # so many that a save alone would keep what was removed
+        desk.enrol(f'p{identity}', [write_face(tmp_path, 'c.png', identity)], consent=True)
     anna, bob = vectors(desk, *images)
     before = contents(desk)
     assert name.encode() in before and anna in before and bob in before
@@ -69,10 +71,10 @@ def test_a_deleted_person_is_in_no_file_and_in_no_search(desk: FaceDesk, tmp_pat
     after = contents(desk)
     assert name.encode() not in after and b'M\\u00fcller' not in after and anna not in after
     assert b'bob' in after and bob in after
-    rows = np.asarray(desk.recognizer.gallery._people.rows.take(np.arange(1)))
-    assert rows.tobytes() == bob and desk.recognizer.gallery.names == ('bob',)
+    rows = desk.recognizer.gallery._people.rows
+    assert len(rows) == 7 and anna not in np.asarray(rows.take(np.arange(7))).tobytes()
     (face,) = desk.search(write_face(tmp_path, 'again.png', 1, 5)).faces
-    assert face.name == 'unknown' and [each.name for each in face.candidates] == ['bob']
+    assert face.name == 'unknown' and name not in [each.name for each in face.candidates]
 
 
 def test_the_last_person_can_be_deleted_and_enrolled_again(desk: FaceDesk, tmp_path: Path) -> None:

@@ -43,24 +43,6 @@ def browser(profile: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope='module')
-def server(profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from mmdet_ext.face.page.server import PageServer
-
-    recognizer = FaceRecognizer(PixelEmbedder(), threshold=THRESHOLD)
-    folder = tmp_path_factory.mktemp('served') / 'people.gallery'
-    with PageServer(FaceDesk(recognizer, folder, Limits(2_000_000, 4_000_000)), port=0) as server:
-        yield server
-    assert not server.uploads.path.exists()
-
-
-@pytest.fixture
-def user(server: Any, browser: Any) -> PageUser:
-    for name in server.desk.people():
-        server.desk.remove(name)
-    return PageUser(browser, server.url)
-
-
-@pytest.fixture
 def connections() -> Iterator[set[str]]:
     """Collect the addresses to which this process connects."""
     seen: set[str] = set()
@@ -76,6 +58,26 @@ def connections() -> Iterator[set[str]]:
     sys.addaudithook(hook)
     yield seen
     active.clear()
+
+
+@pytest.fixture(scope='module')
+def server(
+    profile: Path, connections: set[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    from mmdet_ext.face.page.server import PageServer
+
+    recognizer = FaceRecognizer(PixelEmbedder(), threshold=THRESHOLD)
+    folder = tmp_path_factory.mktemp('served') / 'people.gallery'
+    with PageServer(FaceDesk(recognizer, folder, Limits(2_000_000, 4_000_000)), port=0) as server:
+        yield server
+    assert not server.uploads.path.exists()
+
+
+@pytest.fixture
+def user(server: Any, browser: Any) -> PageUser:
+    for name in server.desk.people():
+        server.desk.remove(name)
+    return PageUser(browser, server.url)
 
 
 def test_people_are_enrolled_found_and_deleted(

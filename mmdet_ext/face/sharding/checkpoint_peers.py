@@ -36,8 +36,14 @@ class Peers:
         self._mesh: Any = None
         initialized = dist.is_available() and dist.is_initialized()
         if not alone and initialized and dist.get_world_size() > 1:
-            from torch.distributed.device_mesh import DeviceMesh
-
+            try:
+                from torch.distributed.device_mesh import DeviceMesh
+                from torch.distributed.tensor import DTensor  # noqa: F401
+            except ImportError as error:
+                raise RuntimeError(
+                    'checkpoints of several processes need torch 2.5 or newer, this is '
+                    f'{torch.__version__}'
+                ) from error
             self.count, self.rank = dist.get_world_size(), dist.get_rank()
             self.group = dist.new_group(backend='gloo', timeout=_PATIENCE)
             self._mesh = DeviceMesh.from_group(self.group, 'cpu')

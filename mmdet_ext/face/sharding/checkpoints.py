@@ -44,12 +44,6 @@ from mmdet_ext.face.sharding.checkpoint_state import (
     sharded_modules,
     take_state,
 )
-from mmdet_ext.face.sharding.checkpoint_tables import (
-    check_tables,
-    read_index,
-    read_tables,
-    write_tables,
-)
 from mmdet_ext.face.sharding.shards import ClassShard, writing_shards
 from mmdet_ext.utils.files import whole_file
 
@@ -68,6 +62,13 @@ __all__ = [
 
 REPLICATED = 'replicated.pth'
 _WEIGHTS = ('meta', 'state_dict')
+
+
+def _tables() -> Any:
+    """Return `checkpoint_tables`, whose imports take seconds, at the first use."""
+    from mmdet_ext.face.sharding import checkpoint_tables
+
+    return checkpoint_tables
 
 
 def describe(model: nn.Module, epoch: int, steps: int, peers: Peers) -> Manifest:
@@ -185,7 +186,7 @@ class CheckpointWriter:
                     f'this process does not see {writing}, which the first process made: take a '
                     'work_dir or out_dir on a disk that all machines share'
                 )
-        write_tables(writing, tables, totals, self.peers)
+        _tables().write_tables(writing, tables, totals, self.peers)
         with self.peers.together():
             if first:
                 complete_folder(folder, manifest)
@@ -271,15 +272,15 @@ def _read(
         if weights_only:
             content = {part: content[part] for part in _WEIGHTS if part in content}
         totals = {key: shards[form.module].total for key, form in rows.items()}
-        index = read_index(folder)
-        dtypes = check_tables(
+        index = _tables().read_index(folder)
+        dtypes = _tables().check_tables(
             index, {key: (totals[key], form.width) for key, form in rows.items()}, folder
         )
         tables = {
             key: torch.empty(shards[form.module].count, form.width, dtype=dtypes[key])
             for key, form in rows.items()
         }
-    read_tables(folder, tables, totals, index, peers)
+    _tables().read_tables(folder, tables, totals, index, peers)
     tensors = {key: table.reshape(-1, *rows[key].trailing) for key, table in tables.items()}
     return TrainingState(content, tensors, rows)
 

@@ -50,8 +50,8 @@ class StopAt(Hook):
             raise InterruptedError('stopped')
 
 
-def make_runner(work_dir: Path, kind: str = 'SGD', **options: Any) -> Runner:
-    """Return a runner of four epochs of two steps, with an average of the weights."""
+def make_runner(work_dir: Path, kind: str = 'SGD', steps: int = STEPS, **options: Any) -> Runner:
+    """Return a runner of four epochs of two steps, or of so many."""
     peers = Peers()
     hook = dict(type='mmdet_ext.ShardedCheckpointHook', **options.pop('hook', {}))
     optimizer: dict[str, Any] = dict(type=kind, lr=0.1)
@@ -60,7 +60,7 @@ def make_runner(work_dir: Path, kind: str = 'SGD', **options: Any) -> Runner:
     loader: dict[str, Any] = dict(
         batch_size=1,
         num_workers=0,
-        dataset=list(range(STEPS * peers.count)),
+        dataset=list(range(steps * peers.count)),
         sampler=dict(type='DefaultSampler', shuffle=False),
     )
     usual: dict[str, Any] = dict(

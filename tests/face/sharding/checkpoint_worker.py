@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-import mmdet_ext.face.sharding.checkpoints as checkpoints
+import mmdet_ext.face.sharding.checkpoint_tables as checkpoint_tables
 from mmdet_ext.face.sharding.checkpoints import (
     CheckpointWriter,
     Peers,
@@ -98,14 +98,14 @@ def fail(root: Path, rank: int) -> Any:
     model = StubModel(peers)
     optimizer = optimizer_of(model, 'sgd')
     found = []
-    original = checkpoints.write_tables
+    original = checkpoint_tables.write_tables
 
     def no_space(folder: Path, tables: Any, totals: Any, peers: Peers) -> None:
         with peers.together():
             if peers.rank == 1:
                 raise OSError('no space left')
 
-    checkpoints.write_tables = no_space
+    checkpoint_tables.write_tables = no_space
     for background in (False, True):
         writer = CheckpointWriter(root, peers, background=background)
         try:
@@ -114,7 +114,7 @@ def fail(root: Path, rank: int) -> Any:
             found.append('none')
         except (RuntimeError, OSError) as error:
             found.append(f'{type(error).__name__}: {error}')
-    checkpoints.write_tables = original
+    checkpoint_tables.write_tables = original
     write(CheckpointWriter(root, peers), model, optimizer, peers)
     if rank == 1:
         model.head.rows_per_class = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmdet_ext.face.sharding import checkpoint_tables
 from mmdet_ext.face.sharding.checkpoint_folders import complete_folders, remove_leftovers
 from mmdet_ext.face.sharding.checkpoints import (
     CheckpointWriter,
@@ -58,6 +60,33 @@ def load(folder: Path, model: StubModel, optimizer: Any = None) -> None:
     peers = Peers()
     state = read_checkpoint(folder, model, peers, weights_only=optimizer is None)
     restore(model, state, peers, folder, optimizer)
+
+
+def test_the_background_writes_what_was_there_at_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = trained()
+    peers, changed = Peers(), threading.Event()
+    original = checkpoint_tables.write_tables
+
+    def write_late(*args: Any) -> None:
+        assert changed.wait(60)
+        original(*args)
+
+    monkeypatch.setattr(checkpoint_tables, 'write_tables', write_late)
+    writer = CheckpointWriter(tmp_path, peers, background=True)
+    with writing_shards():
+        content = {'state_dict': model.state_dict()}
+    before = snapshot(model, optimizer)
+    state = take_state(model, content, optimizer, peers)
+    writer.write('iter_1', state, describe(model, 0, 1, peers))
+    train(model, optimizer, 2, 4)
+    assert latest_checkpoint(tmp_path) is None
+    changed.set()
+    writer.wait()
+    load(tmp_path / 'iter_1', model, optimizer)
+    after = snapshot(model, optimizer)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def names(root: Path) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import mmdet_ext.face.sharding.checkpoints as checkpoints
+import mmdet_ext.face.sharding.checkpoint_tables as checkpoint_tables
 from mmdet_ext.registry import HOOKS
 from tests._helpers.processes import run_python
 from tests.face.sharding.checkpoint_runs import EPOCHS, StopAt, make_runner, values_of
@@ -99,6 +99,7 @@ def test_a_loop_of_steps_resumes_in_the_middle(tmp_path: Path) -> None:
         options: dict[str, Any] = dict(
             train_cfg=dict(type='IterBasedTrainLoop', max_iters=8),
             hook=dict(interval=3, by_epoch=False),
+            steps=8,
         )
         runner = make_runner(tmp_path / str(stop), **options)
         if stop is not None:
@@ -158,7 +159,7 @@ def test_an_error_in_the_background_ends_the_training(
     def no_space(*args: Any) -> None:
         raise OSError('no space left')
 
-    monkeypatch.setattr(checkpoints, 'write_tables', no_space)
+    monkeypatch.setattr(checkpoint_tables, 'write_tables', no_space)
     with pytest.raises(RuntimeError, match='could not write epoch_4: no space left'):
         make_runner(tmp_path, hook=dict(interval=4, async_save=True)).train()
     assert names(tmp_path) == ['epoch_4.writing']

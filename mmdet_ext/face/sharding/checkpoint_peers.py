@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mmdet_ext.face.sharding.collectives import explained
+
 # The slowest disk may take so much longer than the fastest.
 _PATIENCE = timedelta(hours=1)
 
@@ -49,11 +51,16 @@ class Peers:
             self._mesh = DeviceMesh.from_group(self.group, 'cpu')
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all processes, in their order."""
+        """Return the values of all processes, in their order.
+
+        Raises:
+            ProcessEndedError: a RuntimeError, where another process ended.
+        """
         if self.group is None:
             return [value]
         values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value, group=self.group)
+        with explained():
+            dist.all_gather_object(values, value, group=self.group)
         return values
 
     @contextmanager
@@ -61,14 +68,20 @@ class Peers:
         """Run a block in all processes; where it fails in one, raise in all.
 
         Raises:
-            RuntimeError: with number and error of another process that failed.
+            RuntimeError: with number and error of another process that failed; and a
+                ProcessEndedError where one ended.
         """
         error: Exception | None = None
         try:
             yield
         except Exception as caught:
             error = caught
-        texts = self.gather(None if error is None else f'{type(error).__name__}: {error}')
+        text = None if error is None else f'{type(error).__name__}: {error}'
+        try:
+            texts = self.gather(text)
+        except RuntimeError:
+            if error is None:
+                raise
         if error is not None:
             raise error
         for rank, text in enumerate(texts):

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 
 from mmdet_ext.face.sharding.checkpoint_peers import Peers
+from mmdet_ext.face.sharding.collectives import explained
 
 _INDEX = '.metadata'
 # What the index of such a checkpoint names.
@@ -56,7 +57,7 @@ def write_tables(
         peers: processes of the training.
 
     Raises:
-        RuntimeError: if a process failed.
+        RuntimeError: if a process failed; a ProcessEndedError, if one ended.
     """
     joined = {key: peers.joined(rows, totals[key]) for key, rows in tables.items()}
     with _explained(f'the shards in {folder} could not be written'):
@@ -85,7 +86,7 @@ def read_tables(
         peers: processes of the training.
 
     Raises:
-        RuntimeError: if a process failed.
+        RuntimeError: if a process failed; a ProcessEndedError, if one ended.
     """
     joined = {key: peers.joined(rows, totals[key]) for key, rows in tables.items()}
     with _explained(f'the shards in {folder} could not be read'):
@@ -175,13 +176,10 @@ def _explained(what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             # A single process is no mistake.
             warnings.filterwarnings('ignore', message='torch.distributed is disabled')
-            yield
+            with explained():
+                yield
     except CheckpointException as error:  # no Exception
         rank, (cause, _) = min(error.failures.items())
         raise RuntimeError(
             f'{what}: process {rank} failed with {type(cause).__name__}: {cause}'
-        ) from error
-    except RuntimeError as error:
-        raise RuntimeError(
-            f'{what}: {error}. If another process ended, see the first error in its log'
         ) from error

@@ -5,7 +5,9 @@ Usage: python checkpoint_worker.py FOLDER
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from tests.face.sharding.checkpoint_stub import (
     snapshot,
     train,
 )
-from tests.face.sharding.checkpoint_worlds import run_world
+from tests.face.sharding.checkpoint_worlds import run_world, start_world
 
 MORE = 3
 
@@ -125,6 +127,28 @@ def fail(root: Path, rank: int) -> Any:
     return found
 
 
+def end(root: Path, background: bool, rank: int) -> Any:
+    """Return what a process raises where the other ends while they write."""
+    peers = Peers()
+    model = StubModel(peers)
+    original = checkpoint_tables.write_tables
+
+    def write_or_end(*args: Any) -> None:
+        if rank == 1:
+            os._exit(7)
+        original(*args)
+
+    checkpoint_tables.write_tables = write_or_end
+    writer = CheckpointWriter(root, peers, background=background)
+    start = time.monotonic()
+    try:
+        write(writer, model, optimizer_of(model, 'sgd'), peers)
+        writer.wait()
+    except RuntimeError as error:
+        return str(error), time.monotonic() - start, [path.name for path in root.iterdir()]
+    return None
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
@@ -155,6 +179,11 @@ def main(folder: Path) -> None:
         parts = run_world(3, work, root / f'resume_{drawn}')
         results[f'drawn/{drawn}'] = joined([part[0] for part in parts])
     results['fail'] = run_world(2, partial(fail, folder / 'fail'), folder / 'fail' / 'save')
+    for background in (False, True):
+        root = folder / f'end_{background}'
+        for pid in start_world(2, partial(end, root, background), folder / f'ended_{background}'):
+            os.waitpid(pid, 0)
+        results[f'end/{background}'] = torch.load(folder / f'ended_{background}' / '0.pt')
     torch.save(results, folder / 'results.pt')
 
 

@@ -88,3 +88,12 @@ def test_a_model_that_does_not_fit_in_one_process_is_refused_in_all(
 ) -> None:
     for found in results['fail']:
         assert "rows_per_class of 'head' is 2 there and 1 here. Nothing was loaded" in found[2]
+
+
+@pytest.mark.parametrize('background', [False, True])
+def test_a_process_that_ends_ends_the_others(background: bool, results: dict[str, Any]) -> None:
+    message, seconds, left = results[f'end/{background}']
+    assert 'another process of this training ended' in message
+    assert 'first error in the log of that process' in message
+    assert seconds < 60
+    assert left == ['iter_3.writing']

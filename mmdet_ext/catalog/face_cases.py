@@ -188,6 +188,7 @@ CASES = (
     Case('hook', 'FeatureScatterHook'),
     Case('hook', 'MarginScheduleHook', {'param': 'm', 'start': 0.0, 'stop': 0.4}),
     Case('hook', 'ShardedCheckpointHook', {'interval': 1, 'max_keep_ckpts': 1}),
+    Case('hook', 'ShardedEMAHook', {'begin_iter': 1}),
 )
 
 

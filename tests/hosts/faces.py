@@ -194,6 +194,8 @@ def hook_of(case: Case) -> dict[str, Any]:
     """Return the config of a hook, for a run that counts iterations."""
     if case.name == 'FeatureScatterHook':
         return configured(case, by_epoch=False, interval=1, dataset='test', animation=False)
+    if case.name == 'ShardedEMAHook':
+        return configured(case)
     return configured(case, by_epoch=False)
 
 

@@ -64,6 +64,7 @@ def trained(folder: Path, case: str, options: dict[str, Any], rank: int) -> dict
                 async_save=case == 'sampled',
             )
         ),
+        custom_hooks=[dict(type='mmdet_ext.ShardedEMAHook', momentum=0.25, update_buffers=True)],
         randomness=dict(seed=7),
         launcher='none' if peers.count == 1 else 'pytorch',
         work_dir=str(folder),
@@ -75,6 +76,9 @@ def trained(folder: Path, case: str, options: dict[str, Any], rank: int) -> dict
     model: Any = runner.train()
     model = getattr(model, 'module', model)
     found = {'head.weight': model.head.weight}
+    (average,) = (hook for hook in runner.hooks if type(hook).__name__ == 'ShardedEMAHook')
+    found['head.ema'] = average.ema_model.module.head.weight
+    found['layer.ema'] = average.ema_model.module.layer.weight
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if name not in ('head.weight', 'head.weight_drawn'):
             found[name.replace('head.', 'of_head.')] = value

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
 import sys
 import time
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         channels={'type': int, 'default': 512},
         quick={'action': 'store_true', 'help': 'up to 30,000 identities and three runs'},
         figure={'type': Path, 'help': 'png file to draw'},
+        join={'type': Path, 'help': 'file of a run with other rates, to show with this one'},
     )
     if args.quick:
         args.identities, args.runs = [3_000, 10_000, 30_000], min(args.runs, 3)
@@ -75,8 +77,16 @@ def main(argv: list[str] | None = None) -> int:
             dict(identities=identities, rate=rate, cpu_ms=1000 * seconds[t.name], **asdict(t))
             for t in timings
         ]
+    if args.join is not None:
+        content = json.loads(args.join.read_text(encoding='utf-8'))
+        rows += [(row['work'], [Timing(**t) for t in row['timings']]) for row in content['rows']]
+        points += content['points']
     fits = fitted(points)
-    shares = [share for rate in args.rates for share in shares_of(points, rate)]
+    shares = [
+        share
+        for rate in dict.fromkeys(p['rate'] for p in points)
+        for share in shares_of(points, rate)
+    ]
     computed = cost_table(samples=args.samples, channels=args.channels)
     report(
         'A step of the classifier',

@@ -58,6 +58,20 @@ def test_both_forms_train_alike_and_ours_needs_less_memory(
     assert '7,523 between the published figures' in printed
 
 
+def test_runs_with_other_rates_are_joined(face_scale: ModuleType, tmp_path: Path) -> None:
+    low, both = tmp_path / 'low.json', tmp_path / 'both.json'
+    args = [*SMALL, '--identities', '1000', '2000']
+    assert face_scale.main([*args, '--rates', '0.5', '--out', str(low)]) == 0
+    assert face_scale.main([*args, '--rates', '1', '--join', str(low), '--out', str(both)]) == 0
+    first, content = (json.loads(path.read_text()) for path in (low, both))
+    assert content['points'][4:] == first['points'] and content['rows'][2:] == first['rows']
+    assert [(s['rate'], s['identities']) for s in content['shares']] == [
+        *((1.0, 1000), (1.0, 2000)),
+        *((0.5, 1000), (0.5, 2000)),
+    ]
+    assert content['fits'][4:] == first['fits']
+
+
 def test_forms_that_differ_are_not_timed(
     face_scale: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,14 +70,8 @@ RULES: list[tuple[str, set[str]]] = [
     ),
     (
         'mmdet_ext.segmentation',
-        {
-            'torch',
-            'mmengine',
-            FUNCTIONAL,
-            'mmdet_ext.registry',
-            'mmdet_ext.plots',
-            'mmdet_ext.utils',
-        },
+        {'torch', 'mmengine', FUNCTIONAL}
+        | {f'mmdet_ext.{part}' for part in ('registry', 'plots', 'utils')},
     ),
     ('mmdet_ext.data', {'numpy', 'cv2', 'PIL', 'mmdet_ext.utils'}),
     ('mmdet_ext.analysis', {'numpy', 'pycocotools', 'mmdet_ext.data', 'mmdet_ext.utils'}),
@@ -91,20 +85,9 @@ RULES: list[tuple[str, set[str]]] = [
     ),
     (
         'mmdet_ext.studies',
-        {
-            'torch',
-            'numpy',
-            'mmengine',
-            'sklearn',
-            FUNCTIONAL,
-            'mmdet_ext.losses',
-            'mmdet_ext.registry',
-            'mmdet_ext.catalog',
-            'mmdet_ext.data',
-            'mmdet_ext.plots',
-            'mmdet_ext.analysis',
-            'mmdet_ext.utils',
-        },
+        {'torch', 'numpy', 'mmengine', 'sklearn', FUNCTIONAL}
+        | {f'mmdet_ext.{part}' for part in ('losses', 'registry', 'catalog', 'data')}
+        | {f'mmdet_ext.{part}' for part in ('plots', 'analysis', 'utils')},
     ),
     # The runtimes are found by name, as any one of them is enough.
     ('mmdet_ext.deploy', {'numpy', 'cv2', 'mmdet_ext.data.suffixes', 'mmdet_ext.utils'}),

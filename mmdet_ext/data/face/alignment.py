@@ -1,4 +1,4 @@
-"""Where the landmarks of an aligned face lie, and the similarity transform that brings them there.
+"""Templates of landmarks in an aligned face, and the similarity transform that leads to them.
 
 NumPy alone, so that programs without torch align as the transform `AlignFace` does.
 """

@@ -37,7 +37,7 @@ class FaceRecognizer:
     The crops are embedded, and the gallery is searched: the name of a face is that of the most
     similar person, or 'unknown' below the threshold.
 
-    Enrol and recognise with one detector: a crop by landmarks and one by a box are less alike.
+    Enrol and recognise with one detector: crops by landmarks and crops by boxes are less alike.
 
     Args:
         embedder: object with ``recogniser`` (its identifier), ``size`` (height and width of a

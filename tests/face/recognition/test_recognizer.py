@@ -94,7 +94,7 @@ def test_the_largest_face_alone_counts_if_that_is_wanted() -> None:
     assert face.name == 'ann'
 
 
-def test_without_a_detector_an_image_is_one_face_as_it_is() -> None:
+def test_an_image_is_one_face_as_it_is_where_there_is_no_detector() -> None:
     people = FaceRecognizer(Colours())
     image = scene((0, 0, 40, RED), size=(40, 60))
     (face,) = people.faces(image)

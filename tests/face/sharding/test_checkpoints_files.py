@@ -26,6 +26,7 @@ from mmdet_ext.face.sharding.checkpoints import (
     take_state,
 )
 from mmdet_ext.face.sharding.shards import writing_shards
+from tests._helpers.tools import load_tool
 from tests.face.sharding.checkpoint_stub import (
     StubMargin,
     StubModel,
@@ -33,6 +34,8 @@ from tests.face.sharding.checkpoint_stub import (
     snapshot,
     train,
 )
+
+export = load_tool('face/export_sharded.py').main
 
 
 def trained(**options: Any) -> tuple[StubModel, torch.optim.Optimizer]:
@@ -260,3 +263,40 @@ def test_a_checkpoint_may_be_moved(tmp_path: Path) -> None:
     other = StubModel(Peers())
     load(tmp_path / 'best', other)
     assert torch.equal(other.head.weight, model.head.weight)
+
+
+@pytest.mark.parametrize(('name', 'step'), [('iter_1', 1), ('iter_2', 2), ('', 2)])
+def test_the_tool_exports_a_checkpoint_or_the_latest(
+    name: str, step: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, 1, 2)
+    out = tmp_path / 'out.pth'
+    assert export([str(tmp_path / name), str(out)]) == 0
+    assert capsys.readouterr().out == f'{tmp_path / f"iter_{step}"}: 7 tensors in {out}\n'
+    content = torch.load(out)
+    assert content['meta'] == {'iter': step} and 'head.weight' not in content['state_dict']
+
+
+def test_the_tool_exports_centres(tmp_path: Path) -> None:
+    model = write(tmp_path, 1)
+    assert export([str(tmp_path), str(tmp_path / 'out.pth'), '--centers']) == 0
+    weight = torch.load(tmp_path / 'out.pth')['state_dict']['head.weight']
+    assert torch.equal(weight, model.head.weight)
+
+
+@pytest.mark.parametrize(
+    ('folder', 'out', 'message'),
+    [
+        ('absent', 'out.pth', 'there is no checkpoint folder'),
+        ('.', 'out.pth', 'has no manifest.json'),
+        ('saved', 'out.onnx', 'out must end in .pth'),
+    ],
+)
+def test_bad_input_of_the_tool_ends_in_one_line(
+    folder: str, out: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / 'saved', 1)
+    assert export([str(tmp_path / folder), str(tmp_path / out)]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.count('\n') == 1
+    assert not (tmp_path / out).exists()

@@ -14,6 +14,7 @@ from mmdet_ext.face.sharding.checkpoint_folders import (
     complete_folders,
     read_manifest,
     remove_leftovers,
+    set_damaged_aside,
 )
 from mmdet_ext.face.sharding.checkpoints import (
     CheckpointWriter,
@@ -123,7 +124,7 @@ class ShardedCheckpointHook(Hook):  # type: ignore[misc]
         assert self._peers is not None
         with self._peers.together():
             if self._peers.rank == 0:
-                for line in complete_folders(root)[1]:
+                for line in complete_folders(root)[1].values():
                     runner.logger.warning(f'ignored a damaged checkpoint: {line}')
                 found = latest_checkpoint(root)
         found = self._peers.gather(found)[0]
@@ -174,6 +175,8 @@ class ShardedCheckpointHook(Hook):  # type: ignore[misc]
             if self._peers.rank == 0:
                 for name in remove_leftovers(root):
                     runner.logger.warning(f'removed the incomplete checkpoint {root / name}')
+                for line in set_damaged_aside(root):
+                    runner.logger.warning(f'set a damaged checkpoint aside: {line}')
                 later = [
                     folder.name
                     for folder, manifest in complete_folders(root)[0].items()

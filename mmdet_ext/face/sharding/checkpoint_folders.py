@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,8 @@ VERSION = 1
 MANIFEST = 'manifest.json'
 WRITING = '.writing'
 REMOVING = '.removing'
+DAMAGED = '.damaged'
+_NAME = re.compile(r'(epoch|iter)_\d+')
 
 
 @dataclass(frozen=True)
@@ -86,24 +89,26 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def complete_folders(root: Path) -> tuple[dict[Path, Manifest], list[str]]:
+def complete_folders(root: Path) -> tuple[dict[Path, Manifest], dict[Path, str]]:
     """List the complete checkpoints of a folder, the latest last.
 
     Args:
         root: folder of checkpoints; it may be absent.
 
     Returns:
-        tuple: manifests by folder, in the order of their steps; and a line for each damaged one.
+        tuple: manifests by folder, in the order of their steps; and what is wrong with each folder
+        that has the name of a checkpoint or a manifest, and is not complete.
     """
     found: dict[Path, Manifest] = {}
-    damaged: list[str] = []
+    damaged: dict[Path, str] = {}
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        if folder.name.endswith((WRITING, REMOVING)) or not (folder / MANIFEST).is_file():
+        named = _NAME.fullmatch(folder.name) or (folder / MANIFEST).is_file()
+        if not named or any(ending in folder.name for ending in (WRITING, REMOVING, DAMAGED)):
             continue
         try:
             found[folder] = read_manifest(folder)
         except (OSError, ValueError) as error:
-            damaged.append(str(error))
+            damaged[folder] = str(error)
     order = sorted(found, key=lambda folder: (found[folder].iter, folder.stat().st_mtime_ns))
     return {folder: found[folder] for folder in order}, damaged
 
@@ -130,6 +135,19 @@ def remove_leftovers(root: Path) -> list[str]:
             shutil.rmtree(folder)
             names.append(folder.name)
     return names
+
+
+def set_damaged_aside(root: Path) -> list[str]:
+    """Rename damaged checkpoints, whose names are needed again, and return a line about each."""
+    lines = []
+    for folder, problem in complete_folders(root)[1].items():
+        aside, number = folder.with_name(folder.name + DAMAGED), 1
+        while aside.exists():
+            number += 1
+            aside = folder.with_name(f'{folder.name}{DAMAGED}_{number}')
+        os.rename(folder, aside)
+        lines.append(f'{problem}. It is {aside.name} now')
+    return lines
 
 
 def begin_folder(folder: Path) -> Path:
@@ -186,7 +204,8 @@ def keep_latest(root: Path, count: int) -> list[str]:
     for folder in list(complete_folders(root)[0])[:-count]:
         removing = folder.with_name(folder.name + REMOVING)
         os.rename(folder, removing)
-        shutil.rmtree(removing)
+        # What cannot be deleted now is a leftover, and no reason to end the training.
+        shutil.rmtree(removing, ignore_errors=True)
         names.append(folder.name)
     return names
 

@@ -108,7 +108,7 @@ def inspect(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         'latest': 0,
         'right': None,
-        'damaged': complete_folders(root)[1],
+        'damaged': list(complete_folders(root)[1].values()),
         'left': sorted(path.suffix for path in root.iterdir() if path.suffix),
     }
     latest = latest_checkpoint(root)

@@ -14,7 +14,11 @@ import pytest
 import torch
 
 from mmdet_ext.face.sharding import checkpoint_tables
-from mmdet_ext.face.sharding.checkpoint_folders import complete_folders, remove_leftovers
+from mmdet_ext.face.sharding.checkpoint_folders import (
+    complete_folders,
+    remove_leftovers,
+    set_damaged_aside,
+)
 from mmdet_ext.face.sharding.checkpoints import (
     CheckpointWriter,
     Peers,
@@ -140,6 +144,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(damage: str, tmp_path: Pa
         load(tmp_path / 'iter_2', StubModel(Peers()))
 
 
+def test_damaged_checkpoints_are_set_aside_for_their_names(tmp_path: Path) -> None:
+    for _ in range(2):
+        write(tmp_path, 1)
+        (tmp_path / 'iter_1' / 'manifest.json').unlink()
+        (line,) = set_damaged_aside(tmp_path)
+        assert 'has no manifest.json' in line
+    write(tmp_path, 1)
+    assert names(tmp_path) == ['iter_1', 'iter_1.damaged', 'iter_1.damaged_2']
+    assert set_damaged_aside(tmp_path) == []
+
+
 @pytest.mark.parametrize('ending', ['.writing', '.removing'])
 def test_leftovers_are_no_checkpoints_and_are_removed(ending: str, tmp_path: Path) -> None:
     write(tmp_path, 1, 2)
@@ -155,7 +170,7 @@ def test_a_folder_of_a_later_layout_is_refused(tmp_path: Path) -> None:
     write(tmp_path, 1)
     path = tmp_path / 'iter_1' / 'manifest.json'
     path.write_text(json.dumps({**json.loads(path.read_text()), 'version': 2}))
-    (line,) = complete_folders(tmp_path)[1]
+    (line,) = complete_folders(tmp_path)[1].values()
     assert 'version 2 of the layout' in line and 'update' in line
 
 

@@ -93,6 +93,18 @@ def test_a_stopped_run_resumes_from_its_latest(
     assert_same(values_of(resumed), whole[1])
 
 
+def test_a_run_resumes_past_a_damaged_checkpoint(
+    whole: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    for name in ('epoch_2', 'epoch_3'):
+        shutil.copytree(whole[0] / 'sharded' / name, tmp_path / 'sharded' / name)
+    (tmp_path / 'sharded' / 'epoch_3' / 'replicated.pth').write_bytes(b'cut')
+    runner = make_runner(tmp_path, resume=True)
+    runner.train()
+    assert_same(values_of(runner), whole[1])
+    assert names(tmp_path) == ['epoch_2', 'epoch_3', 'epoch_3.damaged', 'epoch_4']
+
+
 def test_a_loop_of_steps_resumes_in_the_middle(tmp_path: Path) -> None:
     found = []
     for stop in (None, 5):

@@ -71,7 +71,13 @@ def main(argv: list[str] | None = None) -> int:
     rows: list[tuple[str, list[Timing]]] = []
     points: list[dict[str, Any]] = []
     for rate, identities in itertools.product(args.rates, sorted(args.identities)):
-        timings, seconds = measure(identities, rate, args)
+        try:
+            timings, seconds = measure(identities, rate, args)
+        except RuntimeError as error:
+            if 'allocate memory' not in str(error):
+                raise
+            print(f'{identities:,} identities, rate {rate:g}: left out, too little memory')
+            continue
         rows.append((f'{identities:,} identities, rate {rate:g}', timings))
         points += [
             dict(identities=identities, rate=rate, cpu_ms=1000 * seconds[t.name], **asdict(t))

@@ -72,6 +72,22 @@ def test_runs_with_other_rates_are_joined(face_scale: ModuleType, tmp_path: Path
     assert content['fits'][4:] == first['fits']
 
 
+def test_sizes_without_memory_are_left_out(
+    face_scale: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = face_scale.measure
+
+    def measure(identities: int, *rest: object) -> object:
+        if identities == 2000:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return whole(identities, *rest)
+
+    monkeypatch.setattr(face_scale, 'measure', measure)
+    assert face_scale.main([*SMALL, '--identities', '1000', '2000', '--rates', '1']) == 0
+    printed = capsys.readouterr().out
+    assert '2,000 identities, rate 1: left out' in printed and '| 1,000 identities' in printed
+
+
 def test_forms_that_differ_are_not_timed(
     face_scale: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

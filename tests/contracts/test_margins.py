@@ -111,7 +111,7 @@ def test_plain_and_exact_computation_train_alike(
 ) -> None:
     # Seven classes are one chunk by default. Here they are four, the last of a single class.
     monkeypatch.setattr(
-        'mmdet_ext.face.heads.margin_head.class_competition',
+        'mmdet_ext.face.heads.centers.class_competition',
         lambda *args, **options: class_competition(*args, **options, chunk=2),
     )
     plain, exact = (head_of(case, path, num_subcenters=centers) for path in PATHS)

@@ -58,7 +58,7 @@ def explained() -> Iterator[None]:
             f'process {get_rank()} of {get_world_size()} could not exchange data with the others: '
             'another process of this training ended, or no longer answers. The reason is the '
             'first error in the log of that process. Correct it, and resume from the last '
-            f'checkpoint (--resume). This process saw: {str(error).splitlines()[0]}'
+            f'checkpoint (--resume). This process saw: {str(error).partition(chr(10))[0]}'
         ) from error
 
 

@@ -188,7 +188,7 @@ def test_computation_is_chosen_by_the_size_of_the_table(monkeypatch: pytest.Monk
         seen.append(path)
         return class_competition(*args, path=path, **options)
 
-    monkeypatch.setattr('mmdet_ext.face.heads.margin_head.class_competition', watch)
+    monkeypatch.setattr('mmdet_ext.face.heads.centers.class_competition', watch)
     for path, centers, number in (
         ('auto', 1, 64),
         ('auto', 1, 65),

@@ -275,7 +275,7 @@ def test_chunks_of_classes_change_nothing(
 ) -> None:
     plain = by_centers(row, 'plain')
     monkeypatch.setattr(
-        'mmdet_ext.face.heads.margin_head.class_competition',
+        'mmdet_ext.face.heads.centers.class_competition',
         lambda *args, **options: class_competition(*args, **options, chunk=chunk),
     )
     for found, expected in zip(by_centers(row, 'exact'), plain, strict=True):

@@ -1,4 +1,4 @@
-"""What the processes of `tests.face.sharding.fleet` do."""
+"""Trainings, ends and refusals that the processes of `tests.face.sharding.fleet` run."""
 
 from __future__ import annotations
 

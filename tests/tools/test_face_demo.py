@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
 from mmdet_ext.data.synthetic.faces import make_faces
 from mmdet_ext.face.studies import scene_demo
-from mmdet_ext.studies.face_demo import digit_faces, own_faces
+from mmdet_ext.studies.face_demo import digit_faces, own_faces, write_config
 from tests._helpers.tools import load_tool
 
-main = load_tool('face/demo.py').main
+tool = load_tool('face/demo.py')
+main = tool.main
 
 
 @pytest.mark.slow
@@ -51,11 +55,7 @@ def test_too_few_people_are_an_error(
 
 
 @pytest.mark.subprocess
-def test_it_trains_tests_plots_and_names_faces(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scene_demo, 'TRAIN_SCENES', 8)
-    monkeypatch.setattr(scene_demo, 'TEST_SCENES', 3)
+def test_it_trains_tests_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Characters that mim's --cfg-options would interpret, and images that cannot be used.
     root = tmp_path / 'my [faces], a=(1) \'x"'
     make_faces(root)
@@ -71,6 +71,7 @@ def test_it_trains_tests_plots_and_names_faces(
             str(work),
             '--epochs',
             '1',
+            '--no-scenes',
         ]
     )
     printed = capsys.readouterr().out
@@ -83,8 +84,27 @@ def test_it_trains_tests_plots_and_names_faces(
         assert f'| {name} | {figures["auc"]:.3f} |' in printed
     for image in ('roc.png', 'hardest_pairs.png', 'similarities.png', 'scatter.png'):
         assert (work / image).read_bytes().startswith(b'\x89PNG'), image
-    scenes = report['scenes']
-    assert 3 <= scenes['faces'] <= 12 and scenes['known'] + scenes['strangers'] == scenes['found']
-    assert f'faces found                          {scenes["found"]:4d} of' in printed
-    assert (work / 'scenes' / 'recognised.png').read_bytes().startswith(b'\x89PNG')
     assert sorted(root.joinpath('faces').rglob('*')) == before
+
+
+@pytest.mark.subprocess
+def test_it_names_the_faces_in_scenes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scene_demo, 'TRAIN_SCENES', 8)
+    monkeypatch.setattr(scene_demo, 'TEST_SCENES', 3)
+    make_faces(tmp_path / 'made')
+    faces, _ = own_faces(tmp_path / 'made' / 'faces', seed=0)
+    run = tmp_path / 'arcface'
+    config = Config.fromfile(write_config(tool.LOSSES['ArcFace'], faces, run, epochs=1, seed=0))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # weights as they are drawn
+        torch.save({'state_dict': MODELS.build(config.model).state_dict()}, run / 'epoch_1.pth')
+    (run / 'last_checkpoint').write_text(str(run / 'epoch_1.pth'))
+    report = tool._scenes(faces, tmp_path, seed=0, epochs=1)
+    assert 3 <= report['faces'] <= 12
+    assert report['known'] + report['strangers'] == report['found'] <= report['faces']
+    printed = capsys.readouterr().out
+    assert f'faces found                          {report["found"]:4d} of' in printed
+    written = json.loads((tmp_path / 'scenes' / 'recognised.json').read_text())
+    assert len(written['found']) == 3 and written['threshold'] == report['threshold']
+    assert (tmp_path / 'scenes' / 'recognised.png').read_bytes().startswith(b'\x89PNG')

@@ -61,8 +61,7 @@ def make_face_scenes(
     for number in range(count):
         image, faces = draw_scene(np.random.default_rng((seed, number)), people)
         path = folder / 'images' / f'{number:03d}.png'
-        with whole_file(path) as part:
-            part.write_bytes(cv2.imencode('.png', image)[1].tobytes())
+        _write(path, image)
         scenes[path] = faces
         coco['images'].append(
             {'id': number + 1, 'file_name': path.name, 'width': SIDE, 'height': SIDE}
@@ -85,6 +84,38 @@ def make_face_scenes(
     return scenes
 
 
+def make_portraits(
+    people: Mapping[str, Sequence[Path]], folder: Path, seed: int
+) -> dict[str, list[Path]]:
+    """Write a photograph of each image of each person: a scene with that face alone.
+
+    Args:
+        people: images of each person.
+        folder: receives ``0000.png`` and so on.
+        seed: of all draws.
+
+    Returns:
+        dict: the photographs of each person, in the order of the images.
+
+    Raises:
+        ValueError: if an image cannot be read.
+    """
+    photographs: dict[str, list[Path]] = {name: [] for name in people}
+    number = 0
+    for name in sorted(people):
+        for path in people[name]:
+            generator = np.random.default_rng((seed, number))
+            image = _ground(generator)
+            place = _free_place(generator, [])
+            assert place is not None  # the first face has room everywhere
+            _paste(generator, image, path, place)
+            written = folder / f'{number:04d}.png'
+            _write(written, image)
+            photographs[name].append(written)
+            number += 1
+    return photographs
+
+
 def draw_scene(
     generator: np.random.Generator, people: Mapping[str, Sequence[Path]]
 ) -> tuple[Array, list[PlacedFace]]:
@@ -102,8 +133,7 @@ def draw_scene(
             break
         name = names[int(generator.integers(len(names)))]
         choice = people[name]
-        tile = _tile(generator, Path(choice[int(generator.integers(len(choice)))]), box[2] - box[0])
-        image[box[1] : box[3], box[0] : box[2]] = tile
+        _paste(generator, image, Path(choice[int(generator.integers(len(choice)))]), box)
         faces.append(PlacedFace(name, box))
     return image, faces
 
@@ -142,13 +172,21 @@ def _free_place(
     return None
 
 
-def _tile(generator: np.random.Generator, path: Path, side: int) -> Array:
-    """Read an image of a person as a square, a little brighter or darker."""
+def _paste(
+    generator: np.random.Generator, image: Array, path: Path, box: tuple[int, int, int, int]
+) -> None:
+    """Paste an image of a person as a square, a little brighter or darker."""
     content = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if image is None:
+    face = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    if face is None:
         raise ValueError(f'{path}: the image cannot be read')
-    shrinks = max(image.shape[:2]) > side
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    resized = np.asarray(cv2.resize(image, (side, side), interpolation=method))
-    return np.clip(resized * generator.uniform(0.85, 1.15), 0, 255).astype(np.uint8)
+    side = box[2] - box[0]
+    method = cv2.INTER_AREA if max(face.shape[:2]) > side else cv2.INTER_CUBIC
+    tile = np.asarray(cv2.resize(face, (side, side), interpolation=method))
+    bright = np.clip(tile * generator.uniform(0.85, 1.15), 0, 255)
+    image[box[1] : box[3], box[0] : box[2]] = bright.astype(np.uint8)
+
+
+def _write(path: Path, image: Array) -> None:
+    with whole_file(path) as part:
+        part.write_bytes(cv2.imencode('.png', image)[1].tobytes())

@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmdet_ext.data.synthetic.face_scenes import SIDE, PlacedFace, make_face_scenes
+from mmdet_ext.data.synthetic.face_scenes import (
+    SIDE,
+    PlacedFace,
+    make_face_scenes,
+    make_portraits,
+)
 from mmdet_ext.face.gallery import UNKNOWN
 from mmdet_ext.face.recognition import FaceRecognizer, Recognition
 from mmdet_ext.face.studies.recognition_files import write_image
@@ -21,6 +26,8 @@ from mmdet_ext.utils.mim import run_mim
 TRAIN_SCENES, TEST_SCENES = 240, 60
 #: Most images by which a person is enrolled, and by which the threshold is found.
 _MOST_ENROLLED, _MOST_TRIED = 20, 60
+#: Images of people who are not enrolled, by which the threshold is found.
+_MOST_OTHERS = 120
 _LEAST_IOU = 0.5
 _SHOWN = 6
 _EPOCHS = 8
@@ -169,11 +176,12 @@ def _detector_settings(data: Path, seed: int, epochs: int) -> dict[str, Any]:
         'train_dataloader': {
             'dataset': {**files, 'pipeline': [load, boxes, resize, {'type': 'PackDetInputs'}]},
         },
-        'val_dataloader': test,
+        'val_dataloader': None,  # the scenes of the test follow in run_scenes
+        'val_cfg': None,
+        'val_evaluator': None,
         'test_dataloader': test,
-        'val_evaluator': {'ann_file': str(data / 'faces.json')},
         'test_evaluator': {'ann_file': str(data / 'faces.json')},
-        'train_cfg': {'max_epochs': epochs, 'val_interval': 1000},
+        'train_cfg': {'max_epochs': epochs},
         'param_scheduler': [
             {'type': 'LinearLR', 'start_factor': 0.01, 'by_epoch': False, 'begin': 0, 'end': 30},
             {
@@ -191,12 +199,12 @@ def _detector_settings(data: Path, seed: int, epochs: int) -> dict[str, Any]:
 
 
 def find_threshold(recognizer: FaceRecognizer, known: People, others: People) -> float:
-    """Return the threshold that decides best about crops: the name, or that there is none.
+    """Return the threshold that decides best about images: the name, or that there is none.
 
     Known people and others weigh alike, however many images each have.
 
     Args:
-        recognizer: without a detector, with enrolled people.
+        recognizer: with enrolled people; of an image, its first face counts.
         known: images of them.
         others: images of people who are not enrolled.
 
@@ -205,13 +213,14 @@ def find_threshold(recognizer: FaceRecognizer, known: People, others: People) ->
     """
     scores: list[tuple[float, float]] = []  # similarity, and what accepting it gains
     for people, is_known in ((known, True), (others, False)):
-        total = sum(min(len(images), _MOST_TRIED) for images in people.values())
-        for name, images in people.items():
-            for (face,) in recognizer.recognize(list(images[:_MOST_TRIED])):
-                right = is_known and face.candidates[0].name == name
+        tried = [(name, image) for name, images in people.items() for image in images]
+        found = recognizer.recognize([image for _, image in tried])
+        for (name, _), faces in zip(tried, found, strict=True):
+            for face in faces[:1]:
+                right = is_known and face.candidates and face.candidates[0].name == name
                 # A known face with a wrong name is wrong at every threshold.
-                gain = (1 / total if right else 0.0) if is_known else -1 / total
-                scores.append((float(face.similarity or 0.0), gain))
+                gain = (1 / len(tried) if right else 0.0) if is_known else -1 / len(tried)
+                scores.append((-1.0 if face.similarity is None else face.similarity, gain))
     if not any(gain > 0 for _, gain in scores):
         return 0.4
     scores.sort(reverse=True)
@@ -259,32 +268,40 @@ def run_scenes(
     folder: Path,
     seed: int,
 ) -> tuple[SceneCounts, float, Path]:
-    """Enrol people, name the faces in scenes, and draw some.
+    """Enrol people by photographs, name the faces in scenes, and draw some.
+
+    The detector crops in all of them, so that faces are compared with faces cropped alike.
 
     Args:
         people: who is enrolled, and who is shown.
         recogniser: its config and checkpoint.
         detector: its config and checkpoint.
-        folder: receives ``gallery/``, ``scenes/`` and ``recognised.png``.
+        folder: receives ``gallery/``, ``photographs/``, ``scenes/`` and ``recognised.png``.
         seed: of the scenes.
 
     Returns:
         tuple: the counts, the threshold, and the drawing.
     """
-    crops = FaceRecognizer.from_files(config=recogniser[0], checkpoint=recogniser[1])
-    for name, images in people.enrolled.items():
-        crops.enrol(name, list(images))
-    shutil.rmtree(folder / 'gallery', ignore_errors=True)  # of a run before
-    crops.gallery.save(folder / 'gallery')
-    threshold = find_threshold(crops, people.tried, people.seen)
     whole = FaceRecognizer.from_files(
-        gallery=folder / 'gallery',
         config=recogniser[0],
         checkpoint=recogniser[1],
         detector_config=detector[0],
         detector_checkpoint=detector[1],
-        threshold=threshold,
+        largest_only=True,
     )
+    photographs = folder / 'photographs'
+    for name, images in make_portraits(people.enrolled, photographs / 'enrolled', seed + 2).items():
+        whole.enrol(name, list(images))
+    shutil.rmtree(folder / 'gallery', ignore_errors=True)  # of a run before
+    whole.gallery.save(folder / 'gallery')
+    few = max(1, _MOST_OTHERS // max(1, len(people.seen)))
+    others = {name: images[:few] for name, images in people.seen.items()}
+    threshold = find_threshold(
+        whole,
+        make_portraits(people.tried, photographs / 'tried', seed + 3),
+        make_portraits(others, photographs / 'others', seed + 4),
+    )
+    whole.threshold, whole.largest_only = threshold, False
     scenes = make_face_scenes(people.in_scenes, folder / 'scenes', TEST_SCENES, seed + 1)
     found = dict(zip(scenes, whole.recognize(list(scenes)), strict=True))
     counts = count_scenes(scenes, found, list(people.enrolled))

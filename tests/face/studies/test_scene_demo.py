@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmdet_ext.data.synthetic.face_scenes import LARGEST, SIDE, SMALLEST, make_face_scenes
+from mmdet_ext.data.synthetic.face_scenes import (
+    LARGEST,
+    SIDE,
+    SMALLEST,
+    make_face_scenes,
+    make_portraits,
+)
 from mmdet_ext.face.gallery import Candidate
 from mmdet_ext.face.recognition import FaceRecognizer, Recognition
 from mmdet_ext.face.studies import scene_demo
@@ -62,6 +68,21 @@ def test_a_scene_depends_on_the_seed_and_its_number_alone(tmp_path: Path) -> Non
     assert list(few.values()) == list(many.values())[:2] != list(other.values())
     for one, same in zip(few, many, strict=False):
         assert one.read_bytes() == same.read_bytes()
+
+
+def test_a_portrait_shows_one_image_alone(tmp_path: Path) -> None:
+    people = write_people(tmp_path, ann=(0, 0, 200), bob=(0, 200, 0))
+    found = make_portraits(people, tmp_path / 'portraits', seed=1)
+    assert {name: len(paths) for name, paths in found.items()} == {'ann': 3, 'bob': 3}
+    for name, channel in (('ann', 2), ('bob', 1)):
+        for path in found[name]:
+            image = cv2.imread(str(path)).astype(int)
+            others = [each for each in range(3) if each != channel]
+            face = (image[..., others] == 0).all(2) & (image[..., channel] >= 170)
+            rows, columns = np.flatnonzero(face.any(1)), np.flatnonzero(face.any(0))
+            side = rows[-1] - rows[0] + 1
+            assert side == columns[-1] - columns[0] + 1 and SMALLEST <= side <= LARGEST
+            assert face.sum() == side**2
 
 
 def test_scenes_without_people_or_images_are_refused(tmp_path: Path) -> None:

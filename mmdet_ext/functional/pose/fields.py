@@ -235,7 +235,7 @@ def paf_loss(
 
 
 class LimbScores(NamedTuple):
-    """How well pairs of candidates fit the field between them.
+    """Fit of pairs of candidates to the field between them.
 
     Attributes:
         score: mean of the field along the connection, less the penalty of its length, (C, M, M).

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mmdet_ext.deploy.images import read_image
 from mmdet_ext.face.gallery import FaceGallery
 from mmdet_ext.face.studies.recognition_files import drawing_names
 from tests._helpers.tools import load_tool
@@ -60,7 +61,7 @@ def test_people_of_a_folder_are_enrolled_and_named_in_drawn_images(
     assert names == ['ann', 'ann', 'bob']
     assert [Path(file).name for file in report['drawn'].values()] == ['0.png', '1.png', '1_2.png']
     for source, drawn in report['drawn'].items():
-        assert (cv2.imread(drawn) != cv2.imread(source)).any()
+        assert (read_image(drawn) != read_image(source)).any()
 
 
 def test_images_with_two_faces_are_refused_by_name_or_the_largest_is_taken(

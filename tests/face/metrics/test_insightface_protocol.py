@@ -42,10 +42,17 @@ def embed(image: np.ndarray) -> np.ndarray:
     return centred
 
 
+def decoded(content: bytes) -> np.ndarray:
+    """Decode an image."""
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
 def protocol(path: Path) -> dict[str, float]:
     """Evaluate a file with loops over folds and thresholds, at a FAR of 1e-3."""
     images, flags = pickle.loads(path.read_bytes())
-    rows = [embed(cv2.imdecode(np.frombuffer(x, np.uint8), cv2.IMREAD_COLOR)) for x in images]
+    rows = [embed(decoded(x)) for x in images]
     unit = np.array([row / np.linalg.norm(row) for row in rows])
     distance = ((unit[0::2] - unit[1::2]) ** 2).sum(1)
     same = np.array(flags)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
 from mmdet_ext.deploy import FaceRecogniser
+from mmdet_ext.deploy.images import read_image
 from mmdet_ext.face.embeddings import embeddings_of
 from mmdet_ext.face.image_embedder import ConfigEmbedder
 from mmdet_ext.face.recognition import (
@@ -44,14 +44,14 @@ def test_a_crop_is_embedded_as_its_file_is(tmp_path: Path) -> None:
     files = write_face(tmp_path)
     embedder = ConfigCropEmbedder(*files)
     images = image_files(tmp_path, ((40, 24), (80, 50)))
-    found = embedder.embed_crops([cv2.imread(str(image)) for image in images])
+    found = embedder.embed_crops([read_image(image) for image in images])
     whole = ConfigEmbedder(Config.fromfile(files[0]), files[1])
     np.testing.assert_allclose(found, whole.embed(images), rtol=1e-4, atol=1e-5)
     assert embedder.size == (40, 24)
 
 
 def test_a_recogniser_with_alignment_gets_crops_by_landmarks(tmp_path: Path) -> None:
-    pipeline = [
+    pipeline: list[dict[str, Any]] = [
         dict(type='mmdet_ext.LoadFace'),
         dict(type='mmdet_ext.AlignFace', size=(24, 40)),
         dict(type='PackInputs'),
@@ -96,7 +96,7 @@ def test_a_detector_of_mmdet_finds_boxes_in_the_image(tmp_path: Path) -> None:
 
     case = Case(tmp_path)
     detector = ConfigDetector(case.config, case.checkpoint)
-    image = cv2.imread(str(tmp_path / 'images' / '0.png'))
+    image = read_image(tmp_path / 'images' / '0.png')
     found = detector(image)
     expected = inference_detector(
         init_detector(str(case.config), str(case.checkpoint), palette='coco', device='cpu'), image

@@ -17,6 +17,7 @@ from mmdet_ext.data.synthetic.face_scenes import (
     make_face_scenes,
     make_portraits,
 )
+from mmdet_ext.deploy.images import read_image
 from mmdet_ext.face.gallery import Candidate
 from mmdet_ext.face.recognition import FaceRecognizer, Recognition
 from mmdet_ext.face.studies import scene_demo
@@ -42,8 +43,8 @@ def test_scenes_hold_whole_faces_that_do_not_overlap(tmp_path: Path) -> None:
     assert len(scenes) == 12 and max(map(len, scenes.values())) > 1
     colours = {'ann': RED, 'bob': GREEN}
     for path, faces in scenes.items():
-        image = cv2.imread(str(path))
-        assert image is not None and image.shape == (SIDE, SIDE, 3)
+        image = read_image(path)
+        assert image.shape == (SIDE, SIDE, 3)
         covered = np.zeros((SIDE, SIDE), int)
         for face in faces:
             x1, y1, x2, y2 = face.box
@@ -76,7 +77,7 @@ def test_a_portrait_shows_one_image_alone(tmp_path: Path) -> None:
     assert {name: len(paths) for name, paths in found.items()} == {'ann': 3, 'bob': 3}
     for name, channel in (('ann', 2), ('bob', 1)):
         for path in found[name]:
-            image = cv2.imread(str(path)).astype(int)
+            image = read_image(path).astype(int)
             others = [each for each in range(3) if each != channel]
             face = (image[..., others] == 0).all(2) & (image[..., channel] >= 170)
             rows, columns = np.flatnonzero(face.any(1)), np.flatnonzero(face.any(0))

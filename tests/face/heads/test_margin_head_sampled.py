@@ -339,5 +339,7 @@ def test_unsuitable_trainings_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ValueError, match=r'momentum_buffer of SGD is \(3, 8\) for centres of'):
         sgd.step()
     monkeypatch.setattr('mmdet_ext.face.heads.sampled.get_world_size', lambda: 2)
-    with pytest.raises(RuntimeError, match='sample_rate below 1 of MarginHead trains in one process, got 2'):
+    with pytest.raises(
+        RuntimeError, match='sample_rate below 1 of MarginHead trains in one process, got 2'
+    ):
         head.loss((x,), samples(labels))

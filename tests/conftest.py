@@ -11,6 +11,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 
 import functools
 import gc
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import mmengine.config.config
 import mmengine.runner.runner
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 REPO = Path(__file__).resolve().parents[1]
@@ -69,6 +71,19 @@ def default_scope() -> Iterator[None]:
     """Run each test in mmdet's scope, as a run of mmdet does, and leave no scope behind."""
     with DefaultScope.overwrite_default_scope('mmdet'):
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_log_without_folder() -> None:
+    """Take the log files off MMEngine's loggers whose folders went with an earlier test.
+
+    A handler that was closed since, as torch.compile does, would open its file again.
+    """
+    for logger in MMLogger._instance_dict.values():
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.FileHandler):
+                if not Path(handler.baseFilename).parent.is_dir():
+                    logger.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)

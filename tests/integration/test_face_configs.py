@@ -124,6 +124,8 @@ def test_batches_are_of_different_images_and_vary_within(run: Run) -> None:
 def test_backbone_and_centres_move_and_stay_finite(run: Run) -> None:
     before, moved = run.recorder.weights, set()
     for name, parameter in run.runner.model.named_parameters():
+        if name == 'head.weight_drawn':  # empty between steps
+            continue
         assert torch.isfinite(parameter).all(), name
         changed = not torch.equal(before[name], parameter)
         assert parameter.requires_grad or not changed, name
@@ -134,8 +136,8 @@ def test_backbone_and_centres_move_and_stay_finite(run: Run) -> None:
     assert 'backbone' in moved
     if run.head.margin is not None:
         rows = before['head.weight'].ne(run.head.weight).any(1)
-        # A batch moves all centres, those of other classes too.
-        assert rows.all()
+        # A batch moves all centres, those of other classes too, unless classes are sampled.
+        assert rows.all() if run.head.sampled is None else rows.any()
     for name, value in run.runner.model.state_dict().items():
         if name.endswith('running_var'):
             assert not torch.equal(before[name], value), name

@@ -136,7 +136,7 @@ class ShardedCheckpointHook(Hook):  # type: ignore[misc]
         """Load a checkpoint into the model, and for ``resume`` into all of the training."""
         assert self._peers is not None
         model = unwrapped(runner.model)
-        state = read_checkpoint(folder, model, self._peers, weights_only=not resume)
+        state = read_checkpoint(folder, model, self._peers, model_only=not resume)
         if resume:
             with self._peers.together():
                 _check_schedulers(runner.param_schedulers, state.content, folder)

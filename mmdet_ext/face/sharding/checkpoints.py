@@ -211,7 +211,7 @@ class CheckpointWriter:
 
 
 def read_checkpoint(
-    folder: str | Path, model: nn.Module, peers: Peers, weights_only: bool = False
+    folder: str | Path, model: nn.Module, peers: Peers, model_only: bool = False
 ) -> TrainingState:
     """Read a checkpoint, with the rows of the classes of this process; all processes must call it.
 
@@ -221,23 +221,23 @@ def read_checkpoint(
         folder: a complete checkpoint, written by any number of processes.
         model: without a wrapper; the sharded modules are found in it.
         peers: processes of the training.
-        weights_only: whether to read the state of the model alone.
+        model_only: whether to read the state of the model alone.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
         ValueError: if it is incomplete, or has other numbers of classes or rows; with
-            ``weights_only=False`` also for another margin.
+            ``model_only=False`` also for another margin.
         RuntimeError: if a file cannot be loaded, or a process failed.
     """
     folder = Path(folder)
     with peers.together():
         manifest = read_manifest(folder)
-        _check_modules(manifest, model, folder, weights_only)
+        _check_modules(manifest, model, folder, model_only)
         shards = {name: module.shard for name, module in sharded_modules(model).items()}
-    return _read(folder, shards, peers, weights_only)
+    return _read(folder, shards, peers, model_only)
 
 
-def _check_modules(manifest: Manifest, model: nn.Module, folder: Path, weights_only: bool) -> None:
+def _check_modules(manifest: Manifest, model: nn.Module, folder: Path, model_only: bool) -> None:
     """Raise ValueError unless a model has the sharded modules of a checkpoint."""
     here = describe(model, 0, 0, Peers(alone=True)).modules
     there = manifest.modules
@@ -247,7 +247,7 @@ def _check_modules(manifest: Manifest, model: nn.Module, folder: Path, weights_o
             'was loaded. tools/face/export_sharded.py makes a .pth of it for a model without'
         )
     fixed = (
-        ('classes', 'rows_per_class') if weights_only else ('classes', 'rows_per_class', 'margin')
+        ('classes', 'rows_per_class') if model_only else ('classes', 'rows_per_class', 'margin')
     )
     for name, facts in here.items():
         for fact in fixed:
@@ -260,16 +260,16 @@ def _check_modules(manifest: Manifest, model: nn.Module, folder: Path, weights_o
 
 
 def _read(
-    folder: Path, shards: Mapping[str, ClassShard], peers: Peers, weights_only: bool
+    folder: Path, shards: Mapping[str, ClassShard], peers: Peers, model_only: bool
 ) -> TrainingState:
     """Read a checkpoint with the rows of given shards, by name of the module."""
     with peers.together():
         stored = load_from_local(str(folder / REPLICATED), 'cpu')
         content, rows = dict(stored['content']), {}
         for key, form in stored['rows'].items():
-            if not weights_only or key.startswith('state_dict/'):
+            if not model_only or key.startswith('state_dict/'):
                 rows[key] = Rows(form['module'], form['rows_per_class'], tuple(form['trailing']))
-        if weights_only:
+        if model_only:
             content = {part: content[part] for part in _WEIGHTS if part in content}
         totals = {key: shards[form.module].total for key, form in rows.items()}
         index = _tables().read_index(folder)
@@ -341,7 +341,7 @@ def export_checkpoint(folder: str | Path, path: str | Path, centers: bool = Fals
     if centers:
         totals = {name: facts['classes'] for name, facts in manifest.modules.items()}
         shards = {name: ClassShard(0, total, total) for name, total in totals.items()}
-        content = _read(folder, shards, Peers(alone=True), weights_only=True).whole()
+        content = _read(folder, shards, Peers(alone=True), model_only=True).whole()
     else:
         content = load_from_local(str(folder / REPLICATED), 'cpu')['content']
     plain = {part: content[part] for part in _WEIGHTS if part in content}

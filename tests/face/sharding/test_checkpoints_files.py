@@ -65,7 +65,7 @@ def write(root: Path, *steps: int, max_keep: int = -1, background: bool = False)
 
 def load(folder: Path, model: StubModel, optimizer: Any = None) -> None:
     peers = Peers()
-    state = read_checkpoint(folder, model, peers, weights_only=optimizer is None)
+    state = read_checkpoint(folder, model, peers, model_only=optimizer is None)
     restore(model, state, peers, folder, optimizer)
 
 

@@ -250,8 +250,9 @@ class FaceGallery:
     ) -> Recall:
         """Set ``effort`` to about the least at which the index has a recall.
 
-        It halves from the usual effort while the recall holds, or doubles until it does; further
-        arguments are those of `measure_recall`. Measure with other queries afterwards.
+        It halves from the usual effort while the recall holds, or doubles until it does, and then
+        comes to within an eighth of the least. Further arguments are those of `measure_recall`.
+        Measure with other queries afterwards.
 
         Returns:
             Recall: with the effort that is set.

@@ -146,8 +146,9 @@ class Searcher:
         if index is None:
             return self.measure(queries, exact)
         self.effort = min(before or index.usual_effort, index.most_effort)
-        found = self.measure(queries, exact)
+        found, too_little = self.measure(queries, exact), index.least_effort - 1
         while found.recall < recall:
+            too_little = found.effort
             if found.effort >= index.most_effort:
                 self.effort = before
                 raise GalleryError(
@@ -156,12 +157,14 @@ class Searcher:
                 )
             self.effort = min(2 * found.effort, index.most_effort)
             found = self.measure(queries, exact)
-        while found.effort // 2 >= index.least_effort:
-            self.effort = found.effort // 2
+        # Halving towards what is too little, to within an eighth.
+        while found.effort - too_little > max(found.effort // 8, 1):
+            self.effort = (found.effort + too_little) // 2
             less = self.measure(queries, exact)
             if less.recall < recall:
-                break
-            found = less
+                too_little = less.effort
+            else:
+                found = less
         self.effort = found.effort
         return found
 

@@ -246,9 +246,7 @@ def _check_modules(manifest: Manifest, model: nn.Module, folder: Path, model_onl
             f'{folder} has the sharded modules {sorted(there)}, the model {sorted(here)}. Nothing '
             'was loaded. tools/face/export_sharded.py makes a .pth of it for a model without'
         )
-    fixed = (
-        ('classes', 'rows_per_class') if model_only else ('classes', 'rows_per_class', 'margin')
-    )
+    fixed = ('classes', 'rows_per_class') if model_only else ('classes', 'rows_per_class', 'margin')
     for name, facts in here.items():
         for fact in fixed:
             if facts[fact] != there[name].get(fact):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 
@@ -33,3 +34,17 @@ def read_config(path: Path, options: Sequence[str] = ()) -> Config:
         DictAction([], 'options')(argparse.ArgumentParser(), parsed, list(options))
         config.merge_from_dict(parsed.options)
     return config
+
+
+def test_pipeline(config: Config) -> list[Any]:
+    """Return the transforms of the test data set, or of validation; none where none are stated.
+
+    The data set may be wrapped. Of joined data sets the first counts.
+    """
+    data: Any = config.get('test_dataloader') or config.get('val_dataloader')
+    dataset = data.get('dataset') if data else None
+    while dataset is not None and 'pipeline' not in dataset:
+        inner = dataset.get('dataset') or dataset.get('datasets')
+        dataset = inner[0] if isinstance(inner, (list, tuple)) and inner else inner
+    stated = dataset['pipeline'] if dataset is not None else None
+    return list(stated or config.get('test_pipeline') or ())

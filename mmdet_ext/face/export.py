@@ -19,6 +19,7 @@ from mmdet_ext.compat.checkpoint import load_from_local
 from mmdet_ext.deploy.face import FaceRecogniser
 from mmdet_ext.deploy.images import prepare, read_image
 from mmdet_ext.deploy.metadata import InputInfo, ModelInfo
+from mmdet_ext.engine.configs import test_pipeline
 from mmdet_ext.export.made_of import made_of
 from mmdet_ext.export.onnx_file import LEAST_OPSET, ExportError, to_onnx
 from mmdet_ext.export.sources import interpolation_of, load_all
@@ -118,10 +119,8 @@ def read_input(config: Config, model: Any, batch: int | None) -> InputInfo:
         ExportError: if the pipeline has a transform that ``mmdet_ext.deploy`` does not have, or
             says no size.
     """
-    data = config.get('test_dataloader') or config.get('val_dataloader') or {}
-    pipeline: Any = (data.get('dataset') or {}).get('pipeline') or config.get('test_pipeline')
     scale, interpolation = None, 'linear'
-    for transform in pipeline or ():
+    for transform in test_pipeline(config):
         kind = str(transform['type']).rpartition('.')[2]
         if kind == 'Resize':
             scale = transform['scale']

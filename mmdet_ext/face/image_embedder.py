@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
+from mmdet_ext.engine.configs import test_pipeline
 from mmdet_ext.face.embeddings import embeddings_of
 from mmdet_ext.face.export import load_recogniser
 
@@ -28,7 +28,9 @@ class ConfigEmbedder:
     """
 
     def __init__(self, config: Config, checkpoint: Path) -> None:
-        pipeline = _pipeline(config)
+        pipeline = test_pipeline(config)
+        if not pipeline:
+            raise ValueError('the config has no test_dataloader.dataset.pipeline to read images by')
         self.model = load_recogniser(config, checkpoint)
         self.pipeline = Compose(pipeline)
 
@@ -40,17 +42,3 @@ class ConfigEmbedder:
         """
         data = [self.pipeline({'img_path': str(image), 'gt_label': 0}) for image in images]
         return embeddings_of(self.model, data, range(len(data)))[0]
-
-
-def _pipeline(config: Config) -> Any:
-    """Return the test pipeline of a config; of joined data sets, that of the first."""
-    data: Any = config.get('test_dataloader') or config.get('val_dataloader') or {}
-    dataset: Any = data.get('dataset') or {}
-    while dataset.get('datasets'):
-        dataset = dataset['datasets'][0]
-    while dataset.get('pipeline') is None and dataset.get('dataset'):
-        dataset = dataset['dataset']
-    pipeline = dataset.get('pipeline') or config.get('test_pipeline')
-    if not pipeline:
-        raise ValueError('the config has no test_dataloader.dataset.pipeline to read images by')
-    return pipeline

@@ -106,16 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     for fit in fits:
         print(said(fit))
-    missed = False
-    for share in shares:
-        most = MOST_MEMORY.get(share['rate'], 1.0)
-        wrong = share['identities'] >= FROM and (share['cpu'] > MOST_TIME or share['memory'] > most)
-        missed |= wrong
-        print(
-            f'rate {share["rate"]:g}, {share["identities"]:,} identities: {share["cpu"]:.2f} of '
-            f'the CPU time ({share["time"]:.2f} by the clock), {share["memory"]:.4f} of the memory'
-            + (f': MISSED, at most {MOST_TIME} and {most:g}' if wrong else '')
-        )
+    missed = missing(shares)
     print(f'\nComputed per GPU, {args.samples} samples each, GB unless said otherwise:\n{computed}')
     own, published = bytes_per_identity()
     print(
@@ -126,6 +117,21 @@ def main(argv: list[str] | None = None) -> int:
         draw_scale(points, args.figure)
         print(f'written to {args.figure}')
     return int(missed)
+
+
+def missing(shares: list[dict[str, Any]]) -> bool:
+    """Print the shares of time and memory; return whether a required one is missed."""
+    missed = False
+    for share in shares:
+        most = MOST_MEMORY.get(share['rate'], 1.0)
+        wrong = share['identities'] >= FROM and (share['cpu'] > MOST_TIME or share['memory'] > most)
+        missed |= wrong
+        print(
+            f'rate {share["rate"]:g}, {share["identities"]:,} identities: {share["cpu"]:.2f} of '
+            f'the CPU time ({share["time"]:.2f} by the clock), {share["memory"]:.4f} of the memory'
+            + (f': MISSED, at most {MOST_TIME} and {most:g}' if wrong else '')
+        )
+    return missed
 
 
 def measure(

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +25,8 @@ from mmdet_ext.deploy.images import image_files
 from mmdet_ext.face.gallery import FaceGallery, GalleryError, recogniser_id
 from mmdet_ext.face.gallery.storage import MANIFEST
 from mmdet_ext.face.studies.gallery_folders import enrol_folder, evaluate_folder, search_files
+from mmdet_ext.face.studies.progress import tracked
 from mmdet_ext.utils.files import write_json
-
-_STEPS = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +59,7 @@ def enrol(args: argparse.Namespace) -> dict[str, Any]:
         gallery = FaceGallery(recogniser, args.pooling or 'mean')
     if args.index is not None:
         gallery.use_index(args.index)
-    report = enrol_folder(gallery, args.folder, embedder, recogniser, args.existing, _tracked)
+    report = enrol_folder(gallery, args.folder, embedder, recogniser, args.existing, tracked)
     gallery.save(args.gallery)
     images = sum(report['enrolled'].values())
     print(f'{args.gallery}: {images} images of {len(report["enrolled"])} people enrolled')
@@ -80,7 +77,7 @@ def search(args: argparse.Namespace) -> dict[str, Any]:
     files = image_files(args.images)
     embedder, recogniser = _recogniser(args)
     gallery = FaceGallery.open(args.gallery, recogniser)
-    report = search_files(gallery, files, embedder, recogniser, args.k, args.threshold, _tracked)
+    report = search_files(gallery, files, embedder, recogniser, args.k, args.threshold, tracked)
     for file, found in report['found'].items():
         near = ', '.join(f'{each["name"]} {each["cosine"]:+.4f}' for each in found['candidates'])
         print(f'{file}: {found["name"]} ({near})')
@@ -91,7 +88,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """Print rank-1 and open-set figures of a folder of known and unknown people."""
     embedder, recogniser = _recogniser(args)
     gallery = FaceGallery.open(args.gallery, recogniser)
-    report = evaluate_folder(gallery, args.folder, embedder, recogniser, args.threshold, _tracked)
+    report = evaluate_folder(gallery, args.folder, embedder, recogniser, args.threshold, tracked)
     counts = report['counts']
     print(f'{counts["known"]} images of enrolled people, {counts["unknown"]} of others')
     for name, rate in report['rates'].items():
@@ -139,23 +136,6 @@ def _recogniser(args: argparse.Namespace) -> tuple[Any, str]:
         files = [args.config, args.checkpoint]
         embedder = ConfigEmbedder(read_config(args.config), args.checkpoint)
     return embedder, args.recogniser or recogniser_id(files)
-
-
-@contextmanager
-def _tracked(files: Sequence[Path]) -> Iterator[Iterator[Path]]:
-    """Yield files one by one, with a progress bar on stderr that moves at most 100 times."""
-    try:
-        from mmengine.utils import track_iter_progress
-    except ImportError:  # an exported recogniser needs no MMEngine
-        yield iter(files)
-        return
-    step = -(-len(files) // _STEPS) or 1
-    parts = [files[start : start + step] for start in range(0, len(files), step)]
-    tracked = track_iter_progress((parts, len(parts)), file=sys.stderr) if parts else ()
-    try:
-        yield (file for part in tracked for file in part)
-    finally:
-        print(file=sys.stderr)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

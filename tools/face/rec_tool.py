@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmdet_ext.data.face.record_images import bad_records_text, extract_images, write_folder
 from mmdet_ext.data.face.record_report import open_records, report_records, report_text
 from mmdet_ext.data.face.records import read_face_records
+from mmdet_ext.face.studies.progress import tracked
 from mmdet_ext.utils.files import write_json
-
-_STEPS = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 def inspect(args: argparse.Namespace) -> None:
     """Print the report of a file; with --check, raise if a record is corrupt."""
     opened = open_records(args.rec, args.idx)
-    report, judged = report_records(opened, scan=args.scan, check=args.check, track=_tracked)
+    report, judged = report_records(opened, scan=args.scan, check=args.check, track=tracked)
     print(report_text(report))
     if args.write_idx:
         opened.file.write_index(args.write_idx)
@@ -62,7 +59,7 @@ def extract(args: argparse.Namespace) -> None:
     for note in faces.notes:
         _warn(note)
     written, bad = extract_images(
-        opened, faces, args.folder, identities=args.identities, limit=args.limit, track=_tracked
+        opened, faces, args.folder, identities=args.identities, limit=args.limit, track=tracked
     )
     print(f'{len(written)} images of {len(set(written))} identities in {args.folder}')
     if bad:
@@ -79,30 +76,13 @@ def write(args: argparse.Namespace) -> None:
         bad_images=args.bad_pictures,
         force=args.force,
         warn=_warn,
-        track=_tracked,
+        track=tracked,
     )
     print(summary)
 
 
 def _warn(note: str) -> None:
     print(f'warning: {note}', file=sys.stderr)
-
-
-@contextmanager
-def _tracked(tasks: Sequence[Any]) -> Iterator[Iterator[Any]]:
-    """Yield the tasks one by one, with a progress bar on stderr that moves at most 100 times.
-
-    The line of the bar ends with the context, so that an error begins on a line of its own.
-    """
-    from mmengine.utils import track_iter_progress
-
-    step = -(-len(tasks) // _STEPS) or 1
-    parts = [tasks[start : start + step] for start in range(0, len(tasks), step)]
-    tracked = track_iter_progress((parts, len(parts)), file=sys.stderr) if parts else ()
-    try:
-        yield (task for part in tracked for task in part)
-    finally:
-        print(file=sys.stderr)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -22,21 +22,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmdet_ext.deploy.images import image_files
 from mmdet_ext.face.recognition import FaceRecognizer
+from mmdet_ext.face.studies.progress import tracked
 from mmdet_ext.face.studies.recognition_files import (
     enrol_people,
     people_of_folder,
     recognize_files,
 )
 from mmdet_ext.utils.files import write_json
-
-_STEPS = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,7 +62,7 @@ def enrol(args: argparse.Namespace) -> dict[str, Any]:
     else:
         raise ValueError('give one FOLDER with one folder per person, or --name and IMAGES')
     recognizer = _recognizer(args)
-    report = enrol_people(recognizer, people, args.existing, _tracked)
+    report = enrol_people(recognizer, people, args.existing, tracked)
     if report['enrolled']:
         recognizer.gallery.save(args.gallery)
     return report | {'recogniser': recognizer.embedder.recogniser}
@@ -77,7 +74,7 @@ def recognize(args: argparse.Namespace) -> dict[str, Any]:
     recognizer = _recognizer(args, threshold=args.threshold, top_k=args.k)
     if not len(recognizer.gallery):
         raise ValueError(f'{args.gallery}: nobody is enrolled; enrol people first')
-    return recognize_files(recognizer, files, args.out, _tracked)
+    return recognize_files(recognizer, files, args.out, tracked)
 
 
 def _recognizer(args: argparse.Namespace, **options: Any) -> FaceRecognizer:
@@ -101,23 +98,6 @@ def _recognizer(args: argparse.Namespace, **options: Any) -> FaceRecognizer:
         margin=args.margin,
         **options,
     )
-
-
-@contextmanager
-def _tracked(files: Sequence[Path]) -> Iterator[Iterator[Path]]:
-    """Yield files one by one, with a progress bar on stderr that moves at most 100 times."""
-    try:
-        from mmengine.utils import track_iter_progress
-    except ImportError:  # exported files need no MMEngine
-        yield iter(files)
-        return
-    step = -(-len(files) // _STEPS) or 1
-    parts = [files[start : start + step] for start in range(0, len(files), step)]
-    tracked = track_iter_progress((parts, len(parts)), file=sys.stderr) if parts else ()
-    try:
-        yield (file for part in tracked for file in part)
-    finally:
-        print(file=sys.stderr)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

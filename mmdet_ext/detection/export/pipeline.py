@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -11,6 +11,7 @@ from mmdet_ext.deploy.images import padded_size
 from mmdet_ext.deploy.metadata import InputInfo, SelectionInfo
 from mmdet_ext.deploy.suppression import checked_options
 from mmdet_ext.detection.export.decoding import Rule
+from mmdet_ext.engine.configs import test_pipeline
 from mmdet_ext.export.onnx_file import ExportError
 from mmdet_ext.export.sources import interpolation_of
 
@@ -34,7 +35,7 @@ def read_input(config: Config, size: tuple[int, int] | str | None, batch: int | 
     """
     found: dict[str, Any] = {}
     padded: Any = None
-    for transform in test_pipeline(config):
+    for transform in pipeline_of(config):
         kind = str(transform['type']).rpartition('.')[2]
         if kind == 'LoadImageFromFile':
             _check_options(transform, LOADER_DEFAULTS)
@@ -89,17 +90,16 @@ def read_selection(test_cfg: Mapping[str, Any] | None, rule: Rule) -> SelectionI
     )
 
 
-def test_pipeline(config: Config) -> Sequence[Mapping[str, Any]]:
-    """Return the transforms of the test data set, also where it is wrapped."""
-    data = config.get('test_dataloader') or config.get('val_dataloader')
-    dataset: Any = data.get('dataset') if data else None
-    while dataset is not None and 'pipeline' not in dataset:
-        inner = dataset.get('dataset') or dataset.get('datasets')
-        dataset = inner[0] if isinstance(inner, (list, tuple)) and inner else inner
-    found = dataset['pipeline'] if dataset is not None else config.get('test_pipeline')
+def pipeline_of(config: Config) -> list[Any]:
+    """Return the transforms of the test data set.
+
+    Raises:
+        ExportError: if there are none.
+    """
+    found = test_pipeline(config)
     if not found:
         raise ExportError('the config has no test_dataloader with a pipeline, nor a test_pipeline')
-    return list(found)
+    return found
 
 
 def _check_options(transform: Mapping[str, Any], usual: Mapping[str, Any]) -> None:

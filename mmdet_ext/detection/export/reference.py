@@ -17,7 +17,7 @@ from torch import nn
 from mmdet_ext.deploy.detections import Detections
 from mmdet_ext.deploy.detector import Detector
 from mmdet_ext.deploy.images import prepare, read_image
-from mmdet_ext.detection.export.pipeline import test_pipeline
+from mmdet_ext.detection.export.pipeline import pipeline_of
 
 #: Largest differences of a float32 file that count as equal.
 BOX_TOLERANCE, SCORE_TOLERANCE = 1e-2, 1e-4
@@ -138,7 +138,7 @@ def _padded(
 def _without_annotations(config: Config) -> list[Any]:
     """Return the test pipeline for an image without annotations."""
     found = []
-    for transform in test_pipeline(config):
+    for transform in pipeline_of(config):
         kind = str(transform['type']).rpartition('.')[2]
         if kind == 'PackDetInputs':
             keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')

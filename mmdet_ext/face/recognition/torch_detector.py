@@ -13,7 +13,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
 
 from mmdet_ext.compat.checkpoint import load_from_local
-from mmdet_ext.engine.configs import read_config
+from mmdet_ext.engine.configs import read_config, test_pipeline
 from mmdet_ext.export.sources import load_all
 from mmdet_ext.face.recognition.errors import RecognitionError
 
@@ -41,7 +41,7 @@ class TorchDetector:
         read: Config = read_config(Path(config)) if isinstance(config, (str, PathLike)) else config
         scope = read.get('default_scope', 'mmdet')
         dataset: Any = (read.get('test_dataloader') or {}).get('dataset') or {}
-        steps = dataset.get('pipeline') or read.get('test_pipeline')
+        steps = test_pipeline(read)
         if not steps:
             raise RecognitionError(
                 'the config of the detector has no test_dataloader.dataset.pipeline'

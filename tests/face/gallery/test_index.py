@@ -101,6 +101,9 @@ def test_one_cell_of_faiss_loses_people_and_ours_are_found() -> None:
     assert gallery.measure_recall(probes).recall > of_faiss + 0.1
     tuned = gallery.tune(0.99, probes[:1000])
     assert tuned.recall >= 0.99 and tuned.effort == gallery.effort
+    gallery.use_index('ivf', tuned.effort - max(tuned.effort // 8, 1))
+    assert gallery.measure_recall(probes[:1000]).recall < 0.99
+    gallery.use_index('ivf', tuned.effort)
     assert gallery.measure_recall(probes[1000:]).recall >= 0.97
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from mmdet_ext.face.gallery import FaceGallery, FaissAbsentError, GalleryError
 from mmdet_ext.face.gallery import index as module
+from mmdet_ext.face.gallery.results import Recall
+from mmdet_ext.face.gallery.searcher import Searcher
 
 Array = np.ndarray[Any, Any]
 
@@ -101,10 +103,26 @@ def test_one_cell_of_faiss_loses_people_and_ours_are_found() -> None:
     assert gallery.measure_recall(probes).recall > of_faiss + 0.1
     tuned = gallery.tune(0.99, probes[:1000])
     assert tuned.recall >= 0.99 and tuned.effort == gallery.effort
-    gallery.use_index('ivf', tuned.effort - max(tuned.effort // 8, 1))
-    assert gallery.measure_recall(probes[:1000]).recall < 0.99
-    gallery.use_index('ivf', tuned.effort)
     assert gallery.measure_recall(probes[1000:]).recall >= 0.97
+
+
+@pytest.mark.parametrize('least', [1, 2, 9, 37, 75])
+@pytest.mark.parametrize('start', [None, 1, 64])
+def test_tune_comes_to_within_an_eighth_of_the_least_effort(
+    start: int | None, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('faiss')
+    gallery = FaceGallery('r', index='ivf', effort=start)
+    gallery.enrol(names(3000), faces(3000))
+    measure = Searcher.measure
+
+    def from_least_on(searcher: Searcher, queries: Any, exact: Any = None) -> Recall:
+        effort = measure(searcher, queries, exact).effort
+        return Recall(float(effort >= least), len(queries), effort)
+
+    monkeypatch.setattr(Searcher, 'measure', from_least_on)
+    tuned = gallery.tune(0.99, faces(20, seed=1))
+    assert least <= tuned.effort <= least + max(tuned.effort // 8, 1) and tuned.recall == 1
 
 
 @pytest.mark.parametrize('index', ['ivf', 'hnsw'])

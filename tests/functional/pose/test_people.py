@@ -123,6 +123,33 @@ def test_candidates_that_are_not_finite_are_left_out() -> None:
     assert found.keypoints.tolist() == [[[1.0, 1.0], [3.0, 1.0]]]
 
 
+def test_a_tag_farther_than_the_threshold_starts_a_person() -> None:
+    values, places = torch.full((2, 1), 0.9), torch.zeros(2, 1, 2)
+    tags = torch.tensor([[[0.0]], [[1.4]]])
+    assert len(group_by_tags(values, tags, places).keypoints) == 2
+    assert len(group_by_tags(values, tags, places, tag_threshold=1.5).keypoints) == 1
+
+
+def test_the_better_of_two_limbs_decides_whose_a_joint_is() -> None:
+    # Two candidates of joint 0, and one of each other: both may be the neighbour of joint 2, the
+    # first along a weaker limb that is named first.
+    places = torch.tensor([[[0.0, 0.0], [0.0, 6.0]], [[9.0, 9.0], [4.0, 6.0]], [[6.0, 0.0]] * 2])
+    values = torch.tensor([[0.9, 0.9], [0.0, 0.9], [0.9, 0.0]])
+    limbs = [(0, 2), (0, 1), (1, 2)]
+    fields = torch.zeros(3, 2, 8, 8)
+    fields[0, 0, 0] = 0.5  # along the first row, from (0, 0) to (6, 0)
+    fields[1, 0, 6] = 1.0  # along the row 6, from (0, 6) to (4, 6)
+    away = torch.tensor([2.0, -6.0])
+    fields[2] = (away / away.norm())[:, None, None]  # from (4, 6) to (6, 0)
+    found = group_by_limbs(values, places, fields, limbs)
+    assert sorted((found.scores > 0).sum(1).tolist()) == [1, 3]
+    assert found.keypoints[(found.scores > 0).sum(1) == 3][0].tolist() == [
+        [0.0, 6.0],
+        [4.0, 6.0],
+        [6.0, 0.0],
+    ]
+
+
 def test_no_candidates_give_no_people() -> None:
     fields = torch.zeros(3, 2, 8, 8)
     for count in (0, 3):

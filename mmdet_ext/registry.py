@@ -47,7 +47,11 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     'dataset': ('mmdet_ext.detection.datasets', 'mmdet_ext.face.datasets'),
     'transform': ('mmdet_ext.detection.transforms', 'mmdet_ext.face.transforms'),
     'data sampler': ('mmdet_ext.face.samplers',),
-    'metric': ('mmdet_ext.face.metrics', 'mmdet_ext.segmentation.metrics'),
+    'metric': (
+        'mmdet_ext.detection.metrics',
+        'mmdet_ext.face.metrics',
+        'mmdet_ext.segmentation.metrics',
+    ),
     'hook': ('mmdet_ext.detection.hooks', 'mmdet_ext.face.hooks'),
     'model wrapper': ('mmdet_ext.face.sharding.ddp',),
     'margin': ('mmdet_ext.face.margins',),

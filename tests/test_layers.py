@@ -30,7 +30,7 @@ BOXES = f'{FUNCTIONAL}.boxes'
 OF_TASKS = {FUNCTIONAL} | {
     f'mmdet_ext.{part}'
     for part in ('compat', 'losses', 'engine', 'registry', 'data', 'plots', 'analysis', 'deploy')
-    + ('export', 'utils', 'version')
+    + ('evaluation', 'export', 'utils', 'version')
 }
 
 RULES: list[tuple[str, set[str]]] = [
@@ -74,6 +74,10 @@ RULES: list[tuple[str, set[str]]] = [
         | {f'mmdet_ext.{part}' for part in ('registry', 'plots', 'utils')},
     ),
     ('mmdet_ext.data', {'numpy', 'cv2', 'PIL', 'mmdet_ext.utils'}),
+    (
+        'mmdet_ext.evaluation',
+        {'numpy', 'pycocotools', 'faster_coco_eval', 'hotcoco', 'mmdet_ext.utils'},
+    ),
     ('mmdet_ext.analysis', {'numpy', 'pycocotools', 'mmdet_ext.data', 'mmdet_ext.utils'}),
     (
         'mmdet_ext.plots',
@@ -336,6 +340,11 @@ WRONG = {
     'data import torch': ('mmdet_ext.data.coco.voc', 'import torch'),
     'data import a host': ('mmdet_ext.data.synthetic.shapes', 'from mmcv import imread'),
     'data import plots': ('mmdet_ext.data.images', 'from mmdet_ext.plots import style'),
+    'evaluation imports torch': ('mmdet_ext.evaluation.columns', 'import torch'),
+    'evaluation imports a host': (
+        'mmdet_ext.evaluation.annotations',
+        'from mmengine.fileio import get',
+    ),
     'analysis imports torch': ('mmdet_ext.analysis.run_report', 'import torch'),
     'analysis imports a host': ('mmdet_ext.analysis.run_report', 'import mmengine'),
     'analysis imports plots': ('mmdet_ext.analysis.run_report', 'import mmdet_ext.plots.runs'),

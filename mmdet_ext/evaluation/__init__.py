@@ -1,4 +1,4 @@
-"""Evaluation of detections from columns: COCO's and LVIS's protocol by three backends, VOC's by NumPy.
+"""Evaluation of detections from columns: COCO's and LVIS's protocol by three backends, VOC's.
 
 No module here knows a host. Ground truth and detections are arrays, one row per box
 (``columns``); a backend takes them with a protocol (``protocol``) and returns the tables of

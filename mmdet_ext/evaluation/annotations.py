@@ -95,6 +95,7 @@ def from_content(
         boxes=_boxes(known),
         area=np.array([_area(each, images) for each in known], np.float64),
         crowd=np.array([bool(each.get('iscrowd', 0)) for each in known], np.bool_),
+        flagged=np.array([bool(each.get('ignore', 0)) for each in known], np.bool_),
         masks=segmentations,
         keypoints=_keypoints(known) if keypoints else None,
         federated=_federated(images, categories, category_rows, image_ids) if federated else None,
@@ -156,9 +157,7 @@ def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     from pycocotools import mask as mask_api
 
     if isinstance(segmentation, list):
-        merged: dict[str, Any] = mask_api.merge(
-            mask_api.frPyObjects(segmentation, height, width)
-        )
+        merged: dict[str, Any] = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
         return merged
     if isinstance(segmentation['counts'], list):
         single: dict[str, Any] = mask_api.frPyObjects(segmentation, height, width)

@@ -1,14 +1,15 @@
 """Ground truth and detections as columns: one row per box, no object per box.
 
 Images and categories are named by their row in the lists of the ground truth, both of which
-ascend by id. A backend gets row + 1 as the id. Ids of a file can be anything: in any order, from 0,
-twice the same; backends disagree about each of these (``docs/evaluation.md``), and about a row none.
+ascend by id. A backend gets row + 1 as the id. Ids of a file can be anything: in any order, from
+0, twice the same. Backends disagree about each of these (``docs/evaluation.md``), and none about a
+row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,15 @@ class Federated:
     not_exhaustive: Sequence[Rows]
     frequency: Sequence[str]
 
+    def of_categories(self, place: Rows) -> Federated:
+        """Return the lists of some of the categories, given the new row of each, or -1."""
+
+        def moved(lists: Sequence[Rows]) -> list[Rows]:
+            return [new[new >= 0] for new in (place[each] for each in lists)]
+
+        kept = [name for name, row in zip(self.frequency, place.tolist(), strict=False) if row >= 0]
+        return Federated(moved(self.negative), moved(self.not_exhaustive), kept)
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -50,6 +60,7 @@ class GroundTruth:
         boxes: left, top, width, height (G, 4) in pixels.
         area: areas (G,) in square pixels, by which boxes are small, medium or large.
         crowd: whether a box (G,) is a crowd: an ignore region that may hold many detections.
+        flagged: whether a box (G,) has an ``ignore`` flag, which COCO's protocol does not read.
         masks: COCO's segmentation of each box, polygons or run lengths; None where not read.
         keypoints: x, y and visibility (G, K, 3); None where not read.
         federated: what LVIS adds; None for COCO.
@@ -64,12 +75,45 @@ class GroundTruth:
     boxes: Floats
     area: Floats
     crowd: NDArray[np.bool_]
+    flagged: NDArray[np.bool_]
     masks: Sequence[Any] | None = None
     keypoints: Floats | None = None
     federated: Federated | None = None
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def rows(self, picked: Rows) -> GroundTruth:
+        """Return the ground truth with some of the boxes, in the order of the rows."""
+        return replace(
+            self,
+            image=self.image[picked],
+            category=self.category[picked],
+            boxes=self.boxes[picked],
+            area=self.area[picked],
+            crowd=self.crowd[picked],
+            flagged=self.flagged[picked],
+            masks=None if self.masks is None else [self.masks[row] for row in picked.tolist()],
+            keypoints=None if self.keypoints is None else self.keypoints[picked],
+        )
+
+    def of_categories(self, rows: Rows) -> GroundTruth:
+        """Return the ground truth of some of the categories.
+
+        Args:
+            rows: rows of the categories, ascending.
+        """
+        place = np.full(len(self.category_ids) + 1, -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        kept = self.rows(np.flatnonzero(place[self.category] >= 0))
+        chosen = rows.tolist()
+        return replace(
+            kept,
+            category=place[kept.category],
+            category_ids=[self.category_ids[row] for row in chosen],
+            names=[self.names[row] for row in chosen],
+            federated=None if self.federated is None else self.federated.of_categories(place),
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +136,7 @@ class Detections:
     scores: Floats
     masks: Sequence[bytes] | None = None
     mask_sizes: Rows | None = None
-    keypoints: Floats | None = field(default=None)
+    keypoints: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -163,30 +207,33 @@ def check_detections(found: Detections, truth: GroundTruth) -> None:
             )
 
 
-def without_categories(
-    truth: GroundTruth, found: Detections
-) -> tuple[GroundTruth, Detections]:
+def without_categories(truth: GroundTruth, found: Detections) -> tuple[GroundTruth, Detections]:
     """Return both with one category, 'object', for all: what proposals are measured by.
 
     Boxes of an image keep the order by category, then by place, in which pycocotools joins the
     categories where ``useCats`` is 0: equal scores are ranked by it.
     """
-    by_category = np.argsort(truth.category, kind='stable')
-    masks = truth.masks
+    ordered = truth.rows(np.argsort(truth.category, kind='stable'))
     one = replace(
-        truth,
+        ordered,
         category_ids=[1],
         names=['object'],
-        image=truth.image[by_category],
         category=np.zeros(len(truth), np.int64),
-        boxes=truth.boxes[by_category],
-        area=truth.area[by_category],
-        crowd=truth.crowd[by_category],
-        masks=None if masks is None else [masks[row] for row in by_category.tolist()],
         federated=None,
     )
     picked = found.rows(np.argsort(found.category, kind='stable'))
     return one, replace(picked, category=np.zeros(len(picked), np.int64))
+
+
+def capped(found: Detections, number: int) -> Detections:
+    """Return the detections of the highest scores of each image, over all categories.
+
+    Of two equal scores the earlier counts; the order stays.
+    """
+    order = np.lexsort((-found.scores, found.image))  # stable
+    image = found.image[order]
+    rank = np.arange(len(order)) - np.searchsorted(image, image, side='left')
+    return found.rows(np.sort(order[rank < number]))
 
 
 def federated_only(truth: GroundTruth, found: Detections) -> Detections:
@@ -205,12 +252,9 @@ def federated_only(truth: GroundTruth, found: Detections) -> Detections:
     """
     if truth.federated is None:
         raise ValueError('the ground truth lacks the lists of LVIS: neg_category_ids, ...')
-    order = np.lexsort((-found.scores, found.image))  # stable
-    image = found.image[order]
-    first = np.searchsorted(image, image, side='left')
-    kept = np.sort(order[np.arange(len(order)) - first < LVIS_CAP])
+    found = capped(found, LVIS_CAP)
     count = max(1, len(truth.category_ids))
     annotated = [truth.image * count + truth.category]
     annotated += [row * count + absent for row, absent in enumerate(truth.federated.negative)]
-    pairs = found.image[kept] * count + found.category[kept]
-    return found.rows(kept[np.isin(pairs, np.concatenate(annotated))])
+    pairs = found.image * count + found.category
+    return found.rows(np.isin(pairs, np.concatenate(annotated)))

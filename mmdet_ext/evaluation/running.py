@@ -9,6 +9,7 @@ guarded. It costs the start of an interpreter with NumPy, about a quarter of a s
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pickle
 import signal
@@ -29,7 +30,8 @@ from mmdet_ext.evaluation.columns import Detections, GroundTruth
 from mmdet_ext.evaluation.protocol import Protocol, Scores
 
 Backend = Literal['auto', 'hotcoco', 'faster_coco_eval', 'pycocotools']
-Say = Callable[[str], Any]
+#: Takes a line and its level of `logging`.
+Say = Callable[[str, int], Any]
 
 #: Backends, fastest first -> the module that runs each.
 BACKENDS: dict[str, str] = {
@@ -110,7 +112,7 @@ def evaluate(
     protocol: Protocol,
     backend: Backend | str = 'auto',
     time_limit: float | Literal['auto'] | None = 'auto',
-    say: Say = lambda message: None,
+    say: Say = lambda message, level: None,
 ) -> Outcome:
     """Fill the tables of a protocol.
 
@@ -124,7 +126,7 @@ def evaluate(
         backend: name of a backend, or 'auto' for the fastest that is installed.
         time_limit: seconds that a backend may take; 'auto' for `time_bound`; None runs it in this
             process, without a limit. pycocotools has no limit.
-        say: takes lines of progress and warnings.
+        say: takes lines of progress and warnings, with their level.
 
     Raises:
         BackendError: if pycocotools fails, too.
@@ -146,7 +148,10 @@ def evaluate(
             try:
                 return _in_process(name, task, bound, say)
             except BackendError as error:
-                say(f'{error}; pycocotools evaluates instead, which can take minutes')
+                say(
+                    f'{error}; pycocotools evaluates instead, which can take minutes',
+                    logging.WARNING,
+                )
         return _in_process(REFERENCE, task, None, say)
 
 
@@ -199,7 +204,7 @@ def _wait(
                     'bound on its work (time_limit)'
                 ) from None
             limit = '' if bound is None else f' of at most {bound:.0f} s'
-            say(f'{name} is at work: {passed:.0f} s{limit}')
+            say(f'{name} is at work: {passed:.0f} s{limit}', logging.INFO)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mmdet_ext.evaluation.as_dicts import (
@@ -43,7 +45,7 @@ def evaluate(truth: GroundTruth, found: Detections, protocol: Protocol) -> Score
         table[:, 0], table[:, 6] = found.image + 1, found.category + 1
         table[:, 1:5], table[:, 5] = found.boxes, found.scores
         if protocol.kind == 'segm':
-            rles = [found.rle(row) for row in range(len(found))]
+            rles: list[Any] = [found.rle(row) for row in range(len(found))]
             detected = annotated.load_res(table, segmentation=rles)
             areas = boxes_and_areas(found, protocol)[1]
             detected.update_anns(ids=np.arange(1, len(found) + 1), area=areas)
@@ -57,5 +59,5 @@ def evaluate(truth: GroundTruth, found: Detections, protocol: Protocol) -> Score
         run.params.kpt_oks_sigmas = list(protocol.sigmas)
     run.evaluate()
     run.accumulate()
-    tables = run.eval
+    tables: Any = run.eval
     return Scores(np.asarray(tables['precision']), np.asarray(tables['recall']))

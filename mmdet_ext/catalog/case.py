@@ -112,6 +112,7 @@ KINDS: dict[str, Kind] = {
     'data sampler': Kind('data sampler'),
     'metric': Kind('metric'),
     'segmentation metric': Kind('metric', hosts=('mmseg',)),
+    'detection metric': Kind('metric', hosts=('mmdet',)),
     'hook': Kind('hook'),
     'margin': Kind('margin'),
     'model wrapper': Kind('model wrapper'),

@@ -6,11 +6,22 @@ does a case without a component.
 
 from __future__ import annotations
 
-from mmdet_ext.catalog import detection_cases, face_cases, segmentation_cases
+from mmdet_ext.catalog import (
+    detection_cases,
+    evaluation_cases,
+    face_cases,
+    segmentation_cases,
+)
 from mmdet_ext.catalog.case import KINDS, Case
 from mmdet_ext.catalog.loss_cases import LOSSES
 
-CASES = (*LOSSES, *detection_cases.CASES, *face_cases.CASES, *segmentation_cases.CASES)
+CASES = (
+    *LOSSES,
+    *detection_cases.CASES,
+    *evaluation_cases.CASES,
+    *face_cases.CASES,
+    *segmentation_cases.CASES,
+)
 
 
 def cases_of(*kinds: str) -> tuple[Case, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,36 @@ def test_a_data_set_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_p
     outcome = follow(HOST, Setting(single('RetinaHead'), train, test, metric), tmp_path)
     assert_detects(outcome, 'RetinaHead')
     assert type(outcome.runner.train_dataloader.dataset).__module__.startswith('mmdet_ext.')
+
+
+#: Metric -> its first figure.
+HEADLINES = {
+    'CocoMetric': 'coco/bbox_mAP',
+    'LVISMetric': 'lvis/bbox_AP',
+    'VOCAPMetric': 'pascal_voc/mAP',
+}
+
+
+@of_kind('detection metric')
+def test_a_metric_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
+    masks = 'segm' in case.options.get('metric', ())
+    metric = configured(case)
+    if case.twin is not None:
+        # In this process, as only marked tests start another.
+        metric |= dict(ann_file=str(lvis_file(boxes_root, tmp_path)), time_limit=None)
+    train, test = (data_of(boxes_root, part, CLASSES, masks) for part in ('train', 'test'))
+    model = two_stages(masks=True) if masks else single('RetinaHead')
+    outcome = follow(HOST, Setting(model, train, test, metric), tmp_path)
+    assert 0 <= outcome.metrics[HEADLINES[case.name]] <= 1
+
+
+def lvis_file(root: Path, folder: Path) -> Path:
+    """Write the annotations of the test with LVIS's lists, which COCO does not read."""
+    content = json.loads((root / 'test.json').read_text('utf-8'))
+    for image in content['images']:
+        image |= {'neg_category_ids': [], 'not_exhaustive_category_ids': []}
+    for category in content['categories']:
+        category['frequency'] = 'c'
+    path = folder / 'lvis.json'
+    path.write_text(json.dumps(content), 'utf-8')
+    return path

@@ -336,7 +336,7 @@ def group_ranks(image: np.ndarray, label: np.ndarray, score: np.ndarray) -> np.n
 
 
 def _places(rows: Sequence[ImageRows], name: str) -> dict[Any, int]:
-    """Number the images in the order of their ids.
+    """Return the place of each image in the order of the ids.
 
     Raises:
         ResultError: if an image comes twice.

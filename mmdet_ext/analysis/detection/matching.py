@@ -201,7 +201,7 @@ def _iou(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndarray:
 
 
 def _keys(truth: GroundTruth, found: Detections, same_class: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Number the image, and the class where it counts, of all rows."""
+    """Return one number per image, or per image and class, for all rows."""
     if not same_class:
         return truth.image, found.image
     size = 1 + max(truth.label.max(initial=0), found.label.max(initial=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmdet_ext.analysis.detection.bootstrap import blocks
+from mmdet_ext.analysis.detection.bootstrap import blocks, drawn_sums, running_counts
 from mmdet_ext.analysis.detection.ranking import Ranking
 
 #: The recalls at which COCO reads the precision.
@@ -66,14 +66,14 @@ def resampled_average_precision(ranking: Ranking, weights: np.ndarray) -> np.nda
     Returns:
         AP per resample, shape (R,); NaN where no box was drawn.
     """
-    boxes = weights.astype(np.int64) @ ranking.boxes
+    boxes = drawn_sums(weights, ranking.boxes)
     result = np.zeros(len(weights))
     of_hits = np.flatnonzero(ranking.hit)
     if len(of_hits):
-        for rows in blocks(len(weights), len(ranking)):
-            part = weights[rows]
-            every = np.cumsum(part[:, ranking.image], axis=1, dtype=np.int32)[:, of_hits]
-            hits = np.cumsum(part[:, ranking.image[of_hits]], axis=1, dtype=np.int32)
+        for rows in blocks(len(weights), len(of_hits)):
+            every = running_counts(weights[rows], ranking.image, of_hits)
+            images = ranking.image[of_hits]
+            hits = running_counts(weights[rows], images, np.arange(len(images)))
             result[rows] = _of_rows(hits, every, boxes[rows])
     return np.where(boxes > 0, result, np.nan)
 

@@ -64,16 +64,16 @@ def wished_point(curve: Curve, wish: Wish, value: float) -> np.ndarray:
     if not hits.shape[-1]:
         return np.full(hits.shape[:-1], -1)
     if wish == 'recall':
-        needed = np.maximum(_least_count(value, curve.boxes), 1)
-        return _checked(_bisect(hits, needed), hits)
+        place = _below(hits, _least_counts([value], curve.boxes))[..., 0]
+        return np.where(place < hits.shape[-1], place, -1)
     if wish == 'precision':
         fits = (curve.precision >= value) & (hits > 0)
         last = hits.shape[-1] - 1 - fits[..., ::-1].argmax(axis=-1)
-        last = np.where(fits.any(axis=-1), last, -1)
+        reached = np.where(fits.any(axis=-1), _take(hits, last[..., None])[..., 0], 0)
     else:
-        last = _bisect(curve.false, _most_false(value, curve.images) + 1) - 1
-    reached = np.where(last >= 0, _take(hits, np.maximum(last, 0)), 0)
-    return np.where(reached > 0, _bisect(hits, np.maximum(reached, 1)), -1)
+        reached = _hits_at_fppi(curve, [value], False)[..., 0]
+    place = _below(hits, np.maximum(reached, 1)[..., None])[..., 0]
+    return np.where(reached > 0, place, -1)
 
 
 def check_wish(wish: str, value: float) -> None:
@@ -90,25 +90,18 @@ def check_wish(wish: str, value: float) -> None:
         raise ValueError(f'{wish} must be {allowed}, got {value!r}')
 
 
-def recall_at_fppi(curve: Curve, fppi: float, below: bool = False) -> np.ndarray:
-    """Return the highest recall with at most so many false detections per image, a point of FROC.
+def recalls_at_fppi(curve: Curve, fppi: Sequence[float], below: bool = False) -> np.ndarray:
+    """Compute the highest recall with at most so many false detections per image (FROC).
 
     Args:
         curve: the counts.
-        fppi: largest number of false detections per image.
-        below: whether fewer are needed.
+        fppi: largest numbers of false detections per image, L of them.
+        below: whether there must be fewer.
 
     Returns:
-        Recall, shape (...), 0 where every threshold has more; NaN without a box.
+        Recall, shape (..., L), 0 where every threshold has more; NaN without a box.
     """
-    if not curve.hits.shape[-1]:
-        return np.where(curve.boxes > 0, 0.0, np.nan)
-    most = _most_false(fppi, curve.images)
-    if below and most / curve.images == fppi:
-        most -= 1
-    last = _bisect(curve.false, most + 1) - 1
-    hits = np.where(last >= 0, _take(curve.hits, np.maximum(last, 0)), 0)
-    return ratio(hits, np.asarray(curve.boxes))
+    return ratio(_hits_at_fppi(curve, fppi, below), np.asarray(curve.boxes)[..., None])
 
 
 def log_average_miss_rate(curve: Curve, protocol: Protocol = 'dollar') -> np.ndarray:
@@ -133,73 +126,84 @@ def log_average_miss_rate(curve: Curve, protocol: Protocol = 'dollar') -> np.nda
     if protocol not in MISS_RATE_FPPI:
         raise ValueError(f'miss rate must be one of {tuple(MISS_RATE_FPPI)}, got {protocol!r}')
     of_crowds = protocol == 'crowdhuman'
-    misses = [
-        1 - recall_at_fppi(curve, float(fppi), below=of_crowds) for fppi in MISS_RATE_FPPI[protocol]
-    ]
+    recalls = recalls_at_fppi(curve, [float(each) for each in MISS_RATE_FPPI[protocol]], of_crowds)
     with np.errstate(divide='ignore'):
-        logs = np.log(np.maximum(misses, 0.0 if of_crowds else 1e-10))
-    return np.asarray(np.exp(logs.mean(axis=0)))
+        logs = np.log(np.maximum(1 - recalls, 0.0 if of_crowds else 1e-10))
+    return np.asarray(np.exp(logs.mean(axis=-1)))
 
 
-def precision_at_recalls(curve: Curve, recalls: Sequence[float]) -> list[np.ndarray]:
+def precisions_at_recalls(curve: Curve, recalls: Sequence[float]) -> np.ndarray:
     """Compute the highest precision of all thresholds with at least a recall, as COCO does.
 
     Args:
         curve: the counts.
-        recalls: from 0 to 1, K of them.
+        recalls: from 0 to 1, L of them.
 
     Returns:
-        K arrays of the precision, shape (...): 0 where the recall is not reached, NaN without a
-        box.
+        Precision, shape (..., L): 0 where the recall is not reached, NaN without a box.
     """
-    precision = np.where(curve.hits > 0, np.nan_to_num(curve.precision), 0.0)
-    best = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
-    size = best.shape[-1]
-    results = []
-    for recall in recalls:
-        value = np.zeros(best.shape[:-1])
-        if size:
-            first = _bisect(curve.hits, np.maximum(_least_count(recall, curve.boxes), 1))
-            value = np.where(first < size, _take(best, np.minimum(first, size - 1)), 0.0)
-        results.append(np.where(curve.boxes > 0, value, np.nan))
-    return results
+    size = curve.hits.shape[-1]
+    result = np.zeros((*curve.hits.shape[:-1], len(recalls)))
+    if size:
+        precision = curve.hits / np.maximum(curve.hits + curve.false, 1)
+        best = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+        first = _below(curve.hits, _least_counts(recalls, curve.boxes))
+        result = np.where(first < size, _take(best, np.minimum(first, size - 1)), 0.0)
+    return np.where(np.asarray(curve.boxes)[..., None] > 0, result, np.nan)
 
 
-def _bisect(rows: np.ndarray, value: np.ndarray | int) -> np.ndarray:
-    """Count the entries below a value in rows that rise, shape (..., K), K above 0."""
-    low = np.zeros(rows.shape[:-1], np.int64)
-    high = np.full(rows.shape[:-1], rows.shape[-1], np.int64)
-    for _ in range(rows.shape[-1].bit_length() + 1):
-        middle = (low + high) // 2
-        below = (_take(rows, np.minimum(middle, rows.shape[-1] - 1)) < value) & (low < high)
-        low = np.where(below, middle + 1, low)
-        high = np.where(below, high, middle)
-    return low
+def _hits_at_fppi(curve: Curve, fppi: Sequence[float], below: bool) -> np.ndarray:
+    """Return the most hits with at most, or below, so many false detections, shape (..., L)."""
+    shape = (*curve.hits.shape[:-1], len(fppi))
+    if not curve.hits.shape[-1]:
+        return np.zeros(shape, np.int64)
+    most = [_most_false(value, curve.images, below) for value in fppi]
+    kept = _below(curve.false, np.broadcast_to(np.array(most) + 1, shape))
+    return np.where(kept > 0, _take(curve.hits, np.maximum(kept - 1, 0)), 0)
 
 
-def _take(rows: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Take one entry of each row of the last dimension."""
-    return np.take_along_axis(rows, np.asarray(place)[..., None], axis=-1)[..., 0]
+def _below(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Count the entries below values in rows that rise.
+
+    Args:
+        rows: whole numbers from 0, shape (..., K), K above 0.
+        values: shape (..., L).
+
+    Returns:
+        Counts, shape (..., L).
+    """
+    size = rows.shape[-1]
+    flat = rows.reshape(-1, size)
+    top = int(flat[:, -1].max(initial=0)) + 1
+    # One search for all rows: each is shifted above the one before.
+    shift = ((top + 1) * np.arange(len(flat)))[:, None]
+    wanted = np.minimum(values.reshape(len(flat), -1), top) + shift
+    place = np.searchsorted((flat + shift).ravel(), wanted.ravel(), side='left')
+    counts = place.reshape(wanted.shape) - size * np.arange(len(flat))[:, None]
+    return counts.reshape(values.shape)
 
 
-def _checked(place: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return places, -1 for those beyond the last."""
-    return np.where(place < rows.shape[-1], place, -1)
+def _take(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Take entries of the last dimension, shapes (..., K) and (..., L)."""
+    return np.take_along_axis(rows, places, axis=-1)
 
 
-def _least_count(share: float, whole: np.ndarray) -> np.ndarray:
-    """Return the smallest counts whose quotient with ``whole`` is at least ``share``."""
-    whole = np.maximum(whole, 1)
-    count = np.ceil(share * whole).astype(np.int64)
-    count = np.where((count - 1) / whole >= share, count - 1, count)
-    return np.where(count / whole < share, count + 1, count)
+def _least_counts(shares: Sequence[float], whole: np.ndarray) -> np.ndarray:
+    """Return the smallest counts, 1 or more, that are at least the shares, shape (..., L)."""
+    whole = np.maximum(whole, 1)[..., None]
+    count = np.ceil(np.asarray(shares) * whole).astype(np.int64)
+    count = np.where((count - 1) / whole >= shares, count - 1, count)
+    return np.maximum(np.where(count / whole < shares, count + 1, count), 1)
 
 
-def _most_false(fppi: float, images: int) -> int:
-    """Return the largest count of false detections whose quotient with images is at most fppi."""
+def _most_false(fppi: float, images: int, below: bool) -> int:
+    """Return the largest count of false detections with at most, or below, ``fppi`` per image."""
     if not math.isfinite(fppi):
-        return int(np.iinfo(np.int64).max) - 1
+        return int(np.iinfo(np.int32).max)
     count = math.floor(fppi * images)
+    # Products are rounded; the quotients decide.
     if (count + 1) / images <= fppi:
-        return count + 1
-    return count if count / images <= fppi else count - 1
+        count += 1
+    while count / images > fppi or (below and count / images == fppi):
+        count -= 1
+    return count

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmdet_ext.analysis.detection.bootstrap import drawn_sums, running_counts
 from mmdet_ext.analysis.detection.columns import Detections, GroundTruth
 from mmdet_ext.analysis.detection.matching import Matches
 
@@ -87,9 +88,11 @@ class Curve:
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Divide counts; NaN where the divisor is 0."""
-    part, whole = np.broadcast_arrays(part, whole)
-    result = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=result, where=whole > 0)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        result = np.asarray(part / whole)
+    none = np.asarray(whole) <= 0
+    if none.any():
+        result[np.broadcast_to(none, result.shape)] = np.nan
     return result
 
 
@@ -175,14 +178,14 @@ def resampled_curve(ranking: Ranking, weights: np.ndarray) -> Curve:
     found = np.diff(np.cumsum(ranking.hit)[last], prepend=0) > 0
     last = last[found]
     of_hits = np.flatnonzero(ranking.hit)
-    every = np.cumsum(weights[:, ranking.image], axis=1, dtype=np.int32)[:, last]
-    hits = np.cumsum(weights[:, ranking.image[of_hits]], axis=1, dtype=np.int32)
-    hits = hits[:, np.searchsorted(of_hits, last, side='right') - 1]
+    every = running_counts(weights, ranking.image, last)
+    before = np.searchsorted(of_hits, last, side='right') - 1
+    hits = running_counts(weights, ranking.image[of_hits], before)
     return Curve(
         ranking.score[last],
         hits,
         every - hits,
-        weights.astype(np.int64) @ ranking.boxes,
+        drawn_sums(weights, ranking.boxes),
         len(ranking.boxes),
     )
 
@@ -216,10 +219,8 @@ def resampled_counts_at(ranking: Ranking, thresholds: np.ndarray, weights: np.nd
         The counts, shape (R, K).
     """
     hits, false = image_counts(ranking, thresholds)
-    some = np.flatnonzero(hits.any(axis=1) | false.any(axis=1) | (ranking.boxes > 0))
-    table = np.concatenate([hits[some], false[some], ranking.boxes[some, None]], axis=1)
-    # Whole numbers below 2^53 are exact as floats, which BLAS multiplies fast.
-    sums = weights[:, some].astype(np.float64) @ table.astype(np.float64)
+    table = np.concatenate([hits, false, ranking.boxes[:, None]], axis=1)
+    sums = drawn_sums(weights, table)
     size = len(thresholds)
     return Curve(thresholds, sums[:, :size], sums[:, size:-1], sums[:, -1], len(ranking.boxes))
 

@@ -30,7 +30,7 @@ help: ## Show this help
 	@echo '  PYTHON=<python>  which Python to make it with, 3.10 or newer'
 	@echo '  TORCH=<release>  which torch to put into it (default 2.14.1)'
 	@echo '  HOST=<family>    which hosts: stock, or onedl (the maintained forks)'
-	@echo '  HOSTS=<hosts>    hosts to add: seg (MMSegmentation)'
+	@echo '  HOSTS=<hosts>    hosts to add: pose (MMPose), seg (MMSegmentation), all'
 
 env: ## Create or update the environment (first time: some GB to load, minutes to compile)
 	@for python in $(CANDIDATES); do \
@@ -48,7 +48,7 @@ demo: env ## Train, test and draw on a small made set, or on your own: DATA=<fol
 demo-face: env ## Train and test a face recogniser on digits, or on DATA=<folder a person>
 	@$(BIN)/python tools/face/demo.py $(if $(DATA),--data "$(DATA)") --work-dir work_dirs/face_demo
 
-test: HOSTS := seg
+test: HOSTS := all
 test: lint ## Lint, types and all tests, on all cores
 	$(BIN)/python -m pytest $(IN_PARALLEL) --durations=30 --durations-min=1
 

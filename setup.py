@@ -147,9 +147,12 @@ def extras_of(prefix: str) -> dict[str, list[str]]:
 
 
 EXTRAS = {
-    name: read_requirements(name) for name in ('deploy', 'gallery', 'page', 'test', 'dev', 'docs')
+    name: read_requirements(name)
+    for name in ('deploy', 'eval', 'gallery', 'page', 'test', 'dev', 'docs')
 }
 EXTRAS |= extras_of('') | extras_of('onedl-')
+# No part of `all`: xtcocotools and chumpy, which mmpose names, do not build in isolation.
+EXTRAS['pose'] = read_requirements('pose')
 
 setup(
     name='mmdet-ext',

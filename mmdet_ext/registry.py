@@ -15,6 +15,7 @@ import difflib
 import functools
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,6 +26,8 @@ from typing import Any
 import mmdet_ext.compat  # noqa: F401  # isort: skip
 
 from mmengine import registry as root
+
+from mmdet_ext.utils.late_import import call_when_imported
 
 #: Packages that register the components of each registry.
 LOCATIONS: dict[str, tuple[str, ...]] = {
@@ -42,6 +45,8 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
         'mmdet_ext.face.losses',
         'mmdet_ext.face.backbones',
         'mmdet_ext.face.preprocessor',
+        'mmdet_ext.pose.losses',
+        'mmdet_ext.pose.heads',
     ),
     'task util': ('mmdet_ext.detection.assigners', 'mmdet_ext.detection.samplers'),
     'dataset': ('mmdet_ext.detection.datasets', 'mmdet_ext.face.datasets'),
@@ -55,6 +60,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     'hook': ('mmdet_ext.detection.hooks', 'mmdet_ext.face.hooks'),
     'model wrapper': ('mmdet_ext.face.sharding.ddp',),
     'margin': ('mmdet_ext.face.margins',),
+    'keypoint codec': ('mmdet_ext.pose.codecs',),
 }
 
 #: Advice for a user without a host package.
@@ -65,6 +71,9 @@ INSTALL_HINTS: dict[str, str] = {
     'or beside onedl-mmengine `pip install onedl-mmpretrain`',
     'mmseg': "install it: `pip install 'mmsegmentation>=1.2.2,<2'`, "
     'or beside onedl-mmengine `pip install onedl-mmsegmentation`',
+    'mmpose': "install it: `pip install 'mmpose>=1.3.2,<2'`; docs/hosts.md has what it takes to "
+    'build what it names',
+    'xtcocotools': 'build it: docs/hosts.md has the command',
     'mmcv': "install it: `pip install 'mmcv>=2.1,<2.2'`, "
     'or beside onedl-mmengine `pip install onedl-mmcv`',
     'mmcv._ext': 'mmcv is there without its compiled operators (mmcv-lite, or built without '
@@ -367,3 +376,17 @@ HOOKS = ExtRegistry('hook', parent=root.HOOKS)
 MODEL_WRAPPERS = ExtRegistry('model wrapper', parent=root.MODEL_WRAPPERS)
 # Margins belong to no host: only a margin head builds them, with or without the scope.
 MARGINS = ExtRegistry('margin', parent=None)
+# MMPose's registry of codecs has no parent in MMEngine: ours becomes its child.
+KEYPOINT_CODECS = ExtRegistry('keypoint codec', parent=None)
+
+
+def attach_codecs() -> None:
+    """Make our codecs a child of MMPose's registry of codecs, if that is imported."""
+    codecs = getattr(sys.modules.get('mmpose.registry'), 'KEYPOINT_CODECS', None)
+    if codecs is not None:
+        codecs.children.setdefault('mmdet_ext', _AskedByScope(KEYPOINT_CODECS))
+
+
+# MMEngine imports this module when it first looks for a type of ours, and not again. Where MMPose's
+# registries come later, they are joined then; nothing of MMPose is imported here.
+call_when_imported('mmpose.registry', attach_codecs)

@@ -196,6 +196,7 @@ def test_hosts_come_with_extras_and_no_extra_mixes_families(wheel: Path) -> None
     assert {extra for extra, hosts in named.items() if not hosts} == {
         '',
         'deploy',
+        'eval',
         'gallery',
         'page',
         'test',
@@ -205,9 +206,10 @@ def test_hosts_come_with_extras_and_no_extra_mixes_families(wheel: Path) -> None
     assert named['det'] == {'mmengine', 'mmcv', 'mmdet'}
     assert named['cls'] == {'mmengine', 'mmcv', 'mmpretrain'}
     assert named['seg'] == {'mmengine', 'mmcv', 'mmsegmentation'}
+    assert named['pose'] == {'mmengine', 'mmcv', 'mmdet', 'mmpose'} and 'onedl-pose' not in named
     assert named['face'] == {'mmengine', 'mmcv'} and named['mim'] == {'openmim'}
     assert named['all'] == set().union(*(named[name] for name in ('det', 'cls', 'seg', 'mim')))
-    forks = {stock[0]: fork[0] for stock, fork in DISTRIBUTIONS.values()}
+    forks = {stock[0]: fork[0] for stock, fork in DISTRIBUTIONS.values() if fork}
     for extra in ('det', 'cls', 'seg', 'face', 'mim'):
         assert named[f'onedl-{extra}'] == {forks[name] for name in named[extra]}, extra
     assert named['onedl'] == {forks[name] for name in named['all']}

@@ -288,12 +288,12 @@ def test_hints_name_the_releases_of_the_requirements() -> None:
     folder = REPO / 'requirements'
     lines = {
         line.strip()
-        for name in ('det', 'cls', 'seg')
+        for name in ('det', 'cls', 'seg', 'pose')
         for line in (folder / f'{name}.txt').read_text(encoding='utf-8').splitlines()
     }
     hinted = [re.search("pip install '(.+?)'", hint) for hint in registry.INSTALL_HINTS.values()]
     found = {match[1] for match in hinted if match}
-    assert len(found) == 4 and found <= lines
+    assert len(found) == 5 and found <= lines
 
 
 @pytest.mark.subprocess

@@ -191,9 +191,11 @@ def test_lists_of_a_family_exist_and_name_no_package_of_another() -> None:
             for name in other.distributions.values()
             if other is not family
         }
-        own = [family.prefix + name for name in ('det', 'cls', 'mim', 'seg')]
-        lists = family.lists(tuple(setup_hosts.EXTRA_HOSTS))
-        ours = ['face', 'deploy', 'gallery', 'page', 'test', 'dev', 'docs']
+        added = setup_hosts.choose_hosts(('all',), (), family)
+        assert added == (('pose', 'seg') if family.name == 'stock' else ('seg',))
+        own = [family.prefix + name for name in ('det', 'cls', 'mim', *added)]
+        lists = family.lists(added)
+        ours = ['face', 'deploy', 'eval', 'gallery', 'page', 'test', 'dev', 'docs']
         assert list(lists) == ['build', 'runtime', *own, *ours]
         for name in lists:
             text = (ROOT / 'requirements' / f'{name}.txt').read_text()
@@ -204,8 +206,9 @@ def test_lists_of_a_family_exist_and_name_no_package_of_another() -> None:
 def test_hosts_are_read_as_a_list() -> None:
     assert setup_hosts.read_hosts('') == ()
     assert setup_hosts.read_hosts(' seg, seg') == ('seg',)
-    with pytest.raises(setup_common.SetupError, match='HOSTS=seg,pose: pose unknown'):
-        setup_hosts.read_hosts('seg,pose')
+    assert setup_hosts.read_hosts('seg pose,all') == ('all', 'pose', 'seg')
+    with pytest.raises(setup_common.SetupError, match='HOSTS=seg,pos: pos unknown; .* seg, all'):
+        setup_hosts.read_hosts('seg,pos')
 
 
 def test_hosts_of_another_family_are_exchanged(
@@ -231,7 +234,7 @@ def test_hosts_of_another_family_are_exchanged(
 def test_constraints_pin_all_requirements_and_no_cuda_library(family: setup_hosts.Family) -> None:
     pins = [*CONSTRAINTS.splitlines(), *family.pins()]
     names = {line.split('==')[0].lower() for line in pins if '==' in line}
-    for name in family.lists(tuple(setup_hosts.EXTRA_HOSTS)):
+    for name in family.lists(setup_hosts.choose_hosts(('all',), (), family)):
         for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines():
             if line and not line.startswith('#'):
                 assert line.split('>')[0].split('=')[0].split(';')[0].lower() in names, line

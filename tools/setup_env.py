@@ -31,9 +31,11 @@ from setup_common import (
 )
 from setup_compiler import check_headers, find_compiler, release_standard
 from setup_hosts import (
+    ALL_HOSTS,
     EXTRA_HOSTS,
     FAMILIES,
     Family,
+    choose_hosts,
     installed_of,
     read_family,
     read_hosts,
@@ -209,8 +211,8 @@ def remove_other_families(venv: Path, family: Family) -> None:
             report(
                 f'{venv} holds hosts of {other.name}, {family.name} is asked for: exchanging them'
             )
-            twins = [family.distributions[m] for m, n in other.distributions.items() if n in found]
-            run_pip(venv, 'uninstall', '-y', *found, *(name for name in twins if name in own))
+            twins = [family.distributions.get(m) for m, n in other.distributions.items() if n in found]
+            run_pip(venv, 'uninstall', '-y', *found, *(name for name in own if name in twins))
 
 
 def check_installation(venv: Path, wheel: Path, choice: Choice) -> None:
@@ -250,10 +252,23 @@ def install_torch(venv: Path, torch: str, constraints: str, pins: Sequence[str])
     return file
 
 
+def install_pose(venv: Path, pins: Sequence[str]) -> None:
+    """Install MMPose and what it imports.
+
+    xtcocotools is built, because its ready wheel is of NumPy 1; its build needs Cython and the
+    NumPy that it will run with. chumpy, which MMPose names and never imports, is not installed.
+    """
+    report('mmpose, and xtcocotools from its source')
+    run_pip(venv, 'install', 'cython', *pins)
+    source = ('--no-build-isolation', '--no-binary', 'xtcocotools')
+    run_pip(venv, 'install', '--no-deps', *source, '-r', f'{ROOT}/requirements/pose.txt', *pins)
+
+
 def install(venv: Path, torch: str, constraints: str, choice: Choice) -> Path:
     """Install everything, in the order that the builds need; return the wheel of mmcv."""
     family = choice.family
-    names = family.lists(choice.hosts)
+    # MMPose comes last and in its own way.
+    names = family.lists([host for host in choice.hosts if host != 'pose'])
     lists = [f'--requirement={ROOT}/requirements/{name}.txt' for name in names]
     report('pip, setuptools, wheel, ninja')
     run_pip(venv, 'install', lists[0], '-c', str(CONSTRAINTS))
@@ -264,17 +279,20 @@ def install(venv: Path, torch: str, constraints: str, choice: Choice) -> Path:
     hosts = [name for name in family.distributions.values() if name != family.operators]
     report(f'{", ".join(hosts[:4])}, and the tools for tests')
     run_pip(venv, 'install', *lists, *pins)
+    if 'pose' in choice.hosts:
+        install_pose(venv, pins)
     report('mmdet_ext, editable')
     run_pip(venv, 'install', '--no-deps', '--no-build-isolation', '-e', str(ROOT))
     return wheel
 
 
 def complete(asked: Choice, state: dict[str, Any]) -> Choice:
-    """Take from an earlier set-up what is not asked for now."""
+    """Take from an earlier set-up what is not asked for now; hosts are added to those it has."""
+    family = read_family(asked.host or state.get('host', ''))
     return Choice(
         torch=asked.torch or state.get('torch', ''),
-        host=read_family(asked.host or state.get('host', '')).name,
-        hosts=asked.hosts or tuple(state.get('hosts', ())),
+        host=family.name,
+        hosts=choose_hosts(asked.hosts, state.get('hosts', ()), family),
         pins=asked.pins or tuple(state.get('pins', ())),
     )
 
@@ -320,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
         '--host', default='', help=f'family of hosts: {", ".join(FAMILIES)} (default: stock)'
     )
     parser.add_argument(
-        '--hosts', default='', help=f'hosts to add: any of {", ".join(EXTRA_HOSTS)}'
+        '--hosts', default='', help=f'hosts to add: any of {", ".join((*EXTRA_HOSTS, ALL_HOSTS))}'
     )
     parser.add_argument(
         '--pin',

@@ -38,7 +38,7 @@ class Family:
     def lists(self, hosts: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the lists in `requirements/`, in the order of installation."""
         own = tuple(self.prefix + name for name in ('det', 'cls', 'mim', *hosts))
-        ours = ('face', 'deploy', 'gallery', 'page', 'test', 'dev', 'docs')
+        ours = ('face', 'deploy', 'eval', 'gallery', 'page', 'test', 'dev', 'docs')
         return ('build', 'runtime', *own, *ours)
 
 
@@ -51,6 +51,7 @@ STOCK = Family(
         'mmpretrain': 'mmpretrain',
         'mim': 'openmim',
         'mmseg': 'mmsegmentation',
+        'mmpose': 'mmpose',
     },
     '',
 )
@@ -69,7 +70,9 @@ ONEDL = Family(
 FAMILIES = {family.name: family for family in (STOCK, ONEDL)}
 
 #: What HOSTS may add to the hosts that every environment has, and the module of each.
-EXTRA_HOSTS = {'seg': 'mmseg'}
+EXTRA_HOSTS = {'pose': 'mmpose', 'seg': 'mmseg'}
+#: Value of HOSTS that adds every host of the family.
+ALL_HOSTS = 'all'
 
 
 def read_family(name: str) -> Family:
@@ -80,14 +83,38 @@ def read_family(name: str) -> Family:
 
 
 def read_hosts(text: str) -> tuple[str, ...]:
-    """Read a list such as `seg`, separated by commas or blanks; sorted, each once."""
+    """Read a list such as `pose, seg`, separated by commas or blanks; sorted, each once."""
     names = sorted(set(re.split(r'[\s,]+', text.strip())) - {''})
-    unknown = [name for name in names if name not in EXTRA_HOSTS]
+    known = (*EXTRA_HOSTS, ALL_HOSTS)
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise SetupError(
-            f'HOSTS={text}: {", ".join(unknown)} unknown; it adds any of {", ".join(EXTRA_HOSTS)}'
+            f'HOSTS={text}: {", ".join(unknown)} unknown; it adds any of {", ".join(known)}'
         )
     return tuple(names)
+
+
+def choose_hosts(asked: Sequence[str], kept: Sequence[str], family: Family) -> tuple[str, ...]:
+    """Choose the hosts to add: those that are asked for, and those of an earlier set-up.
+
+    Args:
+        asked: names, as `read_hosts` gives them.
+        kept: names that the environment has; those that the family lacks are dropped.
+        family: the family of hosts.
+
+    Raises:
+        SetupError: for a host that is asked for by its name, and that the family lacks.
+    """
+    offered = [name for name, module in EXTRA_HOSTS.items() if module in family.distributions]
+    lacking = [name for name in asked if name not in (*offered, ALL_HOSTS)]
+    if lacking:
+        modules = ', '.join(EXTRA_HOSTS[name] for name in lacking)
+        raise SetupError(
+            f'HOSTS={",".join(asked)}: {family.name} has no {modules}; with HOST={family.name} '
+            f'HOSTS adds any of {", ".join((*offered, ALL_HOSTS))}'
+        )
+    wanted = offered if ALL_HOSTS in asked else [*asked, *kept]
+    return tuple(name for name in sorted(set(wanted)) if name in offered)
 
 
 def installed_of(venv: Path, family: Family) -> list[str]:

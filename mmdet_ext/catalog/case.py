@@ -15,11 +15,13 @@ class Kind(NamedTuple):
             without a usual value is `REQUIRED`.
         hosts: names of the hosts that train its components (see `mmdet_ext.catalog.hosts`). None
             where each case's target decides, as for losses.
+        needs: module of a host that an environment may lack; the components are hidden without it.
     """
 
     registry: str
     facts: Mapping[str, Any] = {}
     hosts: tuple[str, ...] | None = ('mmpretrain', 'mmengine')
+    needs: str | None = None
 
 
 #: Stands for the usual value of a fact that every case of a kind must give.
@@ -115,6 +117,24 @@ KINDS: dict[str, Kind] = {
     'detection metric': Kind('metric', hosts=('mmdet',)),
     'hook': Kind('hook'),
     'margin': Kind('margin'),
+    'keypoint loss': Kind(
+        'model',
+        {
+            # (generator, people) -> positional values of a call; the first is the prediction.
+            'inputs': REQUIRED,
+        },
+        hosts=('mmpose',),
+    ),
+    'keypoint head': Kind('model', hosts=('mmpose',), needs='mmpose'),
+    'keypoint codec': Kind(
+        'keypoint codec',
+        {
+            # (codec, encoded targets, as arrays with a batch dimension) -> values of batch_decode.
+            'maps': REQUIRED,
+        },
+        hosts=('mmpose',),
+        needs='mmpose',
+    ),
     'model wrapper': Kind('model wrapper'),
 }
 
@@ -129,8 +149,8 @@ class Case:
         kind: a key of `KINDS`.
         name: registered name.
         options: config beside ``type``, as little as it takes.
-        twin: whether it replaces mmdet's class of the same name; 'mmseg' where it replaces mmseg's,
-            and mmdet has none.
+        twin: whether it replaces mmdet's class of the same name; 'mmseg' or 'mmpose' where it
+            replaces one of that host.
         hosts: names of the hosts that train it, where they are not those of its kind.
         **facts: what differs from the kind's usual values.
 
@@ -153,7 +173,7 @@ class Case:
         name: str,
         options: dict[str, Any] | None = None,
         *,
-        twin: bool | Literal['mmseg'] = False,
+        twin: bool | Literal['mmseg', 'mmpose'] = False,
         hosts: tuple[str, ...] | None = None,
         **facts: Any,
     ) -> None:
@@ -161,8 +181,8 @@ class Case:
         unknown = sorted(set(facts) - set(usual))
         if unknown:
             raise TypeError(f'{name}: a {kind} has no fact {unknown}; it has {sorted(usual)}')
-        if twin not in (True, False, 'mmseg'):
-            raise TypeError(f"{name}: twin must be True, False or 'mmseg', got {twin!r}")
+        if twin not in (True, False, 'mmseg', 'mmpose'):
+            raise TypeError(f"{name}: twin must be True, False, 'mmseg' or 'mmpose', got {twin!r}")
         self.kind = kind
         self.name = name
         self.options = dict(options or {})

@@ -10,6 +10,7 @@ from mmdet_ext.catalog import (
     detection_cases,
     evaluation_cases,
     face_cases,
+    pose_cases,
     segmentation_cases,
 )
 from mmdet_ext.catalog.case import KINDS, Case
@@ -21,6 +22,7 @@ CASES = (
     *evaluation_cases.CASES,
     *face_cases.CASES,
     *segmentation_cases.CASES,
+    *pose_cases.CASES,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmdet_ext.catalog.case import Case
 
 CASES = (
-    Case('detection metric', 'CocoMetric', {'classwise': True}, twin=True),
+    Case('detection metric', 'CocoMetric', twin=True),
     Case('detection metric', 'CocoMetric', {'metric': ['bbox', 'segm', 'proposal']}, twin=True),
     Case('detection metric', 'LVISMetric', twin=True),
     Case('detection metric', 'VOCAPMetric'),

@@ -110,9 +110,9 @@ class Host:
         return DISTRIBUTIONS[self.module][0][0]
 
     @property
-    def fork(self) -> str:
-        """Return the name of the maintained fork's distribution, which has the same module."""
-        return DISTRIBUTIONS[self.module][1][0]
+    def fork(self) -> str | None:
+        """Return the name of the maintained fork's distribution, None where there is none."""
+        return next(iter(DISTRIBUTIONS[self.module][1]), None)
 
 
 HOSTS: tuple[Host, ...] = (
@@ -170,6 +170,26 @@ HOSTS: tuple[Host, ...] = (
         targets=frozenset({'labels', 'label maps'}),
         parts='several losses in one head, an auxiliary head, OHEMPixelSampler, test-time '
         'augmentation, MMSegInferencer',
+    ),
+    Host(
+        name='mmpose',
+        title='MMPose',
+        module='mmpose',
+        extra='pose',
+        scope='mmpose',
+        calls=(
+            LossCall('heatmap heads', ('output', 'target', 'weight')),
+            LossCall(
+                'AssociativeEmbeddingHead: heatmaps', ('output', 'target', 'weight', 'mask')
+            ),
+            LossCall('AssociativeEmbeddingHead: tags', ('tags', 'indices')),
+            LossCall(
+                'PartAffinityFieldHead of this package',
+                ('output', 'fields', 'target', 'field_target', 'mask'),
+            ),
+        ),
+        targets=frozenset(),
+        parts='flip test, CocoMetric',
     ),
     Host(
         name='mmengine',

@@ -17,13 +17,15 @@ from typing import Literal
 
 Family = Literal['stock', 'onedl']
 
-#: Module -> its distributions in the stock family and among the forks, the usual one first.
+#: Module -> its distributions in the stock family and among the forks, the usual one first; none
+#: where no fork has it.
 DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     'mmengine': (('mmengine', 'mmengine-lite'), ('onedl-mmengine',)),
     'mmcv': (('mmcv', 'mmcv-lite', 'mmcv-full'), ('onedl-mmcv',)),
     'mmdet': (('mmdet',), ('onedl-mmdetection',)),
     'mmpretrain': (('mmpretrain',), ('onedl-mmpretrain',)),
     'mmseg': (('mmsegmentation',), ('onedl-mmsegmentation',)),
+    'mmpose': (('mmpose',), ()),
     'mmrotate': (('mmrotate',), ('onedl-mmrotate',)),
     'mim': (('openmim',), ('onedl-mim',)),
 }
@@ -90,7 +92,7 @@ def distribution_of(module: str) -> str:
     True
     """
     stock, forks = DISTRIBUTIONS[module]
-    return forks[0] if installed_family() == 'onedl' else stock[0]
+    return forks[0] if forks and installed_family() == 'onedl' else stock[0]
 
 
 def check_families(path: Iterable[str] | None = None) -> None:

@@ -26,7 +26,7 @@ def test_an_unknown_or_missing_fact_is_named() -> None:
         Case('head', 'GFLHead', priors='points')
     with pytest.raises(TypeError, match=r"CIoULoss: a loss needs the facts \['hard_inputs', 'inp"):
         Case('loss', 'CIoULoss')
-    with pytest.raises(TypeError, match="twin must be True, False or 'mmseg', got 'GFLHead'"):
+    with pytest.raises(TypeError, match="twin must be True, False, 'mmseg' or 'mmpose', got 'GFL"):
         Case('head', 'GFLHead', twin='GFLHead')  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="a head has no fact 'priors'"):
         _ = Case('head', 'GFLHead').priors

@@ -31,7 +31,7 @@ def test_words_of_a_pair_become_options_of_the_set_up() -> None:
         '--venv',
         'env',
         '--hosts',
-        'seg',
+        'all',
         '--torch',
         '2.13.0',
         '--host',
@@ -40,7 +40,7 @@ def test_words_of_a_pair_become_options_of_the_set_up() -> None:
         'opencv-python==4.14.0.94',
     ]
     plain = run_host_pairs.set_up_command({}, Path('env'))
-    assert (plain[0], plain[2:]) == (sys.executable, ['--venv', 'env', '--hosts', 'seg'])
+    assert (plain[0], plain[2:]) == (sys.executable, ['--venv', 'env', '--hosts', 'all'])
 
 
 @pytest.mark.parametrize('words', [['torch'], ['torch='], ['=2.13.0'], ['torch=2.1', 'torch=2.2']])

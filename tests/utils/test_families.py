@@ -48,6 +48,7 @@ def site(folder: Path, *names: str) -> str:
         ('mmdet.egg-info', 'mmdet', 'stock'),
         ('onedl_mmdetection-3.5.1.dist-info', 'mmdet', 'onedl'),
         ('mmsegmentation-1.2.2.dist-info', 'mmseg', 'stock'),
+        ('mmpose-1.3.2.dist-info', 'mmpose', 'stock'),
         ('openmim-0.3.9.dist-info', 'mim', 'stock'),
         ('onedl_mim-0.5.1.dist-info', 'mim', 'onedl'),
     ],

@@ -25,6 +25,9 @@ PLURALS = {
     'detection hook': 'hooks of detectors',
     'grouping loss': 'losses of embeddings that group',
     'face head': 'face heads',
+    'keypoint loss': 'losses of heatmaps, tags and fields',
+    'keypoint head': 'heads of keypoints',
+    'keypoint codec': 'keypoint codecs',
 }
 
 
@@ -35,11 +38,12 @@ def hosts() -> str:
         '| --- | --- | --- | --- | --- | --- |',
     ]
     for host in HOSTS:
-        extra = '' if host.extra is None else f'`{host.extra}`, `onedl-{host.extra}`'
+        extra = '' if host.extra is None else f'`{host.extra}`'
+        extra += f', `onedl-{host.extra}`' if host.extra and host.fork else ''
         cells = [
             f'[{host.title}](#{anchor(host)})',
             f'`{requirement(host, "")}`',
-            f'`{requirement(host, "onedl-")}`',
+            f'`{requirement(host, "onedl-")}`' if host.fork else 'none',
             extra or 'every one',
             f'`{host.scope}`',
             host.parts,
@@ -50,7 +54,7 @@ def hosts() -> str:
 
 def requirement(host: Host, prefix: str) -> str:
     """Return the line of the requirements that installs a host: its package and the range."""
-    package = host.fork if prefix else host.package
+    package = host.fork if prefix and host.fork else host.package
     path = REPO / 'requirements' / f'{prefix}{host.extra or "det"}.txt'
     for line in path.read_text(encoding='utf-8').splitlines():
         if re.match(rf'{re.escape(package)}[<>=~!]', line):
@@ -87,8 +91,7 @@ def _detail(host: Host) -> str:
             '',
             *calls,
             '',
-            f'Targets: {targets}.',
-            '',
+            *([f'Targets: {targets}.', ''] if targets else []),
             f'{count} components, in {len(claims(host.name))} settings:',
             '',
             *lines,

@@ -52,6 +52,7 @@ hosts = {
     'mmdet': of('mmdet', 'onedl-mmdetection'),
     'mmpretrain': of('mmpretrain', 'onedl-mmpretrain'),
     'mmseg': of('mmsegmentation', 'onedl-mmsegmentation'),
+    'mmpose': of('mmpose'),
 }
 print(json.dumps({
     'python': platform.python_version(), 'torch': of('torch'), 'torchvision': of('torchvision'),
@@ -82,7 +83,7 @@ def read_pair(words: list[str]) -> dict[str, str]:
 def set_up_command(pair: dict[str, str], venv: Path) -> list[str]:
     """Return the command that makes the environment of a pair, with every host."""
     command = [pair.get('python', sys.executable), str(REPO / 'tools' / 'setup_env.py')]
-    command += ['--venv', str(venv), '--hosts', 'seg']
+    command += ['--venv', str(venv), '--hosts', 'all']
     for name in ('torch', 'host'):
         if name in pair:
             command += [f'--{name}', pair[name]]

@@ -39,7 +39,11 @@ def joint_cells(
 
 
 def joint_heatmaps(
-    keypoints: Tensor, visible: Tensor, shape: tuple[int, int], sigma: float
+    keypoints: Tensor,
+    visible: Tensor,
+    shape: tuple[int, int],
+    sigma: float,
+    unbiased: bool = False,
 ) -> Tensor:
     r"""Draw each joint of each person as a Gaussian around its cell, in the map of the joint.
 
@@ -47,7 +51,8 @@ def joint_heatmaps(
 
     over the people n whose joint k is labelled, for pixels p at most :math:`3 \sigma` from the cell
     :math:`c_{nk}` in x and in y, and 0 elsewhere. A joint outside the map is drawn as far as its
-    Gaussian reaches into it.
+    Gaussian reaches into it. An unbiased Gaussian lies around the joint itself, wherever in its cell
+    that is, so that the maps hold its place.
 
     Args:
         keypoints: x and y, in cells, of N people and K joints, (B, N, K, 2).
@@ -55,14 +60,17 @@ def joint_heatmaps(
             are not finite are not drawn.
         shape: H and W of a map.
         sigma: standard deviation, in cells, above 0.
+        unbiased: whether Gaussians lie around joints instead of their cells.
 
     Returns:
-        Tensor: (B, K, H, W), float32, or float64 with the keypoints; 1 in the cells of joints.
+        Tensor: (B, K, H, W), float32, or float64 with the keypoints; 1 in the cells of joints, or
+        less where they are unbiased.
 
     References:
         Newell et al., Associative Embedding: End-to-End Learning for Joint Detection and Grouping,
         2017, section 3.2; Cao et al., Realtime Multi-Person 2D Pose Estimation using Part Affinity
-        Fields, 2017, equations 6 and 7.
+        Fields, 2017, equations 6 and 7; Huang et al., The Devil is in the Details: Delving into
+        Unbiased Data Processing for Human Pose Estimation, 2020, for the unbiased ones.
 
     >>> joint_heatmaps(torch.tensor([[[[1.2, 0.0]]]]), torch.ones(1, 1, 1), (1, 4), 0.5)
     tensor([[[[0.1353, 1.0000, 0.1353, 0.0000]]]])
@@ -81,12 +89,17 @@ def joint_heatmaps(
     image, _, joint = drawn.nonzero(as_tuple=True)
     cell = cells[drawn].long()
     step = torch.arange(-reach, reach + 1, device=device)
-    row = (step.to(dtype).square() / (-2 * sigma**2)).exp()
+    # Values along columns and along rows, (M, S), or (1, S) where they are those of any cell.
+    shift = cells[drawn] - places[drawn] if unbiased else places.new_zeros(1, 2)
+    across, down = (
+        ((step.to(dtype) + shift[:, axis, None]).square() / (-2 * sigma**2)).exp()
+        for axis in (0, 1)
+    )
     x, y = cell[:, :1] + step, cell[:, 1:] + step
     plane = (image * joints + joint) * (height * width)
     place = plane[:, None, None] + y[:, :, None] * width + x[:, None, :]
     inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
-    value = (row[:, None] * row).expand(place.shape)
+    value = (down[:, :, None] * across[:, None]).expand(place.shape)
     maps.scatter_reduce_(0, place[inside], value[inside], 'amax')
     return maps.view(images, joints, height, width)
 

@@ -33,7 +33,7 @@ from mmdet_ext.evaluation.columns import (
 )
 from mmdet_ext.evaluation.protocol import PERSON_SIGMAS, Figures, Protocol
 from mmdet_ext.evaluation.recalls import proposal_recalls
-from mmdet_ext.evaluation.running import choose_backend, evaluate
+from mmdet_ext.evaluation.running import Outcome, choose_backend, evaluate
 from mmdet_ext.functional.numerics.checks import check_number
 from mmdet_ext.registry import METRICS
 
@@ -82,6 +82,10 @@ class CocoMetric(BaseMetric):  # type: ignore[misc]
         time_limit: seconds after which a backend counts as stuck; 'auto' for a bound that grows
             with boxes and detections; None runs it in this process, without a limit.
         sigmas: sigma of each keypoint; None for COCO's 17 of a person.
+
+    Attributes:
+        outcomes: of the last evaluation, by metric, the tables of precision and recall, and what
+            the backend took for them.
 
     Raises:
         FileNotFoundError: if there is no ``ann_file``.
@@ -136,6 +140,7 @@ class CocoMetric(BaseMetric):  # type: ignore[misc]
         self.outfile_prefix, self.sort_categories = outfile_prefix, sort_categories
         self.backend, self.time_limit = choose_backend(backend), time_limit
         self.sigmas = PERSON_SIGMAS if sigmas is None else tuple(float(each) for each in sigmas)
+        self.outcomes: dict[str, Outcome] = {}
         self._reading: Reading | None = None
         if ann_file is not None:
             args = None if backend_args is None else dict(backend_args)
@@ -228,6 +233,7 @@ class CocoMetric(BaseMetric):  # type: ignore[misc]
             self._say(f'{metric}: there is no detection, so that figures are 0', logging.WARNING)
         outcome = evaluate(truth, found, protocol, self.backend, self.time_limit, self._say)
         self._say(f'{metric} evaluated by {outcome}')
+        self.outcomes[metric] = outcome
         return Figures(outcome.scores, protocol)
 
     def _protocol(self, metric: str, truth: GroundTruth, found: Detections) -> Protocol:

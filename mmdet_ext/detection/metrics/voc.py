@@ -32,7 +32,7 @@ class VOCAPMetric(BaseMetric):  # type: ignore[misc]
     - for 'recall' ``recall@100@0.5``, the share of all boxes that the 100 best detections of each
       image cover, whatever their classes, and ``AR@100``, the mean over several thresholds.
 
-    It has the figures of mmdet's VOCMetric with ``pixel_widths``, and differs from it in two points:
+    It has the figures of mmdet's VOCMetric with ``pixel_widths``, and differs from it in two ways:
     there the recall is of the detections of class 0 alone, and widths always count the last pixel.
 
     Args:

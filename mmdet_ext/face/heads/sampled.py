@@ -12,6 +12,9 @@ optimizer, which is empty between steps::
 Between steps the optimizer thus holds the state of the whole table under ``weight_drawn``, and
 checkpoints have the form of those of a head without sampling. Gradients are clipped and unscaled
 before the step, when ``weight_drawn`` has its rows and their gradient like any parameter.
+
+On a CPU the memory of the rows and of their state is kept for the next step. It is needed again
+where memory is scarcest, and new memory of this size costs a page fault for every 4 KiB.
 """
 
 from __future__ import annotations
@@ -106,13 +109,17 @@ class SampledCenters:
 
     Attributes:
         draws: number of draws so far.
+        spare: tables of rows from earlier steps, whose memory later ones take.
     """
 
     def __init__(self, head: SampledHead, num_subcenters: int, choice: Choice) -> None:
         self.head, self.num_subcenters, self.choice = head, num_subcenters, choice
         self.draws = 0
-        # Rows of the table that ``weight_drawn`` holds, ascending.
+        self.spare: list[Tensor] = []
+        # Rows of the table that ``weight_drawn`` holds, ascending; and these rows, as the graph has
+        # them: autograd sees that their memory is taken again.
         self.place: Tensor | None = None
+        self.rows: Tensor | None = None
         # State of the whole table during a step, by name; None between steps.
         self.tables: dict[str, Tensor] | None = None
 
@@ -130,11 +137,26 @@ class SampledCenters:
         self.draws += 1
         table, each = self.head.weight, self.num_subcenters
         place = (classes[:, None] * each + torch.arange(each, device=classes.device)).flatten()
-        rows = table.index_select(0, place)
+        rows = self._rows(table, place)
         if torch.is_grad_enabled() and self.head.weight_drawn.requires_grad:
             rows.requires_grad_()
             rows.register_post_accumulate_grad_hook(partial(self._collect, place))
         return rows, classes, places
+
+    def _rows(self, table: Tensor, place: Tensor) -> Tensor:
+        """Copy rows of a table."""
+        kind, count = (table.dtype, table.device), len(place)
+        with torch.no_grad():
+            while self.spare:
+                spare = self.spare.pop(0)
+                if (spare.dtype, spare.device) == kind and len(spare) >= count:
+                    return torch.index_select(table, 0, place, out=spare[:count])
+            return table.index_select(0, place)
+
+    def _keep(self, rows: Tensor) -> None:
+        """Keep the memory of rows that no step needs any more."""
+        if rows.device.type == 'cpu':
+            self.spare.append(rows)
 
     def _collect(self, place: Tensor, rows: Tensor) -> None:
         """Move a leaf's gradient, and its rows, to the parameter of the optimizer."""
@@ -151,7 +173,7 @@ class SampledCenters:
             place, grad, values = both, united, self.head.weight[both]
         # A gradient must have the shape of its parameter.
         drawn.grad = None
-        drawn.data, drawn.grad, self.place = values, grad, place
+        drawn.data, drawn.grad, self.place, self.rows = values, grad, place, values
         _hook_optimizers()
         _WAITING.add(self)
 
@@ -168,24 +190,26 @@ class SampledCenters:
                     f'centres of {tuple(self.head.weight.shape)}: resume from a checkpoint of a '
                     'head of the same size'
                 )
-            self.tables[name], state[name] = state[name], state[name].index_select(0, self.place)
+            self.tables[name], state[name] = state[name], self._rows(state[name], self.place)
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Write the rows and their state back."""
-        tables, drawn, place = self.tables, self.head.weight_drawn, self.place
-        if tables is None or place is None:
+        tables, drawn, place, rows = self.tables, self.head.weight_drawn, self.place, self.rows
+        if tables is None or place is None or rows is None:
             raise RuntimeError(
                 'sample_rate below 1: gradients of the centres were computed within the step of '
                 f'{type(optimizer).__name__}, by a closure. Compute them before the step'
             )
         if drawn.grad is not None:
-            self.head.weight.index_copy_(0, place, drawn.detach())
+            self.head.weight.index_copy_(0, place, rows)
+            self._keep(rows)
             state = optimizer.state.get(drawn, {})
             for name in _names(state, optimizer):
                 if name not in tables:
                     tables[name] = state[name].new_zeros(self.head.weight.shape)
+                self._keep(state[name])
                 state[name] = tables[name].index_copy_(0, place, state[name])
-        drawn.grad = self.place = self.tables = None
+        drawn.grad = self.place = self.rows = self.tables = None
         drawn.data = drawn.new_empty(0, drawn.shape[1])
         _WAITING.discard(self)
 

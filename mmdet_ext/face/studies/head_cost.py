@@ -84,13 +84,14 @@ def head_cost(
 
         centers = 4 D C / W,   state = 1 or 2 times that,   gradient = 4 D K
         rate 1: working = 4 (C / W + c W N + c D + W N D)          c classes per chunk
-        below:  working = the larger of    4 (D K + K + W N K + c W N + c D + W N D)  backward
-                                           4 D K (1 + states) + 8 K                   step
+        below:  working = the larger of    4 (D K + K + W N K + 2 c W N + W N D)  backward
+                                           4 D K (1 + states) + 8 K               step
         flops   = 2 W N D K times 4 products, or 3 where the products are kept (W N <= D)
         exchanged = 4 W N (2 D + 1)        features with their lengths, and their gradient
                     + 8 W + 24 W N         labels; own similarity and length; largest and sum
 
-    W N K is missing where the products are not kept. The optimizer must work in place
+    Where the products are not kept, 2 c W N + W N K is c W N + c D. A CPU keeps the memory of the
+    drawn rows' states, 4 D K states, from step to step, beside that of backward. The optimizer must work in place
     (``fused=True``), and W N K be above 65,536: smaller tables are held whole.
 
     Args:
@@ -118,9 +119,11 @@ def head_cost(
     row, states = _FLOAT * channels, STATES[optimizer]
     chunk = min(max(_CHUNK[device] // gathered, 64), drawn)
     kept = rate < 1 and gathered <= channels
-    backward = _FLOAT * (chunk * (gathered + channels) + gathered * channels + drawn)
+    table = chunk * (gathered + (gathered if kept else channels))
+    backward = _FLOAT * (table + gathered * channels + drawn)
     if rate < 1:
-        backward += row * drawn + (_FLOAT * gathered * drawn if kept else 0)
+        backward += row * drawn * (1 + (states if device == 'cpu' else 0))
+        backward += _FLOAT * gathered * drawn if kept else 0
     step = 0 if rate == 1 else row * drawn * (1 + states) + _LONG * drawn
     several = _FLOAT * gathered * (2 * channels + 1) + _LONG * gpus + 6 * _FLOAT * gathered
     return HeadCost(

@@ -208,20 +208,26 @@ class _Work:
         """
         rows = (chunk.stop - chunk.start) * self.options.subcenters
         table = self.buffer[: len(self.x) * rows].view(len(self.x), rows)
-        dots, size = table, len(self.x)
-        if self.kept is not None:
-            dots = self.kept[size * chunk.rows.start : size * chunk.rows.stop].view(table.shape)
+        kept = self.kept_products(chunk)
+        dots = table if kept is None else kept
         if not self.filled:
             torch.mm(self.x, self.weight[chunk.rows].t(), out=dots)
         if self.inverse is not None:
             torch.mul(dots, self.inverse[chunk.rows], out=table)
-        elif self.kept is not None:
+        elif kept is not None:
             table.copy_(dots)
         if self.options.subcenters == 1:
             return table, None
         classes = chunk.stop - chunk.start
         best = table.view(len(self.x), classes, self.options.subcenters).max(2)
         return best.values, best.indices
+
+    def kept_products(self, chunk: _Chunk) -> Tensor | None:
+        """Return the place of a chunk's products with all centres, (N, rows); None if not kept."""
+        if self.kept is None:
+            return None
+        size = len(self.x)
+        return self.kept[size * chunk.rows.start : size * chunk.rows.stop].view(size, -1)
 
     def scores(self, similarity: Tensor, chunk: _Chunk) -> Tensor:
         """Return the scores of similarities; may overwrite the similarities."""
@@ -291,14 +297,19 @@ class _Work:
         centers = self.weight[chunk.rows]
         inverse = None if self.inverse is None else self.inverse[chunk.rows]
         own = None if grad_weight is None else grad_weight[chunk.rows]
+        along = None
         if own is not None:
             torch.mm(table.t(), self.x, out=own)
+            if inverse is not None:
+                # (sum_i g_ij x_i) w_j, where kept products sum_i g_ij (x_i w_j) have fewer numbers.
+                dots = self.kept_products(chunk)
+                along = torch.linalg.vecdot(own, centers) if dots is None else (table * dots).sum(0)
         if grad_x is not None:
             grad_x.addmm_(table if inverse is None else table.mul_(inverse), centers)
-        if own is None or inverse is None:
+        if own is None or inverse is None or along is None:
             return
         # d(w / |w|): the part along the centre does not change its direction.
-        along = torch.linalg.vecdot(own, centers).mul_(inverse).mul_(inverse)
+        along.mul_(inverse).mul_(inverse)
         # Features of length 1e30 and centres of 1e-30 would make this infinite.
         most = torch.finfo(along.dtype).max
         along.clamp_(-most, most)

@@ -291,6 +291,25 @@ def test_memory_follows_the_drawn_rows() -> None:
     assert peak_bytes(step) < 0.7 * head.weight.nbytes
 
 
+def test_a_step_takes_the_memory_of_the_one_before() -> None:
+    head = build_head(num_classes=40, sample_rate=0.5, path='exact')
+    optimizer = OPTIMIZERS['AdamW'](head.parameters())
+    places = []
+    for _ in range(3):
+        trained(head, optimizer, range(1))
+        places.append({rows.data_ptr() for rows in head.sampled.spare})
+    # The rows, and three tables of AdamW with amsgrad.
+    assert len(places[1]) == 4 and places[1] == places[2]
+    # A pass that keeps its graph beyond the step sees that its rows are other ones now.
+    x, labels = batch(0)
+    loss = head.loss((x,), samples(labels))['loss']
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    head.loss((x,), samples(labels))
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        loss.backward()
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

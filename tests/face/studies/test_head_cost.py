@@ -57,7 +57,9 @@ def test_memory_is_that_of_a_step(rate: float, optimizer: Any) -> None:
     step()
     cost = head_cost(classes, 1, rate, samples, channels, optimizer, 'cpu')
     expected = cost.gradient + cost.working
-    assert peak_bytes(step) == pytest.approx(expected, rel=0.05)
+    # The memory of drawn rows is kept from the step before.
+    kept = 0 if head.sampled is None else sum(rows.nbytes for rows in head.sampled.spare)
+    assert peak_bytes(step) + kept == pytest.approx(expected, rel=0.05)
 
 
 def step_of(head: MarginHead, optimizer: Any, samples: int) -> Callable[[], None]:

@@ -74,6 +74,39 @@ def run_once(config: Path, seed: int, folder: Path, options: Sequence[str]) -> R
     return result
 
 
+def take_over(table: Path, work_dir: Path, options: Sequence[str] = ()) -> int:
+    """Put the runs of a finished comparison into ``work_dir``, so that they are not repeated.
+
+    Runs that ``work_dir`` has stay as they are.
+
+    Args:
+        table: JSON file of the comparison.
+        work_dir: Folder of the runs, as for `run_all`.
+        options: Options with which they were made.
+
+    Returns:
+        Number of runs that were put there.
+
+    Raises:
+        ValueError: If the file is no such comparison.
+    """
+    try:
+        runs = json.loads(table.read_text(encoding='utf-8'))['runs']
+        results = [
+            RunResult(**{**run, 'val': [tuple(point) for point in run['val']]}) for run in runs
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{table} is no comparison that this tool has written: {error}') from error
+    added = 0
+    for result in results:
+        done = work_dir / result.config / f'seed{result.seed}' / 'result.json'
+        if not done.is_file():
+            write_json(done, {**asdict(result), 'options': list(options)})
+            added += 1
+    return added
+
+
 def _host(config: Path) -> str:
-    """Return the host whose scripts run a config: mmseg in its scope, mmdet in any other."""
-    return 'mmseg' if Config.fromfile(config).get('default_scope') == 'mmseg' else 'mmdet'
+    """Return the host whose scripts run a config: that of its scope, mmdet in any other."""
+    scope = Config.fromfile(config).get('default_scope')
+    return scope if scope in ('mmseg', 'mmpose') else 'mmdet'

@@ -93,6 +93,13 @@ def test_finished_runs_are_not_repeated_and_all_files_are_written(
     assert len(commands) == 8 and out.with_suffix('.md').read_text().count('`stock`') == 1
     assert compare_configs.main([*command, '--cfg-options', 'a=1']) == 1
     assert len(commands) == 8
+    # Elsewhere the table stands for the runs; the seed that it lacks is run.
+    table_file = str(out.with_suffix('.json'))
+    elsewhere = [*command[:-1], str(tmp_path / 'other'), '--known', table_file]
+    assert compare_configs.main(elsewhere) == 0
+    assert len(commands) == 8 and out.with_suffix('.md').read_text() == table
+    assert compare_configs.main([*elsewhere, '--seeds', '1', '2']) == 0
+    assert commands[8:] == ['train', 'test'] * 2
 
 
 def test_runs_of_segmentation_use_the_scripts_of_mmseg_and_compare_miou(
@@ -215,6 +222,11 @@ def test_bad_input_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for folder in ('a', 'b'):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / 'same.py').touch()
+    known = [str(tmp_path / 'a/same.py'), '--out', str(tmp_path / 'x'), '--known']
+    for file in ('none.json', 'list.json'):
+        (tmp_path / 'list.json').write_text('{"runs": [{"config": "a"}]}')
+        assert compare_configs.main([*known, str(tmp_path / file)]) == 2
+        assert f'{file} is no comparison' in capsys.readouterr().err
     both = [str(tmp_path / folder / 'same.py') for folder in ('a', 'b')]
     assert compare_configs.main([*both, '--out', str(tmp_path / 'x')]) == 2
     assert 'two configs are called same' in capsys.readouterr().err

@@ -8,10 +8,11 @@
 The first config is the reference. A config named twice counts once, so that a reference may be
 followed by a pattern. With --best the reference and the K configs that are best by the first of
 --metrics run with --best-seeds too, which shows a lead by luck with the first seeds. Each run uses
-``mim train mmdet`` and ``mim test mmdet``, or those of mmseg where it is the config's
+``mim train mmdet`` and ``mim test mmdet``, or those of mmseg or mmpose where it is the config's
 ``default_scope``; --jobs runs at a time share the cores. A finished run is
-not repeated, so that the command can go on after an interruption. Below the table stands which
-gaps are noise, by the spread of the seeds. Writes NAME.json (all results),
+not repeated, so that the command can go on after an interruption; --known takes finished runs from
+the .json of another comparison, made with the same configs and options. Below the table stands
+which gaps are noise, by the spread of the seeds. Writes NAME.json (all results),
 NAME.md (the table) and NAME.png (loss and validation).
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +34,7 @@ from mmdet_ext.analysis.comparison import (
 )
 from mmdet_ext.engine.configs import read_config
 from mmdet_ext.plots.comparison import draw_comparison
-from mmdet_ext.studies.config_runs import run_all
+from mmdet_ext.studies.config_runs import run_all, take_over
 from mmdet_ext.utils.files import write_json, write_text
 from mmdet_ext.utils.mim import MimError
 
@@ -45,6 +47,13 @@ def main(argv: list[str] | None = None) -> int:
     problem = _problem(configs, names)
     if problem:
         print(f'error: {problem}', file=sys.stderr)
+        return 2
+    try:
+        for table in args.known:
+            added = take_over(table, args.work_dir, args.cfg_options)
+            print(f'{table}: {added} finished runs taken over')
+    except ValueError as error:
+        print(f'error: {error}', file=sys.stderr)
         return 2
     if args.jobs > 1:
         os.environ['OMP_NUM_THREADS'] = str(max(1, (os.cpu_count() or 1) // args.jobs))
@@ -90,7 +99,7 @@ def _page(args: argparse.Namespace, table: str) -> str:
         options += f' --best {args.best} --best-seeds {again}'
         also = f'; the first row and the best {args.best} also have {again}'
     if tuple(args.metrics) != COCO_METRICS:
-        options += f' --metrics {" ".join(args.metrics)}'
+        options += f' --metrics {shlex.join(args.metrics)}'
     if args.cfg_options:
         options += f' --cfg-options {" ".join(args.cfg_options)}'
     command = (
@@ -122,6 +131,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add('--jobs', type=int, default=1, help='runs side by side, default 1')
     add('--out', type=Path, required=True, help='files to write, without suffix')
     add('--work-dir', type=Path, default=Path('work_dirs/compare'))
+    add('--known', type=Path, nargs='+', default=[], metavar='JSON', help='finished comparisons')
     add(
         '--cfg-options',
         nargs='+',

@@ -91,8 +91,8 @@ def head_cost(
                     + 8 W + 24 W N         labels; own similarity and length; largest and sum
 
     Where the products are not kept, 2 c W N + W N K is c W N + c D. A CPU keeps the memory of the
-    drawn rows' states, 4 D K states, from step to step, beside that of backward. The optimizer must work in place
-    (``fused=True``), and W N K be above 65,536: smaller tables are held whole.
+    drawn rows' states, 4 D K states, from step to step, beside that of backward. The optimizer must
+    work in place (``fused=True``), and W N K be above 65,536: smaller tables are held whole.
 
     Args:
         identities: C.

@@ -20,7 +20,7 @@ from mmdet_ext.evaluation.columns import Federated, GroundTruth, Rows
 
 
 class Reading(NamedTuple):
-    """What a file holds.
+    """Content of a file.
 
     Attributes:
         truth: ground truth of all its categories.

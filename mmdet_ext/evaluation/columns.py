@@ -24,7 +24,7 @@ LVIS_CAP = 300
 
 @dataclass(frozen=True)
 class Federated:
-    """What LVIS knows of images and categories beside boxes.
+    """Facts of LVIS about images and categories beside boxes.
 
     Attributes:
         negative: for each image, rows of the categories that are known to be absent.
@@ -189,7 +189,7 @@ def rows_of(ids: Sequence[Any], known: Sequence[Any], what: str, missing: str) -
 def check_detections(found: Detections, truth: GroundTruth) -> None:
     """Refuse detections that have no rank or no place.
 
-    A NaN as a score makes every order of the detections right; one in a box overlaps each box by
+    A score of NaN makes every order of the detections right. A box with a NaN overlaps each box by
     more than any threshold in pycocotools, as no comparison with it is true.
 
     Raises:

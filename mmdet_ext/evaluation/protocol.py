@@ -35,7 +35,7 @@ RECALLS: Floats = np.linspace(0.0, 1.0, 101, endpoint=True)
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is compared, and at which limits.
+    """Rules of an evaluation: what is compared, and at which limits.
 
     Attributes:
         kind: 'bbox', 'segm' or 'keypoints': what overlaps.

@@ -41,7 +41,7 @@ def write_results(
 
 
 def _entries(image: ImageResult, ids: Sequence[int], masks: bool) -> Iterator[dict[str, Any]]:
-    """Yield the detections of an image as COCO's entries, in stock's order of keys."""
+    """Yield the detections of an image as COCO's entries, with keys in mmdet's order."""
     scores = image.scores if not masks or image.mask_scores is None else image.mask_scores
     rows = zip(image.boxes.tolist(), scores.tolist(), image.labels.tolist(), strict=True)
     for row, ((left, top, right, bottom), score, label) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""What a COCO metric keeps of an image until all are evaluated: a few small arrays."""
+"""Results of an image as a COCO metric keeps them until all are evaluated: a few small arrays."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _points(pred: Mapping[str, Any]) -> Array:
 
 
 def _encoded(masks: Any) -> tuple[list[bytes], tuple[int, int]]:
-    """Return the run lengths of masks, and their size; stock's masks or their run lengths."""
+    """Return the run lengths of masks, or take them as they are, and return their size."""
     if isinstance(masks, torch.Tensor):
         masks = encode_mask_results(masks.detach().cpu().numpy())
     counts = [each['counts'] for each in masks]

@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make(folder: Path, images: int, boxes: float, detections: int, seed: int) -> None:
-    """Write an annotation file and detections: each second one near a box, the others anywhere."""
+    """Write an annotation file and detections, half of them near boxes and the others anywhere."""
     generator = np.random.default_rng(seed)
     total = int(images * boxes)
     image = np.sort(generator.integers(0, images, total))

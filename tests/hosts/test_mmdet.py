@@ -195,6 +195,18 @@ def test_an_overlap_measure_trains_tests_and_resumes(
     assert type(outcome.runner.model.bbox_head.assigner.iou_calculator).__name__ == case.name
 
 
+@of_kind('class sampler')
+def test_a_class_sampler_trains_tests_and_resumes(
+    case: Case, boxes_root: Path, tmp_path: Path
+) -> None:
+    train, test = (data_of(boxes_root, part, CLASSES) for part in ('train', 'test'))
+    metric = dict(type='CocoMetric', ann_file=str(boxes_root / 'test.json'))
+    setting = Setting(single('RetinaHead'), train, test, metric, sampler=configured(case))
+    outcome = follow(HOST, setting, tmp_path)
+    assert_detects(outcome, 'RetinaHead')
+    assert type(outcome.runner.train_dataloader.sampler).__name__ == case.name
+
+
 @of_kind('data set')
 def test_a_data_set_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
     train, test = (
@@ -211,6 +223,7 @@ def test_a_data_set_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_p
 HEADLINES = {
     'CocoMetric': 'coco/bbox_mAP',
     'LVISMetric': 'lvis/bbox_AP',
+    'OperatingPointMetric': 'points/F1_50',
     'VOCAPMetric': 'pascal_voc/mAP',
 }
 

@@ -111,7 +111,7 @@ def operating_points(data: TruthSet, found: Detections, options: PointOptions) -
     labels += list(zip(data.classes, range(len(data.classes)), strict=True))
     tables = []
     for t, iou in enumerate(options.iou_thresholds):
-        entries = {}
+        entries: dict[str, Any] = {}
         for name, label in labels:
             if label is not None and len(data.classes) == 1:
                 entries[name] = entries[OVERALL]

@@ -76,7 +76,7 @@ class Curve:
     def where_hits_grow(self) -> Curve:
         """Return the thresholds at which boxes are found; between them only false ones come."""
         grows = np.diff(self.hits, axis=-1, prepend=0) > 0
-        rows = grows.reshape(-1, grows.shape[-1]).any(axis=0)
+        rows = grows.any(axis=tuple(range(grows.ndim - 1)))
         return Curve(
             self.threshold[rows],
             self.hits[..., rows],

@@ -1,0 +1,1 @@
+"""Figures of detections: operating points, errors, two results side by side."""

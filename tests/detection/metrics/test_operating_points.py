@@ -98,8 +98,6 @@ def test_ground_truth_of_a_file_and_of_data_samples_gives_the_same(tmp_path: Pat
     assert of_samples.report == of_file.report
     assert {'points/F1_50', 'points/threshold@precision0.2_50'} < set(first)
     assert 'points/class 0/MR_50' in first
-        first
-    )
 
 
 def test_figures_at_the_best_threshold_are_those_of_counting(tmp_path: Path) -> None:

@@ -52,7 +52,10 @@ RULES: list[tuple[str, set[str]]] = [
         'mmdet_ext.compat',
         {'torch', 'numpy', 'mmengine', 'mmdet_ext.data.reports', 'mmdet_ext.utils'},
     ),
-    ('mmdet_ext.engine', {'torch', 'mmengine', NUMERICS, 'mmdet_ext.registry', 'mmdet_ext.utils'}),
+    (
+        'mmdet_ext.engine',
+        {'torch', 'numpy', 'mmengine', NUMERICS, 'mmdet_ext.registry', 'mmdet_ext.utils'},
+    ),
     (
         'mmdet_ext.detection',
         {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmdet', 'torchvision', 'onnx', *OF_TASKS},
@@ -78,7 +81,7 @@ RULES: list[tuple[str, set[str]]] = [
     ('mmdet_ext.pose.skeletons', set()),
     (
         'mmdet_ext.pose',
-        {'torch', 'numpy', 'mmengine', 'mmcv', 'mmpose', FUNCTIONAL, 'mmdet_ext.registry'},
+        {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmpose', FUNCTIONAL, 'mmdet_ext.registry'},
     ),
     ('mmdet_ext.data', {'numpy', 'cv2', 'PIL', 'mmdet_ext.utils'}),
     (

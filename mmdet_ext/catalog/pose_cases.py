@@ -106,7 +106,11 @@ CASES = (
     Case('keypoint loss', 'HeatmapGroupingLoss', inputs=_both_inputs),
     Case('keypoint loss', 'PartAffinityFieldLoss', inputs=_field_inputs),
     Case('keypoint loss', 'PartAffinityFieldLoss', {'field_weight': 2.0}, inputs=_field_inputs),
-    Case('keypoint head', 'PartAffinityFieldHead'),
+    Case(
+        'keypoint head',
+        'PartAffinityFieldHead',
+        {'in_channels': 4, 'num_keypoints': JOINTS, 'limbs': LIMBS, 'deconv_out_channels': None},
+    ),
     Case('keypoint codec', 'AssociativeEmbeddingCodec', _SIZES, maps=_tag_maps),
     Case('keypoint codec', 'AssociativeEmbeddingCodec', {**_SIZES, 'use_udp': True}, maps=_tag_maps),
     *(

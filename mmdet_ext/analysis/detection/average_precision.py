@@ -29,13 +29,16 @@ def average_precision(ranking: Ranking) -> float:
     return average_precision_of_counts(hits, every, boxes)
 
 
-def average_precision_of_counts(hits: np.ndarray, every: np.ndarray, boxes: int) -> float:
+def average_precision_of_counts(
+    hits: np.ndarray, every: np.ndarray, boxes: int, recalls: np.ndarray = RECALLS
+) -> float:
     """Compute the average precision from the counts at each hit.
 
     Args:
         hits: number of hits up to each hit: 1, 2, ..., shape (H,).
         every: number of detections up to each hit, shape (H,).
         boxes: number of ground-truth boxes.
+        recalls: the recalls at which the precision is read.
 
     Returns:
         AP; NaN without a box.
@@ -47,7 +50,7 @@ def average_precision_of_counts(hits: np.ndarray, every: np.ndarray, boxes: int)
     # pycocotools' divisor has this addend.
     precision = hits / (every + np.spacing(1))
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    first = np.searchsorted(hits / boxes, RECALLS, side='left')
+    first = np.searchsorted(hits / boxes, recalls, side='left')
     reached = first < len(hits)
     # The order of the sum is that of a mean over the row of 101.
     values = np.where(reached, best[np.minimum(first, len(hits) - 1)], 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mmdet_ext.analysis.detection.bootstrap import blocks, drawn_sums, running_counts
@@ -57,28 +59,43 @@ def average_precision_of_counts(
     return float(values.mean())
 
 
-def resampled_average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
+def resampled_average_precisions(rankings: Sequence[Ranking], weights: np.ndarray) -> np.ndarray:
     """Compute the average precision in resamples of the images.
 
     A detection of an image that came w times counts w times. There is no loop over detections.
 
     Args:
-        ranking: detections of the class, N rows.
+        rankings: detections of one class at T thresholds of the IoU, N rows each. Those without
+            ignored detections share one count of the detections.
         weights: how often each resample has each image, shape (R, I).
 
     Returns:
-        AP per resample, shape (R,); NaN where no box was drawn.
+        AP per threshold and resample, shape (T, R); NaN where no box was drawn.
     """
-    boxes = drawn_sums(weights, ranking.boxes)
-    result = np.zeros(len(weights))
-    of_hits = np.flatnonzero(ranking.hit)
-    if len(of_hits):
-        for rows in blocks(len(weights), len(of_hits)):
-            every = running_counts(weights[rows], ranking.image, of_hits)
-            images = ranking.image[of_hits]
-            hits = running_counts(weights[rows], images, np.arange(len(images)))
-            result[rows] = _of_rows(hits, every, boxes[rows])
-    return np.where(boxes > 0, result, np.nan)
+    result = np.zeros((len(rankings), len(weights)))
+    by_length: dict[int, list[int]] = {}
+    for t, ranking in enumerate(rankings):
+        # Rankings of one class of equal length differ in hits alone, where none is ignored.
+        by_length.setdefault(-t - 1 if ranking.ignored else len(ranking), []).append(t)
+    for members in by_length.values():
+        _fill(result, [(t, rankings[t]) for t in members], weights)
+    for t, ranking in enumerate(rankings):
+        result[t, drawn_sums(weights, ranking.boxes) == 0] = np.nan
+    return result
+
+
+def _fill(result: np.ndarray, members: Sequence[tuple[int, Ranking]], weights: np.ndarray) -> None:
+    """Fill the rows of rankings that have the same detections."""
+    places = [np.flatnonzero(ranking.hit) for _, ranking in members]
+    image = members[0][1].image
+    boxes = drawn_sums(weights, members[0][1].boxes)
+    ends = np.cumsum([0, *(len(each) for each in places)])
+    for rows in blocks(len(weights), int(ends[-1])):
+        every = running_counts(weights[rows], image, np.concatenate(places))
+        for (t, _), own, begin, end in zip(members, places, ends[:-1], ends[1:], strict=True):
+            if len(own):
+                hits = running_counts(weights[rows], image[own], np.arange(len(own)))
+                result[t, rows] = _of_rows(hits, every[:, begin:end], boxes[rows])
 
 
 def _of_rows(hits: np.ndarray, every: np.ndarray, boxes: np.ndarray) -> np.ndarray:

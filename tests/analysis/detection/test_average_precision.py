@@ -8,7 +8,7 @@ import pytest
 from mmdet_ext.analysis.detection import bootstrap
 from mmdet_ext.analysis.detection.average_precision import (
     average_precision,
-    resampled_average_precision,
+    resampled_average_precisions,
 )
 from mmdet_ext.analysis.detection.bootstrap import percentiles, resampled_weights
 from mmdet_ext.analysis.detection.columns import Detections, GroundTruth, TruthSet
@@ -58,18 +58,20 @@ def test_average_precision_is_that_of_pycocotools(seed: int, ties: bool) -> None
             assert average_precision(rankings.of(t, label)) == precision[t, :, label].mean()
 
 
+@pytest.mark.parametrize('crowds', [0.0, 0.2])
 def test_a_resample_has_the_average_precision_of_its_images(
-    monkeypatch: pytest.MonkeyPatch,
+    crowds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, found = made_set(3, images=8, classes=2)
+    data, found = made_set(3, images=8, classes=2, crowds=crowds)
     rankings = rankings_of(data, found)
     weights = resampled_weights(8, 6, seed=1)
     monkeypatch.setattr(bootstrap, 'CELLS_AT_ONCE', 100)
+    monkeypatch.setattr(bootstrap, 'CELLS_IN_CACHE', 100)
     for label in range(2):
-        ours = resampled_average_precision(rankings.of(0, label), weights)
+        ours = resampled_average_precisions([rankings.of(t, label) for t in (0, 1)], weights)
         theirs = [
-            average_precision(rankings_of(*repeated(data, found, row)).of(0, label))
-            for row in weights
+            [average_precision(rankings_of(*each).of(t, label)) for each in drawn]
+            for t, drawn in ((t, [repeated(data, found, row) for row in weights]) for t in (0, 1))
         ]
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
@@ -81,8 +83,8 @@ def test_without_boxes_there_is_no_average_precision_and_without_hits_it_is_0() 
     assert np.isnan(average_precision(none))
     lost = Ranking(empty, places, empty.astype(bool), np.array([0, 2]), 0)
     assert average_precision(lost) == 0
-    drawn = resampled_average_precision(lost, np.array([[2, 0], [1, 1]]))
-    np.testing.assert_array_equal(drawn, [np.nan, 0.0])
+    drawn = resampled_average_precisions([lost], np.array([[2, 0], [1, 1]]))
+    np.testing.assert_array_equal(drawn, [[np.nan, 0.0]])
 
 
 def test_resamples_have_as_many_images_and_repeat_with_their_seed() -> None:

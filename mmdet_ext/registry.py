@@ -51,7 +51,7 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     'task util': ('mmdet_ext.detection.assigners', 'mmdet_ext.detection.samplers'),
     'dataset': ('mmdet_ext.detection.datasets', 'mmdet_ext.face.datasets'),
     'transform': ('mmdet_ext.detection.transforms', 'mmdet_ext.face.transforms'),
-    'data sampler': ('mmdet_ext.face.samplers',),
+    'data sampler': ('mmdet_ext.engine.samplers', 'mmdet_ext.face.samplers'),
     'metric': (
         'mmdet_ext.detection.metrics',
         'mmdet_ext.face.metrics',

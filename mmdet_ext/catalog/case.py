@@ -112,6 +112,7 @@ KINDS: dict[str, Kind] = {
     ),
     'transform': Kind('transform'),
     'data sampler': Kind('data sampler'),
+    'class sampler': Kind('data sampler', hosts=('mmdet',)),
     'metric': Kind('metric'),
     'segmentation metric': Kind('metric', hosts=('mmseg',)),
     'detection metric': Kind('metric', hosts=('mmdet',)),

@@ -108,4 +108,7 @@ CASES = (
         {'begin': 2, 'assigner': {'type': 'mmdet_ext.DynamicSoftLabelAssigner'}},
     ),
     Case('grouping loss', 'CornerGroupingLoss', {'pull_weight': 0.1, 'push_weight': 0.1}),
+    Case('class sampler', 'ProgressivelyBalancedSampler', {'epochs': 3}),
+    Case('class sampler', 'RepeatFactorSampler', {'oversample_thr': 0.6}),
+    Case('class sampler', 'RepeatFactorSampler', {'oversample_thr': 0.3, 'least': 0.2, 'most': 2}),
 )

@@ -79,8 +79,8 @@ def _pairs(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
         starts = np.cumsum([0, *map(len, parts)])
         pairs = [_pairs(part) for part in (parts if joined else parts[:1])]
         pairs = pairs if joined else pairs * dataset.times
-        images = [image + start for (image, _), start in zip(pairs, starts, strict=False)]
-        return np.concatenate(images), np.concatenate([label for _, label in pairs])
+        moved = [image + start for (image, _), start in zip(pairs, starts, strict=False)]
+        return np.concatenate(moved), np.concatenate([label for _, label in pairs])
     if hasattr(dataset, 'get_gt_labels'):
         labels = np.asarray(dataset.get_gt_labels(), np.int64)
         return np.arange(len(labels)), labels

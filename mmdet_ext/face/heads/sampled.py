@@ -181,7 +181,7 @@ class SampledCenters:
         """Give the optimizer the state of the drawn rows in place of that of the whole table."""
         state, drawn = optimizer.state.get(self.head.weight_drawn, {}), self.head.weight_drawn
         self.tables = {}
-        if drawn.grad is None:
+        if drawn.grad is None or self.place is None:
             return
         for name in _names(state, optimizer):
             if state[name].shape != self.head.weight.shape:

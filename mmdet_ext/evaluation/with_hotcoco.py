@@ -50,6 +50,7 @@ def evaluate(truth: GroundTruth, found: Detections, protocol: Protocol) -> Score
             areas = boxes_and_areas(found, protocol)[1]
             detected.update_anns(ids=np.arange(1, len(found) + 1), area=areas)
         else:
+            del found
             detected = annotated.load_res(table)
         del table
     run = COCOeval(annotated, detected, protocol.kind, lvis_style=protocol.federated)

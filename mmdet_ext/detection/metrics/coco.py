@@ -59,7 +59,8 @@ class CocoMetric(BaseMetric):  # type: ignore[misc]
       by name; ``ignore`` flags, absent ``iscrowd`` or ``area``, and repeated ids are reported;
     - per-class figures have the name of their class also where the file's categories do not
       ascend by id;
-    - with a list for ``iou_thrs``, mAP_50 and mAP_75 are read at their thresholds (mmdet: -1).
+    - with a list for ``iou_thrs``, mAP_50 and mAP_75 are read at their thresholds (mmdet: -1, and
+      an error with NumPy 2).
 
     Args:
         ann_file: annotations in COCO's form; None takes the ground truth of the data samples.

@@ -167,6 +167,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ('numpy', 'ndarray'): 'ndarray',  # an argument of the next, which needs none
     ('numpy', 'dtype'): _dtype,
     ('numpy._core.multiarray', '_reconstruct'): _array,
-    ('numpy._core.multiarray', 'scalar'): np._core.multiarray.scalar,
+    # numpy's function of scalars, whose module has another name before numpy 2.
+    ('numpy._core.multiarray', 'scalar'): np.float64(0).__reduce__()[0],
     ('_codecs', 'encode'): lambda text, _: text.encode('latin1'),
 }

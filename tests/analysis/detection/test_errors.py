@@ -55,10 +55,10 @@ def drawn_set(seed: int) -> tuple[TruthSet, Detections]:
         for _ in range(draw.randint(0, 2)):
             far = [draw.uniform(0, 250), draw.uniform(0, 250), 40.0, 40.0]
             found.append((image, draw.randrange(CLASSES), far, draw.random()))
-    box = np.array([row[2] for row in truth])
-    place, label = np.array([row[:2] for row in truth]).T
+    corners = np.array([row[2] for row in truth])
+    places, labels = np.array([row[:2] for row in truth]).T
     crowd = np.zeros(len(truth), bool)
-    boxes = GroundTruth(place, label, box, box[:, 2] * box[:, 3], crowd)
+    boxes = GroundTruth(places, labels, corners, corners[:, 2] * corners[:, 3], crowd)
     found_place, found_label = np.array([row[:2] for row in found]).T
     detections = Detections(
         found_place,

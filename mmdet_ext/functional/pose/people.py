@@ -50,8 +50,10 @@ def group_by_tags(
     .. math:: 100 \, \text{round}(|t - \bar t_n|) - s
 
     is least, with t and s the tag and the value of a candidate, and :math:`\bar t_n` the mean tag
-    of a person's joints so far. A candidate that is left over, or whose tag is farther than the
-    threshold, starts a new person.
+    of a person's joints so far. Pairs whose tags are farther apart than the threshold are no
+    matches: as many candidates as possible are matched, and those left over start new people. The
+    authors' code takes any pairs and drops far ones afterwards. The sums of their distances often
+    tie, as tags are numbers on a line: a candidate then loses its own person to a far one.
 
     Args:
         values: heatmap's value of M candidates for each of K joints, (K, M).
@@ -122,7 +124,8 @@ class _Groups:
             mean = self.tags[:old] / self.members[:old]
             distance = np.linalg.norm(tag[found][:, None] - mean, axis=2)
             cost = np.full((new, max(new, old)), _OWN_PERSON, np.float64)
-            cost[:, :old] = np.round(distance) * 100 - value[found][:, None]
+            near = distance < limit
+            cost[:, :old][near] = (np.round(distance) * 100 - value[found][:, None])[near]
             row, column = _assignment()(cost)
             near = column < old
             row, column = row[near], column[near]

@@ -28,7 +28,7 @@ class PoseMaps:
         maps: tags (K * T, h, w), or fields (C, 2, h, w).
         truth: x, y and v of the ground truth, (G, K, 3).
         found: x, y and score of the predictions, (N, K, 3), the best person first.
-        stride: px per cell.
+        stride: px per cell. The first cell lies at the first pixel, as codecs have it.
     """
 
     image: np.ndarray
@@ -91,7 +91,7 @@ def look(model: Any, item: dict[str, Any], limbs: int | None = None) -> PoseMaps
 def joint_tags(maps: PoseMaps) -> np.ndarray:
     """Read the first dimension of the tag at each joint that was found, (N, K)."""
     joints, height, width = maps.heatmaps.shape
-    cells = np.rint(maps.found[..., :2] / maps.stride - 0.5).astype(int)
+    cells = np.rint(maps.found[..., :2] / maps.stride).astype(int)
     x, y = cells[..., 0].clip(0, width - 1), cells[..., 1].clip(0, height - 1)
     return np.asarray(maps.maps[np.arange(joints), y, x])
 
@@ -126,7 +126,7 @@ def matched_limbs(
         kept = np.zeros_like(valid)
         for pair in match_limb(score, valid):
             kept[pair] = True
-        first, second = ((cell.numpy() + 0.5) * maps.stride - 0.5 for cell in (start, end))
+        first, second = (cell.numpy() * maps.stride for cell in (start, end))
         found.append(MatchedLimb(first, second, score, kept))
     return found
 

@@ -62,9 +62,14 @@ def segmentation_leaf_configs() -> list[Path]:
     return _leaves('segmentation')
 
 
+def pose_leaf_configs() -> list[Path]:
+    """List the configs of the checkout that train a pose estimator."""
+    return _leaves('pose')
+
+
 def _task(path: Path) -> str:
     """Return the task of a config, by its path within ``configs``."""
-    if path.parts[0] in ('face', 'segmentation'):
+    if path.parts[0] in ('face', 'pose', 'segmentation'):
         return path.parts[0]
     return 'face' if path.parts[:2] == ('ablations', 'margins') else 'detection'
 
@@ -274,7 +279,7 @@ def _shrink_face_evaluator(evaluator: Any) -> None:
 
 def _drop_pretrained(cfg: Config) -> None:
     for part in _dicts_with(cfg, 'init_cfg'):
-        if part.init_cfg is not None and bare(part.init_cfg.get('type')) in PRETRAINED:
+        if isinstance(part.init_cfg, dict) and bare(part.init_cfg.get('type')) in PRETRAINED:
             part.init_cfg = None
 
 

@@ -76,6 +76,8 @@ _OWN_PARTS = (
     *(((_SHIN,),) * 2),
 )
 _PARTS = 8
+# Least and largest shade of a figure. Those of a scene differ: a part shows whose it is.
+_SHADES = (0.3, 1.3)
 # BGR of the arm and the leg of the left side, then of the right side.
 _SIDE_COLOURS = (((30, 150, 250), (50, 50, 225)), ((235, 190, 40), (205, 75, 60)))
 
@@ -195,6 +197,7 @@ def draw_scene(rng: np.random.Generator, width: int, height: int, people: tuple[
         StickFiguresError: if the image has no room for so many figures.
     """
     count = int(rng.integers(*people, endpoint=True))
+    shades = rng.permutation(np.linspace(*_SHADES, count + 2)[1:-1]) + rng.normal(0, 0.03, count)
     figures: list[Figure] = []
     boards: list[list[Piece]] = []
     for _ in range(_TRIES):
@@ -206,7 +209,7 @@ def draw_scene(rng: np.random.Generator, width: int, height: int, people: tuple[
         joints = joints - middle + rng.uniform((0, 0), (width, height))
         if _inside(joints, width, height).sum() < MIN_SEEN + 2:
             continue
-        pieces = _pieces(rng, joints, present, front, size, width, height)
+        pieces = _pieces(rng, joints, present, front, size, shades[len(figures)], width, height)
         before = _board(rng, width, height) if rng.uniform() < _BOARD / count else []
         figure = Figure(joints, present, front, pieces)
         scene = _look([*figures, figure], [*boards, before], width, height)
@@ -287,13 +290,14 @@ def _pieces(
     present: NDArray[np.bool_],
     front: bool,
     size: float,
+    shade: float,
     width: int,
     height: int,
 ) -> list[Piece]:
     """Paint a figure, the parts behind first."""
-    light, torso = rng.uniform(0.75, 1.1), rng.uniform(30, 230, 3)
-    skin = np.array([130, 165, 215]) * rng.uniform(0.6, 1.1)
-    sides = np.array(_SIDE_COLOURS) * light + rng.normal(0, 12, (2, 2, 3))
+    torso = rng.uniform(30, 230, 3) * shade
+    skin = np.array([130, 165, 215]) * shade
+    sides = (np.array(_SIDE_COLOURS) + rng.normal(0, 8, (2, 2, 3))) * shade
     near = int(rng.integers(3))  # the arm before the trunk, or both
 
     def paint(points: Points, radius: float, colour: NDArray[np.float64], part: int) -> list[Piece]:
@@ -323,7 +327,7 @@ def _pieces(
     if front:
         for side in (0, 1):
             pieces += paint(joints[[1 + side]], 0.014, sides[side, 0] * 0.9, _HEAD)
-        pieces += paint(joints[[0]], 0.013, np.array([60.0, 50.0, 120.0]), _HEAD)
+        pieces += paint(joints[[0]], 0.013, np.array([60.0, 50.0, 120.0]) * shade, _HEAD)
     return [*pieces, *(piece for side in (0, 1) if near in (side, 2) for piece in arms[side])]
 
 

@@ -117,8 +117,9 @@ def make_stick_figures(
     joint that is absent or outside of the image, 1 for a hidden one and 2 for one that is seen;
     ``num_keypoints`` counts v above 0. Box and ``area`` are those of the whole silhouette within
     the image, hidden parts included; ``visible`` is the share of it that nothing hides. The left
-    arm is orange, the right one light blue, the left leg red and the right one blue. The same seed
-    gives the same set, and an image does not depend on the numbers of images.
+    arm is orange, the right one light blue, the left leg red and the right one blue. All parts of a
+    figure have one shade, and the figures of an image differ in it: what tags can be learnt from.
+    The same seed gives the same set, and an image does not depend on the numbers of images.
 
     Args:
         out_dir: Folder for the set; it must be absent or empty.

@@ -37,9 +37,9 @@ def draw_tags(
     """
     figure = new_figure(4 * PANEL, PANEL + 0.2)
     panels = figure.subplots(1, 4)
-    extent = _extent(image)
     strongest = heatmaps.argmax(0)
     heat = np.take_along_axis(heatmaps, strongest[None], 0)[0]
+    extent = _extent(image, heat)
     show_image(panels[0], image, 0.35)
     panels[0].imshow(_masked(heat, heat), extent=extent, cmap='inferno', vmin=0, vmax=1)
     panels[0].set_title('heatmaps, the largest of all joints', fontsize=9)
@@ -82,7 +82,9 @@ def draw_fields(
     panels = figure.subplots(1, len(fields) + 1)
     show_image(panels[0], image, 0.35)
     heat = heatmaps.max(0)
-    panels[0].imshow(_masked(heat, heat), extent=_extent(image), cmap='inferno', vmin=0, vmax=1)
+    panels[0].imshow(
+        _masked(heat, heat), extent=_extent(image, heat), cmap='inferno', vmin=0, vmax=1
+    )
     panels[0].set_title('heatmaps, the largest of all joints', fontsize=9)
     stride = np.array([image.shape[1] / heat.shape[1], image.shape[0] / heat.shape[0]])
     for number, (panel, field, name) in enumerate(zip(panels[1:], fields, names, strict=True)):
@@ -96,7 +98,7 @@ def _arrows(panel: Any, field: np.ndarray, stride: np.ndarray, colour: str) -> N
     """Draw the vectors of a field (2, h, w) that are long enough."""
     rows, columns = (np.hypot(*field) >= _LENGTH).nonzero()
     u, v = field[:, rows, columns]
-    x, y = (columns + 0.5) * stride[0] - 0.5, (rows + 0.5) * stride[1] - 0.5
+    x, y = columns * stride[0], rows * stride[1]
     panel.quiver(
         x,
         y,
@@ -113,10 +115,12 @@ def _arrows(panel: Any, field: np.ndarray, stride: np.ndarray, colour: str) -> N
     )
 
 
-def _extent(image: np.ndarray) -> tuple[float, float, float, float]:
-    """Return the edges of an image, for maps that lie over the whole of it."""
+def _extent(image: np.ndarray, heat: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the edges of a map over the whole image, whose first cell is at the first pixel."""
     height, width = image.shape[:2]
-    return (-0.5, width - 0.5, height - 0.5, -0.5)
+    rows, columns = heat.shape
+    across, down = width / columns, height / rows
+    return (-across / 2, width - across / 2, height - down / 2, -down / 2)
 
 
 def _masked(values: np.ndarray, heat: np.ndarray) -> Any:

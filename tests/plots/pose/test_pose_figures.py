@@ -74,8 +74,8 @@ def test_arrows_point_along_the_field(tmp_path: Path, monkeypatch: pytest.Monkey
     field = np.zeros((2, 12, 16))
     field[:, 2, 5], field[:, 7, 1] = (0.6, 0.8), (0.1, 0.1)
     maps_of_figures._arrows(Panel(), field, np.array([4.0, 4.0]), 'red')
-    # One vector is long enough; the centre of its cell is at 5.5 x 4 - 0.5.
-    np.testing.assert_allclose(drawn[0], [[21.5, 9.5, 0.6, 0.8]])
+    # One vector is long enough; the first cell is at the first pixel.
+    np.testing.assert_allclose(drawn[0], [[20, 8, 0.6, 0.8]])
     draw_fields(IMAGE, np.zeros((3, 12, 16)), field[None], ['arm'], tmp_path / 'fields.png')
     assert count(tmp_path / 'fields.png', COLOURS[0]) > 20
 

@@ -48,8 +48,9 @@ class LVISMetric(CocoMetric):
     is known to be absent. In an image whose boxes of a category are not exhaustive, a detection
     without a box does not count. Each image has at most 300 detections, of all categories together.
 
-    It differs from mmdet's in 'proposal', which compares boxes whatever their categories: mmdet
-    sets an option that lvis does not have, and evaluates each category.
+    It differs from mmdet's in two ways. 'proposal' compares boxes whatever their categories: mmdet
+    sets an option that lvis does not have, and evaluates each category. Detected masks are small,
+    medium or large by their own area: mmdet takes that of their boxes.
 
     Args:
         ann_file: annotations in LVIS's form.

@@ -2,7 +2,7 @@
 
 The figures are computed here and not by the backends, whose headlines differ: with maxDets of 100,
 300 and 1000, pycocotools takes its first figure at 100 detections per image and the others at 1000,
-other backends take all at 1000, and their lists of figures have 10, 12 or 14 entries.
+other backends take all at 1000, and the lists of figures differ in length.
 """
 
 from __future__ import annotations

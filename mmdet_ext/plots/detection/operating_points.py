@@ -69,8 +69,9 @@ def _draw_entry(
         if width > 2:
             label = f'{point["wish"]}: score {point["threshold"]:.3f}'
             middle.axvline(point['threshold'], color=GREY, linewidth=0.8, linestyle=':')
-            at = 0.02 + 0.05 * number
-            middle.text(point['threshold'], at, f' {label}', fontsize=7, color=GREY)
+            side = 'right' if point['threshold'] > 0.55 else 'left'
+            place: dict[str, Any] = dict(ha=side, fontsize=7, color=GREY)
+            middle.text(point['threshold'], 0.02 + 0.05 * number, f' {label} ', **place)
 
 
 def _draw_intervals(panels: tuple[Any, Any, Any], entry: Mapping[str, Any]) -> None:

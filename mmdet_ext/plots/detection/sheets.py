@@ -20,6 +20,7 @@ MARKS: dict[str, tuple[str, Any, str]] = {
     'right': ('#0072B2', '-', 'right'),
     'false': ('#D55E00', '-', 'false'),
     'ignored': (GREY, DASHED, 'ignored'),
+    'cut': (GREY, '-', 'part that is kept'),
 }
 #: A part of an image is so many times as wide as the box in its middle, and at least so many px.
 AROUND, LEAST = 2.5, 48.0

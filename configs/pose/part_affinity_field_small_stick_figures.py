@@ -16,7 +16,7 @@ codec = dict(
     sigma=1.5,
     limbs='coco',
     decode_topk=10,
-    # A lone joint is rather a false one than a person.
+    # Lone joints are mostly false.
     decode_min_joints=3,
     decode_max_instances=10,
 )

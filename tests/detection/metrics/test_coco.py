@@ -279,3 +279,39 @@ def test_the_default_evaluates_in_a_process_of_its_own(
     assert metric.outcomes['segm'].scores.precision.shape == (10, 101, 3, 4, 3)
     for kind in ('bbox', 'segm'):
         assert f'{kind} evaluated by {metric.outcomes[kind]}' in '\n'.join(said)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_keypoints_are_evaluated_by_the_given_sigmas(backend: str, tmp_path: Path) -> None:
+    pytest.importorskip(backend)
+    points = [[20.0 + 3 * k, 30.0 + 2 * k, 2] for k in range(21)]
+    made = content(images=1, boxes=1)
+    made['annotations'][0] |= {
+        'keypoints': [value for point in points for value in point],
+        'num_keypoints': 21,
+        'category_id': made['categories'][0]['id'],
+        'bbox': [20.0, 30.0, 60.0, 40.0],
+        'area': 2400.0,
+        'iscrowd': 0,
+    }
+    (sample,) = samples_of(made)
+    right = torch.tensor(points)[None, :, :2]
+    # The last four of the better detection are far away.
+    wrong = right.clone()
+    wrong[:, -4:] += 80
+    found = InstanceData(
+        bboxes=torch.tensor([[20.0, 30.0, 80.0, 70.0]] * 2),
+        scores=torch.tensor([0.9, 0.8]),
+        labels=torch.zeros(2, dtype=torch.int64),
+        keypoints=torch.cat([wrong, right]),
+        keypoint_scores=torch.ones(2, 21),
+    )
+    sample['pred_instances'] = found
+    options = dict(ann_file=written(tmp_path / 'people.json', made), metric='keypoints')
+    metric = metric_of('mmdet_ext', backend=backend, sigmas=[0.05] * 21, **options)
+    figures = evaluated(metric, [sample])
+    # 17 of 21 points: a similarity of 0.81, right for seven of the ten thresholds.
+    assert figures['coco/keypoints_mAP'] == pytest.approx(0.7 + 0.3 * 0.5, abs=1e-3)
+    assert figures['coco/keypoints_mAP_50'] == figures['coco/keypoints_mAP_75'] == 1
+    with pytest.raises(ValueError, match='have 21 keypoints and there are 17 sigmas; give sigmas'):
+        evaluated(metric_of('mmdet_ext', backend=backend, **options), [sample])

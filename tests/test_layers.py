@@ -54,7 +54,8 @@ RULES: list[tuple[str, set[str]]] = [
     ),
     (
         'mmdet_ext.engine',
-        {'torch', 'numpy', 'mmengine', NUMERICS, 'mmdet_ext.registry', 'mmdet_ext.utils'},
+        {'torch', 'numpy', 'mmengine', NUMERICS}
+        | {f'mmdet_ext.{part}' for part in ('registry', 'compat', 'export', 'utils')},
     ),
     (
         'mmdet_ext.detection',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,51 @@ def test_pipeline(config: Config) -> list[Any]:
         dataset = inner[0] if isinstance(inner, (list, tuple)) and inner else inner
     stated = dataset['pipeline'] if dataset is not None else None
     return list(stated or config.get('test_pipeline') or ())
+
+
+def add_training_images(config: Config, ann_file: str, folder: str) -> Config:
+    """Return a config whose training has the images of another COCO file, too.
+
+    They are joined to the data set that reads images, within what wraps it. Images without an
+    object stay.
+
+    Args:
+        config: of mmdet; it stays as it is.
+        ann_file: the COCO file.
+        folder: the folder of its images.
+
+    Raises:
+        InputError: if the config has no training data in a COCO file.
+    """
+    made: Config = copy.deepcopy(config)
+    loader: Any = made.get('train_dataloader') or {}
+    dataset = loader.get('dataset') or {}
+    loader['dataset'] = _joined(dataset, ann_file, folder)
+    return made
+
+
+def _joined(dataset: Any, ann_file: str, folder: str) -> Any:
+    """Join another COCO file to the data set that reads one, within its wrappers."""
+    inner = dataset.get('dataset')
+    if inner is not None:
+        dataset['dataset'] = _joined(inner, ann_file, folder)
+        return dataset
+    parts = dataset.get('datasets')
+    if parts:
+        more = _joined(parts[0], ann_file, folder)['datasets'][-1]
+        dataset['datasets'] = [*parts, more]
+        return dataset
+    if not str(dataset.get('ann_file', '')).endswith('.json'):
+        raise InputError(
+            'the config has no train_dataloader.dataset with a COCO file as ann_file, to which '
+            f'images could be added; its data set is {dataset.get("type")}'
+        )
+    more = copy.deepcopy(dataset)
+    more.pop('indices', None)
+    more.update(
+        ann_file=ann_file,
+        data_root='',
+        data_prefix=dict(img=folder),
+        filter_cfg=dict(filter_empty_gt=False),
+    )
+    return dict(type='ConcatDataset', datasets=[dataset, more])

@@ -17,7 +17,7 @@ class MarkedBox(NamedTuple):
 
     Attributes:
         box: x, y, width and height in pixels.
-        mark: 'truth', 'missed', 'right', 'false' or 'ignored'.
+        mark: 'truth', 'missed', 'right', 'false', 'ignored' or 'cut'.
         label: text beside the box.
     """
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmdet_ext.deploy.detector import Detector
+from mmdet_ext.engine.errors import InputError
 from mmdet_ext.face.recognition.errors import RecognitionError
 from mmdet_ext.face.recognition.results import DetectedFace
 
@@ -71,9 +72,12 @@ class ConfigDetector:
         face_classes: Sequence[str] | None = None,
         device: str = 'cpu',
     ) -> None:
-        from mmdet_ext.face.recognition.torch_detector import TorchDetector
+        from mmdet_ext.engine.detector import TorchDetector
 
-        self.model = TorchDetector(config, Path(checkpoint), device)
+        try:
+            self.model = TorchDetector(config, Path(checkpoint), device)
+        except InputError as error:
+            raise RecognitionError(str(error)) from error
         self._labels = _labels(self.model.classes, face_classes)
 
     def __call__(self, image: np.ndarray, /) -> list[DetectedFace]:

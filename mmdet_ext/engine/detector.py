@@ -14,8 +14,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmdet_ext.compat.checkpoint import load_from_local
 from mmdet_ext.engine.configs import read_config, test_pipeline
+from mmdet_ext.engine.errors import InputError
 from mmdet_ext.export.sources import load_all
-from mmdet_ext.face.recognition.errors import RecognitionError
 
 #: Transforms that an array, which has no annotations, does not need.
 _LOADING = ('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadAnnotations', 'LoadFace')
@@ -33,7 +33,7 @@ class TorchDetector:
         classes: names of its classes, as the checkpoint or the config states them.
 
     Raises:
-        RecognitionError: if the config has no test pipeline.
+        InputError: if the config has no test pipeline.
         ValueError, OSError: if the config or the weights cannot be used.
     """
 
@@ -43,9 +43,7 @@ class TorchDetector:
         dataset: Any = (read.get('test_dataloader') or {}).get('dataset') or {}
         steps = test_pipeline(read)
         if not steps:
-            raise RecognitionError(
-                'the config of the detector has no test_dataloader.dataset.pipeline'
-            )
+            raise InputError('the config of the detector has no test_dataloader.dataset.pipeline')
         if not checkpoint.is_file():
             raise FileNotFoundError(f'{checkpoint}: there is no such file')
         init_default_scope(scope)

@@ -41,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     paths = (args.first, args.second)
     try:
         data = ground_truth(args.truth, args.classes, args.images, args.cfg_options)
-        sides = [detections_of_file(path, data) for path in paths]
+        first, second = (detections_of_file(path, data) for path in paths)
         names = _names(paths)
-        report = compare_results(data, *sides, args.iou, args.resamples, seed=args.seed)
+        report = compare_results(data, first, second, args.iou, args.resamples, seed=args.seed)
         print(comparison_table(report, (str(args.first), str(args.second))))
-        used, errors = image_changes(data, *sides)
+        used, errors = image_changes(data, first, second)
         gain = errors[:, 1] - errors[:, 0]
         print(
             f'errors at scores {used[0]:.3f} and {used[1]:.3f}: {errors[:, 0].sum():,} and '
@@ -69,9 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         write_json(args.out / 'comparison.json', content)
         draw_differences(report, names, args.out / 'differences.png')
         written = ['comparison.json', 'differences.png']
-        marked = [
-            (name, found, score) for name, found, score in zip(names, sides, used, strict=True)
-        ]
+        marked = [(names[0], first, used[0]), (names[1], second, used[1])]
         panels = side_by_side(data, marked, errors, args.count)
         if not panels:
             print('no image got worse: no worst_images.png')

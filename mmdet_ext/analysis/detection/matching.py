@@ -47,7 +47,7 @@ class Matches:
 
     @property
     def hit(self) -> np.ndarray:
-        """Whether a detection found a box that counts, shape (T, N)."""
+        """Mask of the detections that found a box that counts, shape (T, N)."""
         return (self.truth_index >= 0) & ~self.ignored
 
 

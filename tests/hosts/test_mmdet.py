@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip('mmdet', reason='MMDetection is absent')
 
+from mmdet.datasets.samplers import AspectRatioBatchSampler
+
 from mmdet_ext.catalog.case import Case
 from mmdet_ext.catalog.hosts import claims, host
 from tests.hosts.boxes import built, data_of
@@ -204,7 +206,10 @@ def test_a_class_sampler_trains_tests_and_resumes(
     setting = Setting(single('RetinaHead'), train, test, metric, sampler=configured(case))
     outcome = follow(HOST, setting, tmp_path)
     assert_detects(outcome, 'RetinaHead')
-    assert type(outcome.runner.train_dataloader.sampler).__name__ == case.name
+    sampler = outcome.runner.train_dataloader.sampler
+    assert type(sampler).__name__ == case.name
+    batches = list(AspectRatioBatchSampler(sampler, batch_size=2))
+    assert sorted(sum(batches, [])) == sorted(sampler)
 
 
 @of_kind('data set')

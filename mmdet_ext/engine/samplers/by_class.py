@@ -32,6 +32,8 @@ class ByClassSampler(ABC, Sampler[int]):
 
     def __init__(self, dataset: Sized, seed: int | None = None, round_up: bool = True) -> None:
         self.rank, self.world_size = get_dist_info()
+        # Batch samplers, such as mmdet's AspectRatioBatchSampler, ask the data set about an image.
+        self.dataset = dataset
         self.seed = sync_random_seed() if seed is None else seed
         self.round_up = round_up
         self.epoch = 0

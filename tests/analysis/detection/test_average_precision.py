@@ -14,7 +14,7 @@ from mmdet_ext.analysis.detection.bootstrap import percentiles, resampled_weight
 from mmdet_ext.analysis.detection.columns import Detections, GroundTruth, TruthSet
 from mmdet_ext.analysis.detection.matching import match_detections
 from mmdet_ext.analysis.detection.ranking import Ranking, Rankings
-from tests._helpers.evaluation.detections import coco_eval, made_set
+from tests._helpers.results.detections import coco_eval, made_set
 
 THRESHOLDS = (0.5, 0.75)
 

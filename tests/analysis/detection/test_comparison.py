@@ -15,7 +15,7 @@ from mmdet_ext.analysis.detection.comparison import (
     comparison_table,
     image_changes,
 )
-from tests._helpers.evaluation.detections import coco_eval, made_set
+from tests._helpers.results.detections import coco_eval, made_set
 
 FEW = (0.5, 0.75)
 

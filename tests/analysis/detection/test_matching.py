@@ -10,7 +10,7 @@ import pytest
 from mmdet_ext.analysis.detection import matching
 from mmdet_ext.analysis.detection.columns import Detections, GroundTruth
 from mmdet_ext.analysis.detection.matching import match_detections, overlapping_pairs
-from tests._helpers.evaluation.detections import coco_eval, made_set
+from tests._helpers.results.detections import coco_eval, made_set
 
 THRESHOLDS = (0.3, 0.5, 0.75, 1.0)
 

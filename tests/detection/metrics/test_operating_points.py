@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 
 from mmdet_ext.analysis.detection.columns import Detections, TruthSet
 from mmdet_ext.detection.metrics import OperatingPointMetric
-from tests._helpers.evaluation.detections import coco_content, made_set
+from tests._helpers.results.detections import coco_content, made_set
 
 
 def corners(box: np.ndarray) -> torch.Tensor:

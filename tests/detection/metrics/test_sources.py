@@ -19,7 +19,7 @@ from mmdet_ext.detection.metrics.sources import (
     ground_truth,
     read_results,
 )
-from tests._helpers.evaluation.detections import coco_content, made_set
+from tests._helpers.results.detections import coco_content, made_set
 from tests.detection.metrics.test_operating_points import samples_of
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmdet_ext.analysis.detection.columns import Detections, TruthSet
-from tests._helpers.evaluation.detections import coco_content, made_set
+from tests._helpers.results.detections import coco_content, made_set
 from tests._helpers.tools import load_tool
 from tests.detection.metrics.test_operating_points import samples_of
 from tests.detection.metrics.test_sources import dumped

@@ -25,7 +25,7 @@ from tests._helpers.same import assert_same
 
 STEPS = 2
 #: Modules of the losses that a host's head calls.
-LOSSES = ('mmdet_ext.losses.', 'mmdet_ext.detection.losses')
+LOSSES = ('mmdet_ext.losses.', 'mmdet_ext.detection.losses', 'mmdet_ext.pose.losses.')
 
 
 class Watch(Hook):

@@ -161,7 +161,9 @@ def test_bad_input_is_defined(use_udp: bool) -> None:
     encoded = codec.encode(odd)
     assert encoded['keypoint_indices'][0, :, 1].tolist() == [0, 0, 1, 0, 0, 0]
     assert encoded['keypoint_weights'].tolist() == [[0, 0, 1, 0, 0, 0]]
-    assert np.isfinite(encoded['heatmaps']).all() and (encoded['heatmaps'] > 0).any((1, 2)).sum() == 1
+    assert (
+        np.isfinite(encoded['heatmaps']).all() and (encoded['heatmaps'] > 0).any((1, 2)).sum() == 1
+    )
     heatmaps = torch.from_numpy(encoded['heatmaps'])[None]
     for broken in (torch.nan, torch.inf):
         maps, tags = heatmaps.clone(), torch.zeros_like(heatmaps)

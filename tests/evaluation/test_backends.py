@@ -20,13 +20,13 @@ from mmdet_ext.evaluation.columns import (
 )
 from mmdet_ext.evaluation.protocol import PERSON_SIGMAS, Figures, Protocol, Scores
 from mmdet_ext.evaluation.running import BACKENDS
-from tests._helpers import evaluation
-from tests._helpers.evaluation import assert_same_scores, made
+from tests.evaluation import made_columns
+from tests.evaluation.made_columns import assert_same_scores, made
 
 pytest.importorskip('pycocotools')
 
-each_backend = pytest.mark.parametrize('backend', evaluation.BACKENDS)
-each_fast = pytest.mark.parametrize('backend', evaluation.BACKENDS[:2])
+each_backend = pytest.mark.parametrize('backend', made_columns.BACKENDS)
+each_fast = pytest.mark.parametrize('backend', made_columns.BACKENDS[:2])
 NUMBERS = (100, 300, 1000)
 
 

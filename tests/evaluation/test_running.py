@@ -11,7 +11,7 @@ import pytest
 from mmdet_ext.evaluation import running
 from mmdet_ext.evaluation.protocol import Protocol
 from mmdet_ext.evaluation.running import BackendError, choose_backend, evaluate, time_bound
-from tests._helpers.evaluation import BACKENDS, assert_same_scores, made
+from tests.evaluation.made_columns import BACKENDS, assert_same_scores, made
 
 pytest.importorskip('pycocotools')
 

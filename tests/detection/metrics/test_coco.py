@@ -15,7 +15,6 @@ from mmengine.structures import InstanceData
 
 pytest.importorskip('mmdet', reason='MMDetection is absent')
 
-from tests._helpers.evaluation import BACKENDS
 from tests.detection.metrics.coco_samples import (
     CLASSES,
     content,
@@ -24,6 +23,7 @@ from tests.detection.metrics.coco_samples import (
     samples_of,
     written,
 )
+from tests.evaluation.made_columns import BACKENDS
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,6 @@ from mmengine.structures import InstanceData
 
 pytest.importorskip('mmdet', reason='MMDetection is absent')
 
-from tests._helpers.evaluation import BACKENDS
 from tests.detection.metrics.coco_samples import (
     CLASSES,
     SIDE,
@@ -23,6 +22,7 @@ from tests.detection.metrics.coco_samples import (
     samples_of,
     written,
 )
+from tests.evaluation.made_columns import BACKENDS
 
 NAMES = ['AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'APr', 'APc', 'APf']
 

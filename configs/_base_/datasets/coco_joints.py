@@ -1,6 +1,6 @@
 # COCO's 17 joints, their mirror joints, limbs and OKS constants, as MMPose's data sets want them.
-# MMPose's own file of this kind, configs/_base_/datasets/coco.py, is looked up in the current folder
-# first, where another file may have that name: in a checkout of this package, one does.
+# MMPose's own file of this kind, configs/_base_/datasets/coco.py, is looked up in the current
+# folder first, where another file may have that name: in a checkout of this package, one does.
 coco_joints = dict(
     dataset_name='coco',
     paper_info=dict(),

@@ -38,6 +38,8 @@ DETECTION = {
     'detection.datasets': 'data set',
     'detection.transforms': 'transform',
     'detection.hooks': 'hook',
+    'detection.metrics': 'metric',
+    'engine.samplers': 'sampler of images',
 }
 FACE = {
     'face.heads': 'head',
@@ -53,6 +55,7 @@ FACE = {
     'face.sharding': 'model wrapper',
 }
 SEGMENTATION = {'segmentation.metrics': 'metric'}
+POSE = {'pose.losses': 'loss', 'pose.codecs': 'codec', 'pose.heads': 'head'}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
             'components': components(DETECTION),
             'face components': components(FACE),
             'segmentation components': components(SEGMENTATION),
+            'pose components': components(POSE),
         },
         'assigners.md': {'figures': figures(assigners), 'crowd': crowd(assigners)},
         'tools.md': {'tools': tools()},

@@ -68,6 +68,14 @@ _BRIDGES = (
     (4, 5),
     (9, 11),
     (10, 12),
+    (13, 14),
+    (15, 16),
+    (5, 13),
+    (6, 14),
+    (9, 10),
+    (7, 8),
+    (5, 9),
+    (6, 10),
 )
 
 #: COCO's limbs and further ones, so that people with missing joints stay in one part.

@@ -1,7 +1,7 @@
 """What people lose on the way into targets and back, without a network between.
 
     python tools/analysis/pose_round_trip.py ../shared/data/coco_keypoints/*.json
-    python tools/analysis/pose_round_trip.py FILE --input 512 --stride 4 --out docs/results/pose_round_trip
+    python tools/analysis/pose_round_trip.py FILE --input 512 --stride 4 --out work_dirs/round_trip
 
 Each file holds person keypoints in COCO's form; images are not read. People are scaled so that the
 longer side of their image is INPUT px, encoded, decoded and scored by the OKS AP of xtcocotools.
@@ -47,7 +47,6 @@ def roads(size: int, stride: int) -> list[dict[str, Any]]:
     for unbiased in (False, True):
         targets = 'unbiased' if unbiased else 'rounded'
         tags = dict(type='mmdet_ext.AssociativeEmbeddingCodec', use_udp=unbiased, **sizes)
-        tags['decode_center_shift'] = 0.0 if unbiased else 0.0
         found.append(dict(road='tags', targets=targets, limbs='', codec=tags))
         for limbs in LIMB_TABLES:
             for matching in ('optimal', 'greedy'):

@@ -211,7 +211,8 @@ def remove_other_families(venv: Path, family: Family) -> None:
             report(
                 f'{venv} holds hosts of {other.name}, {family.name} is asked for: exchanging them'
             )
-            twins = [family.distributions.get(m) for m, n in other.distributions.items() if n in found]
+            held = [module for module, name in other.distributions.items() if name in found]
+            twins = [family.distributions.get(module) for module in held]
             run_pip(venv, 'uninstall', '-y', *found, *(name for name in own if name in twins))
 
 

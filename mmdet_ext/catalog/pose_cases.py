@@ -112,7 +112,9 @@ CASES = (
         {'in_channels': 4, 'num_keypoints': JOINTS, 'limbs': LIMBS, 'deconv_out_channels': None},
     ),
     Case('keypoint codec', 'AssociativeEmbeddingCodec', _SIZES, maps=_tag_maps),
-    Case('keypoint codec', 'AssociativeEmbeddingCodec', {**_SIZES, 'use_udp': True}, maps=_tag_maps),
+    Case(
+        'keypoint codec', 'AssociativeEmbeddingCodec', {**_SIZES, 'use_udp': True}, maps=_tag_maps
+    ),
     *(
         Case(
             'keypoint codec',

@@ -1,4 +1,4 @@
-"""What people lose on the way into targets and back, without a network between.
+"""Losses of people on the way into targets and back, without a network between.
 
     python tools/analysis/pose_round_trip.py ../shared/data/coco_keypoints/*.json
     python tools/analysis/pose_round_trip.py FILE --input 512 --stride 4 --out work_dirs/round_trip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from mmcv.cnn import build_conv_layer
@@ -238,5 +238,5 @@ def _resize(maps: Tensor, size: tuple[int, ...], cfg: dict[str, Any]) -> Tensor:
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
     align = bool(cfg.get('align_corners', False))
-    resized = F.interpolate(maps, cast('Any', tuple(size)), mode='bilinear', align_corners=align)
-    return cast('Tensor', resized)
+    shape = [int(side) for side in size]
+    return F.interpolate(maps, shape, mode='bilinear', align_corners=align)

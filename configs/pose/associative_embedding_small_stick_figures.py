@@ -46,9 +46,13 @@ model = dict(
         conv_out_channels=(32, 32),
         conv_kernel_sizes=(1, 3),
         keypoint_loss=dict(type='mmdet_ext.KeypointHeatmapLoss'),
-        tag_loss=dict(type='mmdet_ext.AssociativeEmbeddingLoss', loss_weight=0.001),
+        # MMPose's weights, 0.001 and 0.5, let the pull win: all tags become equal, where the push
+        # has no slope.
+        tag_loss=dict(
+            type='mmdet_ext.AssociativeEmbeddingLoss', loss_weight=0.02, push_loss_factor=3.0
+        ),
         decoder=codec,
-        # MMPose's 0.001 makes all tags equal at first, where the push has no slope.
+        # MMPose's 0.001 makes all tags nearly equal at first.
         init_cfg=[
             dict(type='Normal', layer=['Conv2d', 'ConvTranspose2d'], std=0.05),
             dict(type='Constant', layer='BatchNorm2d', val=1),

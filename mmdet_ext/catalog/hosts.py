@@ -179,9 +179,7 @@ HOSTS: tuple[Host, ...] = (
         scope='mmpose',
         calls=(
             LossCall('heatmap heads', ('output', 'target', 'weight')),
-            LossCall(
-                'AssociativeEmbeddingHead: heatmaps', ('output', 'target', 'weight', 'mask')
-            ),
+            LossCall('AssociativeEmbeddingHead: heatmaps', ('output', 'target', 'weight', 'mask')),
             LossCall('AssociativeEmbeddingHead: tags', ('tags', 'indices')),
             LossCall(
                 'PartAffinityFieldHead of this package',

@@ -51,8 +51,8 @@ def joint_heatmaps(
 
     over the people n whose joint k is labelled, for pixels p at most :math:`3 \sigma` from the cell
     :math:`c_{nk}` in x and in y, and 0 elsewhere. A joint outside the map is drawn as far as its
-    Gaussian reaches into it. An unbiased Gaussian lies around the joint itself, wherever in its cell
-    that is, so that the maps hold its place.
+    Gaussian reaches into it. An unbiased Gaussian lies around the joint itself, wherever in its
+    cell that is, so that the maps hold its place.
 
     Args:
         keypoints: x and y, in cells, of N people and K joints, (B, N, K, 2).

@@ -1,4 +1,4 @@
-"""Which classes are in which image of a data set."""
+"""Classes in each image of a data set."""
 
 from __future__ import annotations
 

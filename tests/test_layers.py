@@ -79,7 +79,7 @@ RULES: list[tuple[str, set[str]]] = [
         | {f'mmdet_ext.{part}' for part in ('registry', 'plots', 'utils')},
     ),
     ('mmdet_ext.pose.losses', {'torch', 'mmengine', FUNCTIONAL, 'mmdet_ext.registry'}),
-    ('mmdet_ext.pose.skeletons', set()),
+    ('mmdet_ext.pose.skeletons', {'mmdet_ext.data.skeletons'}),
     (
         'mmdet_ext.pose',
         {'torch', 'numpy', 'cv2', 'mmengine', 'mmcv', 'mmpose', FUNCTIONAL, 'mmdet_ext.registry'},

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mmdet_ext.data.synthetic.made_sets import check_target, move_in
 from mmdet_ext.data.synthetic.shape_masks import MASK_CLASSES, label_map, write_mask_preview
 from mmdet_ext.data.synthetic.shape_preview import write_image, write_preview
 from mmdet_ext.data.synthetic.shape_scenes import (
@@ -31,6 +32,9 @@ _MIN_SIDE = 64
 _SPLIT_NUMBERS = {'train': 0, 'val': 1}
 _JPEG_QUALITY = 92
 _DESCRIPTION = 'synthetic shapes'
+#: The file by which an earlier set is known, and how it begins.
+_START = ('instances_train.json', _DESCRIPTION)
+_WRITTEN = ('annotations', 'images', 'masks', 'preview.png', 'preview_masks.png')
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def make_shapes(
         if value < least:
             raise ShapesError(f'{name} is {value}; expected at least {least}')
     out_dir = Path(out_dir)
-    _check_target(out_dir, overwrite)
+    check_target(out_dir, overwrite, _START, ShapesError)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
@@ -160,7 +164,7 @@ def make_shapes(
             write_preview(scratch, cocos['train'])
         if preview and masks:
             write_mask_preview(scratch)
-        _move_in(scratch, out_dir)
+        move_in(scratch, out_dir, _WRITTEN)
     finally:
         shutil.rmtree(scratch)
     return ShapesReport(
@@ -229,36 +233,6 @@ def _write_masks(
 def _source(seed: int, split: str, number: int) -> np.random.Generator:
     """Return the source of the random numbers of an image."""
     return np.random.default_rng((seed, _SPLIT_NUMBERS[split], number))
-
-
-def _check_target(out_dir: Path, overwrite: bool) -> None:
-    """Raise unless the set may be written here; only an earlier set is ever replaced."""
-    if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
-        return
-    if not overwrite:
-        raise ShapesError(
-            f'{out_dir} is there already and not an empty folder; give another, or '
-            'overwrite=True (--overwrite) if it holds an earlier set of shapes'
-        )
-    path = out_dir / 'annotations' / 'instances_train.json'
-    start = f'{{"info": {{"description": "{_DESCRIPTION}'.encode()
-    if not path.is_file() or not path.read_bytes().startswith(start):
-        raise ShapesError(
-            f'{out_dir} holds something else than an earlier set of shapes, so it is '
-            'not overwritten; give another folder'
-        )
-
-
-def _move_in(scratch: Path, out_dir: Path) -> None:
-    """Move the finished set to its place, instead of an earlier one."""
-    out_dir.mkdir(exist_ok=True)
-    for name in ('annotations', 'images', 'masks', 'preview.png', 'preview_masks.png'):
-        if (out_dir / name).is_dir():
-            shutil.rmtree(out_dir / name)
-        else:
-            (out_dir / name).unlink(missing_ok=True)
-        if (scratch / name).exists():
-            os.replace(scratch / name, out_dir / name)
 
 
 def _summarise(coco: dict[str, Any], pixel_shares: dict[str, float]) -> SplitSummary:

@@ -13,47 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-JOINTS = (
-    'nose',
-    'left_eye',
-    'right_eye',
-    'left_ear',
-    'right_ear',
-    'left_shoulder',
-    'right_shoulder',
-    'left_elbow',
-    'right_elbow',
-    'left_wrist',
-    'right_wrist',
-    'left_hip',
-    'right_hip',
-    'left_knee',
-    'right_knee',
-    'left_ankle',
-    'right_ankle',
-)
-#: Limbs of COCO's own skeleton, as joints from 1.
-SKELETON = (
-    (16, 14),
-    (14, 12),
-    (17, 15),
-    (15, 13),
-    (12, 13),
-    (6, 12),
-    (7, 13),
-    (6, 7),
-    (6, 8),
-    (7, 9),
-    (8, 10),
-    (9, 11),
-    (2, 3),
-    (1, 2),
-    (1, 3),
-    (2, 4),
-    (3, 5),
-    (4, 6),
-    (5, 7),
-)
 #: Standing height of a figure, as a share of the shorter side of the image.
 HEIGHTS = (0.35, 0.95)
 #: Smallest number of joints that are seen of a figure.

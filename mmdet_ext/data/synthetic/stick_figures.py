@@ -19,10 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mmdet_ext.data.skeletons import COCO_JOINTS, COCO_LIMBS
+from mmdet_ext.data.synthetic.made_sets import check_target, move_in
 from mmdet_ext.data.synthetic.shape_preview import write_image
 from mmdet_ext.data.synthetic.stick_figure_scenes import (
-    JOINTS,
-    SKELETON,
     Pixels,
     Scene,
     StickFiguresError,
@@ -34,6 +34,8 @@ _MIN_SIDE, _MOST_PEOPLE = 96, 20
 _SPLIT_NUMBERS = {'train': 0, 'val': 1}
 _JPEG_QUALITY = 92
 _DESCRIPTION = 'synthetic stick figures'
+#: The file by which an earlier set is known, and how it begins.
+_START = ('keypoints_train.json', _DESCRIPTION)
 _TILES, _TILE_COLUMNS, _TILE_SCALE = 6, 3, 2
 # BGR of a joint that is hidden, and of one that is seen.
 _FLAG_COLOURS = {1: (0, 0, 0), 2: (80, 255, 80)}
@@ -155,7 +157,7 @@ def make_stick_figures(
             'the smaller one first'
         )
     out_dir = Path(out_dir)
-    _check_target(out_dir, overwrite)
+    check_target(out_dir, overwrite, _START, StickFiguresError)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     splits, done = {}, 0
@@ -172,7 +174,7 @@ def make_stick_figures(
             splits[split] = _summarise(coco)
             if preview and split == 'train':
                 _write_preview(scratch, coco)
-        _move_in(scratch, out_dir)
+        move_in(scratch, out_dir, ('annotations', 'images', 'preview.png'))
     finally:
         shutil.rmtree(scratch)
     return FiguresReport(out_dir, splits)
@@ -214,7 +216,12 @@ def _write_split(
         'images': [],
         'annotations': [],
         'categories': [
-            {**person, 'keypoints': list(JOINTS), 'skeleton': [list(limb) for limb in SKELETON]}
+            {
+                **person,
+                'keypoints': list(COCO_JOINTS),
+                # COCO counts joints from 1 here.
+                'skeleton': [[joint + 1 for joint in limb] for limb in COCO_LIMBS],
+            }
         ],
     }
     for number in range(1, count + 1):
@@ -274,36 +281,6 @@ def _write_preview(folder: Path, coco: dict[str, Any]) -> None:
     rows = [tiles[i : i + _TILE_COLUMNS] for i in range(0, len(tiles), _TILE_COLUMNS)]
     sheet = np.vstack([np.hstack(row) for row in rows])
     write_image(folder / 'preview.png', np.asarray(sheet, np.uint8))
-
-
-def _check_target(out_dir: Path, overwrite: bool) -> None:
-    """Raise unless the set may be written here; only an earlier set is ever replaced."""
-    if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
-        return
-    if not overwrite:
-        raise StickFiguresError(
-            f'{out_dir} is there already and not an empty folder; give another, or '
-            'overwrite=True (--overwrite) if it holds an earlier set of stick figures'
-        )
-    path = out_dir / 'annotations' / 'keypoints_train.json'
-    start = f'{{"info": {{"description": "{_DESCRIPTION}'.encode()
-    if not path.is_file() or not path.read_bytes().startswith(start):
-        raise StickFiguresError(
-            f'{out_dir} holds something else than an earlier set of stick figures, so it is '
-            'not overwritten; give another folder'
-        )
-
-
-def _move_in(scratch: Path, out_dir: Path) -> None:
-    """Move the finished set to its place, instead of an earlier one."""
-    out_dir.mkdir(exist_ok=True)
-    for name in ('annotations', 'images', 'preview.png'):
-        if (out_dir / name).is_dir():
-            shutil.rmtree(out_dir / name)
-        else:
-            (out_dir / name).unlink(missing_ok=True)
-        if (scratch / name).exists():
-            os.replace(scratch / name, out_dir / name)
 
 
 def _summarise(coco: dict[str, Any]) -> FiguresSummary:

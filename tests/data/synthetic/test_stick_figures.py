@@ -10,12 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from mmdet_ext.data.skeletons import COCO_JOINTS, COCO_LIMBS
 from mmdet_ext.data.synthetic import stick_figure_scenes
 from mmdet_ext.data.synthetic.stick_figure_scenes import (
-    JOINTS,
     MIN_SEEN,
     MIN_VISIBLE,
-    SKELETON,
     Scene,
     StickFiguresError,
     pose,
@@ -92,7 +91,7 @@ def test_the_sides_have_their_colours(drawn: list) -> None:
             for joint in range(7, 17):  # elbows to ankles, but hips may show the trunk
                 if flags[joint] == 2 and joint not in (11, 12):
                     x, y = np.rint(figure.joints[joint]).astype(int)
-                    low, high = COLD if JOINTS[joint].startswith('right') else WARM
+                    low, high = COLD if COCO_JOINTS[joint].startswith('right') else WARM
                     hue = int(hues[y, x])
                     right_hues += low <= hue <= high or (low == 0 and hue > 165)
                     seen += 1
@@ -179,8 +178,10 @@ def test_same_seed_gives_the_same_bytes_for_any_number_of_images(
 def test_annotations_describe_the_scenes(small_set: Path) -> None:
     coco = load(small_set, 'train')
     (category,) = coco['categories']
-    assert category['name'] == 'person' and tuple(category['keypoints']) == JOINTS
-    assert [tuple(limb) for limb in category['skeleton']] == list(SKELETON)
+    assert category['name'] == 'person' and tuple(category['keypoints']) == COCO_JOINTS
+    assert [tuple(limb) for limb in category['skeleton']] == [
+        (one + 1, other + 1) for one, other in COCO_LIMBS
+    ]
     number = 0
     for image in coco['images']:
         scene, _ = figure_image(3, 'train', image['id'], SIZE, (1, 4))

@@ -207,6 +207,16 @@ def _wait(
             say(f'{name} is at work: {passed:.0f} s{limit}', logging.INFO)
 
 
+class _TaskReader(pickle.Unpickler):
+    """Reader of a task: columns of NumPy, and the dataclasses of this package."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class by name, if a task may hold it."""
+        if module.partition('.')[0] == 'numpy' or module.startswith('mmdet_ext.evaluation.'):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f'a task holds no {module}.{name}')
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a backend on a pickled task, and leave its tables beside it: what the process does."""
     module, path, seconds = list(sys.argv[1:] if argv is None else argv)
@@ -216,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         signal.alarm(int(seconds))
     task = Path(path)
     with task.open('rb') as file:
-        given = list(reversed(pickle.load(file)))
+        given = list(reversed(_TaskReader(file).load()))
     run = importlib.import_module(module).evaluate
     # No name is left to the columns here, so that a backend can free what it has copied.
     scores: Scores = run(given.pop(), given.pop(), given.pop())

@@ -22,7 +22,7 @@ class ProgressivelyBalancedSampler(ByClassSampler):
             \frac{1}{C} \sum_{c \in i} \frac{1}{n_c}
 
     with N images, and :math:`n_c` images that have the class c, of C classes that occur. The first
-    epoch draws all images alike; the last one draws a class, and then one of its images. An epoch
+    epoch draws all images alike, the last epoch all classes alike, and the images of a class alike. An epoch
     has N draws. Images without an object are drawn less and less; the last epoch has none.
 
     Args:

@@ -22,8 +22,8 @@ class ProgressivelyBalancedSampler(ByClassSampler):
             \frac{1}{C} \sum_{c \in i} \frac{1}{n_c}
 
     with N images, and :math:`n_c` images that have the class c, of C classes that occur. The first
-    epoch draws all images alike, the last epoch all classes alike, and the images of a class alike. An epoch
-    has N draws. Images without an object are drawn less and less; the last epoch has none.
+    epoch draws all images alike, the last epoch all classes alike, and the images of a class alike.
+    An epoch has N draws. Images without an object are drawn less and less; the last epoch has none.
 
     Args:
         dataset: data set with ``get_cat_ids(i)``, or ``get_gt_labels()``; or MMEngine's

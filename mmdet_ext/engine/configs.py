@@ -80,8 +80,10 @@ def _joined(dataset: Any, ann_file: str, folder: str) -> Any:
         return dataset
     parts = dataset.get('datasets')
     if parts:
-        more = _joined(parts[0], ann_file, folder)['datasets'][-1]
-        dataset['datasets'] = [*parts, more]
+        first = _joined(copy.deepcopy(parts[0]), ann_file, folder)
+        while 'datasets' not in first:
+            first = first['dataset']
+        dataset['datasets'] = [*parts, first['datasets'][-1]]
         return dataset
     if not str(dataset.get('ann_file', '')).endswith('.json'):
         raise InputError(

@@ -62,7 +62,8 @@ def annotate(tmp_path: Path, box: list[float]) -> list[str]:
 @pytest.mark.parametrize(
     'dataset',
     ['data', "dict(type='RepeatDataset', times=2, dataset=data)"]
-    + ["dict(type='ConcatDataset', datasets=[data, data])"],
+    + ["dict(type='ConcatDataset', datasets=[data, data])"]
+    + ["dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', times=2, dataset=data)])"],
 )
 def test_the_config_gets_what_was_found(
     arguments: list[str], tmp_path: Path, dataset: str, capsys: pytest.CaptureFixture[str]
@@ -83,6 +84,7 @@ def test_the_config_gets_what_was_found(
     assert added.ann_file == str(out / 'hard_negatives.json')
     assert added.data_prefix.img == str(out) and not added.filter_cfg.filter_empty_gt
     assert 'indices' not in added and added.type == 'CocoDataset'
+    before = [each.get('dataset', each) for each in before]
     assert all(each.ann_file == 'train.json' and each.indices == 5 for each in before)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ __all__ = ['LimbScores', 'check_limbs', 'limb_scores', 'paf_loss', 'paf_targets'
 # A pixel this far outside of a limb, in cells, still counts as on its edge: limbs along the grid
 # have edges on pixels.
 _EDGE = 1e-4
+# Slopes below this are flat: over a map of any size, they do not leave a row.
+_FLAT = 1e-12
 
 
 def check_limbs(limbs: Sequence[Sequence[int]], joints: int) -> list[tuple[int, int]]:
@@ -37,13 +40,6 @@ def check_limbs(limbs: Sequence[Sequence[int]], joints: int) -> list[tuple[int, 
                 f'among {len(pairs)}'
             )
     return [(pair[0], pair[1]) for pair in pairs]
-
-
-class _Drawn(NamedTuple):
-    """Pixels of all limbs that are drawn: place in the maps, and the limb of each."""
-
-    place: Tensor
-    limb: Tensor
 
 
 def paf_targets(
@@ -93,43 +89,75 @@ def paf_targets(
     """
     check_number('width', width, above=0, finite=True)
     check_number('overhang', overhang, least=0, finite=True)
-    (places,) = promote_half(keypoints)
     images, _, joints = visible.shape
-    pairs = torch.tensor(check_limbs(limbs, joints), device=places.device).view(-1, 2)
+    pairs = np.array(check_limbs(limbs, joints)).reshape(-1, 2)
     height, columns = shape
     area, count = height * columns, len(pairs)
-    fields = places.new_zeros(images * count * 2 * area)
+    # The lists of pixels are short: NumPy makes them in a third of the time of PyTorch.
+    places = keypoints.detach().double().cpu().numpy()
+    shown = (visible.detach().cpu().numpy() > 0.5) & np.isfinite(places).all(-1)
     start, end = places[:, :, pairs[:, 0]], places[:, :, pairs[:, 1]]
-    shown = (visible.to(places.dtype) > 0.5) & places.isfinite().all(-1)
+    with np.errstate(invalid='ignore', over='ignore'):
+        axis = end - start
+        length = np.sqrt(np.square(axis).sum(-1))
     shown = shown[:, :, pairs[:, 0]] & shown[:, :, pairs[:, 1]]
-    axis = end - start
-    length = axis.square().sum(-1).sqrt()
-    image, person, limb = (shown & (length > 0) & length.isfinite()).nonzero(as_tuple=True)
-    if len(image):
-        chosen = image, person, limb
-        start, end, length = start[chosen], end[chosen], length[chosen]
-        unit = axis[chosen] / length[:, None]
-        drawn = _pixels(start, unit, length, (width, overhang), shape)
-        plane = (image * count + limb)[drawn.limb] * area
-        place = plane + drawn.place
-        people = torch.zeros(images * count * area, dtype=torch.int16, device=places.device)
-        people.index_add_(0, place, torch.ones_like(place, dtype=torch.int16))
-        share = unit[drawn.limb] / people[place].to(unit.dtype)[:, None]
-        # The plane of x lies before that of y.
-        where = place + plane
-        fields.index_add_(0, where, share[:, 0])
-        fields.index_add_(0, where + area, share[:, 1])
-    return fields.view(images, count, 2, height, columns)
+    chosen = np.nonzero(shown & (length > 0) & np.isfinite(length))
+    unit = axis[chosen] / length[chosen][:, None]
+    rows = _rows(start[chosen], unit, length[chosen], (width, overhang), shape)
+    # Pixels of all runs, as places in the maps of x; those of y follow each of them.
+    plane = (chosen[0] * count + chosen[2])[rows.limb] * (2 * area)
+    run, step = _ranges(rows.count)
+    place = (rows.first + plane)[run] + step
+    wide = keypoints.dtype == torch.float64
+    fields = np.zeros(images * count * 2 * area, np.float64 if wide else np.float32)
+    _write_means(fields, place, unit[rows.limb[run]], area)
+    return torch.from_numpy(fields.reshape(images, count, 2, height, columns)).to(keypoints.device)
 
 
-def _pixels(
-    start: Tensor,
-    unit: Tensor,
-    length: Tensor,
+def _write_means(fields: np.ndarray, place: np.ndarray, vectors: np.ndarray, area: int) -> None:
+    """Write vectors into maps that are 0: where a place occurs several times, their mean.
+
+    Args:
+        fields: maps of x, each followed by that of y, flat.
+        place: in the maps of x, (P,).
+        vectors: (P, 2).
+        area: pixels of a map.
+    """
+    # A place that occurs again does not hold its first number any more.
+    number = np.arange(len(place))
+    fields[place] = number
+    if (fields[place] == number).all():
+        fields[place], fields[place + area] = vectors.T
+        return
+    fields[place] = 0
+    _, cell, people = np.unique(place, return_inverse=True, return_counts=True)
+    share = vectors / people[cell][:, None]
+    np.add.at(fields, place, share[:, 0])
+    np.add.at(fields, place + area, share[:, 1])
+
+
+class _Rows(NamedTuple):
+    """Runs of pixels within limbs, one for each row that a limb covers.
+
+    Attributes:
+        first: number y * W + x of the first pixel.
+        count: number of pixels, at least 0.
+        limb: number of the limb.
+    """
+
+    first: np.ndarray
+    count: np.ndarray
+    limb: np.ndarray
+
+
+def _rows(
+    start: np.ndarray,
+    unit: np.ndarray,
+    length: np.ndarray,
     margins: tuple[float, float],
     shape: tuple[int, int],
-) -> _Drawn:
-    """List the pixels on each of M limbs, row by row of the map.
+) -> _Rows:
+    """Find the pixels on each of M limbs, row by row of the map.
 
     Args:
         start: (M, 2).
@@ -139,45 +167,51 @@ def _pixels(
         shape: H and W.
     """
     height, columns = shape
-    device = start.device
-    # Rows that a limb may cover: its ends, and half its thickness beyond.
     width, beyond = margins
-    reach = width * unit[:, 0].abs() + beyond * unit[:, 1].abs() + _EDGE
-    stop = start[:, 1] + unit[:, 1] * length
-    low = (torch.minimum(start[:, 1], stop) - reach).ceil().clamp(0, height).long()
-    high = (torch.maximum(start[:, 1], stop) + reach).floor().clamp(-1, height - 1).long()
-    limb, y = _ranges(low, (high - low + 1).clamp(min=0), device)
-    # Columns of a row within both strips, along and across the limb:
-    #   -o <= ux (x - ax) + uy (y - ay) <= l + o   and   |uy (x - ax) - ux (y - ay)| <= width
-    ux, uy = unit[limb, 0], unit[limb, 1]
-    ax, dy = start[limb, 0], y.to(unit.dtype) - start[limb, 1]
-    left, right = _strip(ux, uy * dy, -beyond, length[limb] + beyond)
-    left2, right2 = _strip(uy, -ux * dy, -width, width)
-    left = (ax + torch.maximum(left, left2)).ceil().clamp(0, columns).long()
-    right = (ax + torch.minimum(right, right2)).floor().clamp(-1, columns - 1).long()
-    row, x = _ranges(left, (right - left + 1).clamp(min=0), device)
-    return _Drawn(y[row] * columns + x, limb[row])
+    (x, y), (ux, uy) = start.T, unit.T
+    # Rows that a limb may cover: its ends, and half its thickness beyond.
+    reach = width * np.abs(ux) + beyond * np.abs(uy) + _EDGE
+    stop = y + uy * length
+    low = np.ceil(np.minimum(y, stop) - reach).clip(0, height)
+    high = np.floor(np.maximum(y, stop) + reach).clip(-1, height - 1)
+    # Columns x of a row within both strips, along and across the limb,
+    #   -o <= ux (x - ax) + uy (y - ay) <= l + o   and   |uy (x - ax) - ux (y - ay)| <= width,
+    # lie between two lines each: left + slope y <= x <= right + slope y.
+    along, across = _not_flat(ux), _not_flat(uy)
+    near, far = -(beyond + _EDGE) / along, (length + beyond + _EDGE) / along
+    side = (width + _EDGE) / np.abs(across)
+    slope, slope2 = -uy / along, ux / across
+    line, line2 = x - slope * y, x - slope2 * y
+    bounds = np.stack(
+        [
+            low,
+            line + np.minimum(near, far),
+            line + np.maximum(near, far),
+            slope,
+            line2 - side,
+            line2 + side,
+            slope2,
+        ]
+    )
+    limb, step = _ranges((high - low + 1).clip(0).astype(np.int64))
+    low, left, right, slope, left2, right2, slope2 = bounds[:, limb]
+    row = low + step
+    shift, shift2 = slope * row, slope2 * row
+    first = np.ceil(np.maximum(left + shift, left2 + shift2)).clip(0, columns)
+    last = np.floor(np.minimum(right + shift, right2 + shift2)).clip(-1, columns - 1)
+    count = (last - first + 1).clip(0).astype(np.int64)
+    return _Rows((row * columns + first).astype(np.int64), count, limb)
 
 
-def _strip(
-    slope: Tensor, offset: Tensor, low: float, high: float | Tensor
-) -> tuple[Tensor, Tensor]:
-    """Solve low <= slope x + offset <= high for x, with the edge's tolerance."""
-    first = (low - _EDGE - offset) / slope
-    last = (high + _EDGE - offset) / slope
-    left, right = torch.minimum(first, last), torch.maximum(first, last)
-    # A slope of 0 leaves either all x, or none.
-    every = (offset >= low - _EDGE) & (offset <= high + _EDGE)
-    bound = torch.where(every, -torch.inf, torch.inf).to(slope.dtype)
-    flat = slope == 0
-    return torch.where(flat, bound, left), torch.where(flat, -bound, right)
+def _not_flat(slope: np.ndarray) -> np.ndarray:
+    """Return slopes with a least one instead of 0: its lines leave either all x, or none."""
+    return np.where(np.abs(slope) < _FLAT, _FLAT, slope)
 
 
-def _ranges(first: Tensor, count: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Enumerate ranges of integers: the number of the range, and the integer, in turn."""
-    which = torch.repeat_interleave(torch.arange(len(first), device=device), count)
-    before = count.cumsum(0) - count
-    return which, torch.arange(len(which), device=device) - (before - first)[which]
+def _ranges(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Enumerate the items of ranges: the number of the range, and that of the item in it."""
+    which = np.repeat(np.arange(len(count)), count)
+    return which, np.arange(len(which)) - np.repeat(count.cumsum() - count, count)
 
 
 def paf_loss(

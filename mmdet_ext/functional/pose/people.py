@@ -257,9 +257,8 @@ def group_by_limbs(
     place = places.gather(1, chosen[..., None].expand(-1, -1, 2)).where(own[..., None], 0)
     fit = limb_scores(fields, place, pairs, points=points, threshold=threshold, longest=longest)
     people = _assemble(fit, own, pairs, matching, min_share)
-    rows = [row for row in people if (row >= 0).sum() >= min_joints]
-    table = torch.from_numpy(np.stack(rows) if rows else np.zeros((0, joints), np.int64))
-    table = table.to(place.device)
+    rows = [row for row in people if joints - row.count(-1) >= min_joints]
+    table = torch.tensor(rows, dtype=torch.long, device=place.device).view(-1, joints)
     joint, missing = torch.arange(joints, device=place.device), table < 0
     value = values.gather(1, chosen)
     keypoints = place[joint, table].masked_fill(missing[..., None], 0)
@@ -273,53 +272,74 @@ def _assemble(
     limbs: list[tuple[int, int]],
     matching: LimbMatching,
     min_share: float,
-) -> list[np.ndarray]:
+) -> list[list[int]]:
     """Join the pairs of all limbs; return the candidate of each joint of each person, or -1."""
     score, share = (item.detach().cpu().numpy() for item in (fit.score, fit.share))
     own = kept.cpu().numpy()
-    joints = len(own)
-    people: dict[int, np.ndarray] = {}
-    owner = np.full(own.shape, -1)
     connections = []
     for number, (first, second) in enumerate(limbs):
         valid = (share[number] >= min_share - 1e-6) & (score[number] > 0)
         valid &= own[first][:, None] & own[second]
         for start, end in match_limb(score[number], valid, matching):
             connections.append((-float(score[number][start, end]), number, start, end))
+    joined = _Joined(*own.shape)
     for _, number, start, end in sorted(connections):
-        ends = ((limbs[number][0], start), (limbs[number][1], end))
-        one, other = owner[ends[0]], owner[ends[1]]
-        if one >= 0 and other >= 0:
-            _join(people, owner, int(one), int(other))
-        elif one < 0 and other < 0:
-            _open(people, owner, joints, ends)
+        joined.connect((limbs[number][0], start), (limbs[number][1], end))
+    for joint, candidate in np.argwhere(own).tolist():
+        if joined.owner[joint][candidate] < 0:
+            joined.open((joint, candidate))
+    return [person for person in joined.people if person is not None]
+
+
+class _Joined:
+    """People under construction from pairs, in lists: single values of arrays take longer.
+
+    Attributes:
+        people: the candidate of each joint, or -1; None for one who has been joined to another.
+        owner: the person of each candidate of each joint, or -1.
+    """
+
+    def __init__(self, joints: int, count: int) -> None:
+        self.joints = joints
+        self.people: list[list[int] | None] = []
+        self.owner = [[-1] * count for _ in range(joints)]
+
+    def open(self, *ends: tuple[int, int]) -> None:
+        """Start a person with these joints."""
+        person = [-1] * self.joints
+        for joint, candidate in ends:
+            person[joint] = candidate
+            self.owner[joint][candidate] = len(self.people)
+        self.people.append(person)
+
+    def connect(self, first: tuple[int, int], second: tuple[int, int]) -> None:
+        """Take a pair: start a person, add a joint to one, or join two."""
+        one, other = (self.owner[joint][candidate] for joint, candidate in (first, second))
+        if one < 0 and other < 0:
+            self.open(first, second)
+        elif one >= 0 and other >= 0:
+            self.join(one, other)
         else:
-            person = int(max(one, other))
-            joint, candidate = ends[1] if other < 0 else ends[0]
-            if people[person][joint] < 0:
-                people[person][joint], owner[joint, candidate] = candidate, person
-    for joint, candidate in zip(*np.nonzero(own & (owner < 0)), strict=True):
-        _open(people, owner, joints, ((joint, candidate),))
-    return list(people.values())
+            number = max(one, other)
+            joint, candidate = second if other < 0 else first
+            person = self.people[number]
+            assert person is not None
+            if person[joint] < 0:
+                person[joint] = candidate
+                self.owner[joint][candidate] = number
 
-
-def _open(
-    people: dict[int, np.ndarray], owner: np.ndarray, joints: int, ends: Sequence[tuple[int, int]]
-) -> None:
-    """Start a person with these joints."""
-    person = max(people, default=-1) + 1
-    people[person] = np.full(joints, -1)
-    for joint, candidate in ends:
-        people[person][joint], owner[joint, candidate] = candidate, person
-
-
-def _join(people: dict[int, np.ndarray], owner: np.ndarray, one: int, other: int) -> None:
-    """Make two people one, unless both have a joint."""
-    if one == other or ((people[one] >= 0) & (people[other] >= 0)).any():
-        return
-    added = people.pop(other)
-    people[one] = np.where(people[one] < 0, added, people[one])
-    owner[owner == other] = one
+    def join(self, one: int, other: int) -> None:
+        """Make two people one, unless both have a joint."""
+        person, added = self.people[one], self.people[other]
+        assert person is not None
+        assert added is not None
+        if one == other or any(a >= 0 and b >= 0 for a, b in zip(person, added, strict=True)):
+            return
+        for joint, candidate in enumerate(added):
+            if candidate >= 0:
+                person[joint] = candidate
+                self.owner[joint][candidate] = one
+        self.people[other] = None
 
 
 def _assignment() -> Any:

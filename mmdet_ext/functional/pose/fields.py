@@ -106,12 +106,14 @@ def paf_targets(
     rows = _rows(start[chosen], unit, length[chosen], (width, overhang), shape)
     # Pixels of all runs, as places in the maps of x; those of y follow each of them.
     plane = (chosen[0] * count + chosen[2])[rows.limb] * (2 * area)
-    run, step = _ranges(rows.count)
+    run, step = _ranges(rows.pixels)
     place = (rows.first + plane)[run] + step
     wide = keypoints.dtype == torch.float64
-    fields = np.zeros(images * count * 2 * area, np.float64 if wide else np.float32)
-    _write_means(fields, place, unit[rows.limb[run]], area)
-    return torch.from_numpy(fields.reshape(images, count, 2, height, columns)).to(keypoints.device)
+    fields = torch.zeros(
+        images, count, 2, height, columns, dtype=torch.float64 if wide else torch.float32
+    )
+    _write_means(fields.view(-1).numpy(), place, unit[rows.limb[run]], area)
+    return fields.to(keypoints.device)
 
 
 def _write_means(fields: np.ndarray, place: np.ndarray, vectors: np.ndarray, area: int) -> None:
@@ -141,12 +143,12 @@ class _Rows(NamedTuple):
 
     Attributes:
         first: number y * W + x of the first pixel.
-        count: number of pixels, at least 0.
+        pixels: number of pixels, at least 0.
         limb: number of the limb.
     """
 
     first: np.ndarray
-    count: np.ndarray
+    pixels: np.ndarray
     limb: np.ndarray
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-from mmdet_ext.analysis.detection.bootstrap import blocks, drawn_sums, running_counts
+from mmdet_ext.analysis.detection.bootstrap import blocks, drawn_sums
 from mmdet_ext.analysis.detection.ranking import Ranking
 
 #: The recalls at which COCO reads the precision.
@@ -62,56 +63,130 @@ def average_precision_of_counts(
 def resampled_average_precisions(rankings: Sequence[Ranking], weights: np.ndarray) -> np.ndarray:
     """Compute the average precision in resamples of the images.
 
-    A detection of an image that came w times counts w times. There is no loop over detections.
+    A detection of an image that came w times counts w times. The resamples lie beside each other
+    in memory, so that a step of a running sum or maximum is one operation on all of them. The
+    detections are counted once for all thresholds, less those that one of them ignores.
 
     Args:
-        rankings: detections of one class at T thresholds of the IoU, N rows each. Those without
-            ignored detections share one count of the detections.
-        weights: how often each resample has each image, shape (R, I).
+        rankings: detections of one class at T thresholds of the IoU.
+        weights: how often each resample has each image, shape (R, I); in Fortran's order it is not
+            copied.
 
     Returns:
         AP per threshold and resample, shape (T, R); NaN where no box was drawn.
+
+    Raises:
+        ValueError: if the rankings have different detections.
     """
+    sizes = {len(ranking) + ranking.ignored for ranking in rankings}
+    if len(sizes) > 1:
+        raise ValueError(f'rankings must have the same detections, got {sorted(sizes)} of them')
     result = np.zeros((len(rankings), len(weights)))
-    by_length: dict[int, list[int]] = {}
-    for t, ranking in enumerate(rankings):
-        # Rankings of one class of equal length differ in hits alone, where none is ignored.
-        by_length.setdefault(-t - 1 if ranking.ignored else len(ranking), []).append(t)
-    for members in by_length.values():
-        _fill(result, [(t, rankings[t]) for t in members], weights)
-    for t, ranking in enumerate(rankings):
-        result[t, drawn_sums(weights, ranking.boxes) == 0] = np.nan
+    if not len(rankings):
+        return result
+    drawn = np.ascontiguousarray(weights.T)
+    places = [_places(ranking) for ranking in rankings]
+    image = np.zeros(sizes.pop(), np.int64)
+    for ranking, own in zip(rankings, places, strict=True):
+        image[own] = ranking.image
+    of_hits = [own[ranking.hit] for ranking, own in zip(rankings, places, strict=True)]
+    union = np.unique(np.concatenate(of_hits))
+    boxes = drawn_sums(weights, rankings[0].boxes)
+    reached, first = _recalls_reached(boxes)
+    for columns in blocks(len(weights), len(union)):
+        table = drawn[:, columns]
+        every = _counts_at(table, image, union)
+        for t, ranking in enumerate(rankings):
+            if not len(of_hits[t]):
+                continue
+            hits = _running_counts(table, image[of_hits[t]])
+            seen = every[np.searchsorted(union, of_hits[t])]
+            if ranking.ignored:
+                seen -= _ignored_before(table, image, places[t], of_hits[t])
+            known = np.minimum(hits, boxes[columns]) + first[columns]
+            result[t, columns] = _of_columns(hits, seen, reached[known])
+    result[:, boxes == 0] = np.nan
     return result
 
 
-def _fill(result: np.ndarray, members: Sequence[tuple[int, Ranking]], weights: np.ndarray) -> None:
-    """Fill the rows of rankings that have the same detections."""
-    places = [np.flatnonzero(ranking.hit) for _, ranking in members]
-    image = members[0][1].image
-    boxes = drawn_sums(weights, members[0][1].boxes)
-    ends = np.cumsum([0, *(len(each) for each in places)])
-    for rows in blocks(len(weights), int(ends[-1])):
-        every = running_counts(weights[rows], image, np.concatenate(places))
-        for (t, _), own, begin, end in zip(members, places, ends[:-1], ends[1:], strict=True):
-            if len(own):
-                hits = running_counts(weights[rows], image[own], np.arange(len(own)))
-                result[t, rows] = _of_rows(hits, every[:, begin:end], boxes[rows])
+def _places(ranking: Ranking) -> np.ndarray:
+    """Return the place of each detection among those of the class, ignored ones included."""
+    return np.arange(len(ranking)) if ranking.place is None else ranking.place
 
 
-def _of_rows(hits: np.ndarray, every: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Compute the average precision of rows of counts, shape (R, H), at each hit."""
-    precision = hits / (every + np.spacing(1))
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    divisor = np.maximum(boxes, 1)[:, None]
-    needed = np.ceil(RECALLS * divisor)
-    needed -= (needed - 1) / divisor >= RECALLS
-    needed += needed / divisor < RECALLS
-    # One search for all rows: each is shifted above the one before.
-    shift = (int(divisor.max()) + 2) * np.arange(len(hits))[:, None]
-    flat = (np.minimum(hits, divisor) + shift).ravel()
-    size = hits.shape[1]
-    first = np.searchsorted(flat, (needed + shift).ravel(), side='left').reshape(needed.shape)
-    first -= size * np.arange(len(hits))[:, None]
-    reached = first < size
-    values = np.where(reached, np.take_along_axis(best, np.minimum(first, size - 1), axis=1), 0.0)
-    return np.asarray(values.mean(axis=1))
+def _ignored_before(
+    table: np.ndarray, image: np.ndarray, kept: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """Count the ignored detections before places of the class, shape (P, R)."""
+    ignored = np.setdiff1d(np.arange(len(image)), kept, assume_unique=True)
+    counts = np.zeros((len(ignored) + 1, table.shape[1]), np.int32)
+    counts[1:] = _running_counts(table, image[ignored])
+    return counts[np.searchsorted(ignored, places)]
+
+
+def _counts_at(table: np.ndarray, image: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Count the detections up to rising places, themselves included.
+
+    Args:
+        table: how often each image is in each resample, shape (I, R).
+        image: image of each detection, shape (N,).
+        places: shape (P,).
+
+    Returns:
+        Counts, shape (P, R).
+    """
+    counts = np.empty((len(places), table.shape[1]), np.int32)
+    start = 0
+    for row, stop in enumerate((places + 1).tolist()):
+        np.add.reduce(table[image[start:stop]], axis=0, dtype=np.int32, out=counts[row])
+        start = stop
+    return _summed(counts)
+
+
+def _running_counts(table: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Count the detections up to each of them, shape (N, R)."""
+    return _summed(table[image].astype(np.int32))
+
+
+def _summed(counts: np.ndarray) -> np.ndarray:
+    """Sum up the rows in place; NumPy's own sum goes through each column alone."""
+    for before, row in itertools.pairwise(counts):
+        row += before
+    return counts
+
+
+def _recalls_reached(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many of the recalls so many hits reach, for every number of boxes that occurs.
+
+    Args:
+        boxes: boxes of each resample, shape (R,).
+
+    Returns:
+        The numbers of recalls for 0, 1, ... hits of each number of boxes, one after the other, and
+        where those of each resample begin, shape (R,).
+    """
+    values, which = np.unique(boxes, return_inverse=True)
+    parts = [
+        np.searchsorted(RECALLS, np.arange(size + 1) / max(size, 1), side='right')
+        for size in values.tolist()
+    ]
+    begin = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    return np.concatenate(parts).astype(np.int8), begin[which]
+
+
+def _of_columns(hits: np.ndarray, every: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """Compute the average precision of columns of counts at each hit.
+
+    A hit has the highest precision from it on for the recalls that it reaches and the one before
+    does not.
+
+    Args:
+        hits: number of hits, shape (H, R).
+        every: number of detections, shape (H, R).
+        reached: number of recalls that are reached, shape (H, R).
+    """
+    best = hits / (every + np.spacing(1))
+    for after, row in itertools.pairwise(best[::-1]):
+        np.maximum(row, after, out=row)
+    best *= np.diff(reached, axis=0, prepend=np.int8(0))
+    return np.asarray(best.sum(axis=0) / len(RECALLS))

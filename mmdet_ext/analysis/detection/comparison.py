@@ -64,7 +64,8 @@ def compare_results(
         raise ValueError(f'resamples must be 1 or more, got {resamples}')
     if not 0 < confidence < 1:
         raise ValueError(f'confidence must be above 0, below 1, got {confidence}')
-    weights = resampled_weights(len(data.image_ids), resamples, seed)
+    # The resamples of an image beside each other, as they are added together.
+    weights = np.asfortranarray(resampled_weights(len(data.image_ids), resamples, seed))
     sides = [_precisions(data, found, thresholds, weights) for found in (first, second)]
     figures = {'AP': np.ones(len(thresholds), bool)}
     for name, value in (('AP50', 0.5), ('AP75', 0.75)):

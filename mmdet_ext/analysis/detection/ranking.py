@@ -21,6 +21,8 @@ class Ranking:
         hit: whether a detection found a box, shape (N,).
         boxes: number of ground-truth boxes that count in each image, shape (I,).
         ignored: number of ignored detections.
+        place: place of each detection among all of the class, the ignored ones included, rising,
+            shape (N,); None where none is ignored.
     """
 
     score: np.ndarray
@@ -28,6 +30,7 @@ class Ranking:
     hit: np.ndarray
     boxes: np.ndarray
     ignored: int
+    place: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -113,6 +116,7 @@ class Rankings:
         # Of equal scores the order of the images counts, as in COCO's evaluation.
         self._order = np.argsort(-found.score, kind='stable')
         self._hit = matches.hit
+        self._of_label: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
 
     def of(self, iou: int, label: int | None = None) -> Ranking:
         """Return one ranking.
@@ -121,15 +125,18 @@ class Rankings:
             iou: place of the threshold of the IoU.
             label: class; None for all classes together.
         """
-        rows, boxes = self._rows(label)
-        ignored = self._matches.ignored[iou, rows]
-        kept = rows[~ignored]
+        if label not in self._of_label:
+            self._of_label[label] = self._rows(label)
+        rows, boxes = self._of_label[label]
+        place = np.flatnonzero(~self._matches.ignored[iou, rows])
+        kept, ignored = rows[place], len(rows) - len(place)
         return Ranking(
             self._found.score[kept],
             self._found.image[kept],
             self._hit[iou, kept],
             boxes,
-            int(ignored.sum()),
+            ignored,
+            place if ignored else None,
         )
 
     def _rows(self, label: int | None) -> tuple[np.ndarray, np.ndarray]:

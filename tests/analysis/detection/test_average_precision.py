@@ -76,6 +76,57 @@ def test_a_resample_has_the_average_precision_of_its_images(
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
+def made_ranking(
+    rng: np.random.Generator, images: int, boxes: int, size: int, ignored: int
+) -> Ranking:
+    """Make a ranking that finds each box at most once, with detections that are ignored."""
+    per_image = np.full(images, boxes)
+    left = per_image.copy()
+    image, hit = rng.integers(0, images, size + ignored), np.zeros(size + ignored, bool)
+    place = np.sort(rng.permutation(size + ignored)[:size])
+    for row in place[rng.random(size) < 0.6]:
+        hit[row] = left[image[row]] > 0
+        left[image[row]] -= hit[row]
+    score = np.linspace(1, 0, size)
+    return Ranking(score, image[place], hit[place], per_image, ignored, place if ignored else None)
+
+
+@pytest.mark.parametrize('boxes', [1, 5, 7])
+@pytest.mark.parametrize('ignored', [0, 9])
+def test_recalls_that_hits_just_reach_count_in_resamples(boxes: int, ignored: int) -> None:
+    # With 20 images of 5 boxes, every recall of COCO's is a whole number of boxes.
+    ranking = made_ranking(np.random.default_rng(boxes), 20, boxes, 150, ignored)
+    weights = resampled_weights(20, 40, seed=2)
+    expected = []
+    for row in weights:
+        times = row[ranking.image]
+        image, hit = np.repeat(ranking.image, times), np.repeat(ranking.hit, times)
+        boxes_drawn = ranking.boxes * row
+        expected.append(average_precision(Ranking(np.zeros(0), image, hit, boxes_drawn, 0)))
+    drawn = resampled_average_precisions([ranking], weights)
+    np.testing.assert_allclose(drawn, [expected], rtol=1e-12)
+
+
+def test_thresholds_together_are_each_alone_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, found = made_set(6, images=20, classes=1, crowds=0.3)
+    matches = match_detections(data.truth, found, (0.3, 0.5, 0.6, 0.9))
+    rankings = [Rankings(data.truth, found, matches, 20).of(t) for t in range(4)]
+    assert len({ranking.ignored for ranking in rankings}) > 1
+    weights = resampled_weights(20, 30, seed=3)
+    alone = [resampled_average_precisions([ranking], weights)[0] for ranking in rankings]
+    monkeypatch.setattr(bootstrap, 'CELLS_AT_ONCE', 200)
+    for order in ('C', 'F'):
+        together = resampled_average_precisions(rankings, np.array(weights, order=order))
+        np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
+def test_rankings_of_other_detections_are_refused() -> None:
+    rankings = [made_ranking(np.random.default_rng(0), 3, 2, size, 0) for size in (5, 6)]
+    with pytest.raises(ValueError, match=r'the same detections, got \[5, 6\] of them'):
+        resampled_average_precisions(rankings, resampled_weights(3, 2))
+    assert resampled_average_precisions([], resampled_weights(3, 2)).shape == (0, 2)
+
+
 def test_without_boxes_there_is_no_average_precision_and_without_hits_it_is_0() -> None:
     empty = np.zeros(0)
     places = empty.astype(int)

@@ -20,6 +20,7 @@ from mmdet_ext.deploy.face import FaceRecogniser
 from mmdet_ext.deploy.images import prepare, read_image
 from mmdet_ext.deploy.metadata import InputInfo, ModelInfo
 from mmdet_ext.engine.configs import test_pipeline
+from mmdet_ext.export.folding import fold_network, noise_like
 from mmdet_ext.export.made_of import made_of
 from mmdet_ext.export.onnx_file import LEAST_OPSET, ExportError, to_onnx
 from mmdet_ext.export.sources import interpolation_of, load_all
@@ -74,6 +75,7 @@ def export_recogniser(
     batch: int | Literal['dynamic'] = 1,
     opset: int = LEAST_OPSET,
     sources: Mapping[str, str] | None = None,
+    fold: bool = False,
 ) -> ModelInfo:
     """Write a recogniser for a runtime.
 
@@ -85,9 +87,11 @@ def export_recogniser(
         batch: faces per call; ``dynamic`` for any number.
         opset: version of ONNX's operators.
         sources: names and files that it is made of.
+        fold: whether branches are merged and batch norms folded before the network is traced.
 
     Returns:
-        ModelInfo: description that the file carries.
+        ModelInfo: description that the file carries. With ``fold`` its ``made_of`` has 'folded',
+        the line of `mmdet_ext.export.folding.Folding.text`.
 
     Raises:
         ExportError: if the model or the config cannot be exported. Nothing is written.
@@ -96,15 +100,18 @@ def export_recogniser(
         raise ExportError(f'ncnn runs one image at a time, got batch={batch}: leave it 1')
     inputs = read_input(config, model, None if batch == 'dynamic' else batch)
     assert inputs.size is not None
+    network = FaceNetwork(model)
+    example = torch.zeros(inputs.batch or 2, 3, *inputs.size)
+    sources = dict(sources or {})
+    if fold:
+        sources['folded'] = fold_network(network.eval(), noise_like(example)).text()
     info = ModelInfo(
         task='face',
         input=inputs,
         outputs='embedding',
         mirror=_mirror(model),
-        made_of=made_of(sources or {}),
+        made_of=made_of(sources),
     )
-    network = FaceNetwork(model)
-    example = torch.zeros(inputs.batch or 2, 3, *inputs.size)
     if target == 'ncnn':
         return write_ncnn(network, example, info, path)
     axes = {0: torch.export.Dim('batch')} if batch == 'dynamic' else {}

@@ -86,6 +86,8 @@ def case(tmp_path: Path) -> Case:
         ('onnx', ['--suppression', 'inside'], ['small.onnx']),
         ('openvino', ['--size', 96, 128, '--batch', 2], ['small.bin', 'small.xml']),
         ('ncnn', ['--size', 96, 128], ['small.ncnn.bin', 'small.ncnn.param']),
+        ('onnx', ['--fold'], ['small.onnx']),
+        ('ncnn', ['--size', 96, 128, '--fold'], ['small.ncnn.bin', 'small.ncnn.param']),
     ],
 )
 def test_a_file_is_written_and_checked(
@@ -95,6 +97,7 @@ def test_a_file_is_written_and_checked(
     assert case.run('--to', target, '--check', case.folder / 'images', *words) == 0
     out = capsys.readouterr().out
     assert '3 images' in out and 'equal within the tolerances' in out
+    assert ('batch norms folded: 20, kept: 0;' in out) is ('--fold' in words)
     assert case.files() == files
     detector = Detector(case.folder / files[-1])
     assert detector.classes == NAMES
@@ -239,8 +242,13 @@ def test_int8_that_costs_too_much_is_not_written(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('target', ['onnx', 'openvino', 'ncnn'])
-def test_a_recogniser_is_written_and_checked(target: str, tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize(
+    ('target', 'fold'),
+    [('onnx', False), ('openvino', False), ('ncnn', False), ('onnx', True)],
+)
+def test_a_recogniser_is_written_and_checked(
+    target: str, fold: bool, tmp_path: Path, capsys: Any
+) -> None:
     pytest.importorskip({'onnx': 'onnxruntime'}.get(target, target))
     from mmpretrain.registry import MODELS
 
@@ -252,8 +260,12 @@ def test_a_recogniser_is_written_and_checked(target: str, tmp_path: Path, capsys
     (tmp_path / 'images').mkdir()
     files = image_files(tmp_path / 'images', ((80, 50), (40, 24)))
     words = [tmp_path / 'face.py', tmp_path / 'face.pth', '--to', target, '--check', *files]
+    words += ['--fold'] * fold
     assert main([str(word) for word in words]) == 0
-    assert 'equal within the tolerance' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'equal within the tolerance' in out
+    # Of 8 blocks the first norm stands before its convolution, and two stand behind the last one.
+    assert ('batch norms folded: 21, kept: 10 (' in out) is fold
     suffix = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.ncnn.param'}[target]
     recogniser = FaceRecogniser(tmp_path / f'face{suffix}')
     cosines = recogniser.similarity(files, files)

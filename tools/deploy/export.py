@@ -7,8 +7,9 @@ r"""Write a detector or a face recogniser as a file that runs without torch.
 
 The file holds the network with its decoding, and all that a program needs beside it: classes, size,
 means, thresholds. `--check` runs torch and the file on real images and prints the worst difference.
-`--int8` writes a second file, and measures what it costs on the test set of the config; it is
-written only if that is at most `--max-drop` points of mAP.
+`--fold` merges parallel branches and folds batch norms before the network is traced, and prints
+what it did. `--int8` writes a second file, and measures what it costs on the test set of the
+config; it is written only if that is at most `--max-drop` points of mAP.
 
 The exit code is 0, 1 where `--check` finds a difference or int8 costs too much, and 2 for bad
 input. On bad input nothing is written.
@@ -56,12 +57,13 @@ def _detector(args: argparse.Namespace, config: Any) -> int:
     from mmdet_ext.detection.export import ExportOptions, export_detector
     from mmdet_ext.detection.export.write import load_detector
 
-    options = ExportOptions(args.to, args.suppression, args.size, args.batch, args.opset)
+    options = ExportOptions(args.to, args.suppression, args.size, args.batch, args.opset, args.fold)
     if args.int8 and args.to == 'ncnn':
         raise ValueError('--int8 is for --to onnx and --to openvino')
     model, classes = load_detector(config, args.checkpoint)
     info = export_detector(model, config, classes, args.out, options, _sources(args))
     print(f'{args.out}: {len(classes)} classes, input {info.input.size or "of any size"}')
+    _print_folded(info)
     done = _check(args, model, config) if args.check else True
     if done and args.int8:
         done = _int8(args, model, config, classes, options)
@@ -113,8 +115,12 @@ def _face(args: argparse.Namespace, config: Any) -> int:
     if args.size is not None:
         raise ValueError('--size is for detectors: a recogniser has the size of its training')
     model = load_recogniser(config, args.checkpoint)
-    export_recogniser(model, config, args.out, args.to, args.batch, args.opset, _sources(args))
+    sources = _sources(args)
+    info = export_recogniser(
+        model, config, args.out, args.to, args.batch, args.opset, sources, args.fold
+    )
     print(f'{args.out}: embeddings')
+    _print_folded(info)
     if not args.check:
         return 0
     worst = worst_difference(model, FaceRecogniser(args.out), args.check)
@@ -122,6 +128,11 @@ def _face(args: argparse.Namespace, config: Any) -> int:
     print(f'{len(args.check)} images: embeddings differ by at most {worst:.2e} ({TOLERANCE:g})')
     print('equal within the tolerance' if equal else 'NOT EQUAL')
     return 0 if equal else 1
+
+
+def _print_folded(info: Any) -> None:
+    if 'folded' in info.made_of:
+        print(info.made_of['folded'])
 
 
 def _megabytes(path: Path) -> float:
@@ -147,6 +158,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add('--size', nargs='+', metavar='N', help='height and width of the input, or "dynamic"')
     add('--batch', default='1', metavar='N', help='images per call, or "dynamic" (%(default)s)')
     add('--opset', type=int, default=18, help="version of ONNX's operators (%(default)s)")
+    add('--fold', action='store_true', help='fold batch norms, merge branches of RepVGG and others')
     add('--check', type=Path, nargs='+', default=[], metavar='IMAGES', help='compare with torch')
     add('--int8', type=Path, nargs='+', default=[], metavar='IMAGES', help='to calibrate with')
     add('--max-drop', type=float, default=1.0, help='most points of mAP for int8 (%(default)s)')

@@ -22,6 +22,7 @@ class ExportOptions:
             have one size, and for any size otherwise; ``dynamic`` for any size.
         batch: images per call; ``dynamic`` for any number.
         opset: version of ONNX's operators.
+        fold: whether branches are merged and batch norms folded before the network is traced.
 
     Raises:
         ExportError: if the options do not fit each other or the target.
@@ -32,6 +33,7 @@ class ExportOptions:
     size: tuple[int, int] | Literal['dynamic'] | None = None
     batch: int | Literal['dynamic'] = 1
     opset: int = LEAST_OPSET
+    fold: bool = False
 
     def __post_init__(self) -> None:
         if self.batch != 'dynamic' and self.batch < 1:

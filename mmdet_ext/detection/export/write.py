@@ -20,6 +20,7 @@ from mmdet_ext.deploy.metadata import InputInfo, ModelInfo
 from mmdet_ext.detection.export.network import DetectorNetwork
 from mmdet_ext.detection.export.options import ExportOptions
 from mmdet_ext.detection.export.pipeline import read_input, read_selection
+from mmdet_ext.export.folding import fold_network, noise_like
 from mmdet_ext.export.made_of import made_of
 from mmdet_ext.export.onnx_file import ExportError, to_onnx
 from mmdet_ext.export.onnx_suppression import append_suppression, check_inside
@@ -78,7 +79,8 @@ def export_detector(
         sources: names and files that it is made of.
 
     Returns:
-        ModelInfo: description that the file carries.
+        ModelInfo: description that the file carries. With ``options.fold`` its ``made_of`` has
+        'folded', the line of `mmdet_ext.export.folding.Folding.text`.
 
     Raises:
         ExportError: if the detector, the config or the options cannot be exported. Nothing is
@@ -119,7 +121,10 @@ def _network(
             'give --size HEIGHT WIDTH'
         )
     network = DetectorNetwork(model)
-    info = _describe(network, config, classes, inputs, options, dict(sources or {}))
+    sources = dict(sources or {})
+    if options.fold:
+        sources['folded'] = fold_network(network.eval(), noise_like(_example(inputs))).text()
+    info = _describe(network, config, classes, inputs, options, sources)
     network.with_levels = info.level_sizes is None
     if options.suppression == 'inside':
         check_inside(info)

@@ -47,14 +47,14 @@ model = dict(
         conv_kernel_sizes=(1, 3),
         keypoint_loss=dict(type='mmdet_ext.KeypointHeatmapLoss'),
         # MMPose's weights, 0.001 and 0.5, let the pull win: all tags become equal, where the push
-        # has no slope.
+        # has no slope. Larger ones drown the heatmaps, whose loss is small.
         tag_loss=dict(
-            type='mmdet_ext.AssociativeEmbeddingLoss', loss_weight=0.02, push_loss_factor=3.0
+            type='mmdet_ext.AssociativeEmbeddingLoss', loss_weight=0.0002, push_loss_factor=3.0
         ),
         decoder=codec,
-        # MMPose's 0.001 makes all tags nearly equal at first.
+        # MMPose's 0.001 makes all tags nearly equal at first; 0.05 makes noise of the heatmaps.
         init_cfg=[
-            dict(type='Normal', layer=['Conv2d', 'ConvTranspose2d'], std=0.05),
+            dict(type='Normal', layer=['Conv2d', 'ConvTranspose2d'], std=0.01),
             dict(type='Constant', layer='BatchNorm2d', val=1),
         ],
     ),

@@ -60,6 +60,7 @@ KINDS: dict[str, Kind] = {
     'detection backbone': Kind('model', hosts=('mmdet',)),
     'detector': Kind('model', hosts=('mmdet',)),
     'detection transform': Kind('transform', hosts=('mmdet',)),
+    'mixing transform': Kind('transform', hosts=('mmdet',)),
     'detection hook': Kind('hook', hosts=('mmdet',)),
     'grouping loss': Kind('model', hosts=('mmdet',)),
     'assigner': Kind(

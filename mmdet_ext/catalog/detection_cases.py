@@ -100,6 +100,7 @@ CASES = (
         'WarpResize',
         {'scale': (96, 96), 'zoom': (0.6, 1.4), 'stretch': (0.8, 1.2), 'translate': 0.2},
     ),
+    Case('mixing transform', 'CutMix', {'prob': 0.5, 'alpha': 2.0, 'min_visible': 0.3}),
     Case('detector', 'NanoDetPlus'),
     Case('detector', 'YOLOV4'),
     Case(

@@ -153,6 +153,28 @@ def test_a_transform_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_
     assert type(used).__name__ == case.name
 
 
+@of_kind('mixing transform')
+def test_a_mix_of_images_trains_tests_and_resumes(
+    case: Case, boxes_root: Path, tmp_path: Path
+) -> None:
+    steps = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='Resize', scale=(64, 64), keep_ratio=True),
+    ]
+    pack = dict(type='PackDetInputs', meta_keys=META)
+    train = dict(
+        type='MultiImageMixDataset',
+        dataset=data_of(boxes_root, 'train', CLASSES, steps=steps),
+        pipeline=[configured(case), pack],
+    )
+    test = data_of(boxes_root, 'test', CLASSES, steps=[*steps, pack])
+    metric = dict(type='CocoMetric', ann_file=str(boxes_root / 'test.json'))
+    outcome = follow(HOST, Setting(single('RetinaHead'), train, test, metric), tmp_path)
+    assert_detects(outcome, 'RetinaHead')
+    assert type(outcome.runner.train_dataloader.dataset.pipeline[0]).__name__ == case.name
+
+
 @of_kind('detection hook')
 def test_a_hook_trains_tests_and_resumes(case: Case, boxes_root: Path, tmp_path: Path) -> None:
     hook = dict(configured(case), begin=1, by_epoch=False)

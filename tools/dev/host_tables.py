@@ -22,6 +22,7 @@ PLURALS = {
     'RoI extractor': 'RoI extractors',
     'detection backbone': 'detection backbones',
     'detection transform': 'transforms of images with boxes',
+    'mixing transform': 'transforms that mix images with boxes',
     'detection hook': 'hooks of detectors',
     'grouping loss': 'losses of embeddings that group',
     'face head': 'face heads',

@@ -64,8 +64,9 @@ def works(
     data: TruthSet, first: Detections, second: Detections, resamples: int
 ) -> dict[str, Callable[[], Any]]:
     """Return the work of each tool by its name."""
-    wishes = (('precision', 0.9), ('recall', 0.5), ('fppi', 0.5))
-    options = PointOptions(wishes=wishes, resamples=resamples)
+    options = PointOptions(
+        wishes=(('precision', 0.9), ('recall', 0.5), ('fppi', 0.5)), resamples=resamples
+    )
     return {
         'operating points': lambda: operating_points(data, first, options),
         'kinds of errors': lambda: error_report(data, first)[0],

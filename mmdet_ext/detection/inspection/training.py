@@ -132,7 +132,9 @@ def learning_rates(config: Config, images: int) -> Schedule:
     optimizer = OPTIMIZERS.build(
         dict(wrapper['optimizer'], params=[torch.nn.Parameter(torch.zeros(1))])
     )
-    every_step, every_epoch, waits = [], [], []
+    every_step: list[Any] = []
+    every_epoch: list[Any] = []
+    waits: list[str] = []
     given = config.get('param_scheduler') or []
     for each in given if isinstance(given, (list, tuple)) else [given]:
         options = dict(copy.deepcopy(each))

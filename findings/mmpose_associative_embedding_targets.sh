@@ -22,7 +22,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 pip=("$folder/venv/bin/python" -m pip --disable-pip-version-check install --quiet)
-"${pip[@]}" mmengine==0.10.7 mmcv-lite==2.1.0 torch==2.11.0 'setuptools<81' scipy packaging
+"${pip[@]}" mmengine==0.10.7 mmcv-lite==2.1.0 torch==2.11.0 'setuptools<81' scipy packaging munkres
 "${pip[@]}" --no-deps mmpose==1.3.2
 "$folder/venv/bin/python" -W ignore <<'PYTHON'
 import sys

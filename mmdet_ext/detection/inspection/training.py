@@ -1,4 +1,4 @@
-"""What a config trains on: images behind its pipeline, and the learning rate of every step."""
+"""Training data behind the pipeline of a config, and the learning rate of every step."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_contenders_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         torch.set_num_threads(threads)
 
 
-def test_a_difference_is_told() -> None:
+def test_a_difference_fails() -> None:
     module = load_tool(TOOL)
     one = [torch.ones(2)]
     assert module.apart(one, [torch.ones(2) + 1e-6]) is None

@@ -99,7 +99,7 @@ def paf_targets(
     start, end = places[:, :, pairs[:, 0]], places[:, :, pairs[:, 1]]
     with np.errstate(invalid='ignore', over='ignore'):
         axis = end - start
-        length = np.sqrt(np.square(axis).sum(-1))
+        length = np.hypot(axis[..., 0], axis[..., 1])
     shown = shown[:, :, pairs[:, 0]] & shown[:, :, pairs[:, 1]]
     chosen = np.nonzero(shown & (length > 0) & np.isfinite(length))
     unit = axis[chosen] / length[chosen][:, None]
@@ -112,7 +112,8 @@ def paf_targets(
     fields = torch.zeros(
         images, count, 2, height, columns, dtype=torch.float64 if wide else torch.float32
     )
-    _write_means(fields.view(-1).numpy(), place, unit[rows.limb[run]], area)
+    flat = fields.view(-1).numpy()
+    _write_means(flat, place, unit.T.astype(flat.dtype)[:, rows.limb[run]], area)
     return fields.to(keypoints.device)
 
 
@@ -122,20 +123,20 @@ def _write_means(fields: np.ndarray, place: np.ndarray, vectors: np.ndarray, are
     Args:
         fields: maps of x, each followed by that of y, flat.
         place: in the maps of x, (P,).
-        vectors: (P, 2).
+        vectors: x and y, (2, P).
         area: pixels of a map.
     """
     # A place that occurs again does not hold its first number any more.
-    number = np.arange(len(place))
+    number = np.arange(len(place), dtype=fields.dtype)
     fields[place] = number
     if (fields[place] == number).all():
-        fields[place], fields[place + area] = vectors.T
+        fields[place], fields[place + area] = vectors
         return
     fields[place] = 0
     _, cell, people = np.unique(place, return_inverse=True, return_counts=True)
-    share = vectors / people[cell][:, None]
-    np.add.at(fields, place, share[:, 0])
-    np.add.at(fields, place + area, share[:, 1])
+    share = vectors / people[cell]
+    np.add.at(fields, place, share[0])
+    np.add.at(fields, place + area, share[1])
 
 
 class _Rows(NamedTuple):

@@ -4,9 +4,10 @@
 
 It enrols N made people, whose embeddings lie around one centre per 100 of them, and searches for
 probes that have the cosine --likeness with their person. The effort of an index is tuned on other
-probes to the recall R. Latency is that of one probe per call, and per probe of a batch of all, the
-median of three; memory is that of the index beside the embeddings, which all searches need. NumPy
-and faiss use --threads. It returns 1 if an index is below R on the probes.
+probes to the recall R, or is each of --efforts in turn, after one build. Latency is that of one
+probe per call, and per probe of a batch of all, the median of three; memory is that of the index
+beside the embeddings, which all searches need. NumPy and faiss use --threads. It returns 1 if an
+index is below R on the probes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         likeness={'type': float, 'default': 0.6, 'help': 'cosine of a probe with its person'},
         recall={'type': float, 'default': 0.99},
         kinds={'nargs': '*', 'default': ['ivf', 'hnsw'], 'choices': ['ivf', 'hnsw']},
+        efforts={'nargs': '+', 'type': int, 'default': [], 'help': 'instead of tuning'},
     )
     rows = faces(args.people, args.dim, args.seed)
     gallery = FaceGallery('made', index='flat')
@@ -53,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.kinds:
         load_faiss('an index')  # before the limit, which counts for libraries that are loaded
     with threadpool_limits(args.threads):
-        measured = [measure(gallery, kind, probes, args) for kind in ('flat', *args.kinds)]
+        measured = [
+            row for kind in ('flat', *args.kinds) for row in rows_of(gallery, kind, probes, args)
+        ]
     print('# Search in a gallery\n')
     print(', '.join(f'{key} {value}' for key, value in environment().items()))
     print(f'\n{table(measured, args)}')
@@ -72,17 +76,28 @@ def main(argv: list[str] | None = None) -> int:
     return int(any(row['recall'] < args.recall for row in measured))
 
 
-def measure(
+def rows_of(
     gallery: FaceGallery, kind: Any, probes: np.ndarray, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Build an index, tune it, and measure it."""
+) -> list[dict[str, Any]]:
+    """Build an index, and measure it at each effort, or at the one that it is tuned to."""
     print(f'{kind}: build', file=sys.stderr)
     gallery.use_index(kind)
     start = time.perf_counter()
     gallery.search(probes[:1])
-    build = time.perf_counter() - start
-    if kind != 'flat':
-        gallery.tune(args.recall, probes[: args.probes], sample=args.probes)
+    build = time.perf_counter() - start if kind != 'flat' else 0.0
+    rows = []
+    for effort in (args.efforts if kind != 'flat' else ()) or [None]:
+        if effort is not None:
+            gallery.use_index(kind, effort)
+        elif kind != 'flat':
+            gallery.tune(args.recall, probes[: args.probes], sample=args.probes)
+        rows.append(dict(kind=kind, build_s=build, **measure(gallery, probes, args)))
+    size = index_bytes(gallery) / 2**20 if kind != 'flat' else 0.0
+    return [dict(row, index_mib=size) for row in rows]
+
+
+def measure(gallery: FaceGallery, probes: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure recall and latency of the index as it is."""
     test = probes[args.probes :]
     found = gallery.measure_recall(test, sample=args.probes)
     single = []
@@ -96,13 +111,10 @@ def measure(
         gallery.search(test)
         batch.append(time.perf_counter() - start)
     return {
-        'kind': kind,
-        'build_s': build if kind != 'flat' else 0.0,
         'effort': found.effort,
         'recall': found.recall,
         'single_ms': statistics.median(single[2:]) * 1e3,
         'batch_ms': statistics.median(batch) / len(test) * 1e3,
-        'index_mib': index_bytes(gallery) / 2**20 if kind != 'flat' else 0.0,
     }
 
 

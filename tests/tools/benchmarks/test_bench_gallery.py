@@ -48,6 +48,16 @@ def test_latency_recall_and_memory_of_three_searches_are_reported(
     assert hnsw['index_mib'] > ivf['index_mib']
 
 
+def test_an_index_is_measured_at_several_efforts(bench: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / 'out.json'
+    args = ['--people', '600', '--dim', '32', '--probes', '50', '--runs', '2', '--kinds', 'hnsw']
+    assert bench.main([*args, '--efforts', '8', '64', '--recall', '0.1', '--out', str(out)]) == 0
+    flat, *rows = json.loads(out.read_text())['rows']
+    assert [row['effort'] for row in rows] == [8, 64]
+    assert rows[0]['build_s'] == rows[1]['build_s'] > 0 == flat['build_s']
+    assert rows[0]['recall'] <= rows[1]['recall']
+
+
 def test_a_missed_recall_ends_with_1(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     real = bench.measure
     monkeypatch.setattr(bench, 'measure', lambda *given: {**real(*given), 'recall': 0.5})

@@ -24,6 +24,5 @@ param_scheduler = [
         factor=0.3,
         patience=1,
         by_epoch=True,
-        begin=1,
     ),
 ]

@@ -129,6 +129,7 @@ def shrink(config: str | Path, data_root: str | Path, **options: Any) -> Config:
     _shrink_everywhere(cfg, len(classes))
     _narrow(cfg.model)
     cfg.randomness = dict(seed=0)
+    _full_precision(cfg)
     _one_epoch(cfg, Path(config).stem)
     cfg.merge_from_dict(options)
     return cfg

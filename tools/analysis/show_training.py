@@ -64,12 +64,13 @@ def _draw(args: argparse.Namespace) -> None:
         config = read_config(path, args.cfg_options)
         with explained(f'the training data of {path}'):
             data = TrainingSet(config)
-        count = min(args.count, len(data))
-        samples = [data.sample(number, args.seed + number) for number in range(count)]
+            count = min(args.count, len(data))
+            samples = [data.sample(number, args.seed + number) for number in range(count)]
+        with explained(f'the schedule of {path}'):
+            schedule = learning_rates(config, len(data))
         args.out.mkdir(parents=True, exist_ok=True)
         draw_samples(samples, data.classes, args.out / f'{name}.png', name)
         print(args.out / f'{name}.png')
-        schedule = learning_rates(config, len(data))
         for scheduler in schedule.waits:
             print(f'{name}: {scheduler} follows figures of validation, and is left out')
         rates[name] = schedule.rates, schedule.epoch_length

@@ -2,9 +2,11 @@
 
     python tools/data/make_shapes.py --out data/shapes
     python tools/data/make_shapes.py --out data/shapes --masks
+    python tools/data/make_shapes.py --out data/shapes_few --shapes 1 3 --distractors 2 6
 
-With --masks each image also has labels per pixel, masks/{train,val}/NAME.png: 0 background,
-1 circle, 2 square, 3 triangle, and 255 for pixels of mixed colour at outlines.
+With --distractors an image also has pentagons, which are annotated nowhere: background that looks
+like an object. With --masks each image also has labels per pixel, masks/{train,val}/NAME.png:
+0 background, 1 circle, 2 square, 3 triangle, and 255 for pixels of mixed colour at outlines.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mmdet_ext.data.synthetic.shape_scenes import ShapesError
+from mmdet_ext.data.synthetic.shape_scenes import SHAPES_PER_IMAGE, Contents, ShapesError
 from mmdet_ext.data.synthetic.shapes import make_shapes
 
 
@@ -41,6 +43,22 @@ def main(argv: list[str] | None = None) -> int:
         metavar=('WIDTH', 'HEIGHT'),
         help='size of the images in pixels (default: 240 180)',
     )
+    parser.add_argument(
+        '--shapes',
+        type=int,
+        nargs=2,
+        default=SHAPES_PER_IMAGE,
+        metavar=('FEWEST', 'MOST'),
+        help='shapes of the classes in an image (default: 6 20)',
+    )
+    parser.add_argument(
+        '--distractors',
+        type=int,
+        nargs=2,
+        default=(0, 0),
+        metavar=('FEWEST', 'MOST'),
+        help='pentagons in an image (default: 0 0)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument(
         '--overwrite', action='store_true', help='replace a set that this tool wrote to DIR earlier'
@@ -60,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
             args.overwrite,
             not args.no_preview,
             args.masks,
+            Contents(tuple(args.shapes), tuple(args.distractors)),
         )
     except (ShapesError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)

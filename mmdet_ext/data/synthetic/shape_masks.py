@@ -40,7 +40,9 @@ def label_map(shapes: list[Shape], width: int, height: int) -> Pixels:
     for shape in shapes:
         (rows, columns), cover = coverage(shape, width, height)
         shares[:, rows, columns] *= 1 - cover
-        shares[MASK_CLASSES.index(shape.name), rows, columns] += cover
+        # A distractor is background.
+        label = MASK_CLASSES.index(shape.name) if shape.name in CLASSES else 0
+        shares[label, rows, columns] += cover
     labels = shares.argmax(axis=0)
     labels[shares.max(axis=0) < MIN_SHARE] = IGNORED
     return labels.astype(np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def write_image(path: Path, image: Pixels, *options: int) -> None:
 
 def write_preview(folder: Path, coco: dict[str, Any]) -> None:
     """Write ``preview.png``: training images with boxes, those with most classes first."""
-    by_image = defaultdict(list)
+    by_image: dict[str, list[Any]] = {image['file_name']: [] for image in coco['images']}
     for item in coco['annotations']:
         by_image[coco['images'][item['image_id'] - 1]['file_name']].append(item)
     shown = sorted(by_image, key=lambda name: -len({it['category_id'] for it in by_image[name]}))

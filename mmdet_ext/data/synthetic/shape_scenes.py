@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 CLASSES = ('circle', 'square', 'triangle')
 CLASS_SHARES = (20 / 25, 4 / 25, 1 / 25)
 SHAPES_PER_IMAGE = (6, 20)
+#: Shape that no class has, for background that looks like an object.
+DISTRACTOR = 'pentagon'
 MIN_SIZE = 8.0
 MIN_VISIBLE = 0.3
 MIN_INSIDE = 0.5
 
-_CORNER_COUNTS = {'circle': 0, 'square': 4, 'triangle': 3}
+_CORNER_COUNTS = {'circle': 0, 'square': 4, 'triangle': 3, DISTRACTOR: 5}
 # A multiple of 4, so that the outermost points of a circle are among the corners.
 _CIRCLE_CORNERS = 48
 _TRIES, _TRIES_PER_SIZE, _SHRINK = 2000, 50, 0.8
@@ -29,6 +31,30 @@ Cover = tuple[tuple[slice, slice], NDArray[np.float32]]
 
 class ShapesError(ValueError):
     """Argument that cannot be used; the message is for users."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """How much a scene holds.
+
+    Attributes:
+        shapes: Fewest and most shapes of the classes.
+        distractors: Fewest and most shapes that no class has.
+
+    Raises:
+        ShapesError: If a number is negative, or the fewest are more than the most.
+    """
+
+    shapes: tuple[int, int] = SHAPES_PER_IMAGE
+    distractors: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        for name, (fewest, most) in (('shapes', self.shapes), ('distractors', self.distractors)):
+            if not 0 <= fewest <= most:
+                raise ShapesError(
+                    f'{name} are from {fewest} to {most}; expected two numbers, at least 0, the '
+                    'smaller one first'
+                )
 
 
 @dataclass(frozen=True)
@@ -169,8 +195,10 @@ def visible_shares(shapes: list[Shape], width: int, height: int) -> list[float]:
     return layers.visible()
 
 
-def draw_scene(rng: np.random.Generator, width: int, height: int) -> list[Shape]:
-    """Draw random shapes for an image, the lowest first.
+def draw_scene(
+    rng: np.random.Generator, width: int, height: int, contents: Contents | None = None
+) -> list[Shape]:
+    """Draw random shapes for an image, the lowest first; distractors lie on top.
 
     A shape that would hide too much of an earlier one, or lie too far outside, is placed again. It
     keeps its class, so that crowding does not shift ``CLASS_SHARES``, and keeps its size until many
@@ -180,6 +208,7 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> list[Shape]
         rng: Source of the random numbers.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
+        contents: Numbers of shapes; by default `SHAPES_PER_IMAGE`, and no distractors.
 
     Returns:
         The shapes.
@@ -187,13 +216,17 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> list[Shape]
     Raises:
         ShapesError: If the image has no room for so many shapes.
     """
-    count = int(rng.integers(*SHAPES_PER_IMAGE, endpoint=True))
-    names = rng.choice(CLASSES, count, p=CLASS_SHARES)
-    sizes = np.exp(rng.uniform(math.log(MIN_SIZE), math.log(min(width, height) / 2), count))
-    layers = _Layers(width, height, count)
+    contents = contents or Contents()
+    names = rng.choice(
+        CLASSES, int(rng.integers(*contents.shapes, endpoint=True)), p=CLASS_SHARES
+    ).tolist()
+    if contents.distractors[1]:  # otherwise no random number is taken
+        names += [DISTRACTOR] * int(rng.integers(*contents.distractors, endpoint=True))
+    sizes = np.exp(rng.uniform(math.log(MIN_SIZE), math.log(min(width, height) / 2), len(names)))
+    layers = _Layers(width, height, len(names))
     return [
-        _place(rng, str(name), float(size), layers, width, height)
-        for name, size in zip(names, sizes, strict=True)
+        _place(rng, name, size, layers, width, height)
+        for name, size in zip(names, sizes.tolist(), strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ It is hard where real sets are hard: sizes over a factor of ten, occlusion, clas
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from mmdet_ext.data.synthetic.shape_masks import MASK_CLASSES, label_map, write_
 from mmdet_ext.data.synthetic.shape_preview import write_image, write_preview
 from mmdet_ext.data.synthetic.shape_scenes import (
     CLASSES,
+    Contents,
     ShapesError,
     draw_scene,
     render,
@@ -41,7 +43,8 @@ _WRITTEN = ('annotations', 'images', 'masks', 'preview.png', 'preview_masks.png'
 class SplitSummary:
     """Statistics of one split.
 
-    ``sizes`` are quantiles 0, 25, 50, 75, 100 % of the longer side. ``pixel_shares`` are those of
+    ``sizes`` are quantiles 0, 25, 50, 75, 100 % of the longer side; they and
+    ``mean_occlusion`` are NaN in a split without boxes. ``pixel_shares`` are those of
     the labels that masks have, and 'ignored'; empty without masks.
     """
 
@@ -81,8 +84,8 @@ class ShapesReport:
                 (
                     name,
                     *map(str, counts),
-                    *(f'{size:.1f}' for size in split.sizes),
-                    f'{split.mean_occlusion:.1%}',
+                    *(_cell(size, '.1f') for size in split.sizes),
+                    _cell(split.mean_occlusion, '.1%'),
                     *(f'{share:.2%}' for share in split.pixel_shares.values()),
                 )
             )
@@ -107,6 +110,7 @@ def make_shapes(
     overwrite: bool = False,
     preview: bool = True,
     masks: bool = False,
+    contents: Contents | None = None,
 ) -> ShapesReport:
     """Write the set: ``images/{train,val}``, ``annotations/instances_{train,val}.json``, a preview.
 
@@ -130,6 +134,8 @@ def make_shapes(
         preview: Write ``preview.png``, a sheet of images with their boxes, and with masks also
             ``preview_masks.png``.
         masks: Write masks.
+        contents: Numbers of shapes in an image; by default 6 to 20, and no distractors, which are
+            painted, but neither annotated nor labelled.
 
     Returns:
         Statistics of both splits.
@@ -147,17 +153,20 @@ def make_shapes(
     ):
         if value < least:
             raise ShapesError(f'{name} is {value}; expected at least {least}')
+    contents = contents or Contents()
     out_dir = Path(out_dir)
     check_target(out_dir, overwrite, _START, ShapesError)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
         cocos = {
-            split: _write_split(scratch, split, count, width, height, seed)
+            split: _write_split(scratch, split, count, width, height, seed, contents)
             for split, count in (('train', train), ('val', val))
         }
         pixels = {
-            split: _write_masks(scratch, split, count, width, height, seed) if masks else {}
+            split: _write_masks(scratch, split, count, width, height, seed, contents)
+            if masks
+            else {}
             for split, count in (('train', train), ('val', val))
         }
         if preview:
@@ -173,7 +182,7 @@ def make_shapes(
 
 
 def _write_split(
-    folder: Path, split: str, count: int, width: int, height: int, seed: int
+    folder: Path, split: str, count: int, width: int, height: int, seed: int, contents: Contents
 ) -> dict[str, Any]:
     """Write the images and annotations of a split, and return the contents of the latter."""
     images, annotations = folder / 'images' / split, folder / 'annotations'
@@ -188,7 +197,7 @@ def _write_split(
     for number in range(1, count + 1):
         name = f'{number:06d}.jpg'
         rng = _source(seed, split, number)
-        shapes = draw_scene(rng, width, height)
+        shapes = draw_scene(rng, width, height, contents)
         write_image(
             images / name,
             render(rng, shapes, width, height),
@@ -197,6 +206,8 @@ def _write_split(
         )
         coco['images'].append({'id': number, 'file_name': name, 'width': width, 'height': height})
         for shape, share in zip(shapes, visible_shares(shapes, width, height), strict=True):
+            if shape.name not in CLASSES:
+                continue
             x0, y0, x1, y1 = (round(edge, 2) for edge in shape.box(width, height))
             box = [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)]
             coco['annotations'].append(
@@ -216,14 +227,15 @@ def _write_split(
 
 
 def _write_masks(
-    folder: Path, split: str, count: int, width: int, height: int, seed: int
+    folder: Path, split: str, count: int, width: int, height: int, seed: int, contents: Contents
 ) -> dict[str, float]:
     """Write the labels of a split, and return the share of each label and of what is ignored."""
     target = folder / 'masks' / split
     target.mkdir(parents=True)
     total = np.zeros(256, np.int64)
     for number in range(1, count + 1):
-        labels = label_map(draw_scene(_source(seed, split, number), width, height), width, height)
+        shapes = draw_scene(_source(seed, split, number), width, height, contents)
+        labels = label_map(shapes, width, height)
         write_image(target / f'{number:06d}.png', labels)
         total += np.bincount(labels.ravel(), minlength=256)
     shares = dict(zip(MASK_CLASSES, (total / total.sum()).tolist(), strict=False))
@@ -235,14 +247,26 @@ def _source(seed: int, split: str, number: int) -> np.random.Generator:
     return np.random.default_rng((seed, _SPLIT_NUMBERS[split], number))
 
 
+def _cell(value: float, spec: str) -> str:
+    """Format a number of the table; NaN, of a split without boxes, is a dash."""
+    return '-' if math.isnan(value) else format(value, spec)
+
+
 def _summarise(coco: dict[str, Any], pixel_shares: dict[str, float]) -> SplitSummary:
     items = coco['annotations']
     category_ids = [item['category_id'] for item in items]
-    sizes = np.quantile([max(item['bbox'][2:]) for item in items], (0, 0.25, 0.5, 0.75, 1))
+    quantiles = (0, 0.25, 0.5, 0.75, 1)
+    sizes = (
+        np.quantile([max(item['bbox'][2:]) for item in items], quantiles)
+        if items
+        else np.full(len(quantiles), np.nan)
+    )
     return SplitSummary(
         images=len(coco['images']),
         class_boxes={name: category_ids.count(index) for index, name in enumerate(CLASSES, 1)},
         sizes=tuple(float(size) for size in sizes),
-        mean_occlusion=float(np.mean([1 - item['visible'] for item in items])),
+        mean_occlusion=float(np.mean([1 - item['visible'] for item in items]))
+        if items
+        else math.nan,
         pixel_shares=pixel_shares,
     )

@@ -15,6 +15,8 @@ from mmdet_ext.utils.mim import MimError
 COCO_METRICS = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75')
 #: What a test logs beside its metrics.
 _TIMES = ('time', 'data_time')
+#: Seeds of a config from which on a table has intervals.
+_FOR_INTERVAL = 3
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Noise:
         deviation: Standard deviation of a run, pooled over the configs with several seeds.
         runs: Number of those runs.
         configs: Number of those configs.
+        degrees: Degrees of freedom of the deviation: the runs less one per config.
         gap: Two standard errors of the difference of two means, each over the smallest number of
             seeds that a config has. Smaller gaps are noise.
     """
@@ -106,7 +109,19 @@ class Noise:
     deviation: float
     runs: int
     configs: int
+    degrees: int
     gap: float
+
+    def interval(self, runs: int) -> float:
+        r"""Return half of the 95 % confidence interval of a mean over ``runs`` seeds.
+
+        .. math:: t_{0.975, \nu} \, s / \sqrt n
+
+        with Student's t of as many degrees of freedom as the deviation has.
+        """
+        from scipy.stats import t  # type: ignore[import-untyped]
+
+        return float(t.ppf(0.975, self.degrees)) * self.deviation / runs**0.5
 
 
 def noise_of(results: Sequence[RunResult], metric: str = COCO_METRICS[0]) -> Noise | None:
@@ -132,10 +147,11 @@ def noise_of(results: Sequence[RunResult], metric: str = COCO_METRICS[0]) -> Noi
     if not several:
         return None
     squares = sum(statistics.variance(each) * (len(each) - 1) for each in several)
-    deviation = (squares / sum(len(each) - 1 for each in several)) ** 0.5
+    degrees = sum(len(each) - 1 for each in several)
+    deviation = (squares / degrees) ** 0.5
     least = min(map(len, values))
     gap = 2 * deviation * (2 / least) ** 0.5
-    return Noise(deviation, sum(map(len, several)), len(several), gap)
+    return Noise(deviation, sum(map(len, several)), len(several), degrees, gap)
 
 
 def noise_line(results: Sequence[RunResult], metric: str = COCO_METRICS[0]) -> str:
@@ -157,7 +173,8 @@ def comparison_table(
     """Format a Markdown table, one line per config.
 
     A line has the means of the metrics, the first metric per seed, its mean gap to the first
-    config over the seeds that both have, and the median time per iteration.
+    config over the seeds that both have, and the median time per iteration. From three seeds on,
+    there is a 95 % confidence interval of the mean of the first metric, too.
 
     Args:
         names: Names of the configs; the first is the reference.
@@ -168,20 +185,27 @@ def comparison_table(
     if tuple(shown) == COCO_METRICS:
         shown += sorted(k for k in results[0].metrics if k.endswith('_precision'))
     title = [name.removeprefix('bbox_').removesuffix('_precision') for name in shown]
-    rows = [
-        ['config', *title, f'{title[0]} by seed', f'{title[0]} to first', 's / iteration'],
-        ['---'] + ['---:'] * (len(title) + 3),
-    ]
+    noise = noise_of(results, first)
+    several = noise and max(len(results_of(results, name)) for name in names) >= _FOR_INTERVAL
+    ends = [f'{title[0]} by seed', f'{title[0]} to first', 's / iteration']
+    if several:
+        ends.insert(1, f'{title[0]}, 95 % interval')
+    rows = [['config', *title, *ends], ['---'] + ['---:'] * (len(title) + len(ends))]
     reference = {run.seed: run.metrics[first] for run in results_of(results, names[0])}
     for name in names:
         runs = results_of(results, name)
         by_seed = [run.metrics[first] for run in runs]
         gap = statistics.mean(run.metrics[first] - reference[run.seed] for run in runs)
+        interval = []
+        if noise and several:
+            mean, half = statistics.mean(by_seed), noise.interval(len(runs))
+            interval = [f'{mean - half:.3f} to {mean + half:.3f}']
         rows.append(
             [
                 f'`{name}`',
                 *(f'{statistics.mean(run.metrics[key] for run in runs):.3f}' for key in shown),
                 ', '.join(f'{value:.3f}' for value in by_seed),
+                *interval,
                 f'{gap:+.3f}',
                 f'{statistics.median(run.seconds_per_iter for run in runs):.2f}',
             ]

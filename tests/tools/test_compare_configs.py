@@ -179,6 +179,21 @@ def test_noise_is_the_pooled_deviation_of_seeds() -> None:
     assert 'deviation of 0.032 in mAP (4 runs of 2 configs)' in noise_line(results)
 
 
+def test_interval_of_three_seeds_by_hand() -> None:
+    # Pooled over 4 degrees of freedom: squares 2e-4 + 8e-4, and Student's t is 2.776.
+    results = [
+        *(_result('a', seed, score) for seed, score in enumerate((0.49, 0.50, 0.51))),
+        *(_result('b', seed, score) for seed, score in enumerate((0.58, 0.60, 0.62))),
+    ]
+    noise = noise_of(results)
+    assert noise is not None and noise.degrees == 4
+    assert noise.interval(3) == pytest.approx(2.776 * (10e-4 / 4 / 3) ** 0.5, rel=1e-3)
+    head, _, first, second = comparison_table(['a', 'b'], results, ['bbox_mAP']).splitlines()
+    assert '| mAP by seed | mAP, 95 % interval | mAP to first |' in head
+    assert '| 0.490, 0.500, 0.510 | 0.475 to 0.525 | +0.000 |' in first
+    assert '| 0.575 to 0.625 | +0.100 |' in second
+
+
 def test_one_seed_per_config_tells_no_noise() -> None:
     results = [_result('a', 0, 0.5), _result('b', 0, 0.6)]
     assert noise_of(results) is None

@@ -332,6 +332,14 @@ def test_another_set_is_never_overwritten(tmp_path: Path, content: str | None) -
         (('--val', '-3'), 'val is -3; expected at least 1'),
         (('--size', '240', '63'), 'height is 63; expected at least 64'),
         (('--seed', '-1'), 'seed is -1; expected at least 0'),
+        (
+            ('--shapes', '3', '1'),
+            'shapes are from 3 to 1; expected two numbers, at least 0, the smaller one first',
+        ),
+        (
+            ('--distractors', '-1', '1'),
+            'distractors are from -1 to 1; expected two numbers, at least 0, the smaller one first',
+        ),
     ],
 )
 def test_tool_reports_bad_arguments(

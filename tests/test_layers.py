@@ -89,7 +89,8 @@ RULES: list[tuple[str, set[str]]] = [
         'mmdet_ext.evaluation',
         {'numpy', 'pycocotools', 'faster_coco_eval', 'hotcoco', 'mmdet_ext.utils'},
     ),
-    ('mmdet_ext.analysis', {'numpy', 'pycocotools', 'mmdet_ext.data', 'mmdet_ext.utils'}),
+    # SciPy's quantiles of Student's t; the hosts bring SciPy along.
+    ('mmdet_ext.analysis', {'numpy', 'scipy', 'pycocotools', 'mmdet_ext.data', 'mmdet_ext.utils'}),
     (
         'mmdet_ext.plots',
         {'numpy', 'matplotlib', 'cv2', 'PIL', 'mmdet_ext.analysis', 'mmdet_ext.utils'},

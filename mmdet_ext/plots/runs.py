@@ -20,6 +20,7 @@ from mmdet_ext.analysis.run_report import (
     TrainingCurve,
     summary,
 )
+from mmdet_ext.plots.detection.boxes import outline, read_image
 from mmdet_ext.plots.style import COLOURS, DASHED, GREY, PALE, new_figure, save_figure
 from mmdet_ext.utils.files import write_json
 
@@ -220,7 +221,7 @@ def draw_detections(
     """
     images = pick_images(evaluation, count)
     colours = class_colours(evaluation)
-    pixels = [_read_image(image_dir / image.file_name) for image in images]
+    pixels = [read_image(image_dir / image.file_name, ReportError) for image in images]
     pairs = 2 if len(images) > 1 else 1
     rows = math.ceil(len(images) / pairs)
     aspect = float(np.median([array.shape[0] / array.shape[1] for array in pixels]))
@@ -260,30 +261,13 @@ def _caption(image: ImageResult, side: int) -> str:
     return f'{hits} right, {len(image.found) - hits} false, {missed} missed'
 
 
-def _read_image(path: Path) -> np.ndarray:
-    import cv2
-
-    data = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ReportError(f'{path}: the image is absent or cannot be read')
-    return np.ascontiguousarray(image[..., ::-1])
-
-
 def _draw_image(
     axes: Any, array: np.ndarray, boxes: Sequence[Box], colours: dict[str, str]
 ) -> None:
-    from matplotlib.patches import Rectangle
-
     axes.imshow(array, interpolation='bilinear')
     for box in boxes:
-        x, y, width, height = box.bbox
-        style = '-' if box.hit else DASHED
-        # A white line beneath keeps the colour visible on any background.
-        for colour, line, dash in (('white', 3.4, '-'), (colours[box.name], 1.9, style)):
-            axes.add_patch(
-                Rectangle((x, y), width, height, fill=False, ec=colour, lw=line, ls=dash)
-            )
+        line = '-' if box.hit else DASHED
+        outline(axes, box.bbox, colours[box.name], line, thickness=1.9)
 
 
 def _place_labels(axes: Any, boxes: Sequence[Box], colours: dict[str, str]) -> None:

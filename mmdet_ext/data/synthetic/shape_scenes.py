@@ -35,7 +35,7 @@ class ShapesError(ValueError):
 
 @dataclass(frozen=True)
 class Contents:
-    """How much a scene holds.
+    """Numbers of shapes of a scene.
 
     Attributes:
         shapes: Fewest and most shapes of the classes.

@@ -55,11 +55,6 @@ class TrainingSet:
         if hasattr(self._data, 'full_init'):
             self._data.full_init()
         self.classes: Sequence[str] = self._data.metainfo.get('classes', ())
-        # Images are read in BGR, and the preprocessor turns them where the network takes RGB.
-        self._is_rgb = any(
-            step.get('type') == 'LoadImageFromFile' and step.get('channel_order') == 'rgb'
-            for step in loader['dataset'].get('pipeline', ())
-        )
 
     def __len__(self) -> int:
         """Return the number of images of an epoch."""
@@ -86,7 +81,8 @@ class TrainingSet:
             getattr(packed['data_samples'], name) for name in ('gt_instances', 'ignored_instances')
         )
         return TrainingSample(
-            np.ascontiguousarray(image if self._is_rgb else image[..., ::-1]),
+            # Images are read in BGR; the preprocessor turns them where the network takes RGB.
+            np.ascontiguousarray(image[..., ::-1]),
             _corners(truth.bboxes),
             truth.labels.numpy(),
             _corners(ignored.bboxes),

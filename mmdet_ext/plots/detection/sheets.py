@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 
 from mmdet_ext.analysis.detection.columns import ResultError
 from mmdet_ext.analysis.detection.examples import MarkedBox, MarkedImage
-from mmdet_ext.plots.style import DASHED, GREY, new_figure, save_figure
+from mmdet_ext.plots.detection.boxes import image_grid, outline, read_image
+from mmdet_ext.plots.style import DASHED, GREY, save_figure
 
 #: Mark of a box -> its colour and its line.
 MARKS: dict[str, tuple[str, Any, str]] = {
@@ -39,51 +39,22 @@ def draw_sheet(images: Sequence[MarkedImage], path: Path, title: str, columns: i
         ResultError: if an image cannot be read.
         ValueError: without an image.
     """
-    if not images:
-        raise ValueError('there is no image to draw')
-    columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
-    figure = new_figure(3.3 * columns, 3.3 * rows + 0.9)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    figure, panels = image_grid(len(images), columns, 3.3, 3.3, margin=0.9)
     seen: dict[str, np.ndarray] = {}
-    for axes, image in zip(grid.flat, images, strict=False):
+    for axes, image in zip(panels, images, strict=False):
         if image.path not in seen:
-            seen = {image.path: read_image(Path(image.path))}  # one at a time is kept
+            seen = {image.path: read_image(Path(image.path), ResultError)}  # one at a time is kept
         _draw_image(axes, seen[image.path], image)
     figure.suptitle(title, fontsize=12)
     _add_legend(figure, images)
     save_figure(figure, path)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as RGB.
-
-    Raises:
-        ResultError: if it is absent or cannot be read.
-    """
-    import cv2
-
-    data = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ResultError(f'{path}: the image is absent or cannot be read')
-    return np.ascontiguousarray(image[..., ::-1])
-
-
 def _draw_image(axes: Any, pixels: np.ndarray, image: MarkedImage) -> None:
-    from matplotlib.patches import Rectangle
-
     axes.imshow(pixels, interpolation='bilinear')
     for box in image.boxes:
-        x, y, width, height = box.box
         colour, line, _ = MARKS[box.mark]
-        # A white line beneath keeps the colour visible on any background.
-        for shade, thick, style in (('white', 3.0, '-'), (colour, 1.6, line)):
-            axes.add_patch(
-                Rectangle((x, y), width, height, fill=False, ec=shade, lw=thick, ls=style)
-            )
+        outline(axes, box.box, colour, line)
     if image.focus is not None:
         _cut_out(axes, pixels.shape, image.focus)
     else:

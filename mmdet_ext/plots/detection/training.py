@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmdet_ext.plots.detection.boxes import image_grid, outline
 from mmdet_ext.plots.style import COLOURS, DASHED, GREY, new_figure, save_figure, save_small_figure
 
 
@@ -31,20 +31,13 @@ def draw_samples(
     Raises:
         ValueError: without an image.
     """
-    if not samples:
-        raise ValueError('there is no image to draw')
-    columns = min(columns, len(samples))
-    rows = math.ceil(len(samples) / columns)
-    figure = new_figure(2.6 * columns, 2.2 * rows + 0.8)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, (image, boxes, labels, ignored) in zip(grid.flat, samples, strict=False):
+    figure, panels = image_grid(len(samples), columns, 2.6, 2.2, margin=0.8)
+    for axes, (image, boxes, labels, ignored) in zip(panels, samples, strict=False):
         axes.imshow(image, interpolation='bilinear')
         for box, label in zip(boxes, labels, strict=True):
-            _draw_box(axes, box, COLOURS[int(label) % len(COLOURS)], '-')
+            outline(axes, _sides(box), COLOURS[int(label) % len(COLOURS)])
         for box in ignored:
-            _draw_box(axes, box, GREY, DASHED)
+            outline(axes, _sides(box), GREY, DASHED)
         axes.set_xlim(0, image.shape[1])
         axes.set_ylim(image.shape[0], 0)
     figure.suptitle(title, fontsize=12)
@@ -52,17 +45,9 @@ def draw_samples(
     save_figure(figure, path)
 
 
-def _draw_box(axes: Any, box: np.ndarray, colour: str, line: Any) -> None:
-    from matplotlib.patches import Rectangle
-
-    x1, y1, x2, y2 = box
-    # A white line around it stands out from any image.
-    for width, shade in ((3.0, 'white'), (1.6, colour)):
-        axes.add_patch(
-            Rectangle(
-                (x1, y1), x2 - x1, y2 - y1, fill=False, linewidth=width, color=shade, linestyle=line
-            )
-        )
+def _sides(box: np.ndarray) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = map(float, box)
+    return x1, y1, x2 - x1, y2 - y1
 
 
 def _add_legend(figure: Any, classes: Sequence[str], ignores: bool, most: int = 12) -> None:

@@ -87,6 +87,7 @@ def case(tmp_path: Path) -> Case:
         ('openvino', ['--size', 96, 128, '--batch', 2], ['small.bin', 'small.xml']),
         ('ncnn', ['--size', 96, 128], ['small.ncnn.bin', 'small.ncnn.param']),
         ('onnx', ['--fold'], ['small.onnx']),
+        ('openvino', ['--fold'], ['small.bin', 'small.xml']),
         ('ncnn', ['--size', 96, 128, '--fold'], ['small.ncnn.bin', 'small.ncnn.param']),
     ],
 )

@@ -158,8 +158,8 @@ def test_predictions_of_an_image(run: Run) -> None:
 def test_the_runner_holds_the_types_that_the_config_names(run: Run) -> None:
     # A suppression rule is a function, which nothing holds.
     named = {name for name in named_types(Config.fromfile(run.leaf)) if name[0].isupper()}
-    dataset = run.runner.train_dataloader.dataset
-    objects: list[Any] = []
+    loader = run.runner.train_dataloader
+    dataset, objects = loader.dataset, [loader.sampler, loader.batch_sampler.sampler]
     while dataset is not None:  # a wrapper, and what it holds
         steps = getattr(dataset, 'pipeline', [])
         objects += [dataset, *getattr(steps, 'transforms', steps)]

@@ -35,6 +35,7 @@ BadImages = Literal['drop', 'error', 'unchecked']
 
 _ANNOTATION_KEYS = ('id', 'image_id', 'category_id', 'bbox', 'area')
 _SIZE_KEYS = ('width', 'height')
+_FOR_BACKGROUND = 'For images of background alone set filter_cfg=dict(filter_empty_gt=False)'
 
 
 @DATASETS.register_module()
@@ -51,8 +52,9 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
 
     It raises an error for what can only be a mistake: no annotation file, an incomplete record,
     two images with one id, ids that are text here and numbers there, boxes in fractions of the
-    image, no box or image left, or classes that are not in the file, are in another order or share
-    a name, as labels would then get wrong names.
+    image, no image left, no box left in training, or classes that are not in the file, are in
+    another order or share a name, as labels would then get wrong names. Files without a single
+    annotation train with ``filter_cfg=dict(filter_empty_gt=False)``, as background alone.
 
     Args:
         *args: arguments of mmdet's ``CocoDataset``.
@@ -74,7 +76,8 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
     def __init__(self, *args: Any, bad_images: BadImages | None = None, **kwargs: Any) -> None:
         check_one_of('bad_images', bad_images, ('drop', 'error', 'unchecked', None))
         self._bad_images = bad_images
-        self._dropped, self._notes, self._listed = Tally(), Tally(), 0
+        self._dropped, self._notes = Tally(), Tally()
+        self._listed = self._annotated = 0
         self._turned = _loads_turned(kwargs.get('pipeline'))
         super().__init__(*args, **kwargs)
 
@@ -91,12 +94,13 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
         # Each worker of a data loader gets a copy of the data set, so it keeps no examples.
         dropped, self._dropped = self._dropped, Tally()
         notes, self._notes = self._notes, Tally()
-        if not data_list or (boxes == 0 and not self.test_mode):
+        if not data_list or (boxes == 0 and not self.test_mode and not self._is_background()):
             what = 'images' if not data_list else 'boxes'
             raise ValueError(
                 f'{self.ann_file!r} leaves no {what} to use. It has {self._listed} images; '
                 f'dropped: {dropped if dropped else "nothing"}'
                 + (f'. Noted: {notes}' if notes else '')
+                + ('' if self._annotated else '. ' + _FOR_BACKGROUND)
             )
         if dropped or notes:
             self._warn(
@@ -143,7 +147,7 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
                 if is_other_kind(ann['image_id'], image_ids):
                     example += f', of another kind than ids of images such as {min(image_ids)!r}'
                 self._dropped.add('boxes of unlisted images', example)
-        self._listed = len(content['images'])
+        self._listed, self._annotated = len(content['images']), len(annotations)
         content['images'] = self._usable_images(content)
         image_ids = {image['id'] for image in content['images']}
         content['annotations'] = [ann for ann in annotations if ann['image_id'] in image_ids]
@@ -214,6 +218,14 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
     def _warn(self, message: str) -> None:
         """Write a warning about the annotation file to the log."""
         print_log(f'{self.ann_file}: {message}', logger='current', level=logging.WARNING)
+
+    def _is_background(self) -> bool:
+        """Return whether images of background alone are meant: nothing is annotated, and they stay.
+
+        Where boxes are annotated and none is left, something is wrong with the boxes.
+        """
+        stays = (self.filter_cfg or {}).get('filter_empty_gt', True) is False
+        return stays and self._annotated == 0
 
     def _is_local(self, path: str) -> bool:
         """Return whether MMEngine reads the path as a plain file, not by a backend."""

@@ -143,16 +143,22 @@ def test_a_file_without_images_is_refused(data: Path, test_mode: bool) -> None:
 
 def test_a_file_without_boxes_is_refused_for_training(data: Path) -> None:
     edit(data, lambda content: content.update(annotations=[]))
-    with pytest.raises(ValueError, match='leaves no boxes to use. It has 8 images'):
+    with pytest.raises(
+        ValueError,
+        match='leaves no boxes to use. It has 8 images.*background alone set filter_cfg',
+    ):
         ours(data)
+    background = ours(data, filter_cfg=dict(filter_empty_gt=False, min_size=32))
+    assert len(background) == 8 and background.get_cat_ids(0) == []
     # Images without boxes can be tested: every detection is a false positive.
     assert len(ours(data, test_mode=True)) == 8
 
 
 def test_a_file_with_bad_boxes_alone_is_refused_for_training(data: Path) -> None:
     edit(data, lambda c: [ann['bbox'].__setitem__(2, -5) for ann in c['annotations']])
-    with pytest.raises(ValueError, match=r'leaves no boxes.*dropped: \d+ inverted boxes'):
-        ours(data)
+    for options in ({}, dict(filter_cfg=dict(filter_empty_gt=False))):
+        with pytest.raises(ValueError, match=r'leaves no boxes.*dropped: \d+ inverted boxes'):
+            ours(data, **options)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,13 @@ def test_the_config_gets_what_was_found(
     assert 'indices' not in added and added.type == 'CocoDataset'
     before = [each.get('dataset', each) for each in before]
     assert all(each.ann_file == 'train.json' and each.indices == 5 for each in before)
+    pytest.importorskip('mmdet.datasets', reason='MMDetection is absent')
+    from mmdet.registry import DATASETS
+
+    importlib.import_module('mmdet_ext')
+    for kind in ('CocoDataset', 'mmdet_ext.CocoDataset'):
+        options = dict(type=kind, metainfo=dict(classes=('cat', 'dog')), pipeline=[])
+        assert len(DATASETS.build({**added, **options})) == 2
 
 
 def test_without_a_false_alarm_nothing_is_written(

@@ -31,6 +31,7 @@ class RunResult:
         iterations: Iteration of each logged loss, length N.
         loss: Total loss at those iterations, length N.
         val: (iteration, first validation metric) per validation.
+        val_metric: Name of that metric, without prefix; empty in tables of earlier versions.
     """
 
     config: str
@@ -40,6 +41,7 @@ class RunResult:
     iterations: list[int]
     loss: list[float]
     val: list[tuple[int, float]]
+    val_metric: str = ''
 
 
 def read_result(name: str, seed: int, folder: Path) -> RunResult:
@@ -59,7 +61,17 @@ def read_result(name: str, seed: int, folder: Path) -> RunResult:
         if key not in _TIMES and isinstance(value, (int, float))
     }
     val = [(iteration, value) for iteration, _, value in curve.val]
-    return RunResult(name, seed, kept, seconds, curve.iterations, curve.losses['loss'], val)
+    first = curve.val_name or ''
+    return RunResult(
+        name,
+        seed,
+        kept,
+        seconds,
+        curve.iterations,
+        curve.losses['loss'],
+        val,
+        first.partition('/')[2] or first,
+    )
 
 
 def results_of(results: Sequence[RunResult], name: str) -> list[RunResult]:

@@ -50,8 +50,11 @@ def draw_comparison(
             if noise is not None:
                 axes[2].axvspan(middle - noise.gap, middle + noise.gap, color=GREY, alpha=0.15)
     axes[0].set(title='training loss', xlabel='iteration', ylim=(0, None))
-    axes[1].set(title=f'validation {title}, one line per seed', xlabel='iteration', ylim=(0, None))
-    axes[2].set(title=f'test {title}, one dot per seed, the bar is their mean')
+    # Validation shows the first metric of the evaluator, not the one by which the test is ranked.
+    shown = next((run.val_metric for run in results if run.val_metric), '')
+    shown = f'validation {shown.removeprefix("bbox_")}'.rstrip()
+    axes[1].set(title=f'{shown}, one line per seed', xlabel='iteration', ylim=(0, None))
+    axes[2].set(title=f'test {title}\n(a dot per seed, a bar for their mean)')
     axes[2].set_yticks(range(len(names)), names)
     axes[2].invert_yaxis()
     for index, label in enumerate(axes[2].get_yticklabels()):

@@ -50,6 +50,7 @@ def test_a_run_is_read_from_its_logs(tmp_path: Path) -> None:
     assert result.seconds_per_iter == 2.5
     assert result.loss == [2.0, 1.0, 0.0] and result.iterations == [1, 2, 3]
     assert [value for _, value in result.val] == [pytest.approx(0.4)]
+    assert result.val_metric == 'bbox_mAP'
 
 
 def test_finished_runs_are_not_repeated_and_all_files_are_written(

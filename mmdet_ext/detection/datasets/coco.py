@@ -100,7 +100,7 @@ class CocoDataset(MMDetCocoDataset):  # type: ignore[misc]
                 f'{self.ann_file!r} leaves no {what} to use. It has {self._listed} images; '
                 f'dropped: {dropped if dropped else "nothing"}'
                 + (f'. Noted: {notes}' if notes else '')
-                + ('' if self._annotated else '. ' + _FOR_BACKGROUND)
+                + (f'. {_FOR_BACKGROUND}' if data_list and not self._annotated else '')
             )
         if dropped or notes:
             self._warn(

@@ -54,24 +54,19 @@ def read_result(name: str, seed: int, folder: Path) -> RunResult:
     logs = [path for path in (folder / 'test').glob('*/*.json') if path.stem == path.parent.name]
     newest = max(logs, key=lambda path: path.stat().st_mtime)
     metrics = json.loads(newest.read_text(encoding='utf-8').splitlines()[-1])
-    # A metric is logged with a prefix, as 'coco/bbox_mAP', or without one, as 'mIoU'.
     kept = {
-        key.partition('/')[2] or key: float(value)
+        _bare(key): float(value)
         for key, value in metrics.items()
         if key not in _TIMES and isinstance(value, (int, float))
     }
     val = [(iteration, value) for iteration, _, value in curve.val]
-    first = curve.val_name or ''
-    return RunResult(
-        name,
-        seed,
-        kept,
-        seconds,
-        curve.iterations,
-        curve.losses['loss'],
-        val,
-        first.partition('/')[2] or first,
-    )
+    shown = _bare(curve.val_name or '')
+    return RunResult(name, seed, kept, seconds, curve.iterations, curve.losses['loss'], val, shown)
+
+
+def _bare(metric: str) -> str:
+    """Take the prefix off: a metric is logged as 'coco/bbox_mAP', or without one, as 'mIoU'."""
+    return metric.partition('/')[2] or metric
 
 
 def results_of(results: Sequence[RunResult], name: str) -> list[RunResult]:
@@ -197,10 +192,10 @@ def comparison_table(
     if tuple(shown) == COCO_METRICS:
         shown += sorted(k for k in results[0].metrics if k.endswith('_precision'))
     title = [name.removeprefix('bbox_').removesuffix('_precision') for name in shown]
-    noise = noise_of(results, first)
-    several = noise and max(len(results_of(results, name)) for name in names) >= _FOR_INTERVAL
+    most = max(len(results_of(results, name)) for name in names)
+    noise = noise_of(results, first) if most >= _FOR_INTERVAL else None
     ends = [f'{title[0]} by seed', f'{title[0]} to first', 's / iteration']
-    if several:
+    if noise:
         ends.insert(1, f'{title[0]}, 95 % interval')
     rows = [['config', *title, *ends], ['---'] + ['---:'] * (len(title) + len(ends))]
     reference = {run.seed: run.metrics[first] for run in results_of(results, names[0])}
@@ -209,7 +204,7 @@ def comparison_table(
         by_seed = [run.metrics[first] for run in runs]
         gap = statistics.mean(run.metrics[first] - reference[run.seed] for run in runs)
         interval = []
-        if noise and several:
+        if noise:
             mean, half = statistics.mean(by_seed), noise.interval(len(runs))
             interval = [f'{mean - half:.3f} to {mean + half:.3f}']
         rows.append(

@@ -20,6 +20,29 @@ from mmdet_ext.data.synthetic.shapes import make_shapes
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; return the exit code, 2 for bad input."""
+    args = _parse(argv)
+    width, height = args.size
+    try:
+        report = make_shapes(
+            args.out,
+            args.train,
+            args.val,
+            width,
+            height,
+            args.seed,
+            args.overwrite,
+            not args.no_preview,
+            args.masks,
+            Contents(tuple(args.shapes), tuple(args.distractors)),
+        )
+    except (ShapesError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    print(f'wrote {report.out_dir}\n{report.table()}')
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -65,26 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--masks', action='store_true', help='also write labels per pixel')
     parser.add_argument('--no-preview', action='store_true', help='leave the previews out')
-    args = parser.parse_args(argv)
-    width, height = args.size
-    try:
-        report = make_shapes(
-            args.out,
-            args.train,
-            args.val,
-            width,
-            height,
-            args.seed,
-            args.overwrite,
-            not args.no_preview,
-            args.masks,
-            Contents(tuple(args.shapes), tuple(args.distractors)),
-        )
-    except (ShapesError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    print(f'wrote {report.out_dir}\n{report.table()}')
-    return 0
+    return parser.parse_args(argv)
 
 
 if __name__ == '__main__':

@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
+from mmdet_ext.data.synthetic.shape_masks import label_map
 from mmdet_ext.data.synthetic.shape_scenes import (
     CLASSES,
     DISTRACTOR,
     Contents,
+    Shape,
     draw_scene,
     render,
     visible_shares,
@@ -47,6 +49,13 @@ def test_distractors_are_painted_and_annotated_nowhere(tmp_path: Path) -> None:
         if shape.name == DISTRACTOR:
             x, y = (int(value) for value in shape.centre)
             assert masks[min(y, 179), min(x, 239)] in (0, 255)
+
+
+def test_a_distractor_hides_the_label_of_what_lies_below() -> None:
+    below = Shape('square', (50, 50), 40)
+    labels = label_map([below, Shape(DISTRACTOR, (50, 50), 10)], 100, 100)
+    square = CLASSES.index('square') + 1
+    assert (labels[50, 50], labels[50, 70], labels[2, 2]) == (0, square, 0)
 
 
 def test_images_of_distractors_alone(tmp_path: Path, capsys) -> None:

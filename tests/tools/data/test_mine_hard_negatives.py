@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -87,13 +86,15 @@ def test_the_config_gets_what_was_found(
     assert 'indices' not in added and added.type == 'CocoDataset'
     before = [each.get('dataset', each) for each in before]
     assert all(each.ann_file == 'train.json' and each.indices == 5 for each in before)
-    pytest.importorskip('mmdet.datasets', reason='MMDetection is absent')
-    from mmdet.registry import DATASETS
 
-    importlib.import_module('mmdet_ext')
+
+def test_both_data_sets_open_what_was_found(arguments: list[str], tmp_path: Path) -> None:
+    registry = pytest.importorskip('mmdet.registry', reason='MMDetection is absent')
+    assert tool.main(arguments) == 0
+    joined = Config.fromfile(tmp_path / 'out' / 'with_hard_negatives.py').train_dataloader.dataset
     for kind in ('CocoDataset', 'mmdet_ext.CocoDataset'):
-        options = dict(type=kind, metainfo=dict(classes=('cat', 'dog')), pipeline=[])
-        assert len(DATASETS.build({**added, **options})) == 2
+        options = dict(type=kind, metainfo=dict(classes=('cat', 'dog')))
+        assert len(registry.DATASETS.build({**joined.datasets[-1], **options})) == 2
 
 
 def test_without_a_false_alarm_nothing_is_written(

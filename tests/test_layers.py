@@ -35,7 +35,8 @@ OF_TASKS = {FUNCTIONAL} | {
 }
 
 RULES: list[tuple[str, set[str]]] = [
-    (NUMERICS, {'torch'}),
+    # NumPy's sorting and listing on a CPU; what else PyTorch does, it does well.
+    (NUMERICS, {'torch', 'numpy'}),
     (BOXES, {'torch', NUMERICS}),
     (f'{FUNCTIONAL}.classification', {'torch', NUMERICS}),
     (f'{FUNCTIONAL}.assignment', {'torch', NUMERICS, BOXES}),

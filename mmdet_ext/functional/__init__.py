@@ -1,1 +1,1 @@
-"""Pure functions on tensors: torch alone, per-element results, no config, no reduction."""
+"""Pure functions on tensors: no host, per-element results, no config, no reduction."""

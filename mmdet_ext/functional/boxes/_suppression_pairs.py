@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional.boxes._detections import Planes, gather, planes_of
+from mmdet_ext.functional.numerics.order import places_of, sorted_whole
 
 #: Most candidate pairs that are measured at once. Larger tables go back to the system between two
 #: uses, and getting their memory again takes a third of the time.
@@ -111,7 +112,7 @@ def _sweep(low: Tensor, high: Tensor, labels: Tensor | None) -> tuple[Tensor, Te
         low, high = low + rank * span, high + rank * span
         span = span * (rank.max() + 1)
     scale = STEPS / span
-    begins, order = (low * scale).int().sort()
+    begins, order = sorted_whole((low * scale).int())
     ends = (high * scale).int().index_select(0, order)
     ends = torch.searchsorted(begins, ends, right=True, out_int32=True)
     return order, ends - torch.arange(1, ends.shape[0] + 1, dtype=torch.int32, device=ends.device)
@@ -145,5 +146,5 @@ def _both(values: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 def chosen(mask: Tensor, *values: Tensor) -> list[Tensor]:
     """Return the values (E,) where the mask (E,) is True."""
-    index = mask.nonzero()[:, 0].int()
+    index = places_of(mask)
     return [value.index_select(0, index) for value in values]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmdet_ext.functional.boxes._detections import gather, planes_of
 from mmdet_ext.functional.boxes._suppression_pairs import Pairs, Rule, chosen, weighted_pairs
+from mmdet_ext.functional.numerics.order import places_of
 
 #: Most pairs that are held per box, of 12 bytes each, and about 50 while they are used.
 PAIRS_PER_BOX = 64
@@ -54,7 +55,7 @@ def settle_pairs(scores: Tensor, pairs: Pairs, min_score: float) -> Tensor:
         waits = torch.zeros_like(scores, dtype=torch.bool)
         waits.scatter_(0, places, torch.ones_like(later))  # a number takes four times as long
         stays = waits.index_select(0, winner)
-        scores = multiplied(scores, places, torch.where(stays, 1.0, weight))
+        scores = multiplied(scores, *chosen(~stays, places, weight))
         left = stays & (scores.index_select(0, loser) >= min_score)
         first, second, weight = chosen(left, first, second, weight)
     return scores
@@ -88,17 +89,17 @@ def settle_labels(
         labels = torch.zeros_like(scores, dtype=torch.int64)
     kinds, group = labels.unique(return_inverse=True)
     planes = planes_of(boxes)
-    rest = (scores >= min_score).nonzero()[:, 0]
+    rest = places_of(scores >= min_score)
     while rest.shape[0]:
         own, score = group.index_select(0, rest), scores.index_select(0, rest)
         best = score.new_full(kinds.shape, -torch.inf).scatter_reduce_(0, own, score, 'amax')
         leads = rest.masked_fill(score < best.index_select(0, own), total)
         pick = rest.new_full(kinds.shape, total).scatter_reduce_(0, own, leads, 'amin')
         leader = pick.index_select(0, own)
-        left = (rest != leader).nonzero()[:, 0]
+        left = places_of(rest != leader)
         rest, leader = rest.index_select(0, left), leader.index_select(0, left)
         score = score.index_select(0, left)
         score = score * rule.weigh(gather(planes, leader), gather(planes, rest))
         scores.index_copy_(0, rest, score)
-        rest = rest.index_select(0, (score >= min_score).nonzero()[:, 0])
+        rest = rest.index_select(0, places_of(score >= min_score))
     return scores

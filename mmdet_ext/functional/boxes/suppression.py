@@ -16,6 +16,7 @@ from mmdet_ext.functional.boxes._detections import Planes, check_detections, pla
 from mmdet_ext.functional.boxes._suppression_pairs import Rule
 from mmdet_ext.functional.boxes._suppression_rounds import settle
 from mmdet_ext.functional.numerics.checks import check_number, check_one_of
+from mmdet_ext.functional.numerics.order import descending_order, places_of
 
 __all__ = ['SoftNMSMethod', 'batched_diou_nms', 'batched_soft_nms']
 
@@ -104,7 +105,7 @@ def batched_soft_nms(
     outer = boxes + boxes.new_tensor([0, 0, offset, offset]) if offset else boxes
     lowered = settle(outer, scores, labels, rule, min_score)
     kept = torch.minimum(scores, lowered) >= min_score  # a negative score rises
-    return _ranked(boxes, lowered, kept.nonzero()[:, 0])
+    return _ranked(boxes, lowered, places_of(kept))
 
 
 def batched_diou_nms(
@@ -149,7 +150,7 @@ def batched_diou_nms(
     """
     check_number('iou_threshold', iou_threshold, above=0, most=1)
     boxes, scores = check_detections(boxes, scores, labels)
-    keep = scores.argsort(descending=True, stable=True)
+    keep = descending_order(scores)
 
     def weigh(one: Planes, other: Planes) -> Tensor:
         return (_planes_diou(one, other) < iou_threshold).to(one[0].dtype)
@@ -175,6 +176,5 @@ def _planes_diou(one: Planes, other: Planes) -> Tensor:
 
 def _ranked(boxes: Tensor, scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """Return the kept boxes with their scores (K, 5), best first, and their indices."""
-    score, order = scores.index_select(0, keep).sort(descending=True, stable=True)
-    keep = keep.index_select(0, order)
-    return torch.cat([boxes.index_select(0, keep), score[:, None]], 1), keep
+    keep = keep.index_select(0, descending_order(scores.index_select(0, keep)))
+    return torch.cat([boxes.index_select(0, keep), scores.index_select(0, keep)[:, None]], 1), keep

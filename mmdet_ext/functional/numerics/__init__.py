@@ -7,6 +7,7 @@ from mmdet_ext.functional.numerics import (
     derivative,
     directions,
     map_blocks,
+    order,
     precision,
     reduction,
     row_blocks,
@@ -17,6 +18,7 @@ from mmdet_ext.functional.numerics.chunks import *
 from mmdet_ext.functional.numerics.derivative import *
 from mmdet_ext.functional.numerics.directions import *
 from mmdet_ext.functional.numerics.map_blocks import *
+from mmdet_ext.functional.numerics.order import *
 from mmdet_ext.functional.numerics.precision import *
 from mmdet_ext.functional.numerics.reduction import *
 from mmdet_ext.functional.numerics.row_blocks import *
@@ -28,6 +30,7 @@ __all__ += chunks.__all__
 __all__ += derivative.__all__
 __all__ += directions.__all__
 __all__ += map_blocks.__all__
+__all__ += order.__all__
 __all__ += precision.__all__
 __all__ += reduction.__all__
 __all__ += row_blocks.__all__

@@ -46,6 +46,7 @@ MOST_TIME, MOST_MEMORY = 0.6, {1.0: 1 / 20, 0.1: 1 / 2}
 # Steps return the loss, the gradient of the features, and the centres.
 Result = tuple[Tensor, Tensor, Tensor]
 Batches = list[tuple[Tensor, Tensor]]
+Row = tuple[str, list[Timing]]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,27 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         figure={'type': Path, 'help': 'png file to draw'},
         join={'type': Path, 'help': 'file of a run with other rates, to show with this one'},
     )
-    if args.quick:
-        args.identities, args.runs = [3_000, 10_000, 30_000], min(args.runs, 3)
-    rows: list[tuple[str, list[Timing]]] = []
-    points: list[dict[str, Any]] = []
-    for rate, identities in itertools.product(args.rates, sorted(args.identities)):
-        try:
-            timings, seconds = measure(identities, rate, args)
-        except RuntimeError as error:
-            if 'allocate memory' not in str(error):
-                raise
-            print(f'{identities:,} identities, rate {rate:g}: left out, too little memory')
-            continue
-        rows.append((f'{identities:,} identities, rate {rate:g}', timings))
-        points += [
-            dict(identities=identities, rate=rate, cpu_ms=1000 * seconds[t.name], **asdict(t))
-            for t in timings
-        ]
-    if args.join is not None:
-        content = json.loads(args.join.read_text(encoding='utf-8'))
-        rows += [(row['work'], [Timing(**t) for t in row['timings']]) for row in content['rows']]
-        points += content['points']
+    rows, points = measured(args)
     fits = fitted(points)
     shares = [
         share
@@ -117,6 +98,36 @@ def main(argv: list[str] | None = None) -> int:
         draw_scale(points, args.figure)
         print(f'written to {args.figure}')
     return int(missed)
+
+
+def measured(args: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Measure a step at each rate and number of identities, and take in those of ``args.join``.
+
+    Returns:
+        tuple: the rows of the report, and one point per row and contender for fits and the figure.
+    """
+    if args.quick:
+        args.identities, args.runs = [3_000, 10_000, 30_000], min(args.runs, 3)
+    rows: list[Row] = []
+    points: list[dict[str, Any]] = []
+    for rate, identities in itertools.product(args.rates, sorted(args.identities)):
+        try:
+            timings, seconds = measure(identities, rate, args)
+        except RuntimeError as error:
+            if 'allocate memory' not in str(error):
+                raise
+            print(f'{identities:,} identities, rate {rate:g}: left out, too little memory')
+            continue
+        rows.append((f'{identities:,} identities, rate {rate:g}', timings))
+        points += [
+            dict(identities=identities, rate=rate, cpu_ms=1000 * seconds[t.name], **asdict(t))
+            for t in timings
+        ]
+    if args.join is not None:
+        content = json.loads(args.join.read_text(encoding='utf-8'))
+        rows += [(row['work'], [Timing(**t) for t in row['timings']]) for row in content['rows']]
+        points += content['points']
+    return rows, points
 
 
 def missing(shares: list[dict[str, Any]]) -> bool:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from mmdet_ext.face.backbones.iresnet import STAGE_BLOCKS
 from mmdet_ext.face.insightface import convert_insightface
@@ -74,44 +75,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sources = parser.add_subparsers(required=True, metavar='SOURCE')
-    insightface = sources.add_parser(
-        'insightface', help="IResNet-18, -34, -50 or -100 of InsightFace's arcface_torch"
-    )
-    insightface.add_argument(
-        'source',
-        type=Path,
-        metavar='IN.pth',
-        help='state dict of the network, or a training state that holds it',
-    )
-    insightface.add_argument('out', type=Path, metavar='OUT.pth', help='where the checkpoint goes')
-    insightface.add_argument(
-        '--depth',
-        default='auto',
-        choices=['auto', *map(str, STAGE_BLOCKS)],
-        help='of the network (default: inferred from the names)',
-    )
-    insightface.add_argument(
-        '--input-size',
-        nargs=2,
-        type=int,
-        metavar=('HEIGHT', 'WIDTH'),
-        help='of its images, px (default: the largest square that fits)',
-    )
-    insightface.add_argument(
-        '--prefix',
-        default='backbone.',
-        metavar='TEXT',
-        help='before each name (default: %(default)s, as in an ImageClassifier)',
-    )
-    insightface.add_argument(
-        '--centres',
-        nargs='+',
-        type=Path,
-        default=[],
-        metavar='FILE',
-        help='class centres, as head.weight: the files of all ranks, in the order of the ranks',
-    )
-    insightface.set_defaults(convert=_insightface)
+    _add_insightface(sources)
     darknet = sources.add_parser('darknet', help='YOLOv4, from a file of weights of Darknet')
     darknet.add_argument(
         'config', type=Path, metavar='CONFIG', help='config of the same network, with its classes'
@@ -137,6 +101,48 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     nanodet.set_defaults(convert=_nanodet)
     return parser.parse_args(argv)
+
+
+def _add_insightface(sources: Any) -> None:
+    """Add the command of InsightFace's networks, which has the most options."""
+    parser = sources.add_parser(
+        'insightface', help="IResNet-18, -34, -50 or -100 of InsightFace's arcface_torch"
+    )
+    parser.add_argument(
+        'source',
+        type=Path,
+        metavar='IN.pth',
+        help='state dict of the network, or a training state that holds it',
+    )
+    parser.add_argument('out', type=Path, metavar='OUT.pth', help='where the checkpoint goes')
+    parser.add_argument(
+        '--depth',
+        default='auto',
+        choices=['auto', *map(str, STAGE_BLOCKS)],
+        help='of the network (default: inferred from the names)',
+    )
+    parser.add_argument(
+        '--input-size',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of its images, px (default: the largest square that fits)',
+    )
+    parser.add_argument(
+        '--prefix',
+        default='backbone.',
+        metavar='TEXT',
+        help='before each name (default: %(default)s, as in an ImageClassifier)',
+    )
+    parser.add_argument(
+        '--centres',
+        nargs='+',
+        type=Path,
+        default=[],
+        metavar='FILE',
+        help='class centres, as head.weight: the files of all ranks, in the order of the ranks',
+    )
+    parser.set_defaults(convert=_insightface)
 
 
 if __name__ == '__main__':

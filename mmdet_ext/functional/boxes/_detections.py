@@ -41,8 +41,9 @@ def check_detections(boxes: Tensor, scores: Tensor, labels: Tensor | None) -> tu
         raise TypeError(f'labels must be whole numbers, got {labels.dtype}')
     boxes, scores = promote_half(boxes.detach(), scores.detach())
     why = 'the network has diverged, or half precision has overflowed'
-    _check_none('scores', scores, ~scores.isfinite(), 'finite', why)
-    _check_none('boxes', boxes, ~boxes.isfinite(), 'finite', why)
+    for name, value in (('scores', scores), ('boxes', boxes)):
+        if not bool(value.sum().isfinite()):  # terms of a finite sum are finite
+            _check_none(name, value, ~value.isfinite(), 'finite', why)
     wanted = 'corners x1, y1, x2, y2 with x1 <= x2 and y1 <= y2'
     inverted = boxes[:, 2:] < boxes[:, :2]
     _check_none('boxes', boxes, inverted, wanted, 'order the corners, or leave such boxes out')

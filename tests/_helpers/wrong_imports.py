@@ -11,6 +11,7 @@ WRONG = {
     'numerics import boxes': (f'{NUMERICS}.checks', f'from {BOXES}.overlap import box_iou'),
     'numerics import a host': (f'{NUMERICS}.reduction', 'import mmengine.logging'),
     'numerics import numpy': (f'{NUMERICS}.precision', 'import numpy as np'),
+    'order imports a host': (f'{NUMERICS}.order', 'from mmcv.ops import nms'),
     'boxes import classification': (
         f'{BOXES}.pair',
         f'from {FUNCTIONAL}.classification import focal',

@@ -1,8 +1,7 @@
 """Places and orders of values, by NumPy where a CPU has them: PyTorch takes several times as long.
 
-PyTorch lists the places of a mask by a branch at each value, and sorts values together with their
-places. NumPy lists without branches, and sorts whole numbers of 64 bits, here a value above its
-place, by vector instructions.
+What is sorted are whole numbers of 64 bits, a value above its place, so that no places need to be
+sorted beside the values, and equal values keep their order.
 """
 
 from __future__ import annotations

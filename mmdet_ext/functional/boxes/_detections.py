@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmdet_ext.functional.boxes.overlap import iou_of_planes
+from mmdet_ext.functional.numerics.order import columns_of
 from mmdet_ext.functional.numerics.precision import promote_half
 
 #: Boxes by coordinates: x1, y1, x2, y2 (px) and area (px**2), each of one shape. Gathering from
@@ -45,14 +46,15 @@ def check_detections(boxes: Tensor, scores: Tensor, labels: Tensor | None) -> tu
         if not bool(value.sum().isfinite()):  # terms of a finite sum are finite
             _check_none(name, value, ~value.isfinite(), 'finite', why)
     wanted = 'corners x1, y1, x2, y2 with x1 <= x2 and y1 <= y2'
-    inverted = boxes[:, 2:] < boxes[:, :2]
+    x1, y1, x2, y2 = columns_of(boxes)
+    inverted = (x1 > x2) | (y1 > y2)
     _check_none('boxes', boxes, inverted, wanted, 'order the corners, or leave such boxes out')
     return boxes, scores
 
 
 def planes_of(boxes: Tensor) -> Planes:
     """Return boxes (..., 4) by coordinates, with their areas."""
-    x1, y1, x2, y2 = (side.contiguous() for side in boxes.unbind(-1))
+    x1, y1, x2, y2 = columns_of(boxes)
     return x1, y1, x2, y2, (x2 - x1) * (y2 - y1)
 
 

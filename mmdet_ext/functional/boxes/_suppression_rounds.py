@@ -99,7 +99,7 @@ def settle_labels(
         left = places_of(rest != leader)
         rest, leader = rest.index_select(0, left), leader.index_select(0, left)
         score = score.index_select(0, left)
-        score = score * rule.weigh(gather(planes, leader), gather(planes, rest))
+        score = score * rule.factor(gather(planes, leader), gather(planes, rest))
         scores.index_copy_(0, rest, score)
         rest = rest.index_select(0, places_of(score >= min_score))
     return scores

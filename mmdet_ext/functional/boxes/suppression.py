@@ -92,15 +92,13 @@ def batched_soft_nms(
     check_one_of('offset', offset, (0, 1))
     boxes, scores = check_detections(boxes, scores, labels)
 
-    def weigh(one: Planes, other: Planes) -> Tensor:
-        iou = planes_iou(one, other)
+    def weigh(iou: Tensor) -> Tensor:
         if method == 'gaussian':
             # A tiny sigma is 0 in float32, and 0 / 0 is no overlap.
             return (iou.square() / -sigma).exp().nan_to_num_(1.0)
-        reached = (iou >= iou_threshold).to(iou.dtype)
-        return 1 - (iou * reached if method == 'linear' else reached)
+        return 1 - iou if method == 'linear' else torch.zeros_like(iou)
 
-    rule = Rule(weigh, 0.0 if method == 'gaussian' else iou_threshold)
+    rule = Rule(planes_iou, weigh, 0.0 if method == 'gaussian' else iou_threshold)
     # The borders of the last pixels, where boxes name these pixels.
     outer = boxes + boxes.new_tensor([0, 0, offset, offset]) if offset else boxes
     lowered = settle(outer, scores, labels, rule, min_score)
@@ -152,13 +150,11 @@ def batched_diou_nms(
     boxes, scores = check_detections(boxes, scores, labels)
     keep = descending_order(scores)
 
-    def weigh(one: Planes, other: Planes) -> Tensor:
-        return (_planes_diou(one, other) < iou_threshold).to(one[0].dtype)
-
+    rule = Rule(_planes_diou, torch.zeros_like, iou_threshold)
     # Ranks take the place of scores: what is removed falls to 0.
     ranks = torch.arange(keep.shape[0], 0, -1, dtype=boxes.dtype, device=keep.device)
     own = None if labels is None else labels[keep]
-    left = settle(boxes[keep], ranks, own, Rule(weigh, iou_threshold), min_score=0.5)
+    left = settle(boxes[keep], ranks, own, rule, min_score=0.5)
     return _ranked(boxes, scores, keep[left > 0])
 
 
@@ -177,4 +173,6 @@ def _planes_diou(one: Planes, other: Planes) -> Tensor:
 def _ranked(boxes: Tensor, scores: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """Return the kept boxes with their scores (K, 5), best first, and their indices."""
     keep = keep.index_select(0, descending_order(scores.index_select(0, keep)))
-    return torch.cat([boxes.index_select(0, keep), scores.index_select(0, keep)[:, None]], 1), keep
+    dets = boxes.new_empty(keep.shape[0], 5)
+    dets[:, :4], dets[:, 4] = boxes.index_select(0, keep), scores.index_select(0, keep)
+    return dets, keep

@@ -205,6 +205,21 @@ def test_classes_do_not_affect_each_other() -> None:
         assert torch.equal(other, keep) and torch.equal(other_dets, dets)
 
 
+@pytest.mark.parametrize('step', [1, 2, 1000, 2**16 - 1, 2**40])
+@pytest.mark.parametrize('count', [2, 3, 10, 64])
+def test_labels_far_apart_stay_apart(count: int, step: int) -> None:
+    wide = torch.tensor([[0.0, 0.0, 1000.0, 4.0]]).expand(count, 4)
+    scores = torch.linspace(0.9, 0.8, count)
+    for labels in (step * torch.arange(count), step * (torch.arange(count) // 2)):
+        dets, keep = batched_soft_nms(wide, scores, labels)
+        assert torch.equal(dets[:, 4], scores[keep])
+        assert len(keep) == len(labels.unique())
+    # All labels but one are next to each other, and the last is far away.
+    labels = torch.arange(count) + step
+    labels[0] = 0
+    assert len(batched_soft_nms(wide, scores, labels)[1]) == count
+
+
 def test_order_of_boxes_does_not_matter() -> None:
     boxes, scores, labels = detections(5, 200)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))

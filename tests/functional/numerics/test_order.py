@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmdet_ext.functional.numerics.order import descending_order, places_of, sorted_whole
+from mmdet_ext.functional.numerics.order import (
+    columns_of,
+    counts_up_to,
+    descending_order,
+    places_of,
+    repeated,
+    sorted_whole,
+    where_at_least,
+    where_at_most,
+)
 
 
 @pytest.mark.parametrize('share', [0.0, 0.3, 1.0])
@@ -18,6 +27,44 @@ def test_places_of_a_mask(size: int, share: float) -> None:
 def test_places_of_a_strided_mask() -> None:
     mask = (torch.arange(12) % 3 == 0).view(6, 2)[:, 0]
     assert places_of(mask).equal(mask.nonzero()[:, 0])
+
+
+def test_comparisons_are_false_for_nan() -> None:
+    values = torch.tensor([0.1, 0.3, 0.5, torch.nan, torch.inf])
+    assert where_at_least(values, 0.3).tolist() == [False, True, True, False, True]
+    others = torch.tensor([0.1, 0.2, 0.6, torch.nan, torch.inf])
+    assert where_at_most(values, others).tolist() == [True, False, True, False, True]
+    assert where_at_most(values[:0], others[:0]).tolist() == []
+
+
+def test_values_are_repeated() -> None:
+    counts = torch.tensor([0, 3, 1, 0, 2], dtype=torch.int32)
+    values = torch.arange(5.0)
+    assert repeated(values, counts, 6).equal(values.repeat_interleave(counts))
+    assert repeated(values[:0], counts[:0], 0).shape == (0,)
+
+
+@pytest.mark.parametrize('shape', [(0, 4), (7, 4), (3, 2, 4)])
+def test_columns_are_contiguous(shape: tuple[int, ...]) -> None:
+    table = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    columns = columns_of(table)
+    assert columns.is_contiguous() and columns.equal(table.movedim(-1, 0))
+    assert columns_of(table.flip(0)).equal(columns.flip(1) if len(shape) > 1 else columns)
+
+
+@pytest.mark.parametrize('most', [1, 50, 10**6, 2**31 - 2])
+@pytest.mark.parametrize('size', [1, 10, 1000])
+def test_counts_are_those_of_a_search_or_a_few_more(size: int, most: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    ordered = torch.randint(most, (size,), generator=generator, dtype=torch.int32).sort()[0]
+    values = torch.randint(most, (100,), generator=generator, dtype=torch.int32)
+    counts = counts_up_to(ordered, values)
+    assert counts.dtype == torch.int32
+    assert (counts >= torch.searchsorted(ordered, values, right=True)).all()
+    # The last number of a step as wide as is allowed.
+    wide = values.long() + int(ordered[-1]) // (4 * size)
+    assert (counts <= torch.searchsorted(ordered.long(), wide, right=True)).all()
+    assert counts_up_to(ordered[:0], values).tolist() == [0] * 100
 
 
 @pytest.mark.parametrize('size', [0, 1, 1000])

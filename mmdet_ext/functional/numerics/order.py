@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    'where_at_least',
-    'where_at_most',
     'columns_of',
     'counts_up_to',
     'descending_order',
     'places_of',
     'repeated',
     'sorted_whole',
+    'where_at_least',
+    'where_at_most',
 ]
 
 

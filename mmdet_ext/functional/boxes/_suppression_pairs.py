@@ -155,16 +155,17 @@ def _candidates(counts: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """
     total = counts.cumsum(0)
     rows, device = counts.shape[0], counts.device
-    places = torch.arange(1, rows + 1, dtype=torch.int32, device=device)
-    shift = places - (total - counts).int()  # of the first box behind a row
+    # Of the first box behind a row; all pairs may be more than int32 counts.
+    shift = torch.arange(1, rows + 1, device=device) - (total - counts)
     row = done = 0
     while row < rows:
         stop = int(torch.searchsorted(total, done + CHUNK_PAIRS, right=True))
         stop = max(stop, row + 1)
         size = int(total[stop - 1]) - done
         own = counts[row:stop]
-        right = torch.arange(done, done + size, dtype=torch.int32, device=device)
-        yield slice(row, stop), own, right.add_(repeated(shift[row:stop], own, size))
+        right = torch.arange(size, dtype=torch.int32, device=device)
+        first = (shift[row:stop] + done).int()
+        yield slice(row, stop), own, right.add_(repeated(first, own, size))
         row, done = stop, done + size
 
 
